@@ -1,0 +1,230 @@
+"""FaceSet: many faces of one template, in a folder that any tool can read.
+
+SET/card.json      what the faces are: source, licence, unit, split seed (see `Card`)
+SET/template.ply   the template: mean shape and connectivity
+SET/vertices.npy   (N, V, 3) float32, millimetres, memory-mapped
+SET/labels.csv     one row per face; the column `subject` is required
+"""
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from meshgan.errors import MeshganError, UsageError
+from meshgan.geometry.files import read_mesh, write_mesh
+from meshgan.geometry.mesh import Mesh
+from meshgan.progress import track
+from meshgan.storage import atomic_folder
+
+BLOCK = 256  # faces held in memory at a time
+
+Faces = NDArray[np.float32]
+Labels = Mapping[str, NDArray[np.str_]]
+
+
+class Card(BaseModel):
+    """What a FaceSet says about itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    source: str  # where the faces come from, in a sentence
+    licence: str
+    synthetic: bool
+    unit: str = "mm"
+    split_seed: int = 0
+    test_share: float = 0.1
+    parameters: dict[str, Any] = {}  # what made it, enough to make it again
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row indices of the training and the test part; no subject is in both."""
+
+    train: NDArray[np.int64]
+    test: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Normalisation:
+    """Per vertex and coordinate, `mean` and `std` (V, 3) of training faces in millimetres.
+
+    The network sees `(x - mean) / std`; a floor on `std` keeps vertices that never move finite.
+    """
+
+    mean: Faces
+    std: Faces
+
+    def apply(self, vertices: Faces) -> Faces:
+        """Millimetres (..., V, 3) to network units."""
+        return (vertices - self.mean) / self.std
+
+    def undo(self, values: Faces) -> Faces:
+        """Network units (..., V, 3) to millimetres."""
+        return values * self.std + self.mean
+
+
+@dataclass(frozen=True, eq=False)
+class FaceSet:
+    """Many faces of one template; `vertices` (N, V, 3) float32 in millimetres stay on disk until they are read."""
+
+    path: Path
+    card: Card
+    template: Mesh
+    vertices: Faces
+    labels: Labels
+
+    @classmethod
+    def open(cls, path: str | Path) -> "FaceSet":
+        """Open and check the folder. Raises `UsageError` if it is no FaceSet, `MeshganError` if it is damaged."""
+        path = Path(path)
+        if not (path / "card.json").is_file():
+            raise UsageError(
+                f"{path} is not a FaceSet (it has no card.json); `meshgan data --help` says how to make one."
+            )
+        template = read_mesh(path / "template.ply")
+        vertices = _open_vertices(path / "vertices.npy", template)
+        labels = _read_labels(path / "labels.csv", len(vertices))
+        return cls(path, _read_card(path / "card.json"), template, vertices, labels)
+
+    def __len__(self) -> int:
+        return len(self.vertices)
+
+    @property
+    def subjects(self) -> NDArray[np.str_]:
+        """The subject (N,) of each face."""
+        return self.labels["subject"]
+
+    @cached_property
+    def split(self) -> Split:
+        """Training and test rows: `test_share` of the subjects, chosen by `split_seed` alone.
+
+        Which subjects are tested depends on their names and the seed, never on the order of files or rows.
+        """
+        names = np.unique(self.subjects)
+        count = max(1, round(self.card.test_share * len(names)))
+        chosen = np.random.default_rng(self.card.split_seed).permutation(len(names))[:count]
+        tested = np.isin(self.subjects, names[chosen])
+        return Split(np.flatnonzero(~tested), np.flatnonzero(tested))
+
+    @cached_property
+    def normalisation(self) -> Normalisation:
+        """Mean and standard deviation of the training part, summed in float64 block by block."""
+        return measure_normalisation(self.vertices, self.split.train)
+
+
+def measure_normalisation(vertices: Faces, rows: NDArray[np.int64], floor_mm: float = 0.01) -> Normalisation:
+    """Mean and standard deviation of `vertices[rows]`, read once in blocks; `std` is at least `floor_mm`."""
+    reference = vertices[rows[0]].astype(np.float64)  # sums of differences do not cancel
+    total, squares = np.zeros_like(reference), np.zeros_like(reference)
+    for start in range(0, len(rows), BLOCK):
+        difference = vertices[rows[start : start + BLOCK]] - reference
+        total += difference.sum(axis=0)
+        squares += np.einsum("nvc,nvc->vc", difference, difference)
+    mean = total / len(rows)
+    std = np.sqrt(np.maximum(squares / len(rows) - mean**2, 0.0))
+    return Normalisation((reference + mean).astype(np.float32), np.maximum(std, floor_mm).astype(np.float32))
+
+
+class FaceSetWriter:
+    """Collects blocks of faces for `create_faceset`."""
+
+    def __init__(self, vertices: NDArray[np.float32]) -> None:
+        self._vertices = vertices
+        self.count = 0
+        self._rows: list[Mapping[str, object]] = []
+
+    def append(self, faces: NDArray[Any], labels: Sequence[Mapping[str, object]]) -> None:
+        """Write a block of faces (B, V, 3) in millimetres with one label row each."""
+        if len(faces) != len(labels):
+            raise ValueError(f"{len(faces)} faces but {len(labels)} label rows")
+        self._vertices[self.count : self.count + len(faces)] = faces
+        self.count += len(faces)
+        self._rows.extend(labels)
+
+
+@contextmanager
+def create_faceset(path: Path, template: Mesh, count: int, card: Card) -> Iterator[FaceSetWriter]:
+    """Make a FaceSet of at most `count` faces block by block; memory stays at one block.
+
+    The folder appears under its name only when all is written. Fewer faces than `count` are legal (files that
+    an import skipped); none at all is a `MeshganError`.
+    """
+    with atomic_folder(path) as partial:
+        shape = (count, len(template.vertices), 3)
+        vertices = np.lib.format.open_memmap(
+            partial / "vertices.npy", mode="w+", dtype=np.float32, shape=shape
+        )
+        writer = FaceSetWriter(vertices)
+        yield writer
+        if writer.count == 0:
+            raise MeshganError(f"{path}: no face was usable, so no FaceSet was made.")
+        vertices.flush()
+        if writer.count < count:
+            _shorten(partial / "vertices.npy", vertices, writer.count)
+        write_mesh(partial / "template.ply", template)
+        _write_labels(partial / "labels.csv", writer._rows)
+        (partial / "card.json").write_text(card.model_dump_json(indent=2) + "\n")
+
+
+def _shorten(path: Path, vertices: NDArray[np.float32], count: int) -> None:
+    shorter = path.with_suffix(".short.npy")
+    target = np.lib.format.open_memmap(
+        shorter, mode="w+", dtype=np.float32, shape=(count, *vertices.shape[1:])
+    )
+    for start in range(0, count, BLOCK):
+        target[start : start + BLOCK] = vertices[start : min(start + BLOCK, count)]
+    target.flush()
+    shorter.replace(path)
+
+
+def _open_vertices(path: Path, template: Mesh) -> Faces:
+    try:
+        vertices = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise MeshganError(f"{path} is missing or damaged; make the FaceSet again.") from error
+    expected = (len(vertices), len(template.vertices), 3)
+    if vertices.dtype != np.float32 or vertices.shape != expected or len(vertices) == 0:
+        raise MeshganError(f"{path} does not hold faces of its template; make the FaceSet again.")
+    return vertices  # type: ignore[no-any-return]
+
+
+def _read_card(path: Path) -> Card:
+    try:
+        return Card.model_validate_json(path.read_text())
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise MeshganError(f"{path} is damaged; make the FaceSet again.") from error
+
+
+def _read_labels(path: Path, count: int) -> Labels:
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            header, *rows = csv.reader(stream)
+    except (OSError, ValueError, UnicodeDecodeError, csv.Error) as error:
+        raise MeshganError(f"{path} is missing or damaged; make the FaceSet again.") from error
+    if "subject" not in header or len(rows) != count or any(len(row) != len(header) for row in rows):
+        raise MeshganError(f"{path} needs a column 'subject' and exactly {count} rows, one for each face.")
+    columns = zip(header, zip(*rows, strict=True), strict=True)
+    return MappingProxyType({name: np.array(column) for name, column in columns})
+
+
+def _write_labels(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def blocks(count: int, title: str, size: int = BLOCK) -> Iterator[slice]:
+    """Slices of `size` that cover `count` faces, with progress."""
+    slices = [slice(start, min(start + size, count)) for start in range(0, count, size)]
+    yield from track(slices, title, total=count, step=size)

@@ -1,0 +1,114 @@
+"""The triangle mesh, and the quantities that follow from it directly."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import ArrayLike, NDArray
+
+from meshgan.errors import MeshganError
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Mesh:
+    """A triangle mesh: `vertices` (V, 3) in millimetres, `triangles` (F, 3) of vertex indices.
+
+    Both are checked and made read-only on construction: finite coordinates, indices in range. Unreferenced
+    vertices, several components, boundaries and degenerate triangles are all legal.
+    """
+
+    vertices: Floats
+    triangles: Integers
+
+    def __init__(self, vertices: ArrayLike, triangles: ArrayLike) -> None:
+        positions = np.array(vertices, dtype=np.float64, order="C")
+        corners = np.array(triangles, dtype=np.int64, order="C").reshape(-1, 3)
+        if positions.ndim != 2 or positions.shape[1] != 3:
+            raise MeshganError(f"a mesh needs vertices of shape (V, 3), not {positions.shape}.")
+        if not np.isfinite(positions).all():
+            raise MeshganError("the mesh has vertices that are NaN or infinite.")
+        if corners.size and (corners.min() < 0 or corners.max() >= len(positions)):
+            raise MeshganError("the mesh has triangles that point outside its vertices.")
+        positions.flags.writeable = corners.flags.writeable = False
+        object.__setattr__(self, "vertices", positions)
+        object.__setattr__(self, "triangles", corners)
+
+    def with_vertices(self, vertices: ArrayLike) -> "Mesh":
+        """The same connectivity with other vertices (V, 3)."""
+        moved = Mesh(vertices, self.triangles)
+        if moved.vertices.shape != self.vertices.shape:
+            raise MeshganError(f"expected {len(self.vertices)} vertices, got {len(moved.vertices)}.")
+        return moved
+
+    @cached_property
+    def edges(self) -> Integers:
+        """Undirected edges (E, 2), each once, the smaller index first, sorted."""
+        return np.unique(self._sorted_half_edges, axis=0)
+
+    @cached_property
+    def boundary_edges(self) -> Integers:
+        """Edges (B, 2) that belong to exactly one triangle."""
+        pairs, counts = np.unique(self._sorted_half_edges, axis=0, return_counts=True)
+        return pairs[counts == 1]
+
+    @cached_property
+    def boundary_vertices(self) -> Integers:
+        """Indices of the vertices on boundary edges, sorted."""
+        return np.unique(self.boundary_edges)
+
+    @property
+    def _sorted_half_edges(self) -> Integers:
+        return np.sort(self.triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
+
+    @cached_property
+    def areas(self) -> Floats:
+        """Triangle areas (F,) in mm²."""
+        return 0.5 * np.linalg.norm(self._cross, axis=1)
+
+    @property
+    def _cross(self) -> Floats:
+        a, b, c = (self.vertices[self.triangles[:, corner]] for corner in range(3))
+        return np.cross(b - a, c - a)
+
+    @cached_property
+    def triangle_normals(self) -> Floats:
+        """Unit normals (F, 3), right-handed; zero for triangles without area."""
+        return _normalised(self._cross)
+
+    @cached_property
+    def vertex_normals(self) -> Floats:
+        """Area-weighted unit normals (V, 3); zero where no triangle with area touches the vertex."""
+        return _normalised(self._incidence @ self._cross)
+
+    @cached_property
+    def _incidence(self) -> sp.csr_array:
+        corners = self.triangles.ravel()
+        owners = np.repeat(np.arange(len(self.triangles)), 3)
+        shape = (len(self.vertices), len(self.triangles))
+        return sp.csr_array((np.ones(len(corners)), (corners, owners)), shape=shape)
+
+    @cached_property
+    def components(self) -> Integers:
+        """Label (V,) of the connected component of each vertex; an unreferenced vertex is its own component."""
+        i, j = self.edges.T
+        graph = sp.coo_array((np.ones(len(i)), (i, j)), shape=(len(self.vertices),) * 2)
+        return sp.csgraph.connected_components(graph, directed=False)[1].astype(np.int64)
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 (hex) of vertices, rounded to float32 as files hold them, and triangles."""
+        digest = hashlib.sha256()
+        for array in (self.vertices.astype("<f4"), self.triangles.astype("<i8")):
+            digest.update(str(array.shape).encode())
+            digest.update(array.tobytes())
+        return digest.hexdigest()
+
+
+def _normalised(vectors: Floats) -> Floats:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)

@@ -1,0 +1,68 @@
+"""One way to show progress: a live bar with time left on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+Item = TypeVar("Item")
+
+QUIET_SECONDS = 2.0  # shorter jobs show nothing
+LINE_SECONDS = 10.0  # between two plain lines
+
+
+def track(items: Iterable[Item], title: str, total: int | None = None, step: int = 1) -> Iterator[Item]:
+    """Yield `items` while showing progress on standard error.
+
+    `total` counts in units of `step` per item (a block of 256 faces is one item of step 256). Jobs under two
+    seconds show nothing; without a terminal, a plain line appears every ten seconds.
+    """
+    if total is None:
+        total = len(items) * step if hasattr(items, "__len__") else 0
+    console = Console(stderr=True)
+    follow = _bar if console.is_terminal else _lines
+    yield from follow(items, title, total, step, console)
+
+
+def _bar(items: Iterable[Item], title: str, total: int, step: int, console: Console) -> Iterator[Item]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    start = time.monotonic()
+    with Progress(
+        *columns, TextColumn("left"), TimeRemainingColumn(), console=console, transient=True
+    ) as progress:
+        task = progress.add_task(title, total=total or None, visible=False)
+        for item in items:
+            yield item
+            progress.update(task, advance=step, visible=time.monotonic() - start > QUIET_SECONDS)
+
+
+def _lines(items: Iterable[Item], title: str, total: int, step: int, console: Console) -> Iterator[Item]:
+    start = last = time.monotonic()
+    for done, item in enumerate(items):
+        yield item
+        now = time.monotonic()
+        if now - last >= LINE_SECONDS:
+            last = now
+            count = (done + 1) * step
+            left = f", {duration((now - start) * (total - count) / count)} left" if total else ""
+            print(f"{title}: {count}{f' of {total}' if total else ''}{left}", file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Write a number of seconds as a person would: `8 s`, `3 min 20 s`, `2 h 05 min`."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
