@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
 from rich.console import Console
@@ -28,7 +28,7 @@ def track(items: Iterable[Item], title: str, total: int | None = None, step: int
     seconds show nothing; without a terminal, a plain line appears every ten seconds.
     """
     if total is None:
-        total = len(items) * step if hasattr(items, "__len__") else 0
+        total = len(items) * step if isinstance(items, Sized) else 0
     console = Console(stderr=True)
     follow = _bar if console.is_terminal else _lines
     yield from follow(items, title, total, step, console)
@@ -37,9 +37,7 @@ def track(items: Iterable[Item], title: str, total: int | None = None, step: int
 def _bar(items: Iterable[Item], title: str, total: int, step: int, console: Console) -> Iterator[Item]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     start = time.monotonic()
-    with Progress(
-        *columns, TextColumn("left"), TimeRemainingColumn(), console=console, transient=True
-    ) as progress:
+    with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console, transient=True) as progress:
         task = progress.add_task(title, total=total or None, visible=False)
         for item in items:
             yield item

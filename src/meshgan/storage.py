@@ -18,9 +18,7 @@ def disk_errors(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise MeshganError(
-                f"{target}: the disk is full; free some space or choose another place."
-            ) from error
+            raise MeshganError(f"{target}: the disk is full; free some space or choose another place.") from error
         raise MeshganError(f"{target}: cannot be written ({error.strerror or error}).") from error
 
 

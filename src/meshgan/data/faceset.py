@@ -161,9 +161,7 @@ def create_faceset(path: Path, template: Mesh, count: int, card: Card) -> Iterat
     """
     with atomic_folder(path) as partial:
         shape = (count, len(template.vertices), 3)
-        vertices = np.lib.format.open_memmap(
-            partial / "vertices.npy", mode="w+", dtype=np.float32, shape=shape
-        )
+        vertices = np.lib.format.open_memmap(partial / "vertices.npy", mode="w+", dtype=np.float32, shape=shape)
         writer = FaceSetWriter(vertices)
         yield writer
         if writer.count == 0:
@@ -178,9 +176,7 @@ def create_faceset(path: Path, template: Mesh, count: int, card: Card) -> Iterat
 
 def _shorten(path: Path, vertices: NDArray[np.float32], count: int) -> None:
     shorter = path.with_suffix(".short.npy")
-    target = np.lib.format.open_memmap(
-        shorter, mode="w+", dtype=np.float32, shape=(count, *vertices.shape[1:])
-    )
+    target = np.lib.format.open_memmap(shorter, mode="w+", dtype=np.float32, shape=(count, *vertices.shape[1:]))
     for start in range(0, count, BLOCK):
         target[start : start + BLOCK] = vertices[start : min(start + BLOCK, count)]
     target.flush()
@@ -195,7 +191,7 @@ def _open_vertices(path: Path, template: Mesh) -> Faces:
     expected = (len(vertices), len(template.vertices), 3)
     if vertices.dtype != np.float32 or vertices.shape != expected or len(vertices) == 0:
         raise MeshganError(f"{path} does not hold faces of its template; make the FaceSet again.")
-    return vertices  # type: ignore[no-any-return]
+    return vertices
 
 
 def _read_card(path: Path) -> Card:
