@@ -1,0 +1,294 @@
+"""Quadric edge collapse (Garland and Heckbert 1997) that keeps a subset of the vertices.
+
+A half-edge collapse u → v removes u and hands its triangles to v; v stays where it is, so the coarse vertices are
+fine vertices and down-sampling is a selection. The textbook takes one collapse at a time from a heap. Here each
+round takes the cheapest half-edges, drops those that would harm the surface, and applies at once all that are the
+cheapest in their neighbourhood: the same order up to collapses that do not touch each other, in whole-array steps.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meshgan.errors import MeshganError, UsageError
+from meshgan.geometry.mesh import Floats, Integers, Mesh
+
+BOUNDARY_WEIGHT = 10.0  # of the planes that hold boundary edges in place, against those of triangles
+SPREAD_WEIGHT = 1e-3  # of the distance to vertices already removed: decides on flat parts, where planes do not
+ROUND_SHARE = 4  # a round looks at a quarter as many half-edges as there are vertices, the cheapest ones
+
+Booleans = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a collapse may do to a triangle: the least cosine of its turn, and the least shape quality it may get."""
+
+    cosine: float
+    quality: float  # 1 for an equilateral triangle, 0 for one without area
+
+
+STAGES = (Stage(0.5, 0.2), Stage(0.2, 0.05), Stage(0.01, 1e-4))  # the next one only where the last leads no further
+
+
+@dataclass(frozen=True, eq=False)
+class Decimation:
+    """The coarse `mesh`, and `kept` (count,): for each of its vertices the index in the fine mesh, increasing.
+
+    `stage` is the index of the last of `STAGES` that was needed; 0 means that every triangle is well shaped.
+    """
+
+    mesh: Mesh
+    kept: Integers
+    stage: int
+
+
+def decimate(mesh: Mesh, count: int, exact: bool = True) -> Decimation:
+    """Reduce a mesh to `count` of its vertices; the same input gives the same output.
+
+    The topology stays: no edge gets a third triangle, no hole closes, no component dies, boundary vertices move
+    along the boundary only, and no triangle is turned over. Unreferenced vertices go first; duplicate triangles
+    count once. Should this make `count` unreachable, raises `MeshganError`, or with `exact=False` returns the
+    smallest mesh on the way there.
+    """
+    if not 1 <= count <= len(mesh.vertices):
+        raise UsageError(f"a mesh of {len(mesh.vertices)} vertices cannot be reduced to {count}.")
+    state = _State(mesh, count)
+    stage = 0
+    while state.surplus and stage < len(STAGES):
+        chosen = _choose(state, STAGES[stage])
+        if len(chosen):
+            state.collapse(chosen[: state.surplus])
+        else:
+            stage += 1
+    if state.surplus and exact:
+        fewest = state.surplus + count
+        raise MeshganError(
+            f"the mesh cannot be reduced to {count} vertices without tearing or folding it; {fewest} is the fewest."
+        )
+    kept = np.flatnonzero(state.alive)
+    number = np.cumsum(state.alive) - 1
+    return Decimation(Mesh(mesh.vertices[kept], number[state.triangles]), kept, min(stage, len(STAGES) - 1))
+
+
+class _State:
+    """A mesh on its way to `count` vertices; vertex numbers are those of the input until the end."""
+
+    def __init__(self, mesh: Mesh, count: int) -> None:
+        self.count = count
+        self.triangles = _proper(mesh.triangles)
+        self.points = _unit_sized(mesh.vertices, np.unique(self.triangles))
+        self.quadrics = _quadrics(self.points, self.triangles)
+        self.alive = np.ones(len(mesh.vertices), dtype=bool)
+        lone = np.setdiff1d(np.arange(len(mesh.vertices)), self.triangles)
+        self.alive[lone[::-1][: self.surplus]] = False
+
+    @property
+    def surplus(self) -> int:
+        return int(np.count_nonzero(self.alive)) - self.count
+
+    def collapse(self, pairs: Integers) -> None:
+        """Apply half-edges u → v (N, 2), no two of which share a triangle around u."""
+        u, v = pairs.T
+        self.quadrics[v] += self.quadrics[u]
+        self.alive[u] = False
+        target = np.arange(len(self.alive))
+        target[u] = v
+        triangles = target[self.triangles]
+        self.triangles = triangles[_corners_differ(triangles)]
+
+
+class _Rings:
+    """Who touches whom: half-edges (H, 2) sorted by their start, the number of their triangles, triangles by vertex."""
+
+    def __init__(self, triangles: Integers, size: int) -> None:
+        self.size = size
+        a, b = triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2).T
+        self.codes, self.triangles_of = np.unique(np.concatenate([a * size + b, b * size + a]), return_counts=True)
+        self.half_edges = np.stack([self.codes // size, self.codes % size], axis=1)
+        self.degree = np.bincount(self.half_edges[:, 0], minlength=size)
+        self.first_neighbour = np.cumsum(self.degree) - self.degree
+        self.valence = np.bincount(triangles.ravel(), minlength=size)
+        self.first_star = np.cumsum(self.valence) - self.valence
+        self._by_vertex = np.argsort(triangles.ravel(), kind="stable") // 3
+
+    def neighbours(self, vertices: Integers) -> tuple[Integers, Integers]:
+        """For each of `vertices` (N,) its neighbours, as rows of `vertices` and vertex numbers."""
+        rows, places = _spread(self.first_neighbour[vertices], self.degree[vertices])
+        return rows, self.half_edges[places, 1]
+
+    def stars(self, vertices: Integers) -> tuple[Integers, Integers]:
+        """For each of `vertices` (N,) its triangles, as rows of `vertices` and triangle numbers."""
+        rows, places = _spread(self.first_star[vertices], self.valence[vertices])
+        return rows, self._by_vertex[places]
+
+    def joined(self, a: Integers, b: Integers) -> Booleans:
+        """Whether a and b are the ends of an edge."""
+        codes = a * self.size + b
+        places = np.minimum(np.searchsorted(self.codes, codes), len(self.codes) - 1)
+        return self.codes[places] == codes
+
+    def touches(self, half_edges: Booleans) -> Booleans:
+        """Vertices (V,) that one of the chosen half-edges (H,) leaves."""
+        touched = np.zeros(self.size, dtype=bool)
+        touched[self.half_edges[half_edges, 0]] = True
+        return touched
+
+
+def _choose(state: _State, stage: Stage) -> Integers:
+    """Half-edges (N, 2) to collapse together, cheapest first; none if no legal one is left."""
+    rings = _Rings(state.triangles, len(state.alive))
+    u, v = rings.half_edges.T
+    locked = rings.touches(rings.triangles_of > 2)[u]
+    off_boundary = rings.touches(rings.triangles_of == 1)[u] & (rings.triangles_of > 1)
+    candidates = np.flatnonzero(~(locked | off_boundary))
+    costs = _cost(state, u[candidates], v[candidates])
+    candidates = candidates[np.argsort(costs, kind="stable")]
+    start, size = 0, max(64, int(state.alive.sum()) // ROUND_SHARE)
+    while start < len(candidates):
+        batch = candidates[start : start + size]
+        batch = batch[_legal(state, rings, batch, stage)]
+        if len(batch):
+            return _independent(rings, rings.half_edges[batch])
+        start, size = start + size, 2 * size
+    return np.empty((0, 2), dtype=np.int64)
+
+
+def _legal(state: _State, rings: _Rings, chosen: Integers, stage: Stage) -> Booleans:
+    """Which of the `chosen` half-edges (N,) keep the topology and turn or squeeze no triangle beyond `stage`."""
+    u, v = rings.half_edges[chosen].T
+    shared = rings.triangles_of[chosen]
+    rows, w = rings.neighbours(u)
+    common = np.bincount(rows[rings.joined(v[rows], w)], minlength=len(u))
+    legal = common == shared  # the link condition
+    legal &= rings.valence[u] + rings.valence[v] > 2 * shared  # v keeps a triangle
+
+    rows, star = rings.stars(u)
+    before = state.triangles[star]
+    moved = before == u[rows, None]
+    vanishes = (before == v[rows, None]).any(axis=1)
+    third = before.sum(axis=1) - u[rows] - v[rows]
+    bad = np.zeros(len(star), dtype=bool)
+    bad[vanishes] = rings.valence[third[vanishes]] < 2  # so does the vertex opposite
+
+    rows, before, moved, stays = rows[~vanishes], before[~vanishes], moved[~vanishes], np.flatnonzero(~vanishes)
+    others = rings.joined(v[rows, None], before) | moved
+    bad[stays] = others.all(axis=1)  # the triangle would land on another: u, v are corners of a tetrahedron
+    after = np.where(moved, v[rows, None], before)
+    bad[stays] |= _harmed(state.points, before, after, stage)
+    legal[np.unique(_rows_of(rings, u)[bad])] = False
+    return legal
+
+
+def _rows_of(rings: _Rings, vertices: Integers) -> Integers:
+    return np.repeat(np.arange(len(vertices)), rings.valence[vertices])
+
+
+def _harmed(points: Floats, before: Integers, after: Integers, stage: Stage) -> Booleans:
+    """Which triangles (N, 3) turn too far, or become too thin without having been so."""
+    old, old_quality = _normals_and_quality(points[before])
+    new, new_quality = _normals_and_quality(points[after])
+    turned = (old * new).sum(axis=1) < stage.cosine
+    return (turned & (old_quality > 0)) | (new_quality < np.minimum(stage.quality, old_quality))
+
+
+def _normals_and_quality(corners: Floats) -> tuple[Floats, Floats]:
+    """Unit normals (N, 3), and 4√3 area / (sum of squared edges) (N,), of triangles (N, 3, 3)."""
+    a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
+    cross = np.cross(b - a, c - a)
+    doubled = np.linalg.norm(cross, axis=1)
+    squares = ((b - a) ** 2 + (c - b) ** 2 + (a - c) ** 2).sum(axis=1)
+    quality = np.divide(2 * np.sqrt(3) * doubled, squares, out=np.zeros_like(doubled), where=squares > 0)
+    normals = np.divide(cross, doubled[:, None], out=np.zeros_like(cross), where=doubled[:, None] > 0)
+    return normals, quality
+
+
+def _independent(rings: _Rings, pairs: Integers) -> Integers:
+    """Of half-edges (N, 2) in order of cost, those that are the first to claim u and every neighbour of u."""
+    _, first = np.unique(pairs[:, 0], return_index=True)
+    pairs = pairs[np.sort(first)]
+    rows, ring = rings.neighbours(pairs[:, 0])
+    rows = np.concatenate([rows, np.arange(len(pairs))])
+    ring = np.concatenate([ring, pairs[:, 0]])
+    claim = np.full(rings.size, len(pairs))
+    np.minimum.at(claim, ring, rows)
+    lost = np.bincount(rows[claim[ring] < rows], minlength=len(pairs))
+    return pairs[lost == 0]
+
+
+def _cost(state: _State, u: Integers, v: Integers) -> Floats:
+    """The squared distances of v to the planes gathered at u and v, weighted by area."""
+    x, y, z = state.points[v].T
+    terms = (x * x, 2 * x * y, 2 * x * z, y * y, 2 * y * z, z * z, 2 * x, 2 * y, 2 * z, np.ones_like(x))
+    total = state.quadrics[u] + state.quadrics[v]
+    return np.sum([term * total[:, k] for k, term in enumerate(terms)], axis=0)
+
+
+def _quadrics(points: Floats, triangles: Integers) -> Floats:
+    """For each vertex the sum (V, 10) of its squared plane distances: triangles, boundary edges, and itself."""
+    a, b, c = (points[triangles[:, corner]] for corner in range(3))
+    normals, _ = _normals_and_quality(points[triangles])
+    areas = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
+    planes = _plane_quadrics(normals, a, areas)
+    quadrics = np.zeros((len(points), 10))
+    for corner in range(3):
+        np.add.at(quadrics, triangles[:, corner], planes)
+        np.add.at(quadrics, triangles[:, corner], SPREAD_WEIGHT * _point_quadrics((a, b, c)[corner], areas))
+    starts, ends, sides = _boundary(triangles)
+    along = points[ends] - points[starts]
+    across = np.cross(along, normals[sides])
+    lengths = np.linalg.norm(along, axis=1)
+    across /= np.where(lengths > 0, lengths, 1.0)[:, None]
+    walls = _plane_quadrics(across, points[starts], BOUNDARY_WEIGHT * lengths**2)
+    for end in (starts, ends):
+        np.add.at(quadrics, end, walls)
+    return quadrics
+
+
+def _unit_sized(vertices: Floats, used: Integers) -> Floats:
+    """Vertices moved and scaled so that the `used` ones lie in [-1, 1]: sums of squares keep their digits."""
+    if not len(used):
+        return np.zeros_like(vertices)
+    low, high = vertices[used].min(axis=0), vertices[used].max(axis=0)
+    return (vertices - (low + high) / 2) / (0.5 * (high - low).max() or 1.0)
+
+
+def _plane_quadrics(normals: Floats, origins: Floats, weights: Floats) -> Floats:
+    n = np.concatenate([normals, -(normals * origins).sum(axis=1, keepdims=True)], axis=1)
+    pairs = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2), (0, 3), (1, 3), (2, 3), (3, 3)]
+    return np.stack([weights * n[:, i] * n[:, j] for i, j in pairs], axis=1)
+
+
+def _point_quadrics(origins: Floats, weights: Floats) -> Floats:
+    x, y, z = origins.T
+    one, zero = np.ones_like(x), np.zeros_like(x)
+    terms = (one, zero, zero, one, zero, one, -x, -y, -z, x * x + y * y + z * z)
+    return np.stack(terms, axis=1) * weights[:, None]
+
+
+def _boundary(triangles: Integers) -> tuple[Integers, Integers, Integers]:
+    """Start and end vertices of the boundary edges, and the triangle of each."""
+    edges = np.sort(triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
+    pairs, first, counts = np.unique(edges, axis=0, return_index=True, return_counts=True)
+    single = counts == 1
+    return pairs[single, 0], pairs[single, 1], first[single] // 3
+
+
+def _proper(triangles: Integers) -> Integers:
+    """Triangles of three different vertices, each set of three once."""
+    triangles = triangles[_corners_differ(triangles)]
+    _, first = np.unique(np.sort(triangles, axis=1), axis=0, return_index=True)
+    return triangles[np.sort(first)]
+
+
+def _corners_differ(triangles: Integers) -> Booleans:
+    a, b, c = triangles.T
+    return (a != b) & (b != c) & (c != a)
+
+
+def _spread(starts: Integers, lengths: Integers) -> tuple[Integers, Integers]:
+    """The ranges `starts[i] ... starts[i] + lengths[i]`, one after another: row i and place of each element."""
+    rows = np.repeat(np.arange(len(starts)), lengths)
+    offsets = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return rows, starts[rows] + offsets
