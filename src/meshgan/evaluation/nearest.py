@@ -8,8 +8,10 @@ the rest exceeds the best distance so far.
 """
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numba
 import numpy as np
@@ -99,7 +101,16 @@ def _power_of_two_below(number: int) -> int:
     return 1 << (number.bit_length() - 1)
 
 
-@numba.njit(nogil=True, fastmath={"reassoc", "contract", "nsz"}, cache=True)
+def _compiled(function: Callable[..., Any]) -> Any:
+    """Compile, and keep the result on disk where that is possible. Sums may be reordered, so that they vectorise."""
+    options: dict[str, Any] = {"nogil": True, "fastmath": {"reassoc", "contract", "nsz"}}
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # numba found no writable place for its cache
+        return numba.njit(**options)(function)
+
+
+@_compiled
 def _search(samples, fine, coarse, faces, face_fine, face_coarse, starts):  # type: ignore[no-untyped-def]
     """Indices (N,) and distances (N,) of the nearest faces; see the module's docstring for the bounds."""
     vertices, clusters = faces.shape[2], face_fine.shape[2]
@@ -130,7 +141,7 @@ def _search(samples, fine, coarse, faces, face_fine, face_coarse, starts):  # ty
     return index, distance
 
 
-@numba.njit(nogil=True, fastmath={"reassoc", "contract", "nsz"}, cache=True)
+@_compiled
 def _weighted_distance(a, b, weights):  # type: ignore[no-untyped-def]
     total = np.float32(0.0)
     for c in range(len(weights)):
@@ -139,7 +150,7 @@ def _weighted_distance(a, b, weights):  # type: ignore[no-untyped-def]
     return total
 
 
-@numba.njit(nogil=True, fastmath={"reassoc", "contract", "nsz"}, cache=True)
+@_compiled
 def _cluster_distances(a, b, weights, out):  # type: ignore[no-untyped-def]
     total = np.float32(0.0)
     for c in range(len(weights)):
@@ -149,7 +160,7 @@ def _cluster_distances(a, b, weights, out):  # type: ignore[no-untyped-def]
     return total
 
 
-@numba.njit(nogil=True, fastmath={"reassoc", "contract", "nsz"}, cache=True)
+@_compiled
 def _range_distance(a, b, start, stop):  # type: ignore[no-untyped-def]
     total = np.float32(0.0)
     for v in range(start, stop):

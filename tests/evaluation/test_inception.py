@@ -1,0 +1,112 @@
+"""The Inception features: fixed file, fixed preparation, cached by content, and clear words when they are missing."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from meshgan.errors import MeshganError, UsageError
+from meshgan.evaluation import inception
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (3, 64, 64), dtype=np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def needs_graph():
+    pytest.importorskip("torch")
+    try:
+        return inception.graph_file()
+    except UsageError as error:
+        pytest.skip(str(error))
+
+
+def bilinear(image, size):
+    """Half-pixel bilinear interpolation, written out."""
+    scale = len(image) / size
+    place = np.clip((np.arange(size) + 0.5) * scale - 0.5, 0, None)
+    low = np.floor(place).astype(int)
+    high, share = np.minimum(low + 1, len(image) - 1), place - low
+    rows = image[low] * (1 - share)[:, None] + image[high] * share[:, None]
+    return rows[:, low] * (1 - share) + rows[:, high] * share
+
+
+def test_preparation_is_what_it_says():
+    prepared = inception.prepare(IMAGES).numpy()
+    assert prepared.shape == (3, 3, 299, 299)
+    expected = (bilinear(IMAGES[1].astype(np.float64), 299) - 128) / 128
+    for channel in range(3):
+        np.testing.assert_allclose(prepared[1, channel], expected, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.load.*:DeprecationWarning")
+def test_features_are_those_of_the_bare_network_and_come_from_disk_the_second_time(monkeypatch):
+    import torch
+
+    graph = needs_graph()
+    features = inception.inception_features(IMAGES)
+    assert features.shape == (3, 2048)
+    assert features.min() >= 0  # averages of what a ReLU lets through
+    network = torch.jit.load(str(graph)).eval()
+    with torch.inference_mode():
+        expected = network(inception.prepare(IMAGES).contiguous()).numpy()
+    np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-4)
+
+    monkeypatch.setattr(inception, "_compute", None)  # a second computation would fail
+    np.testing.assert_array_equal(inception.inception_features(IMAGES), features)
+    with pytest.raises(TypeError):
+        inception.inception_features(IMAGES[:2])  # other images are not in the cache
+
+
+def test_a_stopped_run_keeps_its_finished_chunks(monkeypatch):
+    needs_graph()
+    images = np.random.default_rng(1).integers(0, 256, (300, 8, 8), dtype=np.uint8)
+    computed = []
+
+    def compute(chunk, network):
+        if len(computed) == 2 and not stopped:
+            stopped.append(True)
+            raise KeyboardInterrupt
+        computed.append(len(chunk))
+        return np.repeat(chunk.mean(axis=(1, 2))[:, None], 2048, axis=1).astype(np.float32)
+
+    stopped: list[bool] = []
+    monkeypatch.setattr(inception, "_compute", compute)
+    monkeypatch.setattr(inception, "_network", lambda graph: None)
+    with pytest.raises(KeyboardInterrupt):
+        inception.inception_features(images)
+    features = inception.inception_features(images)
+    assert computed == [128, 128, 44]
+    np.testing.assert_allclose(features[:, 0], images.mean(axis=(1, 2)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", b"not an array at all"])
+def test_a_damaged_cache_is_computed_again(monkeypatch, damage):
+    needs_graph()
+    monkeypatch.setattr(inception, "_network", lambda graph: None)
+    monkeypatch.setattr(inception, "_compute", lambda images, network: np.full((len(images), 2048), 7, np.float32))
+    inception.inception_features(IMAGES)
+    (file,) = inception.cache_folder().iterdir()
+    file.write_bytes(damage)
+    np.testing.assert_array_equal(inception.inception_features(IMAGES), 7)
+    assert np.load(file).shape == (3, 2048)
+
+
+def test_without_the_extra_one_sentence_names_both_remedies(monkeypatch):
+    monkeypatch.setattr(inception, "PACKAGE", "no_such_package_anywhere")
+    with pytest.raises(UsageError, match=r"pip install 'meshgan\[fid\]'.*--fid off"):
+        inception.inception_features(IMAGES)
+
+
+def test_another_file_is_never_loaded(tmp_path):
+    other = tmp_path / "default_1.pt"
+    other.write_bytes(b"something else")
+    with pytest.raises(MeshganError, match="not the Inception file that was checked"):
+        inception._network(other)
+
+
+def test_the_file_is_the_one_whose_hash_we_state():
+    assert hashlib.sha256(needs_graph().read_bytes()).hexdigest() == inception.SHA256
