@@ -1,0 +1,100 @@
+"""ChebConv: convolution by Chebyshev polynomials of the rescaled mesh Laplacian (Eq. 1 of the paper)."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from meshgan.nn.sampling import SparseOperator
+
+
+class ChebConv(nn.Module):
+    """y = ELU(S Σₖ Tₖ(L̃) U x Wₖ + b), k = 0 … terms − 1, on fields (B, V, C), channels last.
+
+    `laplacian` is L̃ (V, V), rescaled to eigenvalues in [-1, 1]. `up` (V, V_in) is an optional up-sampling in front;
+    `kept` (V_out,) optionally selects the vertices of the next level, and only those are computed. `weight` is
+    (terms, inputs, outputs), `bias` (outputs,).
+    """
+
+    kept: Tensor | None
+
+    def __init__(
+        self,
+        laplacian: SparseOperator,
+        inputs: int,
+        outputs: int,
+        terms: int = 6,
+        *,
+        up: SparseOperator | None = None,
+        kept: Tensor | None = None,
+        elu: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.laplacian, self.up, self.elu = laplacian, up, elu
+        self.register_buffer("kept", kept, persistent=False)
+        self.weight = nn.Parameter(torch.empty(terms, inputs, outputs))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        glorot(self.weight, terms * inputs, terms * outputs, generator)
+        self._project_first = self._projecting_first_is_cheaper()
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Convolve `values` (B, V_in, inputs) into (B, V_out, outputs)."""
+        return chain([self], values)
+
+    def on_rows(self, field: Tensor) -> Tensor:
+        """The same on a field laid out (V_in, B, inputs), by PyTorch operations: one sparse product per batch."""
+        result = (self._projected if self._project_first else self._summed)(field) + self.bias
+        return nn.functional.elu(result) if self.elu else result
+
+    def _summed(self, field: Tensor) -> Tensor:
+        """Build the terms by the recurrence Tₖ = 2 L̃ Tₖ₋₁ − Tₖ₋₂, select, then sum over the channels."""
+        field = self.up(field) if self.up else field
+        terms = [field, self.laplacian(field)][: len(self.weight)]
+        while len(terms) < len(self.weight):
+            terms.append(2 * self.laplacian(terms[-1]) - terms[-2])
+        stacked = torch.cat([self._select(term) for term in terms], dim=-1)
+        return stacked @ self.weight.flatten(0, 1)
+
+    def _projected(self, field: Tensor) -> Tensor:
+        """Multiply by the weights first, before up-sampling, then sum over the terms by Clenshaw's recurrence.
+
+        The same polynomial: Wₖ acts on channels, U and L̃ on vertices, so they commute. The products run over the
+        outputs' channels, and the channels are multiplied on the coarse level.
+        """
+        parts = (field @ self.weight.transpose(0, 1).flatten(1)).split(self.weight.shape[-1], dim=-1)
+        parts = tuple(self.up(part) if self.up else part for part in parts)
+        total, following = parts[-1], None
+        for k in range(len(parts) - 2, -1, -1):
+            step = parts[k] + (2 if k else 1) * self.laplacian(total)
+            total, following = step if following is None else step - following, total
+        return self._select(total)
+
+    def _select(self, field: Tensor) -> Tensor:
+        return field if self.kept is None else field[self.kept]
+
+    def _projecting_first_is_cheaper(self) -> bool:
+        """Compare the multiplications of the two orders."""
+        terms, inputs, outputs = self.weight.shape
+        vertices = self.laplacian.shape[0]
+        below = self.up.shape[1] if self.up else vertices
+        above = vertices if self.kept is None else len(self.kept)
+        ups = self.up.entries if self.up else 0
+        products = (terms - 1) * self.laplacian.entries
+        summed = (ups + products) * inputs + above * terms * inputs * outputs
+        return (terms * ups + products) * outputs + below * terms * inputs * outputs < summed
+
+
+def chain(layers: list[ChebConv], values: Tensor) -> Tensor:
+    """Run layers one after the other on `values` (B, V, C)."""
+    field = values.transpose(0, 1)
+    for layer in layers:
+        field = layer.on_rows(field)
+    return field.transpose(0, 1).contiguous()
+
+
+def glorot(weight: Tensor, fan_in: int, fan_out: int, generator: torch.Generator | None) -> None:
+    """Fill with uniform numbers of variance 2 / (fan_in + fan_out) (Glorot and Bengio 2010)."""
+    bound = math.sqrt(6 / (fan_in + fan_out))
+    with torch.no_grad():
+        weight.uniform_(-bound, bound, generator=generator)

@@ -1,0 +1,207 @@
+"""The networks of the paper on one hierarchy: encoder, decoder (the generator), auto-encoder (the discriminator)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+from meshgan.errors import UsageError
+from meshgan.nn.chebyshev import ChebConv, chain, glorot
+from meshgan.nn.sampling import SparseOperator
+
+if TYPE_CHECKING:
+    from meshgan.geometry.hierarchy import Hierarchy, Level
+
+COORDINATES = 3
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """Sizes of the networks; the defaults are the paper's, widths from CoMA.
+
+    `widths` holds the encoder's channels, one per down-sampling, and is mirrored in the decoder; `terms` counts the
+    Chebyshev polynomials T₀ … ; `skips` up-samples the decoder's first tensor to every level (BEGAN's skip
+    connections); `linear` adds a linear path from code to mesh beside the decoder's convolutions; `code_activation`
+    "relu" is what CoMA's published code does.
+    """
+
+    code: int = 64
+    widths: tuple[int, ...] = (16, 16, 16, 32)
+    terms: int = 6
+    skips: bool = False
+    linear: bool = False
+    code_activation: Literal["none", "relu"] = "none"
+
+    def __post_init__(self) -> None:
+        if min(self.code, self.terms, *self.widths) < 1 or not self.widths:
+            raise UsageError("a network needs a code, widths and terms of at least 1.")
+
+
+class _Convolutions(nn.Module):
+    """Convolutions and selections from the finest level down to the coarsest: (B, V, 3) → (B, V_coarsest · width)."""
+
+    def __init__(self, hierarchy: Hierarchy, spec: NetworkSpec, generator: torch.Generator | None) -> None:
+        super().__init__()
+        inputs = (COORDINATES, *spec.widths)
+        self.layers = nn.ModuleList(
+            ChebConv(
+                SparseOperator(level.laplacian),
+                inputs[i],
+                inputs[i + 1],
+                spec.terms,
+                kept=torch.as_tensor(level.kept),
+                generator=generator,
+            )
+            for i, level in enumerate(_descending(hierarchy, spec))
+        )
+
+    def forward(self, vertices: Tensor) -> Tensor:
+        return chain(list(self.layers), vertices).flatten(1)  # type: ignore[arg-type]
+
+
+class Encoder(nn.Module):
+    """Vertices (B, V, 3), normalised, to codes (B, code)."""
+
+    def __init__(
+        self, hierarchy: Hierarchy, spec: NetworkSpec | None = None, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        spec = spec or NetworkSpec()
+        self.spec = spec
+        self.convolutions = _Convolutions(hierarchy, spec, generator)
+        self.dense = _dense(_coarsest_size(hierarchy, spec), spec.code, generator)
+
+    def forward(self, vertices: Tensor) -> Tensor:
+        code = self.dense(self.convolutions(vertices))
+        return torch.relu(code) if self.spec.code_activation == "relu" else code
+
+
+class Decoder(nn.Module):
+    """Codes (B, code) to vertices (B, V, 3), normalised; MeshGAN's generator, and the back of its discriminator."""
+
+    def __init__(
+        self, hierarchy: Hierarchy, spec: NetworkSpec | None = None, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        spec = spec or NetworkSpec()
+        self.spec = spec
+        self.dense = _dense(spec.code, _coarsest_size(hierarchy, spec), generator)
+        levels = _descending(hierarchy, spec)[::-1]
+        outputs = spec.widths[::-1]
+        inputs = (outputs[0], *outputs[:-1])
+        ups = [_up(level) for level in levels]
+        laplacians = [SparseOperator(level.laplacian) for level in levels]
+        self.layers = nn.ModuleList(
+            ChebConv(
+                laplacians[i],
+                inputs[i] + (spec.widths[-1] if spec.skips and i else 0),
+                outputs[i],
+                spec.terms,
+                up=ups[i],
+                generator=generator,
+            )
+            for i in range(len(levels))
+        )
+        self.last = ChebConv(laplacians[-1], outputs[-1], COORDINATES, spec.terms, elu=False, generator=generator)
+        self.linear = nn.Linear(spec.code, laplacians[-1].shape[0] * COORDINATES, bias=False) if spec.linear else None
+        if self.linear is not None:
+            nn.init.zeros_(self.linear.weight)
+
+    def forward(self, code: Tensor) -> Tensor:
+        first = self.dense(code).unflatten(1, (-1, self.spec.widths[-1]))
+        vertices = self._with_skips(first) if self.spec.skips else chain([*self.layers, self.last], first)
+        if self.linear is not None:
+            vertices = vertices + self.linear(code).view_as(vertices)
+        return vertices
+
+    def _with_skips(self, first: Tensor) -> Tensor:
+        """Concatenate the first tensor, up-sampled, with the input of each convolution but the first and the last."""
+        values = carried = first
+        for i, layer in enumerate(self.layers):
+            assert isinstance(layer, ChebConv)
+            if i:
+                below = self.layers[i - 1].up
+                assert isinstance(below, SparseOperator)
+                carried = below(carried.transpose(0, 1)).transpose(0, 1)
+                values = torch.cat([values, carried], dim=-1)
+            values = layer(values)
+        return self.last(values)
+
+    def start_linear_from(self, matrix: Tensor) -> None:
+        """Set the linear path to `matrix` (code, V, 3), for example principal components times their deviations."""
+        if self.linear is None:
+            raise UsageError("this decoder has no linear path: set linear = true in its NetworkSpec.")
+        with torch.no_grad():
+            self.linear.weight.copy_(matrix.flatten(1).T)
+
+
+class Autoencoder(nn.Module):
+    """Encoder and decoder: CoMA's network and BEGAN's discriminator, (B, V, 3) → (B, V, 3)."""
+
+    def __init__(
+        self, hierarchy: Hierarchy, spec: NetworkSpec | None = None, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        self.encoder = Encoder(hierarchy, spec, generator)
+        self.decoder = Decoder(hierarchy, spec, generator)
+
+    def forward(self, vertices: Tensor) -> Tensor:
+        return self.decoder(self.encoder(vertices))
+
+
+class ScalarCritic(nn.Module):
+    """The encoder's convolutions and one linear unit: (B, V, 3) → (B,), for GAN and WGAN."""
+
+    def __init__(
+        self, hierarchy: Hierarchy, spec: NetworkSpec | None = None, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        spec = spec or NetworkSpec()
+        self.convolutions = _Convolutions(hierarchy, spec, generator)
+        self.dense = _dense(_coarsest_size(hierarchy, spec), 1, generator)
+
+    def forward(self, vertices: Tensor) -> Tensor:
+        return self.dense(self.convolutions(vertices)).squeeze(1)
+
+
+def scale_gradients(network: nn.Module, factor: float) -> None:
+    """Multiply all gradients of a network's parameters.
+
+    One backward pass through L(G(z)) serves both players of BEGAN, because a gradient is linear: run
+    `L(G(z)).backward()`, scale the discriminator's gradients by −k, then add those of L(x) by `L(x).backward()`.
+    """
+    gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+    torch._foreach_mul_(gradients, factor)
+
+
+def parameter_count(network: nn.Module) -> int:
+    """The number of trainable scalars."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _descending(hierarchy: Hierarchy, spec: NetworkSpec) -> list[Level]:
+    """The levels with a coarser one below them, one for each width."""
+    if len(hierarchy.levels) != len(spec.widths) + 1:
+        raise UsageError(
+            f"{len(spec.widths)} widths need {len(spec.widths) + 1} levels; the hierarchy has {len(hierarchy.levels)}."
+        )
+    return list(hierarchy.levels[:-1])
+
+
+def _coarsest_size(hierarchy: Hierarchy, spec: NetworkSpec) -> int:
+    return hierarchy.levels[-1].laplacian.shape[0] * spec.widths[-1]
+
+
+def _up(level: Level) -> SparseOperator:
+    assert level.up is not None
+    return SparseOperator(level.up)
+
+
+def _dense(inputs: int, outputs: int, generator: torch.Generator | None) -> nn.Linear:
+    layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
+    glorot(layer.weight, inputs, outputs, generator)
+    nn.init.zeros_(layer.bias)
+    return layer

@@ -1,0 +1,117 @@
+"""Fixed sparse matrices that act on fields of a mesh: Laplacians and barycentric up-sampling."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor, nn
+
+from meshgan.nn import paths
+
+
+class SparseOperator(nn.Module):
+    """A fixed sparse matrix (R, C) acting on fields (C, N), differentiable any number of times.
+
+    Two forms of the same numbers, each with its transpose for the backward pass: compressed rows for the CPU, and
+    padded neighbour gathers, static in shape, for GPUs, `torch.compile` and ONNX. Values take torch's default type.
+    """
+
+    row_starts: Tensor
+    row_starts_transposed: Tensor
+    indices: Tensor
+    indices_transposed: Tensor
+    values: Tensor
+    values_transposed: Tensor
+    neighbours: Tensor
+    neighbours_transposed: Tensor
+    weights: Tensor
+    weights_transposed: Tensor
+
+    def __init__(self, matrix: sp.csr_array) -> None:
+        super().__init__()
+        self.shape: tuple[int, int] = matrix.shape
+        self.entries = int(matrix.nnz)
+        for suffix, one in (("", sp.csr_array(matrix)), ("_transposed", sp.csr_array(matrix.T))):
+            one.sort_indices()
+            for name, array in {**_compressed(one), **_padded(one)}.items():
+                self.register_buffer(name + suffix, array, persistent=False)
+
+    def forward(self, field: Tensor) -> Tensor:
+        """Apply to a field (C, N) or (C, B, N): the result has R rows."""
+        flat = field.reshape(field.shape[0], -1)
+        product = self._gathered(flat) if paths.gathers(field) else self._compressed(flat)
+        return product.reshape(self.shape[0], *field.shape[1:])
+
+    def _gathered(self, field: Tensor) -> Tensor:
+        if not (torch.is_grad_enabled() and field.requires_grad):
+            return _gather(field, self.neighbours, self.weights)
+        transposed = (self.neighbours_transposed, self.weights_transposed)
+        return _Gather.apply(field, self.neighbours, self.weights, *transposed)  # type: ignore[no-untyped-call]
+
+    def _compressed(self, field: Tensor) -> Tensor:
+        forward = (self.row_starts, self.indices, self.values)
+        backward = (self.row_starts_transposed, self.indices_transposed, self.values_transposed)
+        return _Product.apply(field, self.shape, *forward, *backward)  # type: ignore[no-untyped-call]
+
+
+def _compressed(matrix: sp.csr_array) -> dict[str, Tensor]:
+    """The three arrays of compressed rows, indices in 32 bits as MKL reads them."""
+    return {
+        "row_starts": torch.as_tensor(matrix.indptr.astype(np.int32)),
+        "indices": torch.as_tensor(matrix.indices.astype(np.int32)),
+        "values": torch.as_tensor(matrix.data).to(torch.get_default_dtype()),
+    }
+
+
+def _padded(matrix: sp.csr_array) -> dict[str, Tensor]:
+    """Neighbours and weights (R, W) with W the longest row; padding has weight zero."""
+    lengths = np.diff(matrix.indptr)
+    present = np.arange(max(lengths.max(initial=0), 1)) < lengths[:, None]
+    neighbours = np.zeros(present.shape, dtype=np.int64)
+    weights = np.zeros(present.shape)
+    neighbours[present], weights[present] = matrix.indices, matrix.data
+    return {
+        "neighbours": torch.as_tensor(neighbours),
+        "weights": torch.as_tensor(weights).to(torch.get_default_dtype()),
+    }
+
+
+def _gather(field: Tensor, neighbours: Tensor, weights: Tensor) -> Tensor:
+    return (field[neighbours] * weights[:, :, None].to(field.dtype)).sum(dim=1)
+
+
+class _Gather(torch.autograd.Function):
+    """Gathers forward and gathers backward: the transpose is known, so no atomic scatter is needed."""
+
+    @staticmethod
+    def forward(ctx: Any, field: Tensor, *operator: Tensor) -> Tensor:
+        ctx.save_for_backward(*operator)
+        return _gather(field, *operator[:2])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        neighbours, weights, neighbours_transposed, weights_transposed = ctx.saved_tensors
+        operator = (neighbours_transposed, weights_transposed, neighbours, weights)
+        return _Gather.apply(gradient, *operator), None, None, None, None  # type: ignore[no-untyped-call]
+
+
+class _Product(torch.autograd.Function):
+    """Product of compressed rows with a dense field, and with the transpose in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, field: Tensor, shape: tuple[int, int], *operator: Tensor) -> Tensor:
+        ctx.save_for_backward(*operator)
+        ctx.shape = shape
+        row_starts, indices, values = operator[:3]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+            matrix = torch.sparse_csr_tensor(row_starts, indices, values.to(field.dtype), shape, check_invariants=False)
+        return matrix @ field
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        operator = ctx.saved_tensors
+        product = _Product.apply(gradient, ctx.shape[::-1], *operator[3:], *operator[:3])  # type: ignore[no-untyped-call]
+        return product, *(None,) * 7

@@ -1,0 +1,132 @@
+"""The networks: the paper's sizes, their options, and that they start alike from a seed."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from operators import hierarchy
+
+from meshgan.errors import UsageError
+from meshgan.nn.networks import (
+    Autoencoder,
+    Decoder,
+    Encoder,
+    NetworkSpec,
+    ScalarCritic,
+    parameter_count,
+    scale_gradients,
+)
+
+COUNTS = (90, 60, 40, 30, 20)  # what counts for the sizes is the coarsest level
+SMALL = NetworkSpec(code=7, widths=(4, 5, 6, 8), terms=3)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def faces(count: int = 2, vertices: int = 60, seed: int = 0) -> torch.Tensor:
+    return torch.randn(count, vertices, 3, generator=seeded(seed))
+
+
+def test_the_paper_s_networks_have_the_published_sizes() -> None:
+    levels = hierarchy(COUNTS)
+    assert parameter_count(Decoder(levels)) == 54_259
+    assert parameter_count(Autoencoder(levels)) == 101_795
+    assert parameter_count(Encoder(levels)) == 101_795 - 54_259
+
+
+@pytest.mark.parametrize("skips", [False, True])
+@pytest.mark.parametrize("linear", [False, True])
+def test_shapes_and_gradients(skips: bool, linear: bool) -> None:
+    network = Autoencoder(hierarchy(), replace(SMALL, skips=skips, linear=linear), seeded())
+    x = faces().requires_grad_()
+    assert network.encoder(x).shape == (2, 7)
+    assert network(x).shape == x.shape
+    assert network(x).is_contiguous()
+    network(x).square().sum().backward()
+    assert x.grad is not None
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_skips_carry_the_first_tensor_to_every_level() -> None:
+    network = Decoder(hierarchy(), replace(SMALL, skips=True))
+    assert [layer.weight.shape[1] for layer in network.layers] == [8, 8 + 8, 6 + 8, 5 + 8]
+    with torch.no_grad():
+        for layer in network.layers:
+            layer.weight[:, : layer.weight.shape[1] - 8] = 0  # cut everything but the skips
+    codes = torch.eye(2, 7)
+    assert (network(codes)[0] != network(codes)[1]).any()
+
+
+def test_a_seed_decides_the_weights_and_leaves_the_global_generator_alone() -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first, second, other = (Autoencoder(hierarchy(), SMALL, seeded(seed)).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["encoder.dense.weight"], other["encoder.dense.weight"])
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_the_state_holds_parameters_only() -> None:
+    network = Autoencoder(hierarchy(), SMALL)
+    assert set(network.state_dict()) == {name for name, _ in network.named_parameters()}
+
+
+def test_the_first_outputs_are_of_the_order_of_the_data() -> None:
+    spread = [Decoder(hierarchy(COUNTS), NetworkSpec(), seeded(s))(torch.rand(64, 64) * 2 - 1).std() for s in range(4)]
+    assert 0.05 < np.mean([float(value.detach()) for value in spread]) < 5
+
+
+def test_the_linear_path_adds_a_matrix() -> None:
+    plain = Decoder(hierarchy(), SMALL, seeded())
+    network = Decoder(hierarchy(), replace(SMALL, linear=True), seeded())
+    codes = torch.randn(2, 7, generator=seeded())
+    torch.testing.assert_close(network(codes), plain(codes))
+    matrix = faces(7)
+    network.start_linear_from(matrix)
+    torch.testing.assert_close(network(codes), plain(codes) + torch.einsum("bc,cvd->bvd", codes, matrix))
+    with pytest.raises(UsageError):
+        plain.start_linear_from(matrix)
+
+
+def test_code_activation() -> None:
+    linear = Encoder(hierarchy(), SMALL, seeded())(faces())
+    rectified = Encoder(hierarchy(), replace(SMALL, code_activation="relu"), seeded())(faces())
+    assert (linear < 0).any()
+    torch.testing.assert_close(rectified, linear.clamp(min=0))
+
+
+def test_the_critic_gives_one_number_a_face() -> None:
+    critic = ScalarCritic(hierarchy(), SMALL, seeded())
+    assert critic(faces(5)).shape == (5,)
+
+
+def test_one_backward_pass_serves_both_players() -> None:
+    generator, discriminator = Decoder(hierarchy(), SMALL, seeded(1)), Autoencoder(hierarchy(), SMALL, seeded(2))
+    real, codes, k = faces(), torch.randn(2, 7, generator=seeded()), 0.3
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        return (x - discriminator(x)).abs().mean()
+
+    expected = torch.autograd.grad(
+        loss(real) - k * loss(generator(codes).detach()), list(discriminator.parameters()), retain_graph=True
+    )
+    expected_generator = torch.autograd.grad(loss(generator(codes)), list(generator.parameters()))
+    loss(generator(codes)).backward()
+    scale_gradients(discriminator, -k)
+    loss(real).backward()
+    for parameter, gradient in zip(discriminator.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+    for parameter, gradient in zip(generator.parameters(), expected_generator, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+
+
+def test_a_hierarchy_of_the_wrong_depth_is_refused() -> None:
+    with pytest.raises(UsageError, match="levels"):
+        Encoder(hierarchy(), NetworkSpec(widths=(16, 32)))
+    with pytest.raises(UsageError):
+        NetworkSpec(code=0)
