@@ -1,0 +1,168 @@
+"""Semantic directions: what to add to a code so that a face becomes older, heavier, angrier, and nothing else.
+
+All functions take arrays: `codes` (N, D) and `labels` (N, L), one row per face. A label is a number (age in years,
+weight) or a share (1 for anger, else 0); shares that sum to 1 are welcome, the least-norm solution then measures each
+against the mean of all.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from meshgan.errors import MeshganError
+from meshgan.storage import atomic_file
+
+Floats = NDArray[np.float64]
+FILE = "directions.safetensors"  # in a model folder
+
+
+@dataclass(frozen=True, eq=False)
+class Directions:
+    """For each of L `names`: `vectors` (L, D), the change of the code for one standard deviation of the label.
+
+    `origin` (D,) is the mean code; `deviation` (L,) the label's standard deviation in its own unit and `mean` (L,)
+    its mean, so that `origin + vectors[i] * (value - mean[i]) / deviation[i]` has the label's `value`.
+    """
+
+    names: tuple[str, ...]
+    origin: Floats
+    vectors: Floats
+    mean: Floats
+    deviation: Floats
+
+    def move(self, codes: NDArray[Any], name: str, amount: float) -> NDArray[Any]:
+        """Codes (..., D) moved by `amount` standard deviations of the label `name`."""
+        return codes + amount * self.vectors[self.names.index(name)].astype(codes.dtype)
+
+    def at(self, name: str, value: float) -> Floats:
+        """The code (D,) of the mean face with the label `name` at `value`, in the label's own unit."""
+        i = self.names.index(name)
+        return self.origin + self.vectors[i] * (value - self.mean[i]) / self.deviation[i]
+
+    def save(self, folder: Path) -> None:
+        """Write `directions.safetensors` into a model folder."""
+        arrays = {name: getattr(self, name) for name in ("origin", "vectors", "mean", "deviation")}
+        with atomic_file(folder / FILE) as partial:
+            save_file(arrays, partial, metadata={"names": json.dumps(self.names)})
+
+    @classmethod
+    def load(cls, folder: Path) -> "Directions":
+        """Read them from a model folder. Raises `MeshganError` if the file is damaged."""
+        path = folder / FILE
+        try:
+            with safe_open(path, framework="numpy") as file:
+                names = tuple(json.loads(file.metadata()["names"]))
+                directions = cls(names=names, **{key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise MeshganError(f"{path} is missing or damaged; estimate the directions again.") from error
+        if directions.vectors.shape != (len(names), len(directions.origin)):
+            raise MeshganError(f"{path} is damaged; estimate the directions again.")
+        return directions
+
+
+def estimate_directions(codes: NDArray[Any], labels: Mapping[str, NDArray[Any]]) -> Directions:
+    """Directions for all `labels` (name → (N,)): the mean code's change with one label, the others held fixed.
+
+    This is the linear regression of codes on all labels together. Regressed on one label alone, a code would also
+    take up whatever usually comes with it: where the old are heavier, ageing would fatten.
+    """
+    table = np.column_stack([np.asarray(column, np.float64) for column in labels.values()])
+    mean, deviation = table.mean(0), table.std(0)
+    constant = [name for name, spread in zip(labels, deviation, strict=True) if spread == 0]
+    if constant:
+        raise MeshganError(f"the label {constant[0]} is the same for all faces, so it has no direction.")
+    origin = codes.mean(0, dtype=np.float64)
+    vectors = joint(codes - origin, (table - mean) / deviation)
+    return Directions(tuple(labels), origin, vectors, mean, deviation)
+
+
+def joint(codes: Floats, labels: Floats) -> Floats:
+    """The directions (L, D) of `estimate_directions`, from centred codes (N, D) and centred labels (N, L)."""
+    products = labels.T @ labels
+    inverse = np.linalg.pinv(products, rcond=1e-6, hermitian=True)
+    own = np.diag(inverse @ products)  # below 1 where a label cannot change alone, as with shares that sum to 1
+    return inverse @ labels.T @ codes / own[:, None]
+
+
+def marginal(codes: Floats, labels: Floats) -> Floats:
+    """The naive directions (L, D): each label alone, whatever else changes with it. For comparison."""
+    return labels.T @ codes / (labels**2).sum(0)[:, None]
+
+
+def variance_explained(values: Floats, labels: Floats) -> Floats:
+    """Share (L,) of the variance of `values` (N, K) that each label of `labels` (N, L) explains alone (linear R²).
+
+    Values may be codes or vertices in mm; the variance is summed over the K columns.
+    """
+    values, labels = values - values.mean(0), labels - labels.mean(0)
+    fitted = labels.T @ values  # (L, K)
+    return (fitted**2).sum(1) / (labels**2).sum(0) / (values**2).sum()
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """Reads labels off vertices, linearly: `(x - mean) @ weights`, in standard deviations of each label.
+
+    `r_squared` (L,) says how well, on faces that it was not fitted to.
+    """
+
+    mean: Floats
+    weights: Floats
+    r_squared: Floats
+
+    def __call__(self, vertices: NDArray[Any]) -> Floats:
+        """Faces (N, V, 3) in mm to readings (N, L)."""
+        return (vertices.reshape(len(vertices), -1) - self.mean) @ self.weights
+
+
+def fit_reader(
+    vertices: NDArray[Any], labels: Floats, test_vertices: NDArray[Any], test_labels: Floats, components: int = 64
+) -> Reader:
+    """A `Reader` by regression on the first principal components of real faces (N, V, 3).
+
+    Labels (N, L) of both parts are in standard deviations of the training part, centred on its mean.
+    """
+    flat = vertices.reshape(len(vertices), -1).astype(np.float64)
+    mean = flat.mean(0)
+    flat -= mean
+    values, vectors = np.linalg.eigh(flat @ flat.T)  # N x N is smaller than 3V x 3V
+    values, vectors = values[::-1][:components], vectors[:, ::-1][:, :components]
+    keep = values > values[0] * 1e-10
+    axes = flat.T @ (vectors[:, keep] / values[keep])
+    reader = Reader(mean, axes @ (vectors[:, keep].T @ labels), np.empty(0))
+    residual = test_labels - reader(test_vertices)
+    return Reader(mean, reader.weights, 1 - (residual**2).sum(0) / (test_labels**2).sum(0))
+
+
+def responses(
+    decode: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    codes: NDArray[Any],
+    vectors: Floats,
+    read: Callable[[NDArray[Any]], Floats],
+) -> Floats:
+    """How readings change, (L, L): row i for a step of one deviation along direction i, mean over `codes` (N, D).
+
+    Central differences of half a deviation either way, through the decoder and the `Reader`.
+    """
+    rows = []
+    for vector in vectors:
+        forth, back = (read(decode((codes + half * vector).astype(np.float32))) for half in (0.5, -0.5))
+        rows.append((forth - back).mean(0))
+    return np.stack(rows)
+
+
+def selectivity(response: Floats, groups: Sequence[int]) -> Floats:
+    """Share (L,) of each row's absolute `responses` that falls on the label itself.
+
+    Labels of one group (say, shares of ancestry) cannot move apart; the others of a label's own group do not count.
+    """
+    group = np.asarray(groups)
+    counted = (group[:, None] != group[None, :]) | np.eye(len(group), dtype=bool)
+    return np.abs(np.diag(response)) / (np.abs(response) * counted).sum(1)
