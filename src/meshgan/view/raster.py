@@ -55,17 +55,17 @@ class Camera:
     pitch: float = 0.0
 
     @classmethod
-    def framing(cls, vertices: ArrayLike, yaw: float = 0.0, pitch: float = 0.0, margin: float = 1.12) -> "Camera":
+    def framing(cls, vertices: ArrayLike, yaw: float = 0.0, pitch: float = 0.0, margin: float = 1.08) -> "Camera":
         """The camera turned by `yaw` and `pitch` that shows faces (V, 3) or (N, V, 3) with some air around them.
 
-        Of several faces, the median of their bounding boxes counts, so that one stray face changes nothing.
+        All of every face is in the picture, but for strays far outside the median face's bounding box.
         """
         faces = np.asarray(vertices, dtype=np.float64)
         turned = faces.reshape(-1, *faces.shape[-2:]) @ cls(yaw=yaw, pitch=pitch).rotation.T
         turned = turned[np.isfinite(turned).all(axis=(1, 2))]
         if not turned.size:
             return cls(yaw=yaw, pitch=pitch)
-        low, high = np.median(turned.min(axis=1), axis=0), np.median(turned.max(axis=1), axis=0)
+        low, high = _common_box(turned)
         width = float((high - low)[:2].max()) * margin
         x, y, z = cls(yaw=yaw, pitch=pitch).rotation.T @ ((low + high) / 2)
         return cls(width if width > 0 else cls.width_mm, (float(x), float(y), float(z)), yaw, pitch)
@@ -129,7 +129,7 @@ CLAY = Light(
     directions=((-0.55, 0.65, 0.85), (0.9, 0.1, 0.6), (0.0, 1.0, -0.25), (0.0, -1.0, 0.35)),
     strengths=((0.86, 0.83, 0.79), (0.22, 0.25, 0.29), (0.26, 0.26, 0.27), (0.06, 0.05, 0.05)),
     ambient=(0.09, 0.095, 0.105),
-    albedo=(0.62, 0.60, 0.58),
+    albedo=(0.66, 0.62, 0.59),
     background=(1.0, 1.0, 1.0),
     srgb=True,
 )
@@ -165,6 +165,14 @@ def render(
 
     _share(draw, len(faces), threads)
     return images[..., 0] if channels == 1 else images
+
+
+def _common_box(faces: Doubles) -> tuple[Doubles, Doubles]:
+    """Corners (3,) of the box that holds all faces (N, V, 3), but at most 0.3 of the median box more on each side."""
+    lows, highs = faces.min(axis=1), faces.max(axis=1)
+    low, high = np.median(lows, axis=0), np.median(highs, axis=0)
+    room = 0.3 * (high - low)
+    return np.maximum(lows.min(axis=0), low - room), np.minimum(highs.max(axis=0), high + room)
 
 
 def _single(values: NDArray[Any]) -> Floats:

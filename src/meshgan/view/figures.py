@@ -1,0 +1,289 @@
+"""Printable pictures of faces: contact sheets, strips, comparisons, grids and heat maps, as PNG.
+
+`tiles` and `heat_tiles` draw faces; `page` sets rows of tiles with titles, boxes and a colour bar. The other
+functions are the usual arrangements. The same faces give the same bytes.
+"""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from meshgan.storage import atomic_file
+from meshgan.view.raster import CLAY, Camera, Light, render
+
+VIEWS = {"frontal": (0.0, 0.0), "three-quarter": (-32.0, 4.0), "profile": (-90.0, 0.0)}  # yaw and pitch in degrees
+INK, SOFT_INK, ACCENT = (38, 40, 44), (110, 114, 120), (38, 110, 190)
+SUPERSAMPLE = 4
+DPI = 200
+
+# Heat maps: even light, so that the colour and not the shading is read.
+EVEN = Light(CLAY.directions[:2], ((0.24,) * 3, (0.12,) * 3), (0.70,) * 3, (1.0,) * 3, CLAY.background, srgb=True)
+HEAT = "magma_r"
+HEAT_RANGE = (0.02, 0.80)  # of the colour map: its dark end would swallow the shading
+
+Images = NDArray[np.uint8]
+Fonts = ImageFont.FreeTypeFont
+
+
+def tiles(
+    faces: ArrayLike, triangles: ArrayLike, size: int = 256, view: str = "frontal", camera: Camera | None = None
+) -> Images:
+    """Clay stills (N, size, size, 3) of faces (N, V, 3), all seen by one camera; without one, it frames the faces."""
+    camera = camera or camera_for(faces, view)
+    return render(faces, triangles, size, SUPERSAMPLE, camera, CLAY)
+
+
+def heat_tiles(
+    faces: ArrayLike,
+    errors: ArrayLike,
+    triangles: ArrayLike,
+    limit_mm: float,
+    size: int = 256,
+    view: str = "frontal",
+    camera: Camera | None = None,
+) -> Images:
+    """Stills of faces (N, V, 3) coloured by `errors` (N, V) in mm, from 0 to `limit_mm` and beyond."""
+    camera = camera or camera_for(faces, view)
+    return render(faces, triangles, size, SUPERSAMPLE, camera, EVEN, heat_colours(errors, limit_mm))
+
+
+def heat_colours(errors: ArrayLike, limit_mm: float) -> NDArray[np.float32]:
+    """Colours (..., 3), sRGB in [0, 1], of errors in mm; `limit_mm` and more have the darkest."""
+    share = np.clip(np.nan_to_num(np.asarray(errors, dtype=np.float64) / limit_mm, nan=1.0), 0, 1)
+    low, high = HEAT_RANGE
+    return matplotlib.colormaps[HEAT](low + (high - low) * share)[..., :3].astype(np.float32)
+
+
+def camera_for(faces: ArrayLike, view: str = "frontal") -> Camera:
+    """The camera that shows faces (N, V, 3) from one of `VIEWS`."""
+    yaw, pitch = VIEWS[view]
+    return Camera.framing(faces, yaw=yaw, pitch=pitch)
+
+
+def contact_sheet(
+    faces: ArrayLike,
+    triangles: ArrayLike,
+    path: Path,
+    columns: int = 8,
+    size: int = 192,
+    captions: Sequence[str] | None = None,
+    view: str = "frontal",
+) -> None:
+    """Write faces (N, V, 3), in reading order, `columns` to a row, with a caption under each if there are any."""
+    drawn = tiles(faces, triangles, size, view)
+    starts = range(0, len(drawn), columns)
+    under = [captions[start : start + columns] for start in starts] if captions else None
+    page(path, [drawn[start : start + columns] for start in starts], captions=under)
+
+
+def strip(
+    faces: ArrayLike,
+    triangles: ArrayLike,
+    path: Path,
+    factors: Sequence[float],
+    anchors: Collection[float] = (0.0, 1.0),
+    size: int = 256,
+    view: str = "frontal",
+) -> None:
+    """Write one row of faces (N, V, 3) with their factors; the anchors, between which one interpolates, are boxed."""
+    comparison(
+        {"": faces}, triangles, path, [factor_label("f", f) for f in factors], _where(factors, anchors), size, view
+    )
+
+
+def comparison(
+    rows: Mapping[str, ArrayLike],
+    triangles: ArrayLike,
+    path: Path,
+    column_titles: Sequence[str] = (),
+    boxed: Collection[int] = (),
+    size: int = 256,
+    view: str = "frontal",
+) -> None:
+    """Write titled rows of faces (N, V, 3) under each other, all at one scale; `boxed` columns are framed."""
+    camera = camera_for(np.concatenate([np.asarray(faces) for faces in rows.values()]), view)
+    drawn = [tiles(faces, triangles, size, camera=camera) for faces in rows.values()]
+    boxes = {(row, column) for row in range(len(drawn)) for column in boxed}
+    page(path, drawn, list(rows), column_titles, boxed=boxes)
+
+
+def grid(
+    faces: ArrayLike,
+    triangles: ArrayLike,
+    path: Path,
+    row_factors: Sequence[float],
+    column_factors: Sequence[float],
+    row_name: str = "f_ID",
+    column_name: str = "f_EXP",
+    size: int = 192,
+    view: str = "frontal",
+) -> None:
+    """Write faces (R, C, V, 3) over two factors; the face at (1, 1), the original, is boxed."""
+    table = np.asarray(faces)
+    camera = camera_for(table.reshape(-1, *table.shape[2:]), view)
+    drawn = [tiles(row, triangles, size, camera=camera) for row in table]
+    boxes = {(r, c) for r in _where(row_factors, (1,)) for c in _where(column_factors, (1,))}
+    row_titles = [factor_label(row_name, f) for f in row_factors]
+    page(path, drawn, row_titles, [factor_label(column_name, f) for f in column_factors], boxed=boxes)
+
+
+def heat_maps(
+    faces: ArrayLike,
+    errors: ArrayLike,
+    triangles: ArrayLike,
+    path: Path,
+    limit_mm: float | None = None,
+    captions: Sequence[str] | None = None,
+    columns: int = 8,
+    size: int = 256,
+    view: str = "frontal",
+) -> None:
+    """Write faces (N, V, 3) coloured by errors (N, V) in mm, with a colour bar.
+
+    The bar ends at `limit_mm`, else at the 98th percentile of the errors. Without captions, each face has its
+    median and largest error.
+    """
+    limit = limit_mm or heat_limit(errors)
+    drawn = heat_tiles(faces, errors, triangles, limit, size, view)
+    notes = captions or [f"median {np.median(e):.2f}, max {np.max(e):.2f} mm" for e in np.asarray(errors)]
+    starts = range(0, len(drawn), columns)
+    under = [notes[start : start + columns] for start in starts]
+    page(path, [drawn[start : start + columns] for start in starts], captions=under, bar_mm=limit)
+
+
+def heat_limit(errors: ArrayLike) -> float:
+    """The 98th percentile of errors in mm, rounded up to one significant digit (0.1 mm at least)."""
+    value = max(float(np.nanpercentile(np.asarray(errors), 98)), 0.1)
+    step = 10.0 ** np.floor(np.log10(value))
+    return float(np.ceil(value / step - 1e-9) * step)
+
+
+def factor_label(name: str, factor: float) -> str:
+    """`f = −0.5`; an underscore in `name` starts a subscript."""
+    return f"{name} = {factor:g}".replace("-", "−")
+
+
+def _where(factors: Sequence[float], wanted: Collection[float]) -> list[int]:
+    return [i for i, factor in enumerate(factors) if np.isclose(list(wanted), factor).any()]
+
+
+def page(
+    path: Path,
+    rows: Sequence[Images],
+    row_titles: Sequence[str] = (),
+    column_titles: Sequence[str] = (),
+    captions: Sequence[Sequence[str]] | None = None,
+    boxed: Collection[tuple[int, int]] = (),
+    bar_mm: float | None = None,
+) -> None:
+    """Write rows of tiles (N, S, S, 3) as a PNG.
+
+    Titles stand beside rows and above columns, `captions` under each tile; `boxed` (row, column) tiles are framed;
+    `bar_mm` adds the heat maps' colour bar from 0 to that error.
+    """
+    rows = _trim(rows)
+    height, width = rows[0].shape[1:3]
+    size = max(height, width)
+    font, gap = _font(max(11, round(size * 0.062))), max(2, size // 40)
+    line = round(font.size * 1.5)
+    left = gap + (line + gap if any(row_titles) else 0)
+    top = gap + (line if any(column_titles) else 0)
+    pitch_x, pitch_y = width + gap, height + gap + (line if captions else 0)
+    bar = 5 * round(font.size) if bar_mm else 0
+    columns = max(len(row) for row in rows)
+    sheet = Image.new("RGB", (left + columns * pitch_x + bar, top + len(rows) * pitch_y), "white")
+    draw = ImageDraw.Draw(sheet)
+    for r, row in enumerate(rows):
+        for c, tile in enumerate(row):
+            x, y = left + c * pitch_x, top + r * pitch_y
+            sheet.paste(Image.fromarray(tile), (x, y))
+            if (r, c) in boxed:
+                draw.rounded_rectangle(
+                    (x, y, x + width - 1, y + height - 1), size // 24, outline=ACCENT, width=max(2, size // 90)
+                )
+            if captions and c < len(captions[r]):
+                _write(sheet, captions[r][c], (x + width / 2, y + height + line / 2), font, width, SOFT_INK)
+    for c, title in enumerate(column_titles):
+        _write(sheet, title, (left + c * pitch_x + width / 2, gap + line / 2), font, width)
+    for r, title in enumerate(row_titles):
+        _write_upright(sheet, title, (gap + line / 2, top + r * pitch_y + height / 2), font, height)
+    if bar_mm:
+        _colour_bar(sheet, (left + columns * pitch_x + gap, top + gap), height - 2 * gap, bar_mm, font)
+    with atomic_file(path) as partial:
+        sheet.save(partial, format="PNG", dpi=(DPI, DPI), compress_level=9)
+
+
+def _trim(rows: Sequence[Images]) -> list[Images]:
+    """Cut away the white left and right of (and above and below) all tiles alike; a little air stays."""
+    size = rows[0].shape[1]
+    drawn = np.any([(row < 250).any(axis=(0, 3)) for row in rows], axis=0)
+    if not drawn.any():
+        return list(rows)
+    air = size // 32
+    (top, bottom), (left, right) = (np.flatnonzero(drawn.any(axis=a))[[0, -1]] for a in (1, 0))
+    ys, xs = slice(max(0, top - air), bottom + 1 + air), slice(max(0, left - air), right + 1 + air)
+    return [np.ascontiguousarray(row[:, ys, xs]) for row in rows]
+
+
+def _font(size: float) -> Fonts:
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), round(size))
+
+
+def _write(
+    sheet: Image.Image,
+    text: str,
+    centre: tuple[float, float],
+    font: Fonts,
+    room: float,
+    ink: tuple[int, int, int] = INK,
+) -> None:
+    """Write one line around `centre`, smaller if it needs more than `room` pixels; `_WORD` is a subscript."""
+    width = _width(text, font)
+    if width > room:
+        font = _font(max(8, font.size * room / width))
+        width = _width(text, font)
+    draw, x = ImageDraw.Draw(sheet), centre[0] - width / 2
+    for piece, face, drop in _pieces(text, font):
+        draw.text((round(x), round(centre[1] + drop)), piece, fill=ink, font=face, anchor="lm")
+        x += face.getlength(piece)
+
+
+def _write_upright(sheet: Image.Image, text: str, centre: tuple[float, float], font: Fonts, room: float) -> None:
+    """Write one line that reads upwards."""
+    label = Image.new("RGB", (round(room), round(font.size * 1.5)), "white")
+    _write(label, text, (label.width / 2, label.height / 2), font, room)
+    turned = label.transpose(Image.Transpose.ROTATE_90)
+    sheet.paste(turned, (round(centre[0] - turned.width / 2), round(centre[1] - turned.height / 2)))
+
+
+def _pieces(text: str, font: Fonts) -> list[tuple[str, Fonts, float]]:
+    """Text, font and drop below the line of each run of plain or subscript letters."""
+    small = _font(font.size * 0.7)
+    parts = re.split(r"_(\w+)", text)
+    return [(part, small, font.size * 0.28) if i % 2 else (part, font, 0.0) for i, part in enumerate(parts) if part]
+
+
+def _width(text: str, font: Fonts) -> float:
+    return sum(face.getlength(piece) for piece, face, _ in _pieces(text, font))
+
+
+def _colour_bar(sheet: Image.Image, corner: tuple[int, int], height: int, limit_mm: float, font: Fonts) -> None:
+    """The heat maps' scale from 0 (below) to `limit_mm` with its unit."""
+    x, y = corner
+    width, line = round(font.size), 2 * round(font.size)
+    y, height = y + line, height - line
+    ramp = heat_colours(np.linspace(limit_mm, 0, height), limit_mm)
+    bar = np.repeat(np.round(255 * ramp).astype(np.uint8)[:, None], width, axis=1)
+    sheet.paste(Image.fromarray(bar), (x, y))
+    draw = ImageDraw.Draw(sheet)
+    draw.text((x, y - 0.6 * line), "mm", fill=INK, font=font, anchor="lm")
+    for share in (0.0, 0.5, 1.0):
+        at = round(y + (height - 1) * (1 - share))
+        draw.line((x + width, at, x + width + width // 3, at), fill=INK)
+        label = f"{'≥ ' if share == 1 else ''}{limit_mm * share:g}"
+        draw.text((x + width + width // 2 + 1, at), label, fill=INK, font=font, anchor="lm")
