@@ -1,0 +1,87 @@
+"""BEGAN on meshes (Sec. 3.3.1): the discriminator is an auto-encoder, k_t holds the two players in balance."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from meshgan.geometry.hierarchy import Hierarchy
+from meshgan.nn.networks import Autoencoder, Decoder, NetworkSpec
+from meshgan.training.state import Batch, State
+
+EXPLODED = 10.0  # a discriminator that always answers with the mean face has a loss near 0.8
+
+
+def reconstruction_loss(critic: nn.Module, faces: Tensor) -> Tensor:
+    """L(v) = mean |v − D(v)|: the L1 loss of the auto-encoding discriminator, in network units."""
+    return (faces - critic(faces)).abs().mean()
+
+
+def next_k(k: Tensor, real: Tensor, fake: Tensor, gamma: float, lambda_k: float) -> Tensor:
+    """k_{t+1} = k_t + λ_k (γ L(x) − L(G(z))), kept in [0, 1]."""
+    return (k + lambda_k * (gamma * real - fake)).clamp(0.0, 1.0)
+
+
+def convergence(real: Tensor, fake: Tensor, gamma: float) -> Tensor:
+    """M = L(x) + |γ L(x) − L(G(z))|: falls while the faces get better and the balance holds."""
+    return real + (gamma * real - fake).abs()
+
+
+def set_gradients(real: Tensor, fake: Tensor, k: Tensor, critic: Iterable[Tensor], generator: Iterable[Tensor]) -> None:
+    """Gradients of L_D = L(x) − k L(G(z)) for the discriminator and of L_G = L(G(z)) for the generator.
+
+    Differentiation is linear, so one backward pass through D(G(z)) serves both players: the discriminator takes
+    −k times its share of it, the generator its own share as it is.
+    """
+    theta_d, theta_g = list(critic), list(generator)
+    of_real = torch.autograd.grad(real, theta_d)
+    of_fake = torch.autograd.grad(fake, theta_d + theta_g)
+    for parameter, from_real, from_fake in zip(theta_d, of_real, of_fake, strict=False):
+        parameter.grad = from_real - k * from_fake
+    for parameter, from_fake in zip(theta_g, of_fake[len(theta_d) :], strict=True):
+        parameter.grad = from_fake
+
+
+@dataclass(frozen=True)
+class Began:
+    """MeshGAN's objective."""
+
+    kind: Literal["began"] = "began"
+    gamma: Annotated[float, Field(gt=0, le=1)] = (
+        0.7  # E[L(G(z))] / E[L(x)] at the balance: lower is closer to the mean face
+    )
+    lambda_k: Annotated[float, Field(gt=0)] = 0.001  # learning rate of k
+
+    phases: ClassVar[int] = 1
+    prior: ClassVar[Literal["uniform"]] = "uniform"
+
+    def build(self, hierarchy: Hierarchy, spec: NetworkSpec, generator: torch.Generator) -> dict[str, nn.Module]:
+        """Generator and auto-encoding discriminator, the latter with a decoder like the generator's."""
+        critic_spec = replace(spec, linear=False)  # a linear path in D makes it too strong for the balance
+        return {
+            "generator": Decoder(hierarchy, spec, generator),
+            "critic": Autoencoder(hierarchy, critic_spec, generator),
+        }
+
+    def numbers(self) -> dict[str, float]:
+        """k₀ = 0: the discriminator first learns real faces only."""
+        return {"k": 0.0}
+
+    def step(self, state: State, batch: Batch) -> dict[str, Tensor]:
+        """One step of both players on the same generated faces."""
+        generator, critic, k = state.networks["generator"], state.networks["critic"], state.numbers["k"]
+        real_loss = reconstruction_loss(critic, batch.faces)
+        fake_loss = reconstruction_loss(critic, generator(batch.codes))
+        set_gradients(real_loss, fake_loss, k, critic.parameters(), generator.parameters())
+        state.update("critic", "generator")
+        real, fake = state.mean(real_loss, fake_loss)
+        k.copy_(next_k(k, real, fake, self.gamma, self.lambda_k))
+        return {"L_real": real, "L_fake": fake, "k": k.clone(), "M": convergence(real, fake, self.gamma)}
+
+    def trouble(self, stats: Mapping[str, float]) -> str | None:
+        """Losses far beyond what the mean face would cost."""
+        return f"the losses exploded (M = {stats['M']:.3g})" if stats["M"] > EXPLODED else None

@@ -1,0 +1,186 @@
+"""The only training loop: one function in titled paragraphs. Progress is counted in faces seen."""
+
+import copy
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from meshgan.data.faceset import FaceSet
+from meshgan.errors import MeshganError
+from meshgan.geometry.hierarchy import Hierarchy
+from meshgan.training.batches import Batches
+from meshgan.training.checkpoint import Checkpoint, Identity, RunFolder, check_same_run, fingerprint, read_checkpoint
+from meshgan.training.finish import write_model
+from meshgan.training.graph import stepper
+from meshgan.training.linear import principal_matrix
+from meshgan.training.live import live_line
+from meshgan.training.recipe import Adam, Momentum, Recipe, recipe_toml
+from meshgan.training.state import KEPT, State
+from meshgan.training.stops import Stopped, stop_requests
+from meshgan.training.team import Team, team
+from meshgan.training.watch import Watch
+
+RAMP = 0.05  # averaging looks back over at most this share of the faces seen so far
+
+Sums = dict[str, Tensor]  # statistics summed since the last line of stats.jsonl, and "steps", how many
+
+
+def train(
+    recipe: Recipe,
+    faces: FaceSet,
+    out: str | Path,
+    device: str = "auto",
+    seed: int = 0,
+    resume: bool = False,
+    tensorboard: bool = False,
+) -> Path:
+    """Train `recipe` on `faces` into the run folder `out`; returns the folder of the finished model.
+
+    With `resume`, a run that was stopped goes on from its last checkpoint and ends with the same bits as one that
+    was not. Raises `UsageError` for another recipe, data or seed than the run was started with, `Stopped` after
+    Ctrl-C or SIGTERM, and `MeshganError` when training fails (not a number, explosion, collapse); the last good
+    checkpoint stays.
+    """
+    with team(device) as crew:
+        # Set up
+        run, schedule = RunFolder(Path(out)), recipe.schedule
+        if crew.leads:
+            run.claim(recipe, resume)
+        identity = Identity(recipe=recipe_toml(recipe), data=fingerprint(faces), seed=seed)
+        hierarchy = Hierarchy.cached(faces.template, recipe.hierarchy.counts, recipe.hierarchy.laplacian)
+        batches = Batches(faces, recipe.network.code, schedule.batch, seed, crew)
+        state = start(recipe, faces, hierarchy, seed, crew)
+        step, sums = restore(run, identity, state)
+        watch = Watch(recipe, faces, run, state, seed, step, tensorboard)
+        advance, last = stepper(recipe.objective, state), total_steps(recipe, batches.steps_per_epoch)
+        seen = step * schedule.batch
+
+        # Train
+        with stop_requests(crew) as stop, live_line(last * schedule.batch, seen, crew.leads) as live:
+            while step < last:
+                epoch = step // batches.steps_per_epoch
+                rate = set_learning_rate(state, recipe, epoch)
+                stats = advance(batches(step, recipe.objective.phases))
+                step, before, seen = step + 1, seen, seen + schedule.batch
+                state.average(share_kept(recipe, seen))
+                add(sums, stats)
+                live.show(seen, stats)
+
+                # Log and check
+                if step % schedule.log_every == 0 or step == last:
+                    watch.line(step, seen, epoch, rate, means(sums))
+                    sums.clear()
+                if crossed(before, seen, schedule.sample_every):
+                    watch.draw(seen)
+
+                # Keep
+                signal = stop(step)
+                if crossed(before, seen, schedule.checkpoint_every) or step == last or signal:
+                    watch.check_weights(seen)
+                    if crew.leads:
+                        run.save(Checkpoint(identity, step, {**state.tensors(), **summed(sums)}), seen)
+                if signal and step < last:
+                    raise Stopped(f"stopped after {seen:,} faces; start again with --resume to go on.", signal)
+
+        # Finish
+        if crew.leads:
+            write_model(run.path / "model", recipe, state, hierarchy, faces, seen, seed)
+        crew.wait()
+    return run.path / "model"
+
+
+def total_steps(recipe: Recipe, steps_per_epoch: int) -> int:
+    """The number of steps that the schedule asks for."""
+    schedule = recipe.schedule
+    if schedule.epochs is not None:
+        return max(1, round(schedule.epochs * steps_per_epoch))
+    assert schedule.faces is not None
+    return math.ceil(schedule.faces / schedule.batch)
+
+
+def start(recipe: Recipe, faces: FaceSet, hierarchy: Hierarchy, seed: int, crew: Team) -> State:
+    """The state before the first step: random weights from `seed`, a linear path from principal components."""
+    networks = recipe.objective.build(hierarchy, recipe.network, torch.Generator().manual_seed(seed))
+    if recipe.network.linear:
+        matrix = torch.from_numpy(principal_matrix(faces, recipe.network.code))
+        networks["generator"].start_linear_from(matrix)  # type: ignore[operator]
+    for network in networks.values():
+        network.to(crew.device)
+        crew.broadcast_(list(network.parameters()))
+    kept = [name for name in KEPT if name in networks and recipe.averaging.half_life]
+    return State(
+        networks=networks,
+        optimisers={name: optimiser(recipe.optimiser, network, crew) for name, network in networks.items()},
+        numbers={name: torch.tensor(value, device=crew.device) for name, value in recipe.objective.numbers().items()},
+        averages={name: copy.deepcopy(networks[name]).requires_grad_(False) for name in kept},
+        clip=recipe.optimiser.clip,
+        team=crew,
+    )
+
+
+def optimiser(spec: Adam | Momentum, network: torch.nn.Module, crew: Team) -> torch.optim.Optimizer:
+    """The optimiser of one network; on a GPU its learning rate is a tensor, so that a captured graph follows it."""
+    on_gpu = crew.device.type == "cuda"
+    rate = torch.tensor(spec.lr, device=crew.device) if on_gpu else spec.lr
+    if isinstance(spec, Momentum):
+        return torch.optim.SGD(network.parameters(), rate, spec.momentum, fused=True)
+    betas = (spec.beta1, spec.beta2)
+    return torch.optim.Adam(network.parameters(), rate, betas, fused=True, capturable=on_gpu)
+
+
+def restore(run: RunFolder, identity: Identity, state: State) -> tuple[int, Sums]:
+    """Load the newest whole checkpoint into `state`; returns its step and sums, 0 and none if there is none."""
+    path = state.team.share(run.newest() if state.team.leads else None)
+    if path is None:
+        return 0, {}
+    checkpoint = read_checkpoint(path)
+    check_same_run(run.path, checkpoint.run, identity)
+    try:
+        state.load(checkpoint.tensors)
+    except (KeyError, RuntimeError) as error:
+        raise MeshganError(f"{path} does not fit its recipe; remove it to go on from the one before.") from error
+    tensors = checkpoint.tensors
+    sums = {name.removeprefix("sum/"): tensors[name] for name in tensors if name.startswith("sum/")}
+    return checkpoint.step, {name: value.to(state.team.device) for name, value in sums.items()}
+
+
+def set_learning_rate(state: State, recipe: Recipe, epoch: int) -> float:
+    """Set and return the learning rate of an epoch."""
+    rate = recipe.optimiser.lr * recipe.optimiser.decay**epoch
+    for one in state.optimisers.values():
+        for group in one.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+    return rate
+
+
+def share_kept(recipe: Recipe, seen: int) -> float:
+    """How much of the averaged weights stays in one step; early on the average looks back less far."""
+    half_life = min(recipe.averaging.half_life, RAMP * seen)
+    return 0.5 ** (recipe.schedule.batch / max(half_life, 1e-8))
+
+
+def add(sums: Sums, stats: Mapping[str, Tensor]) -> None:
+    """Add a step's statistics to the sums."""
+    for name, value in {**stats, "steps": torch.ones_like(next(iter(stats.values())))}.items():
+        sums[name] = sums[name] + value if name in sums else value.clone()
+
+
+def means(sums: Sums) -> dict[str, float]:
+    """The mean of each statistic since the last line."""
+    return {name: (value / sums["steps"]).item() for name, value in sums.items() if name != "steps"}
+
+
+def summed(sums: Sums) -> Sums:
+    """The sums as a checkpoint names them."""
+    return {f"sum/{name}": value for name, value in sums.items()}
+
+
+def crossed(before: int, after: int, every: int) -> bool:
+    """Whether a multiple of `every` lies in (before, after]."""
+    return before // every != after // every

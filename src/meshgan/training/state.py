@@ -1,0 +1,137 @@
+"""What an objective works on: the networks of a run with their optimisers, and one batch."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from meshgan.geometry.hierarchy import Hierarchy
+from meshgan.nn.networks import NetworkSpec
+from meshgan.training.team import Team
+
+KEPT = ("generator", "encoder")  # the networks that go into a model; the others only train them
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The input of one step, on the device; every number in it follows from the seed and the step alone."""
+
+    faces: Tensor  # (B, V, 3) real faces in network units
+    codes: Tensor  # (B, code) drawn from U(-1, 1)
+    mix: Tensor  # (B,) drawn from U(0, 1), for objectives that mix real and generated faces
+    phase: int = 0  # step modulo `Objective.phases`
+
+
+@dataclass
+class State:
+    """Networks, optimisers and numbers of a run: all that a checkpoint needs to hold."""
+
+    networks: Mapping[str, nn.Module]  # by name: "generator" always, then "critic" or "encoder"
+    optimisers: Mapping[str, torch.optim.Optimizer]  # one per network, same names
+    numbers: Mapping[str, Tensor]  # an objective's own state, for example BEGAN's k; changed in place
+    averages: Mapping[str, nn.Module] = field(default_factory=dict)  # running means of the kept networks
+    clip: float = 0.0  # largest norm of a network's gradient; 0 leaves it as it is
+    team: Team = field(default_factory=Team)
+
+    def update(self, *names: str) -> None:
+        """Average the gradients of these networks over all processes, clip them, and take one optimiser step."""
+        self.team.average_([p.grad for name in names for p in self.networks[name].parameters() if p.grad is not None])
+        for name in names:
+            if self.clip > 0:
+                nn.utils.clip_grad_norm_(self.networks[name].parameters(), self.clip)
+            self.optimisers[name].step()
+            self.optimisers[name].zero_grad(set_to_none=True)
+
+    def mean(self, *losses: Tensor) -> tuple[Tensor, ...]:
+        """Means of scalar losses over all processes, detached."""
+        values = torch.stack([loss.detach() for loss in losses])
+        self.team.average_([values])
+        return tuple(values.unbind())
+
+    @torch.no_grad()
+    def average(self, keep: float) -> None:
+        """Move the averaged weights towards the current ones: average ← keep·average + (1 − keep)·weights."""
+        for name, average in self.averages.items():
+            torch._foreach_lerp_(list(average.parameters()), list(self.networks[name].parameters()), 1.0 - keep)
+
+    def best(self, name: str) -> nn.Module:
+        """The network to sample from: averaged if averaging is on."""
+        return self.averages.get(name, self.networks[name])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that changes during training, by name; the tensors are the live ones, not copies."""
+        return dict(self._named_tensors())
+
+    def _named_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        for name, network in self.networks.items():
+            for key, parameter in network.named_parameters():
+                yield f"network/{name}/{key}", parameter.detach()
+                for slot, value in self.optimisers[name].state.get(parameter, {}).items():
+                    yield f"optimiser/{name}/{key}/{slot}", value
+        for name, average in self.averages.items():
+            for key, parameter in average.named_parameters():
+                yield f"average/{name}/{key}", parameter.detach()
+        for name, number in self.numbers.items():
+            yield f"number/{name}", number
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `tensors()` gave. Raises `KeyError` or `RuntimeError` if names or shapes do not fit."""
+        for name, network in self.networks.items():
+            for key, parameter in network.named_parameters():
+                parameter.copy_(tensors[f"network/{name}/{key}"])
+                self._load_slots(f"optimiser/{name}/{key}/", name, parameter, tensors)
+        for name, average in self.averages.items():
+            for key, parameter in average.named_parameters():
+                parameter.copy_(tensors[f"average/{name}/{key}"])
+        for name, number in self.numbers.items():
+            number.copy_(tensors[f"number/{name}"])
+
+    def _load_slots(self, prefix: str, name: str, parameter: Tensor, tensors: Mapping[str, Tensor]) -> None:
+        slots = {key.removeprefix(prefix): tensors[key] for key in tensors if key.startswith(prefix)}
+        for slot, value in slots.items():
+            if slot != "step" and value.shape != parameter.shape:
+                raise RuntimeError(f"{prefix}{slot} has shape {tuple(value.shape)}")
+        on_device = {slot: value.clone().to(parameter.device) for slot, value in slots.items()}
+        if on_device:
+            self.optimisers[name].state[parameter] = on_device
+
+
+class Objective(Protocol):
+    """What the loop asks of an objective: a frozen dataclass of its numbers, in the file that holds its losses."""
+
+    @property
+    def kind(self) -> str:
+        """Its name in recipes."""
+        ...
+
+    @property
+    def phases(self) -> int:
+        """Steps after which its pattern of updates repeats; 1 for most."""
+        ...
+
+    @property
+    def prior(self) -> Literal["uniform", "standard-normal"]:
+        """What its codes are drawn from."""
+        ...
+
+    def build(self, hierarchy: Hierarchy, spec: NetworkSpec, generator: torch.Generator) -> dict[str, nn.Module]:
+        """The networks that it trains, by name; "generator" maps codes (B, code) to faces (B, V, 3).
+
+        `generator` is the source of the random initial weights.
+        """
+        ...
+
+    def numbers(self) -> dict[str, float]:
+        """Numbers of its own that change during training, at their start."""
+        ...
+
+    def step(self, state: State, batch: Batch) -> dict[str, Tensor]:
+        """One update of the networks in place; returns scalars to show and log, means over all processes."""
+        ...
+
+    def trouble(self, stats: Mapping[str, float]) -> str | None:
+        """What is wrong, in a few words, if these statistics say that training has failed."""
+        ...
