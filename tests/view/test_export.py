@@ -1,0 +1,178 @@
+"""GLB files read back by independent readers, and judged by the Khronos validator where it is installed."""
+
+import json
+import os
+import shutil
+import struct
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import trimesh
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from meshgan.errors import MeshganError
+from meshgan.geometry.mesh import Mesh
+from meshgan.view import export
+from meshgan.view.export import write_faces, write_glb
+
+pygltflib = pytest.importorskip("pygltflib")
+
+BALL = trimesh.creation.icosphere(subdivisions=2, radius=90)
+FACE = Mesh(np.asarray(BALL.vertices) * [0.8, 1.1, 0.9], BALL.faces)
+RNG = np.random.default_rng(0)
+TARGETS = {"jawOpen": RNG.normal(size=FACE.vertices.shape), "Älter?": RNG.normal(size=FACE.vertices.shape)}
+
+
+def array(gltf: Any, index: int) -> NDArray[Any]:
+    """The values of an accessor, by pygltflib's structures and numpy alone."""
+    accessor = gltf.accessors[index]
+    view = gltf.bufferViews[accessor.bufferView]
+    kind = {5126: "<f4", 5123: "<u2", 5125: "<u4"}[accessor.componentType]
+    width = {"VEC3": 3, "SCALAR": 1}[accessor.type]
+    start = view.byteOffset + (accessor.byteOffset or 0)
+    values = np.frombuffer(gltf.binary_blob(), kind, accessor.count * width, start)
+    return values.reshape(-1, width)
+
+
+def test_an_independent_reader_finds_the_same_mesh(tmp_path: Path) -> None:
+    write_glb(tmp_path / "face.glb", FACE, TARGETS)
+    scene = trimesh.load_scene(tmp_path / "face.glb", process=False)
+    (loaded,) = scene.geometry.values()
+    np.testing.assert_allclose(loaded.vertices, FACE.vertices / 1000, atol=1e-7)
+    np.testing.assert_array_equal(loaded.faces, FACE.triangles)
+    np.testing.assert_allclose(loaded.vertex_normals, FACE.vertex_normals, atol=1e-6)
+
+
+@given(st.lists(st.floats(-1, 2), min_size=2, max_size=2))
+@settings(max_examples=20, deadline=None)
+def test_weights_reproduce_the_vertices(weights: list[float]) -> None:
+    """base + Σ weight · target from the file, in metres, is what we would decode, to 1e-5 m."""
+    gltf = pygltflib.GLTF2.load_from_bytes(as_bytes(FACE, TARGETS))
+    primitive = gltf.meshes[0].primitives[0]
+    read = array(gltf, primitive.attributes.POSITION).astype(float)
+    for weight, target in zip(weights, primitive.targets, strict=True):
+        read += weight * array(gltf, target["POSITION"])
+    ours = FACE.vertices + sum(w * d for w, d in zip(weights, TARGETS.values(), strict=True))
+    assert np.abs(read - ours / 1000).max() < 1e-5
+
+
+def as_bytes(mesh: Mesh, targets: dict[str, NDArray[np.float64]], **options: Any) -> bytes:
+    return export._container(*export._document(mesh, targets, options.get("weights", {}), "face", ""))
+
+
+def test_names_weights_and_normals_of_targets(tmp_path: Path) -> None:
+    path = tmp_path / "face.glb"
+    write_glb(path, FACE, TARGETS, weights={"Älter?": 0.25}, name="head", rights="CC0")
+    gltf = pygltflib.GLTF2().load(str(path))
+    mesh = gltf.meshes[0]
+    assert mesh.extras["targetNames"] == ["jawOpen", "Älter?"]
+    assert mesh.weights == [0.0, 0.25]
+    assert mesh.name == gltf.nodes[0].name == "head"
+    base = array(gltf, mesh.primitives[0].attributes.NORMAL)
+    moved = FACE.with_vertices(FACE.vertices + TARGETS["jawOpen"]).vertex_normals
+    change = array(gltf, mesh.primitives[0].targets[0]["NORMAL"])
+    np.testing.assert_allclose(base + change, moved, atol=1e-6)
+    assert "meshgan" in gltf.asset.generator
+    assert gltf.asset.copyright == "CC0"
+
+
+def test_bounds_are_those_of_the_stored_numbers(tmp_path: Path) -> None:
+    write_glb(tmp_path / "face.glb", FACE, TARGETS)
+    gltf = pygltflib.GLTF2().load(str(tmp_path / "face.glb"))
+    for index, accessor in enumerate(gltf.accessors):
+        values = array(gltf, index)
+        assert np.array_equal(np.array(accessor.min, values.dtype), values.min(axis=0))
+        assert np.array_equal(np.array(accessor.max, values.dtype), values.max(axis=0))
+
+
+@pytest.mark.parametrize(("vertices", "kind"), [(0xFFFF, 5123), (0x10000, 5125)])
+def test_indices_take_two_bytes_as_long_as_they_may(vertices: int, kind: int) -> None:
+    positions = np.zeros((vertices, 3))
+    positions[-3:] = np.eye(3)
+    mesh = Mesh(positions, [[vertices - 3, vertices - 2, vertices - 1]])
+    gltf = pygltflib.GLTF2.load_from_bytes(as_bytes(mesh, {}))
+    accessor = gltf.meshes[0].primitives[0].indices
+    assert gltf.accessors[accessor].componentType == kind
+    np.testing.assert_array_equal(array(gltf, accessor)[:, 0], mesh.triangles[0])
+
+
+def test_the_container_is_well_formed() -> None:
+    data = as_bytes(FACE, TARGETS)
+    magic, version, length = struct.unpack_from("<4sII", data)
+    assert (magic, version, length) == (b"glTF", 2, len(data))
+    size, kind = struct.unpack_from("<I4s", data, 12)
+    assert (kind, size % 4) == (b"JSON", 0)
+    document = json.loads(data[20 : 20 + size])
+    binary, kind = struct.unpack_from("<I4s", data, 20 + size)
+    assert kind == b"BIN\0"
+    assert 28 + size + binary == len(data)
+    assert document["buffers"][0]["byteLength"] == binary
+    assert all(view["byteOffset"] % 4 == 0 for view in document["bufferViews"])
+
+
+def test_the_same_face_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a.glb", "b.glb"):
+        write_glb(tmp_path / name, FACE, TARGETS, {"jawOpen": 0.1})
+    assert (tmp_path / "a.glb").read_bytes() == (tmp_path / "b.glb").read_bytes()
+
+
+def test_wrong_use_writes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "face.glb"
+    with pytest.raises(MeshganError, match=r"face\.glb.*triangle"):
+        write_glb(path, Mesh(FACE.vertices, np.zeros((0, 3), int)))
+    with pytest.raises(ValueError, match="jaw"):
+        write_glb(path, FACE, {"jaw": np.zeros((3, 3))})
+    with pytest.raises(ValueError, match="finite"):
+        write_glb(path, FACE, {"jaw": np.full(FACE.vertices.shape, np.nan)})
+    with pytest.raises(ValueError, match="smile"):
+        write_glb(path, FACE, TARGETS, {"smile": 1.0})
+    assert not list(tmp_path.iterdir())
+
+
+def test_faces_as_files(tmp_path: Path) -> None:
+    faces = np.stack([FACE.vertices, 1.1 * FACE.vertices]).astype(np.float32)
+    paths = write_faces(faces, FACE, tmp_path / "out", ("glb", "obj", "ply"))
+    assert [path.name for path in paths] == [f"face-00{i}.{e}" for i in (0, 1) for e in ("glb", "obj", "ply")]
+    for path in paths:
+        loaded = trimesh.load_mesh(path, process=False)
+        scale = 1000 if path.suffix == ".glb" else 1
+        np.testing.assert_allclose(loaded.vertices * scale, faces[int(path.stem[-1])], atol=1e-4)
+        np.testing.assert_array_equal(loaded.faces, FACE.triangles)
+
+
+VALIDATE = """
+const validator = require('gltf-validator'), fs = require('fs');
+validator.validateBytes(new Uint8Array(fs.readFileSync(process.argv[1])))
+  .then(report => console.log(JSON.stringify(report.issues)));
+"""
+
+
+def validator() -> bool:
+    node = shutil.which("node")
+    return (
+        bool(node)
+        and not subprocess.run(
+            [node, "-e", "require('gltf-validator')"], capture_output=True, env=os.environ, check=False
+        ).returncode
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not validator(), reason="needs node with gltf-validator on NODE_PATH: npm install gltf-validator")
+def test_the_khronos_validator_finds_nothing(tmp_path: Path) -> None:
+    extra = np.concatenate([FACE.vertices, [[0, 0, 0]]])  # a vertex without a triangle
+    cases = {
+        "plain.glb": (FACE, {}, {}),
+        "targets.glb": (FACE, TARGETS, {"jawOpen": 0.5}),
+        "unreferenced.glb": (Mesh(extra, FACE.triangles), {}, {}),
+    }
+    for name, (mesh, targets, weights) in cases.items():
+        write_glb(tmp_path / name, mesh, targets, weights)
+        run = subprocess.run(["node", "-e", VALIDATE, str(tmp_path / name)], capture_output=True, text=True, check=True)
+        issues = json.loads(run.stdout)
+        assert issues["numErrors"] == issues["numWarnings"] == 0, issues["messages"]
