@@ -49,8 +49,8 @@ def write_glb(
     """Write one mesh (mm inside, metres in the file) with named morph targets.
 
     `morph_targets` maps names to displacements (V, 3) in mm, `weights` some of the names to their value when the
-    file is opened (others: 0). `rights` is the file's copyright line. Normals and their changes under each target are written along. The file appears
-    whole or not at all. Raises `MeshganError` if the mesh has no triangle.
+    file is opened (others: 0). Normals, and how each target changes them, are written along; `rights` is the
+    copyright line. The file appears whole or not at all. Raises `MeshganError` if the mesh has no triangle.
     """
     if not len(mesh.triangles):
         raise MeshganError(f"{path}: a GLB needs at least one triangle, and this mesh has none.")
