@@ -1,0 +1,93 @@
+"""The latent space: fitting codes to faces (Eq. 2), interpolation and extrapolation between codes (Eq. 3)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import nn
+
+from meshgan.data.faceset import Faces, Normalisation
+from meshgan.errors import UsageError
+from meshgan.training.inversion import first_guess, invert
+
+Codes = NDArray[np.float32]
+
+STEPS = 200  # of Adam
+PRIOR = 0.01  # mm for each unit of |z|²/D: keeps codes in range where few points leave them open
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """Codes (B, D), the faces (B, V, 3) in mm that they decode to, and the distance (B, V) in mm to what was asked.
+
+    `error_mm` is NaN at vertices that had no weight.
+    """
+
+    codes: Codes
+    vertices: Faces
+    error_mm: Faces
+
+    @classmethod
+    def of(cls, codes: Codes, vertices: Faces, targets: Faces, weights: Faces) -> "Fit":
+        """Measure the distances."""
+        errors = np.linalg.norm(vertices - targets, axis=-1)
+        return cls(codes, vertices, np.where(weights > 0, errors, np.nan).astype(np.float32))
+
+
+def fit_codes(
+    decoder: nn.Module,
+    normalisation: Normalisation,
+    targets: Faces,
+    weights: Faces,
+    examples: Codes,
+    steps: int = STEPS,
+    start: Codes | None = None,
+) -> Codes:
+    """Eq. 2, x* = argmin_z |x − G(z)|: codes (B, D) for faces (B, V, 3) in mm, all at once.
+
+    Minimises the mean over vertices, weighted by `weights` (V,), of the Euclidean distance in mm, the quantity that
+    the paper reports, plus a weak pull of the code towards zero. `steps` steps of Adam from `start`, by default
+    what a ridge regression from faces to codes says that was learned from the decoded `examples` (N, D).
+    """
+    values, scale = torch.from_numpy(normalisation.apply(targets)), torch.from_numpy(normalisation.std)
+    shares = torch.from_numpy(weights)
+    first = torch.from_numpy(start) if start is not None else None
+    if first is None:
+        first = first_guess(decoder, torch.from_numpy(examples), values, scale, shares)
+    return invert(decoder, values, scale, shares, first, steps, PRIOR / examples.shape[1]).numpy()
+
+
+def check_weights(weights: ArrayLike | None, count: int) -> Faces:
+    """Weights (V,) of vertices as float32, ones by default. Raises `UsageError` if they cannot be used."""
+    if weights is None:
+        return np.ones(count, dtype=np.float32)
+    values = np.asarray(weights, dtype=np.float32)
+    if values.shape != (count,) or not np.isfinite(values).all() or values.min() < 0 or values.max() <= 0:
+        raise UsageError(f"weights must be {count} finite numbers, none negative and not all zero.")
+    return values
+
+
+def target_of_points(template: ArrayLike, indices: ArrayLike, points: ArrayLike) -> tuple[Faces, Faces]:
+    """A face (1, V, 3) and weights (V,) that ask for `points` (P, 3) at vertices `indices` (P,) and nothing else."""
+    target = np.array(template, dtype=np.float32)
+    chosen, places = np.asarray(indices), np.asarray(points, dtype=np.float32)
+    if chosen.ndim != 1 or places.shape != (len(chosen), 3) or not len(chosen) or not np.isfinite(places).all():
+        raise UsageError("points must be finite positions (P, 3), one for each of P vertex indices.")
+    if chosen.dtype.kind not in "iu" or chosen.min() < 0 or chosen.max() >= len(target):
+        raise UsageError(f"vertex indices must be whole numbers from 0 to {len(target) - 1}.")
+    if len(np.unique(chosen)) < len(chosen):
+        raise UsageError("a vertex is named twice among the points.")
+    weights = np.zeros(len(target), dtype=np.float32)
+    target[chosen], weights[chosen] = places, 1.0
+    return target[None], weights
+
+
+def interpolate(first: ArrayLike, second: ArrayLike, factors: Sequence[float]) -> Codes:
+    """Eq. 3: (1 − f) z₁ + f z₂ for each factor f, as (len(factors), D); f below 0 or above 1 extrapolates."""
+    start, end = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if start.ndim != 1 or start.shape != end.shape:
+        raise UsageError(f"two codes of the same length are needed, not of shapes {start.shape} and {end.shape}.")
+    f = np.asarray(factors, dtype=np.float64)[:, None]
+    return ((1.0 - f) * start + f * end).astype(np.float32)

@@ -1,0 +1,32 @@
+"""Loading a model of any kind, and the verbs that all kinds share."""
+
+from pathlib import Path
+from typing import Protocol
+
+from numpy.typing import ArrayLike
+
+from meshgan.data.faceset import Faces
+from meshgan.geometry.mesh import Mesh
+from meshgan.model.face_model import FaceModel
+from meshgan.model.latent import Codes, Fit
+from meshgan.training.model_folder import ModelCard, Sampler
+
+
+class Model(Protocol):
+    """What `FaceModel` and `PcaModel` have in common; see `FaceModel` for the meaning."""
+
+    card: ModelCard
+    template: Mesh
+
+    @property
+    def code_size(self) -> int: ...
+    def codes(self, count: int, seed: int = 0, sampler: Sampler | None = None) -> Codes: ...
+    def sample(self, count: int, seed: int = 0, sampler: Sampler | None = None) -> Faces: ...
+    def decode(self, codes: ArrayLike) -> Faces: ...
+    def fit(self, vertices: ArrayLike, weights: ArrayLike | None = None) -> Fit: ...
+    def save(self, folder: str | Path) -> None: ...
+
+
+def load_model(where: str | Path) -> Model:
+    """Load a model of either kind from a model folder, a run folder, or by the name of one that ships."""
+    return FaceModel.load(where)

@@ -1,0 +1,62 @@
+"""Where codes come from: the distributions that a model can be sampled with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from meshgan.errors import MeshganError, UsageError
+from meshgan.training.model_folder import ModelCard, Sampler
+
+Floats = NDArray[np.float64]
+Codes = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Samplers:
+    """The samplers of one model: "uniform" on [-1, 1], "standard-normal", and "fitted-normal" where one was fitted.
+
+    The fitted one is a normal distribution with `mean` (D,) and `root` (D, D), a square root of its covariance.
+    """
+
+    size: int
+    default: Sampler
+    mean: Floats | None = None
+    root: Floats | None = None
+
+    @classmethod
+    def of(cls, card: ModelCard, tensors: Mapping[str, Tensor]) -> "Samplers":
+        """The samplers that a model folder holds. Raises `MeshganError` if they contradict its card."""
+        if "sampler/mean" not in tensors or "sampler/covariance" not in tensors:
+            if card.sampler == "fitted-normal":
+                raise MeshganError(f"the model '{card.name}' lacks the sampler that its model.json names.")
+            return cls(card.code, card.sampler)
+        mean, covariance = (tensors[f"sampler/{part}"].double().numpy() for part in ("mean", "covariance"))
+        if mean.shape != (card.code,) or covariance.shape != (card.code, card.code):
+            raise MeshganError(f"the model '{card.name}' has a sampler of the wrong size.")
+        return cls(card.code, card.sampler, mean, _square_root(covariance))
+
+    @property
+    def names(self) -> tuple[Sampler, ...]:
+        """What `draw` accepts."""
+        return ("uniform", "standard-normal") if self.mean is None else ("uniform", "standard-normal", "fitted-normal")
+
+    def draw(self, count: int, seed: int, sampler: Sampler | None = None) -> Codes:
+        """Codes (count, D). The same seed gives the same codes, and more of them begin with the same ones."""
+        chosen = sampler or self.default
+        if chosen not in self.names:
+            raise UsageError(f"this model has no sampler '{chosen}'; choose one of {', '.join(self.names)}.")
+        rng = np.random.default_rng(seed)
+        if chosen == "uniform":
+            return rng.uniform(-1.0, 1.0, (count, self.size)).astype(np.float32)
+        normal = rng.standard_normal((count, self.size))
+        if chosen == "fitted-normal" and self.mean is not None and self.root is not None:
+            normal = self.mean + np.einsum("nd,de->ne", normal, self.root)  # einsum: the same bits for any count
+        return normal.astype(np.float32)
+
+
+def _square_root(covariance: Floats) -> Floats:
+    values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
+    return (np.sqrt(np.maximum(values, 0.0)) * vectors) @ vectors.T
