@@ -7,6 +7,7 @@ SET/labels.csv     one row per face; the column `subject` is required
 """
 
 import csv
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -136,9 +137,10 @@ def measure_normalisation(vertices: Faces, rows: NDArray[np.int64], floor_mm: fl
 
 
 class FaceSetWriter:
-    """Collects blocks of faces for `create_faceset`."""
+    """Collects blocks of faces for `create_faceset`; `folder` is the set's while it is made, for files beside."""
 
-    def __init__(self, vertices: NDArray[np.float32]) -> None:
+    def __init__(self, folder: Path, vertices: NDArray[np.float32]) -> None:
+        self.folder = folder
         self._vertices = vertices
         self.count = 0
         self._rows: list[Mapping[str, object]] = []
@@ -161,8 +163,8 @@ def create_faceset(path: Path, template: Mesh, count: int, card: Card) -> Iterat
     """
     with atomic_folder(path) as partial:
         shape = (count, len(template.vertices), 3)
-        vertices = np.lib.format.open_memmap(partial / "vertices.npy", mode="w+", dtype=np.float32, shape=shape)
-        writer = FaceSetWriter(vertices)
+        vertices = _reserved(partial / "vertices.npy", shape)
+        writer = FaceSetWriter(partial, vertices)
         yield writer
         if writer.count == 0:
             raise MeshganError(f"{path}: no face was usable, so no FaceSet was made.")
@@ -174,13 +176,24 @@ def create_faceset(path: Path, template: Mesh, count: int, card: Card) -> Iterat
         (partial / "card.json").write_text(card.model_dump_json(indent=2) + "\n")
 
 
-def _shorten(path: Path, vertices: NDArray[np.float32], count: int) -> None:
-    shorter = path.with_suffix(".short.npy")
-    target = np.lib.format.open_memmap(shorter, mode="w+", dtype=np.float32, shape=(count, *vertices.shape[1:]))
-    for start in range(0, count, BLOCK):
-        target[start : start + BLOCK] = vertices[start : min(start + BLOCK, count)]
-    target.flush()
-    shorter.replace(path)
+def _reserved(path: Path, shape: tuple[int, ...]) -> "np.memmap[Any, np.dtype[np.float32]]":
+    """A new memory-mapped array whose room on disk is taken at once.
+
+    A full disk is an `OSError` here; met later, while writing through the map, it would kill the process.
+    """
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+    return array
+
+
+def _shorten(path: Path, vertices: "np.memmap[Any, np.dtype[np.float32]]", count: int) -> None:
+    """Cut the file after `count` faces, in place; numpy pads headers so that a smaller count fits the same room."""
+    header = {"descr": "<f4", "fortran_order": False, "shape": (count, *vertices.shape[1:])}
+    with path.open("r+b") as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        stream.truncate(stream.tell() + vertices[:count].nbytes)
 
 
 def _open_vertices(path: Path, template: Mesh) -> Faces:
