@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from meshgan import __version__
-from meshgan.cli import data
+from meshgan.cli import data, sample, train
 from meshgan.errors import MeshganError
 
 app = typer.Typer(
@@ -18,6 +18,10 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.add_typer(data.app, name="data")
+app.command()(train.train)
+app.command()(sample.sample)
+app.command()(sample.fit)
+app.command()(sample.interpolate)
 
 
 @app.callback(invoke_without_command=True)
@@ -47,3 +51,7 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()  # `torchrun -m meshgan.cli.main train …`

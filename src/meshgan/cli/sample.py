@@ -1,0 +1,152 @@
+"""`meshgan sample`, `fit`, `interpolate`: faces out of a model, and back into its codes."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from meshgan.errors import UsageError
+
+if TYPE_CHECKING:
+    from meshgan.model.latent import Codes
+    from meshgan.model.load import Model
+
+FORMATS = ("glb", "obj", "ply")
+ModelArgument = Annotated[str, typer.Argument(help="A model folder, a run folder, or the name of a model that ships.")]
+OutOption = Annotated[Path, typer.Option("--out", help="The folder to write to.")]
+FormatOption = Annotated[str, typer.Option("--format", help="glb, obj, ply, or several with commas between.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+UnitOption = Annotated[str, typer.Option(help="Unit of the meshes: mm, cm or m.")]
+
+
+def sample(
+    model: ModelArgument,
+    out: OutOption,
+    count: Annotated[int, typer.Option(min=1, help="How many faces.")] = 16,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same faces.")] = 0,
+    format: FormatOption = "glb",
+    sheet: Annotated[Path | None, typer.Option(help="Also draw the faces on a contact sheet (PNG).")] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="uniform, standard-normal or fitted-normal; by default the model's own.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw random faces; beside each mesh, a JSON file holds its code.
+
+    Example: `meshgan sample runs/first --out faces --count 16 --sheet faces.png`
+    """
+    from meshgan.model.load import load_model
+
+    formats, loaded = _formats(format), load_model(model)
+    codes = loaded.codes(count, seed, sampler)  # type: ignore[arg-type]  # checked there
+    written = _write_faces(loaded, codes, out, formats, "face")
+    if sheet is not None:
+        from meshgan.storage import atomic_file
+        from meshgan.view.figures import contact_sheet
+
+        with atomic_file(sheet) as partial:
+            contact_sheet(loaded.decode(codes), loaded.template.triangles, partial)
+    _report({"model": loaded.card.name, "files": written, "sheet": sheet}, as_json)
+
+
+def fit(
+    model: ModelArgument,
+    meshes: Annotated[
+        list[Path], typer.Argument(help="Meshes of the model's template, or CSV files of landmarks: vertex,x,y,z.")
+    ],
+    out: OutOption,
+    unit: UnitOption = "mm",
+    vertices: Annotated[
+        Path | None, typer.Option(help="A text file with the vertices that count, one index a line; the rest is free.")
+    ] = None,
+    align: Annotated[bool, typer.Option(help="First move each mesh rigidly onto the template.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the codes whose faces are nearest to given ones: Eq. 2 of the paper, all faces at once.
+
+    Writes each fitted mesh as PLY with its code and error as JSON, `summary.json`, and heat maps of the error.
+
+    Example: `meshgan fit runs/first scan1.ply scan2.ply --out fitted`
+    """
+    from meshgan.cli.fitting import fit_files
+
+    summary = fit_files(model, meshes, out, unit, vertices, align)
+    if as_json:
+        print(json.dumps(summary, indent=2))
+        return
+    for face in summary["faces"]:
+        print(
+            f"{face['file']}: mean {face['mean_mm']:.2f} mm, median {face['median_mm']:.2f}, max {face['max_mm']:.2f}"
+        )
+    print(f"All: mean {summary['mean_mm']:.2f} mm. Fitted meshes, codes and heat maps lie in {out}.")
+
+
+def interpolate(
+    model: ModelArgument,
+    a: Annotated[Path, typer.Argument(help="A mesh of the template, or a JSON file with a code.")],
+    b: Annotated[Path, typer.Argument(help="The same for the other end.")],
+    out: OutOption,
+    factors: Annotated[
+        str, typer.Option(help="0 is A, 1 is B, values outside extrapolate; commas between.")
+    ] = "-0.5,0,0.5,1,1.5",
+    format: FormatOption = "glb",
+    unit: UnitOption = "mm",
+    as_json: JsonOption = False,
+) -> None:
+    """Interpolate and extrapolate between two faces in the latent space: Eq. 3 of the paper.
+
+    Example: `meshgan interpolate runs/first a.ply b.ply --out between --factors -0.5,0,0.5,1,1.5`
+    """
+    from meshgan.cli.fitting import read_code
+    from meshgan.model.latent import interpolate as between
+    from meshgan.model.load import load_model
+    from meshgan.storage import atomic_file
+    from meshgan.view.figures import strip
+
+    formats, values, loaded = _formats(format), _factors(factors), load_model(model)
+    codes = between(read_code(loaded, a, unit), read_code(loaded, b, unit), values)
+    written = _write_faces(loaded, codes, out, formats, "between")
+    with atomic_file(out / "strip.png") as partial:
+        strip(loaded.decode(codes), loaded.template.triangles, partial, values)
+    _report({"model": loaded.card.name, "files": written, "strip": out / "strip.png"}, as_json)
+
+
+def _write_faces(model: "Model", codes: "Codes", out: Path, formats: list[str], stem: str) -> list[Path]:
+    from meshgan.storage import disk_errors
+    from meshgan.view.export import write_faces
+
+    with disk_errors(out):
+        written = write_faces(model.decode(codes), model.template, out, formats, stem)
+        for mesh, code in zip(written[:: len(formats)], codes, strict=True):
+            mesh.with_suffix(".json").write_text(json.dumps({"code": code.tolist()}) + "\n")
+    return written
+
+
+def _formats(text: str) -> list[str]:
+    formats = [part.strip() for part in text.split(",") if part.strip()]
+    unknown = [part for part in formats if part not in FORMATS]
+    if unknown or not formats:
+        raise UsageError(f"unknown format '{', '.join(unknown) or text}': choose from {', '.join(FORMATS)}.")
+    return list(dict.fromkeys(formats))
+
+
+def _factors(text: str) -> list[float]:
+    try:
+        factors = [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--factors {text}: write numbers with commas between, for example -0.5,0,1,1.5.") from error
+    if any(abs(factor) > 1e3 or factor != factor for factor in factors):
+        raise UsageError(f"--factors {text}: use finite numbers of a sensible size.")
+    return factors
+
+
+def _report(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result, default=lambda value: str(value), indent=2))
+        return
+    files = result.pop("files")
+    print(f"Wrote {len(files)} meshes to {files[0].parent}.")
+    for name, path in result.items():
+        if isinstance(path, Path):
+            print(f"The {name} is {path}.")

@@ -1,0 +1,66 @@
+"""A tiny corpus and a recipe on which training takes a second, for every test that needs a trained model."""
+
+import copy
+import os
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from meshgan.data.faceset import Card, FaceSet, create_faceset
+from meshgan.geometry.mesh import Mesh
+from meshgan.training.loop import train
+from meshgan.training.recipe import parse_recipe
+
+RECIPE = {
+    "name": "tiny",
+    "schedule": {"faces": 320, "batch": 8, "log_every": 5, "sample_every": 160, "checkpoint_every": 80},
+    "network": {"code": 4, "widths": [4, 4], "terms": 2},
+    "hierarchy": {"counts": [40, 10]},
+    "averaging": {"half_life": 100},
+    "sampling": {"faces": 16, "steps": 3},
+}
+COUNT, SUBJECTS = 80, 40
+
+
+@pytest.fixture(scope="session", autouse=True)
+def private_cache(tmp_path_factory):
+    """Keep hierarchies of tests out of the user's cache, and leave the machine's other cores alone."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def recipe_table():
+    """The tables of a tiny recipe, to change and parse."""
+    return copy.deepcopy(RECIPE)
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe():
+    return parse_recipe(RECIPE, "tiny.toml")
+
+
+@pytest.fixture(scope="session")
+def tiny_faces(tmp_path_factory):
+    """80 "faces" of 40 subjects: spheres of 162 vertices, bent in five ways."""
+    sphere = trimesh.creation.icosphere(2, radius=80.0)
+    template = Mesh(sphere.vertices, sphere.faces)
+    rng = np.random.default_rng(0)
+    weights, ways = rng.normal(size=(COUNT, 5)), rng.normal(size=(5, 3, 3))
+    faces = template.vertices @ (np.eye(3) + 0.05 * np.einsum("nk,kij->nij", weights, ways))
+    labels = [{"subject": f"s{row % SUBJECTS:02d}", "age": 20 + row % 50} for row in range(COUNT)]
+    card = Card(name="tiny", source="made by a test", licence="CC0-1.0", synthetic=True)
+    path = tmp_path_factory.mktemp("data") / "tiny"
+    with create_faceset(path, template, COUNT, card) as writer:
+        writer.append(faces, labels)
+    return FaceSet.open(path)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory, tiny_faces, tiny_recipe):
+    """The run folder of a finished run."""
+    path = tmp_path_factory.mktemp("runs") / "tiny"
+    train(tiny_recipe, tiny_faces, path)
+    return path
