@@ -69,6 +69,24 @@ def test_no_triangle_of_a_sphere_is_turned_over(count: int) -> None:
     assert ((coarse.triangle_normals * outward).sum(axis=1) > 0.2 * np.linalg.norm(outward, axis=1)).all()
 
 
+@pytest.mark.parametrize("fine", [bumpy(25, 25), CASES[2][0]])
+def test_no_triangle_faces_away_from_the_original_surface(fine: Mesh) -> None:
+    for count in (150, 40):
+        result = decimate(fine, count)
+        original = fine.vertex_normals[result.kept][result.mesh.triangles].mean(axis=1)
+        assert ((original * result.mesh.triangle_normals).sum(axis=1) > 0).all()
+
+
+def test_deep_folds_survive() -> None:
+    """A pleated sheet, whose folds nearly touch, like lids and lips."""
+    flat = grid(80, 12, jitter=0.1)
+    x, y, _ = flat.vertices.T
+    pleats = flat.with_vertices(np.stack([x / 8, y, 3 * np.sin(x / 2)], axis=1))
+    coarse = decimate(pleats, 150)
+    original = pleats.vertex_normals[coarse.kept][coarse.mesh.triangles].mean(axis=1)
+    assert ((original * coarse.mesh.triangle_normals).sum(axis=1) > 0).all()
+
+
 def test_a_plane_keeps_its_outline_and_never_folds() -> None:
     fine = grid(12, 9, jitter=0.2)
     coarse = decimate(fine, 25).mesh

@@ -36,7 +36,7 @@ STAGES = (Stage(0.5, 0.2), Stage(0.2, 0.05), Stage(0.01, 1e-4))  # the next one 
 class Decimation:
     """The coarse `mesh`, and `kept` (count,): for each of its vertices the index in the fine mesh, increasing.
 
-    `stage` is the index of the last of `STAGES` that was needed; 0 means that every triangle is well shaped.
+    `stage` is the index of the last of `STAGES` that was needed: 0, unless the count is hard to reach.
     """
 
     mesh: Mesh
@@ -48,9 +48,9 @@ def decimate(mesh: Mesh, count: int, exact: bool = True) -> Decimation:
     """Reduce a mesh to `count` of its vertices; the same input gives the same output.
 
     The topology stays: no edge gets a third triangle, no hole closes, no component dies, boundary vertices move
-    along the boundary only, and no triangle is turned over. Unreferenced vertices go first; duplicate triangles
-    count once. Should this make `count` unreachable, raises `MeshganError`, or with `exact=False` returns the
-    smallest mesh on the way there.
+    along the boundary only, and no triangle turns over or away from the original surface. Unreferenced vertices
+    go first; duplicate triangles count once. Should this make `count` unreachable, raises `MeshganError`, or with
+    `exact=False` returns the smallest mesh on the way there.
     """
     if not 1 <= count <= len(mesh.vertices):
         raise UsageError(f"a mesh of {len(mesh.vertices)} vertices cannot be reduced to {count}.")
@@ -79,7 +79,8 @@ class _State:
         self.count = count
         self.triangles = _proper(mesh.triangles)
         self.points = _unit_sized(mesh.vertices, np.unique(self.triangles))
-        self.quadrics = _quadrics(self.points, self.triangles)
+        self.quadrics, self.monomials = _quadrics(self.points, self.triangles), _monomials(self.points)
+        self.normals = mesh.vertex_normals
         self.alive = np.ones(len(mesh.vertices), dtype=bool)
         lone = np.setdiff1d(np.arange(len(mesh.vertices)), self.triangles)
         self.alive[lone[::-1][: self.surplus]] = False
@@ -156,41 +157,39 @@ def _choose(state: _State, stage: Stage) -> Integers:
 
 
 def _legal(state: _State, rings: _Rings, chosen: Integers, stage: Stage) -> Booleans:
-    """Which of the `chosen` half-edges (N,) keep the topology and turn or squeeze no triangle beyond `stage`."""
+    """Which of the `chosen` half-edges (N,) keep the topology and harm no triangle beyond what `stage` allows."""
     u, v = rings.half_edges[chosen].T
     shared = rings.triangles_of[chosen]
-    rows, w = rings.neighbours(u)
-    common = np.bincount(rows[rings.joined(v[rows], w)], minlength=len(u))
-    legal = common == shared  # the link condition
-    legal &= rings.valence[u] + rings.valence[v] > 2 * shared  # v keeps a triangle
+    row, neighbour = rings.neighbours(u)
+    common = np.bincount(row[rings.joined(v[row], neighbour)], minlength=len(u))
+    legal = (common == shared) & (rings.valence[u] + rings.valence[v] > 2 * shared)  # links; v keeps a triangle
 
-    rows, star = rings.stars(u)
-    before = state.triangles[star]
-    moved = before == u[rows, None]
-    vanishes = (before == v[rows, None]).any(axis=1)
-    third = before.sum(axis=1) - u[rows] - v[rows]
-    bad = np.zeros(len(star), dtype=bool)
-    bad[vanishes] = rings.valence[third[vanishes]] < 2  # so does the vertex opposite
+    row, star = rings.stars(u)
+    triangles = state.triangles[star]
+    vanishing = (triangles == v[row, None]).any(axis=1)
+    row_out, out = row[vanishing], triangles[vanishing]
+    opposite = out.sum(axis=1) - u[row_out] - v[row_out]
+    legal[row_out[rings.valence[opposite] < 2]] = False  # it would be left without a triangle
 
-    rows, before, moved, stays = rows[~vanishes], before[~vanishes], moved[~vanishes], np.flatnonzero(~vanishes)
-    others = rings.joined(v[rows, None], before) | moved
-    bad[stays] = others.all(axis=1)  # the triangle would land on another: u, v are corners of a tetrahedron
-    after = np.where(moved, v[rows, None], before)
-    bad[stays] |= _harmed(state.points, before, after, stage)
-    legal[np.unique(_rows_of(rings, u)[bad])] = False
+    row, before = row[~vanishing], triangles[~vanishing]
+    at_u, at_v = before == u[row, None], v[row, None]
+    lands_on_another = (at_u | rings.joined(at_v, before)).all(axis=1)  # u and v belong to a tetrahedron
+    legal[row[lands_on_another | _harmed(state, before, np.where(at_u, at_v, before), stage)]] = False
     return legal
 
 
-def _rows_of(rings: _Rings, vertices: Integers) -> Integers:
-    return np.repeat(np.arange(len(vertices)), rings.valence[vertices])
+def _harmed(state: _State, before: Integers, after: Integers, stage: Stage) -> Booleans:
+    """Which triangles (N, 3) turn too far, face away from the original surface, or become too thin.
 
-
-def _harmed(points: Floats, before: Integers, after: Integers, stage: Stage) -> Booleans:
-    """Which triangles (N, 3) turn too far, or become too thin without having been so."""
-    old, old_quality = _normals_and_quality(points[before])
-    new, new_quality = _normals_and_quality(points[after])
+    What was so before does not count against a collapse.
+    """
+    old, old_quality = _normals_and_quality(state.points[before])
+    new, new_quality = _normals_and_quality(state.points[after])
     turned = (old * new).sum(axis=1) < stage.cosine
-    return (turned & (old_quality > 0)) | (new_quality < np.minimum(stage.quality, old_quality))
+    was_away = (old * state.normals[before].sum(axis=1)).sum(axis=1) < 0
+    away = (new * state.normals[after].sum(axis=1)).sum(axis=1) < 0
+    thin = new_quality < np.minimum(stage.quality, old_quality)
+    return (turned & (old_quality > 0)) | (away & ~was_away) | thin
 
 
 def _normals_and_quality(corners: Floats) -> tuple[Floats, Floats]:
@@ -205,24 +204,40 @@ def _normals_and_quality(corners: Floats) -> tuple[Floats, Floats]:
 
 
 def _independent(rings: _Rings, pairs: Integers) -> Integers:
-    """Of half-edges (N, 2) in order of cost, those that are the first to claim u and every neighbour of u."""
+    """Of half-edges (N, 2) in order of cost, those that nothing cheaper disturbs, still in that order.
+
+    A half-edge u → v claims u and all its neighbours. Whoever is first at all of them is taken; whoever wants
+    what is taken is out; the rest try again among themselves.
+    """
     _, first = np.unique(pairs[:, 0], return_index=True)
     pairs = pairs[np.sort(first)]
     rows, ring = rings.neighbours(pairs[:, 0])
-    rows = np.concatenate([rows, np.arange(len(pairs))])
-    ring = np.concatenate([ring, pairs[:, 0]])
-    claim = np.full(rings.size, len(pairs))
-    np.minimum.at(claim, ring, rows)
-    lost = np.bincount(rows[claim[ring] < rows], minlength=len(pairs))
-    return pairs[lost == 0]
+    rows, ring = np.concatenate([rows, np.arange(len(pairs))]), np.concatenate([ring, pairs[:, 0]])
+    taken, wanted = np.zeros(len(pairs), dtype=bool), np.zeros(rings.size, dtype=bool)
+    while len(rows):
+        claim = np.full(rings.size, len(pairs))
+        np.minimum.at(claim, ring, rows)
+        late = np.zeros(len(pairs), dtype=bool)
+        late[rows[claim[ring] < rows]] = True
+        taken[rows] |= ~late[rows]
+        wanted[ring[taken[rows]]] = True
+        out = taken.copy()
+        out[rows[wanted[ring]]] = True
+        rows, ring = rows[~out[rows]], ring[~out[rows]]
+    return pairs[taken]
 
 
 def _cost(state: _State, u: Integers, v: Integers) -> Floats:
     """The squared distances of v to the planes gathered at u and v, weighted by area."""
-    x, y, z = state.points[v].T
-    terms = (x * x, 2 * x * y, 2 * x * z, y * y, 2 * y * z, z * z, 2 * x, 2 * y, 2 * z, np.ones_like(x))
-    total = state.quadrics[u] + state.quadrics[v]
-    return np.sum([term * total[:, k] for k, term in enumerate(terms)], axis=0)
+    own = (state.quadrics * state.monomials).sum(axis=1)
+    return own[v] + np.einsum("nk,nk->n", state.quadrics[u], state.monomials[v])
+
+
+def _monomials(points: Floats) -> Floats:
+    """The ten products (V, 10) of coordinates that a quadric weighs."""
+    x, y, z = points.T
+    one = np.ones_like(x)
+    return np.stack([x * x, 2 * x * y, 2 * x * z, y * y, 2 * y * z, z * z, 2 * x, 2 * y, 2 * z, one], axis=1)
 
 
 def _quadrics(points: Floats, triangles: Integers) -> Floats:
