@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
-from meshgan.errors import UsageError
-from meshgan.model.pca import principal_components
+from meshgan.data.faceset import Card, FaceSet, create_faceset
+from meshgan.errors import MeshganError, UsageError
+from meshgan.geometry.mesh import Mesh
+from meshgan.model.load import load_model
+from meshgan.model.pca import PcaModel, fit_pca, principal_components
 
 
 def population(count, vertices=120, seed=0, directions=40):
@@ -63,3 +66,77 @@ def test_the_same_faces_give_the_same_axes_whatever_their_sign():
 def test_one_face_is_too_few():
     with pytest.raises(UsageError, match="two faces"):
         principal_components(population(3), np.array([1]), 4)
+
+
+@pytest.fixture(scope="module")
+def faceset(tmp_path_factory):
+    """600 faces of a planar template, one per subject."""
+    faces = population(600)
+    corner = (np.arange(9)[:, None] * 12 + np.arange(11)).ravel()
+    triangles = np.concatenate([np.stack([corner, corner + 1, corner + 13], 1)])
+    path = tmp_path_factory.mktemp("pca") / "set"
+    card = Card(name="test", source="numbers", licence="CC0-1.0", synthetic=True)
+    with create_faceset(path, Mesh(faces.mean(axis=0), triangles), len(faces), card) as writer:
+        writer.append(faces, [{"subject": f"s{i:03d}"} for i in range(len(faces))])
+    return FaceSet.open(path)
+
+
+@pytest.fixture(scope="module")
+def model(faceset):
+    return fit_pca(faceset, components=30)
+
+
+def test_samples_have_the_mean_and_the_variances_of_the_training_faces(model, faceset):
+    samples = model.sample(4000, seed=3)
+    train = faceset.vertices[faceset.split.train]
+    components = principal_components(faceset.vertices, faceset.split.train, 10)
+    np.testing.assert_allclose(samples.mean(axis=0), train.mean(axis=0), atol=0.5)
+    np.testing.assert_allclose(components.codes(samples).var(axis=0), components.variances, rtol=0.1)
+
+
+def test_fit_is_the_orthogonal_projection(model, faceset):
+    faces = faceset.vertices[faceset.split.test]
+    fit = model.fit(faces)
+    rest = (faces - fit.vertices).reshape(len(faces), -1)
+    across = rest @ model.basis.reshape(30, -1).T / np.linalg.norm(model.basis.reshape(30, -1), axis=1)
+    assert np.abs(across).max() < 0.02 * np.linalg.norm(rest, axis=1).max()
+    np.testing.assert_allclose(fit.error_mm, np.linalg.norm(rest.reshape(len(faces), -1, 3), axis=2), atol=1e-5)
+
+
+def test_fit_recovers_planted_codes_also_from_half_the_vertices(model):
+    codes = model.codes(5, seed=1)
+    faces = model.decode(codes)
+    np.testing.assert_allclose(model.encode(faces), codes, atol=1e-2)
+    weights = np.arange(120) % 2
+    half = model.fit(np.where(weights[:, None], faces, 1e3), weights)
+    np.testing.assert_allclose(half.vertices, faces, atol=0.05)
+    assert np.isnan(half.error_mm[:, 0]).all()
+    assert half.error_mm[:, 1].max() < 0.05
+
+
+def test_one_vertex_leaves_the_rest_near_the_mean(model):
+    weights = np.zeros(120)
+    weights[7] = 1
+    wanted = model.mean + np.float32([[2.0, 0.0, 0.0]])
+    fit = model.fit(wanted[None], weights)
+    np.testing.assert_allclose(fit.vertices[0, 7], wanted[7], atol=0.1)
+    assert np.linalg.norm(fit.codes) < 5
+
+
+def test_a_saved_model_is_the_same_model(model, tmp_path):
+    model.save(tmp_path / "pca")
+    again = load_model(tmp_path / "pca")
+    assert isinstance(again, PcaModel)
+    np.testing.assert_array_equal(again.sample(3, seed=5), model.sample(3, seed=5))
+    assert again.card.origin == model.card.origin
+    weights = (tmp_path / "pca" / "weights.safetensors").read_bytes()
+    (tmp_path / "pca" / "weights.safetensors").write_bytes(weights[:-1])
+    with pytest.raises(MeshganError, match=r"weights\.safetensors is damaged"):
+        PcaModel.load(tmp_path / "pca")
+
+
+def test_faces_and_codes_of_other_shapes_are_refused(model):
+    with pytest.raises(UsageError, match="120"):
+        model.fit(np.zeros((1, 119, 3)))
+    with pytest.raises(UsageError, match="30"):
+        model.decode(np.zeros((1, 31)))

@@ -92,7 +92,7 @@ def _network(graph: Path) -> Callable[[torch.Tensor], torch.Tensor]:
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript; the file exists in no other format
-        network: Callable[[torch.Tensor], torch.Tensor] = torch.jit.load(graph, map_location="cpu").eval()  # type: ignore[no-untyped-call]
+        network: Callable[[torch.Tensor], torch.Tensor] = torch.jit.load(graph, map_location="cpu").eval()
     return network
 
 

@@ -7,9 +7,10 @@ from numpy.typing import ArrayLike
 
 from meshgan.data.faceset import Faces
 from meshgan.geometry.mesh import Mesh
-from meshgan.model.face_model import FaceModel
+from meshgan.model.face_model import FaceModel, find_model
 from meshgan.model.latent import Codes, Fit
-from meshgan.training.model_folder import ModelCard, Sampler
+from meshgan.model.pca import PcaModel
+from meshgan.training.model_folder import ModelCard, Sampler, read_model_folder
 
 
 class Model(Protocol):
@@ -29,4 +30,5 @@ class Model(Protocol):
 
 def load_model(where: str | Path) -> Model:
     """Load a model of either kind from a model folder, a run folder, or by the name of one that ships."""
-    return FaceModel.load(where)
+    path = find_model(where)
+    return PcaModel.load(path) if read_model_folder(path).card.kind == "pca" else FaceModel.load(path)
