@@ -1,5 +1,40 @@
 """`meshgan data …`: corpora, imports, and what a FaceSet holds."""
 
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 app = typer.Typer(help="Make, import and look at sets of faces.", no_args_is_help=True)
+
+
+@app.command("import")
+def import_folder(
+    folder: Annotated[
+        Path, typer.Argument(help="The folder of meshes (OBJ, PLY, GLB, STL); folders in it are read too.")
+    ],
+    out: Annotated[Path, typer.Argument(help="The set of faces to write.")],
+    unit: Annotated[str, typer.Option(help="Unit of the meshes: mm, cm or m.")],
+    template: Annotated[Path | None, typer.Option(help="A mesh of the connectivity to compare with.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="A CSV with the columns file, subject and any others.")] = None,
+    subject_pattern: Annotated[
+        str | None, typer.Option(help="Regular expression whose first group is the subject in a file's name.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that read.")] = os.cpu_count() or 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Make a set of faces of a folder of registered meshes of one connectivity.
+
+    Without --template, the first usable mesh is the template. All meshes are moved rigidly onto it. What cannot be
+    used is skipped, and OUT/report.csv says why. Without --labels and --subject-pattern, the subject is the first
+    folder within FOLDER, or a file's name up to its first `_`, `-`, `.` or space.
+
+    Example: `meshgan data import scans faces --unit mm --subject-pattern "(S[0-9]+)_"`
+    """
+    from meshgan.data.corpora import folder as corpus
+
+    result = corpus.import_folder(folder, out, unit, template, labels, subject_pattern, workers)
+    print(json.dumps(asdict(result)) if as_json else f"{result.summary()}\nThe set lies in {out}.")

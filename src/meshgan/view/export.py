@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from meshgan import __version__
 from meshgan.errors import MeshganError
 from meshgan.geometry.files import write_mesh
 from meshgan.geometry.mesh import Mesh
@@ -114,7 +113,7 @@ def _document(
         body["weights"] = [float(weights.get(key, 0.0)) for key in targets]
         body["extras"] = {"targetNames": list(targets)}
     document = {
-        "asset": {"version": "2.0", "generator": f"meshgan {__version__}"} | ({"copyright": rights} if rights else {}),
+        "asset": {"version": "2.0", "generator": "meshgan"} | ({"copyright": rights} if rights else {}),
         "scene": 0,
         "scenes": [{"nodes": [0]}],
         "nodes": [{"name": name, "mesh": 0}],

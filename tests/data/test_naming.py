@@ -1,0 +1,108 @@
+"""Natural order, subjects by custom or pattern, labels from CSV files."""
+
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshgan.data.corpora.naming import customary_subjects, label_rows, mesh_files, natural, read_labels, subjects_of
+from meshgan.errors import UsageError
+
+
+def test_numbers_sort_by_value() -> None:
+    names = ["face10.ply", "face2.ply", "Face1.ply", "a/9.ply", "a/10.ply", "face02.ply", "face.ply"]
+    ordered = ["a/9.ply", "a/10.ply", "Face1.ply", "face02.ply", "face2.ply", "face10.ply", "face.ply"]
+    assert sorted(names, key=natural) == ordered
+
+
+@given(st.lists(st.text(alphabet="aB19._-²٣/"), unique=True, min_size=2))
+def test_order_does_not_depend_on_the_order_before(names: list[str]) -> None:
+    mixed = random.Random(0).sample(names, len(names))
+    assert sorted(names, key=natural) == sorted(mixed, key=natural)
+
+
+def test_meshes_are_found_below_the_folder_and_hidden_files_are_not(tmp_path: Path) -> None:
+    for name in ("b.PLY", "a/2.obj", "a/10.stl", "c.glb", "notes.txt", "._b.ply", ".cache/x.ply"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert mesh_files(tmp_path) == ["a/2.obj", "a/10.stl", "b.PLY", "c.glb"]
+
+
+def test_a_folder_without_meshes(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no mesh"):
+        mesh_files(tmp_path)
+    with pytest.raises(UsageError, match="gone is not a folder"):
+        mesh_files(tmp_path / "gone")
+
+
+@pytest.mark.parametrize(
+    ("files", "subjects"),
+    [
+        (["anna_smile.ply", "anna_sad.ply", "bob-1.ply"], ["anna", "anna", "bob"]),
+        (["S1/a.ply", "S1/b_c.ply", "S2/a.ply"], ["S1", "S1", "S2"]),
+        (["face_001.ply", "face_002.ply"], ["face_001", "face_002"]),
+        (["7.ply", "8.ply"], ["7", "8"]),
+        (["only/a.ply", "only/b.ply"], ["only/a", "only/b"]),
+    ],
+)
+def test_customs_of_naming(files: list[str], subjects: list[str]) -> None:
+    assert list(customary_subjects(files).values()) == subjects
+
+
+def test_a_pattern_finds_the_subject() -> None:
+    assert subjects_of(["x_S12_a.ply", "none.ply"], r"_(S\d+)_") == {"x_S12_a.ply": "S12", "none.ply": ""}
+    assert subjects_of(["a.ply"], r"(b)?") == {"a.ply": ""}
+    with pytest.raises(UsageError, match="not a regular expression"):
+        subjects_of(["a.ply"], "(")
+    with pytest.raises(UsageError, match="parentheses"):
+        subjects_of(["a.ply"], "a")
+
+
+def test_labels_are_matched_with_or_without_ending(tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    table.write_text("subject,file,age\r\nanna,a.ply,30\r\nbob,./sub/b,40\r\n", encoding="utf-8-sig")
+    rows, without = label_rows(["a.ply", "c.ply", "sub/b.obj"], table, None)
+    assert rows == [
+        {"file": "a.ply", "subject": "anna", "age": "30"},
+        {"file": "sub/b.obj", "subject": "bob", "age": "40"},
+    ]
+    assert [list(row)[:2] for row in rows] == [["file", "subject"]] * 2
+    assert without == {"c.ply": "labels.csv has no row for it"}
+
+
+def test_labels_without_subjects_leave_them_to_the_names(tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    table.write_text("file,age\nanna_1.ply,30\nbob_1.ply,40\n")
+    rows, _ = label_rows(["anna_1.ply", "bob_1.ply"], table, None)
+    assert [row["subject"] for row in rows] == ["anna", "bob"]
+
+
+def test_meshes_without_a_subject_are_told() -> None:
+    rows, without = label_rows(["S1.ply", "x.ply"], None, "(S1)")
+    assert [row["file"] for row in rows] == ["S1.ply"]
+    assert without == {"x.ply": "it has no subject"}
+    with pytest.raises(UsageError, match=r"none of the 2.*S1\.ply: it has no subject"):
+        label_rows(["S1.ply", "x.ply"], None, "(S7)")
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "column 'file'"),
+        (b"file,subject\n", "column 'file'"),
+        (b"name,subject\na,b\n", "column 'file'"),
+        (b"file,subject\na\n", "more or fewer cells"),
+        (b"file,subject\na,b,c\n", "more or fewer cells"),
+        (b"file,subject\na,b\na,c\n", "more than once"),
+        (b"file,subject\n\xff\xfe,b\n", "not a CSV"),
+        (b'file,subject\n"a,b\n', "not a CSV"),
+    ],
+)
+def test_tables_that_cannot_be_used(content: bytes, complaint: str, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_bytes(content)
+    with pytest.raises(UsageError, match=rf"labels\.csv.*{complaint}"):
+        read_labels(tmp_path / "labels.csv")
+    with pytest.raises(UsageError, match=r"gone\.csv cannot be read"):
+        read_labels(tmp_path / "gone.csv")
