@@ -325,23 +325,36 @@ def _shade(
     table: Bytes,
     image: Bytes,
 ) -> None:
-    """Light the visible samples, average them over each pixel, encode."""
+    """Light the visible samples, average them over each pixel, encode.
+
+    Successive samples of a pixel that see the same triangle are lit once, in their middle: coverage has the full
+    resolution, and large stills take a fraction of the time.
+    """
     channels, background = image.shape[2], lamps[3]
     pixel, sample = np.empty(channels, np.float32), np.empty(channels, np.float32)
     for row in range(image.shape[0]):
         for column in range(image.shape[1]):
+            top, left = row * supersample, column * supersample
+            bottom, right = top + supersample - 1, left + supersample - 1
             pixel[:] = 0
-            for y in range(row * supersample, (row + 1) * supersample):
-                for x in range(column * supersample, (column + 1) * supersample):
+            alike, across, down = 0, 0, 0
+            for y in range(top, bottom + 1):
+                for x in range(left, right + 1):
                     t = owner[y, x]
+                    alike, across, down = alike + 1, across + x, down + y
+                    if (x < right and owner[y, x + 1] == t) or (x == right and y < bottom and owner[y + 1, left] == t):
+                        continue
+                    weight = np.float32(alike)
                     if t < 0:
                         for c in range(channels):
-                            pixel[c] += background[c]
+                            pixel[c] += weight * background[c]
                     else:
                         i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-                        _light(x + 0.5, y + 0.5, i, j, k, points, normals, albedo, lamps, sample)
+                        middle = (across / weight + 0.5, down / weight + 0.5)
+                        _light(middle, i, j, k, points, normals, albedo, lamps, sample)
                         for c in range(channels):
-                            pixel[c] += sample[c]
+                            pixel[c] += weight * sample[c]
+                    alike, across, down = 0, 0, 0
             for c in range(channels):
                 linear = min(pixel[c] / (supersample * supersample), 1.0)
                 image[row, column, c] = table[int(linear * (GREY_LEVELS - 1) + 0.5)]
@@ -349,8 +362,7 @@ def _shade(
 
 @compiled
 def _light(
-    x: float,
-    y: float,
+    at: tuple[float, float],
     i: int,
     j: int,
     k: int,
@@ -360,9 +372,9 @@ def _light(
     lamps: Lamps,
     radiance: Floats,
 ) -> None:
-    """Write the radiance (C,) of the sample at column x and row y, which lies in triangle (i, j, k)."""
+    """Write the radiance (C,) of the point at (column, row), which lies in triangle (i, j, k)."""
     directions, strengths, ambient, _ = lamps
-    px, py = x - points[i, 0], y - points[i, 1]
+    px, py = at[0] - points[i, 0], at[1] - points[i, 1]
     ax, ay = points[j, 0] - points[i, 0], points[j, 1] - points[i, 1]
     bx, by = points[k, 0] - points[i, 0], points[k, 1] - points[i, 1]
     area = ax * by - bx * ay
