@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from meshgan import __version__
-from meshgan.cli import data, sample, train
+from meshgan.cli import compose, data, directions, evaluate, sample, train
 from meshgan.errors import MeshganError
 
 app = typer.Typer(
@@ -22,6 +22,9 @@ app.command()(train.train)
 app.command()(sample.sample)
 app.command()(sample.fit)
 app.command()(sample.interpolate)
+app.command()(evaluate.evaluate)
+app.command()(compose.compose)
+app.command()(directions.directions)
 
 
 @app.callback(invoke_without_command=True)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from meshgan.geometry.hierarchy import Hierarchy, Level
 
 KERNEL = 5  # knots on each of the three axes
+WITHIN = 95  # per cent of the template's edges have pseudo-coordinates inside (0, 1)
 
 
 def pseudo_coordinates(centres: Tensor, neighbours: Tensor, reach: float) -> Tensor:
@@ -92,8 +93,9 @@ class Stencil:
 def stencil(level: Level) -> Stencil:
     """All edges of a level into its kept vertices; the others' features would be dropped by the pooling.
 
-    `reach` is the largest extent of any edge of the template along an axis: one number for all faces, so that an
-    edge's coordinates change only when the edge does.
+    `reach` comes from the template, one number for all faces, so that an edge's coordinates change only when the edge
+    does. It is the 95th percentile of the edges' largest extent along an axis: with the maximum, the usual choice,
+    one long edge would crowd all others into the middle of the kernel.
     """
     if level.kept is None:
         raise ValueError("the coarsest level has no pooling")
@@ -101,7 +103,7 @@ def stencil(level: Level) -> Stencil:
     number = np.full(len(level.mesh.vertices), -1)
     number[level.kept] = np.arange(len(level.kept))
     start, end = both_ways[:, number[both_ways[1]] >= 0]
-    reach = np.abs(level.mesh.vertices[start] - level.mesh.vertices[end]).max()
+    reach = np.percentile(np.abs(level.mesh.vertices[start] - level.mesh.vertices[end]).max(axis=1), WITHIN)
     return Stencil(np.stack((start, number[end])), np.asarray(level.kept), float(reach))
 
 

@@ -1,0 +1,127 @@
+"""Where labels lie in a model's latent space, and how well its directions move only what they name."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meshgan.data.faceset import FaceSet
+from meshgan.errors import UsageError
+from meshgan.model.directions import (
+    Directions,
+    Reader,
+    estimate_directions,
+    fit_reader,
+    marginal,
+    responses,
+    selectivity,
+    variance_explained,
+)
+from meshgan.model.face_model import FaceModel, check_connectivity
+from meshgan.model.latent import Codes
+from meshgan.model.load import Model
+
+FITTED, READ, MOVED = 1000, 2000, 64  # faces used for directions, for the reader, and as starting points of moves
+VALUES = 12  # a text column with more of them is no set of classes
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What is known about one direction; see `describe`."""
+
+    label: str
+    readable: float  # R² of reading the label off unseen real faces
+    variance: float  # share of the variance of real faces (mm²) that the label explains alone
+    moves_mm: float  # mean distance that vertices move for one standard deviation of the label
+    response: float  # change of the reading for one standard deviation, which should be 1
+    selectivity: float  # share of the change of all readings that is the label's own
+    naive_selectivity: float  # the same for the direction of a regression on this label alone
+
+
+@dataclass(frozen=True, eq=False)
+class Semantics:
+    """Directions, what each means, and the `response` (L, L) of readings that the numbers come from."""
+
+    directions: Directions
+    meanings: tuple[Meaning, ...]
+    response: Floats
+
+
+def describe(model: Model, faces: FaceSet, columns: Sequence[str]) -> Semantics:
+    """Directions for the label `columns` of a FaceSet, and their meaning.
+
+    A column of numbers is one label; a column of words becomes one label for each word, 1 or 0. Raises `UsageError`
+    for a column that is missing or of neither kind, or a FaceSet of another template.
+    """
+    check_connectivity(faces.template, model.template, str(faces.path))
+    table, groups = label_table(faces, columns)
+    rows = spread(faces.split.train, FITTED)
+    codes = codes_of(model, faces, rows)
+    directions = estimate_directions(codes, {name: column[rows] for name, column in table.items()})
+
+    standard = (np.column_stack(list(table.values())) - directions.mean) / directions.deviation
+    reader, shown = _reader(faces, standard)
+    starts = codes[:: max(1, len(codes) // MOVED)]
+    response = responses(model.decode, starts, directions.vectors, reader)
+    naive = responses(model.decode, starts, marginal(codes - codes.mean(0), standard[rows]), reader)
+    moved = [_moved(model, starts, vector) for vector in directions.vectors]
+    flat = faces.vertices[shown].reshape(len(shown), -1).astype(np.float64)
+    columns_of = (
+        directions.names, reader.r_squared, variance_explained(flat, standard[shown]), moved, np.diag(response),
+        selectivity(response, groups), selectivity(naive, groups),
+    )  # fmt: skip
+    meanings = tuple(Meaning(name, *map(float, values)) for name, *values in zip(*columns_of, strict=True))
+    return Semantics(directions, meanings, response)
+
+
+def label_table(faces: FaceSet, columns: Sequence[str]) -> tuple[Mapping[str, Floats], list[int]]:
+    """Labels by name, each (N,), and the number of the column that each comes from."""
+    table: dict[str, Floats] = {}
+    groups: list[int] = []
+    for number, name in enumerate(columns):
+        if name not in faces.labels:
+            raise UsageError(f"{faces.path} has no label '{name}'; it has {', '.join(faces.labels)}.")
+        labels = _as_numbers(name, faces)
+        table |= labels
+        groups += [number] * len(labels)
+    return table, groups
+
+
+def _as_numbers(name: str, faces: FaceSet) -> dict[str, Floats]:
+    column = faces.labels[name]
+    try:
+        values = column.astype(np.float64)
+    except ValueError:
+        words = np.unique(column)
+        if len(words) > VALUES:
+            raise UsageError(f"the label '{name}' of {faces.path} has {len(words)} different words.") from None
+        return {str(word): (column == word).astype(np.float64) for word in words}
+    if not np.isfinite(values).all():
+        raise UsageError(f"the label '{name}' of {faces.path} is not a number for every face.")
+    return {name: values}
+
+
+def codes_of(model: Model, faces: FaceSet, rows: NDArray[np.int64]) -> Codes:
+    """Codes (R, D) of some faces: encoded where there is an encoder, else by Eq. 2."""
+    if isinstance(model, FaceModel) and model.encoder is not None:
+        return model.encode(faces.vertices[rows])
+    return model.fit(faces.vertices[rows]).codes
+
+
+def spread(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """At most `count` of `rows`, evenly spread."""
+    return rows[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(np.int64))]
+
+
+def _reader(faces: FaceSet, standard: Floats) -> tuple[Reader, NDArray[np.int64]]:
+    """A reader fitted to training faces and scored on test faces; also the training rows that it saw."""
+    train, test = spread(faces.split.train, READ), spread(faces.split.test, READ)
+    return fit_reader(faces.vertices[train], standard[train], faces.vertices[test], standard[test]), train
+
+
+def _moved(model: Model, codes: Codes, vector: Floats) -> float:
+    forth, back = (model.decode((codes + half * vector).astype(np.float32)) for half in (0.5, -0.5))
+    return float(np.linalg.norm(forth - back, axis=-1).mean())

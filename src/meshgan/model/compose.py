@@ -1,0 +1,97 @@
+"""Identity and expression → face (the paper's Fig. 3), and an expression model as morph targets."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from meshgan.data.faceset import Faces
+from meshgan.errors import UsageError
+from meshgan.model.directions import FILE, Directions
+from meshgan.model.face_model import find_model
+from meshgan.model.load import Model
+from meshgan.model.pca import principal_components
+
+SAMPLES = 1000  # expressions from which the axes are estimated
+EXTREMES = (1.0, 99.0)  # percentiles of an axis' scores that its sliders reach at 1
+LEAST_MM = 0.3  # a slider that moves no vertex further is left out
+
+Shifts = dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True, eq=False)
+class Composition:
+    """Random faces: `identities` (N, V, 3) in mm, the `shifts` (N, V, 3) of their expressions, and their sum."""
+
+    identities: Faces
+    shifts: Faces
+
+    @property
+    def faces(self) -> Faces:
+        """Identities with their expressions (N, V, 3) in mm."""
+        return self.identities + self.shifts
+
+
+def compose(identities: ArrayLike, expressions: ArrayLike, template: ArrayLike) -> NDArray[Any]:
+    """Faces (..., V, 3): each identity with the deformation that `expressions` are of `template` (V, 3); all in mm.
+
+    The training expressions were made the other way round (face minus neutral, put on the template), so the plain
+    sum is their exact inverse.
+    """
+    return np.asarray(identities) + (np.asarray(expressions) - np.asarray(template))
+
+
+def compose_random(identity: Model, expression: Model, count: int, seed: int = 0) -> Composition:
+    """`count` random identities, each with a random expression. Raises `UsageError` for two templates."""
+    check_same_template(identity, expression)
+    neutral = expression.template.vertices.astype(np.float32)
+    other_seed = int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])  # else both would draw the same codes
+    return Composition(identity.sample(count, seed), expression.sample(count, other_seed) - neutral)
+
+
+def check_same_template(identity: Model, expression: Model) -> None:
+    """Raise `UsageError` unless both models are of the same connectivity."""
+    if not np.array_equal(identity.template.triangles, expression.template.triangles):
+        raise UsageError(
+            f"the models '{identity.card.name}' and '{expression.card.name}' are of different templates; "
+            "compose two models trained on one template."
+        )
+
+
+def expression_targets(where: str | Path, model: Model, seed: int = 0) -> Shifts:
+    """All morph targets of the expression model that was loaded from `where`: its named expressions and its axes.
+
+    A model folder without directions (see `meshgan directions`) has axes only.
+    """
+    folder = find_model(where)
+    named = named_expressions(model, Directions.load(folder)) if (folder / FILE).is_file() else {}
+    return named | expression_axes(model, seed=seed)
+
+
+def named_expressions(model: Model, directions: Directions) -> Shifts:
+    """The mean expression of each label in `directions` (a share: 1 for this expression), as a shift (V, 3) in mm."""
+    codes = np.stack([directions.at(name, 1.0) for name in directions.names])
+    shifts = model.decode(codes) - model.template.vertices.astype(np.float32)
+    return {f"expression{name.capitalize()}": shift for name, shift in zip(directions.names, shifts, strict=True)}
+
+
+def expression_axes(model: Model, count: int = 10, seed: int = 0) -> Shifts:
+    """The strongest axes of a model's expressions, each with a target for its plus and its minus side (V, 3) in mm.
+
+    Game engines' sliders run from 0 to 1, and expressions are one-sided: the neutral face need not lie in the
+    middle. So 0 is the neutral face, and 1 the percentile 99 (or 1) of the axis over random expressions. Sides on
+    which the neutral face is already extreme are left out.
+    """
+    faces = model.sample(SAMPLES, seed)
+    space = principal_components(faces, np.arange(len(faces)), count)
+    neutral = space.codes(model.template.vertices[None].astype(np.float32))[0]
+    low, high = np.percentile(space.codes(faces) - neutral, EXTREMES, axis=0)
+    targets: Shifts = {}
+    for number, axis in enumerate(space.axes, start=1):
+        for side, reach in (("Plus", max(high[number - 1], 0.0)), ("Minus", min(low[number - 1], 0.0))):
+            shift = (reach * axis).astype(np.float32)
+            if np.linalg.norm(shift, axis=1).max() >= LEAST_MM:
+                targets[f"expressionAxis{number:02d}{side}"] = shift
+    return targets

@@ -1,0 +1,115 @@
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from meshgan.cli.main import app
+from meshgan.errors import UsageError
+from meshgan.model.compose import compose, compose_random, expression_axes, expression_targets, named_expressions
+from meshgan.model.directions import Directions, estimate_directions
+from meshgan.model.load import load_model
+from meshgan.model.pca import fit_pca
+
+
+@given(st.integers(0, 10**6))
+def test_composing_undoes_decoupling(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    neutral, template, posed = rng.normal(size=(3, 20, 3))
+    decoupled = template + (posed - neutral)
+    np.testing.assert_allclose(compose(neutral, decoupled, template), posed, atol=1e-12)
+    np.testing.assert_allclose(compose(neutral, template, template), neutral, atol=1e-12)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_run: Path):
+    return load_model(tiny_run)
+
+
+@pytest.fixture(scope="module")
+def described(tiny_run: Path, model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder that knows where joy and fear lie in its latent space."""
+    folder = tmp_path_factory.mktemp("models") / "described"
+    model.save(folder)
+    codes = model.codes(60, seed=5)
+    joy = (codes[:, 0] > 0).astype(float)
+    estimate_directions(codes, {"joy": joy, "fear": 1 - joy}).save(folder)
+    return folder
+
+
+def test_random_faces_are_identities_with_expressions(model) -> None:
+    made = compose_random(model, model, 3, seed=2)
+    np.testing.assert_array_equal(made.identities, model.sample(3, seed=2))
+    np.testing.assert_array_equal(made.faces, made.identities + made.shifts)
+    assert not np.allclose(made.shifts, made.identities - model.template.vertices)  # not the identity's own codes
+
+
+def test_axes_reach_from_the_neutral_face_to_the_extremes(model, tiny_faces) -> None:
+    targets = expression_axes(model, count=3)
+    assert all(shift.shape == model.template.vertices.shape for shift in targets.values())
+    strength = [np.linalg.norm(shift) for name, shift in targets.items()]
+    assert next(iter(targets)) == "expressionAxis01Plus"
+    samples = model.sample(1000) - model.template.vertices
+    axis = targets["expressionAxis01Plus"] / np.linalg.norm(targets["expressionAxis01Plus"])
+    assert np.percentile(np.tensordot(samples, axis, 2), 99) == pytest.approx(strength[0], rel=1e-3)
+    plus, minus = (targets[f"expressionAxis01{side}"].ravel() for side in ("Plus", "Minus"))
+    assert plus @ minus == pytest.approx(-np.linalg.norm(plus) * np.linalg.norm(minus), rel=1e-4)
+
+
+def test_a_linear_model_has_its_own_axes(tiny_faces) -> None:
+    pca = fit_pca(tiny_faces, 3)
+    first = expression_axes(pca, count=1)["expressionAxis01Plus"].ravel()
+    own = pca.basis[0].ravel()
+    assert abs(first @ own) / np.linalg.norm(first) / np.linalg.norm(own) > 0.99
+
+
+def test_named_expressions_are_the_faces_of_their_mean_codes(model, described: Path) -> None:
+    directions = Directions.load(described)
+    targets = named_expressions(model, directions)
+    assert list(targets) == ["expressionJoy", "expressionFear"]
+    face = model.decode(directions.at("fear", 1.0)[None])[0]
+    np.testing.assert_allclose(targets["expressionFear"] + model.template.vertices, face, atol=1e-4)
+
+
+def test_a_model_without_directions_has_axes_only(model, tiny_run: Path, described: Path) -> None:
+    plain, more = expression_targets(tiny_run, model), expression_targets(described, model)
+    assert {"expressionJoy", "expressionFear"} | set(plain) == set(more)
+
+
+def test_the_command_writes_faces_that_open_with_their_expression(described: Path, tmp_path: Path) -> None:
+    out = tmp_path / "faces"
+    result = CliRunner().invoke(
+        app, ["compose", str(described), str(described), "--out", str(out), "--count", "2", "--json"]
+    )
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert [Path(file).name for file in told["files"]] == ["face-000.glb", "face-001.glb"]
+    assert (out / "sheet.png").read_bytes()[:4] == b"\x89PNG"
+    document = glb_document(out / "face-001.glb")
+    (body,) = document["meshes"]
+    assert body["extras"]["targetNames"] == told["targets"]
+    assert told["targets"][:3] == ["expressionRandom", "expressionJoy", "expressionFear"]
+    assert body["weights"] == [1.0] + [0.0] * (len(told["targets"]) - 1)
+    made = compose_random(load_model(described), load_model(described), 2)
+    low, high = made.identities[1].min(0), made.identities[1].max(0)
+    position = document["accessors"][body["primitives"][0]["attributes"]["POSITION"]]
+    np.testing.assert_allclose([position["min"], position["max"]], np.stack((low, high)) / 1000, atol=1e-6)
+
+
+def glb_document(path: Path) -> dict:
+    data = path.read_bytes()
+    (length,) = struct.unpack_from("<I", data, 12)
+    return json.loads(data[20 : 20 + length])
+
+
+def test_models_of_two_templates_do_not_compose(model, tmp_path: Path) -> None:
+    class Other:
+        card = model.card
+        template = model.template.__class__(model.template.vertices, model.template.triangles[:, [1, 2, 0]])
+
+    with pytest.raises(UsageError, match="different templates"):
+        compose_random(model, Other(), 1)
