@@ -1,0 +1,64 @@
+"""`meshgan evaluate` and `meshgan reproduce`: numbers, tables and a page from models."""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from meshgan.errors import UsageError
+
+if TYPE_CHECKING:
+    from meshgan.evaluation.evaluate import Evaluation
+
+FIDS = ("inception", "off")
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A model folder, a run folder, or the name of a model that ships.")],
+    data: Annotated[Path, typer.Option("--data", help="The set whose test part the model is measured against.")],
+    out: Annotated[Path, typer.Option("--out", help="The JSON file to write.")],
+    samples: Annotated[int, typer.Option(min=1, help="Faces drawn under each sampler.")] = 10_000,
+    fid: Annotated[str, typer.Option(help="inception (needs the extra [fid]) or off.")] = "inception",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the samples.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Measure a model: generalisation, specificity, diversity, coverage, precision, recall, Fréchet distances.
+
+    Stopped on the way, the same command goes on where it was: finished parts lie in FILE.parts until all is done.
+
+    Example: `meshgan evaluate runs/first --data faces --out first.json --fid off`
+    """
+    if fid not in FIDS:
+        raise UsageError(f"unknown --fid '{fid}': choose inception or off.")
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder; give the name of a JSON file.")
+    from meshgan.data.faceset import FaceSet
+    from meshgan.evaluation.evaluate import evaluate as measure
+    from meshgan.model.load import load_model
+    from meshgan.storage import atomic_file
+
+    work = out.with_name(f"{out.name}.parts")
+    result = measure(load_model(model), FaceSet.open(data), samples, fid, seed, work)  # type: ignore[arg-type]
+    with atomic_file(out) as partial:
+        partial.write_text(result.json(), encoding="utf-8")
+    shutil.rmtree(work, ignore_errors=True)
+    print(result.json() if as_json else _summary(result, out))
+
+
+def _summary(result: "Evaluation", out: Path) -> str:
+    found = result.generalisation
+    lines = [
+        f"{result.model} against {result.test_faces} test faces of {result.data}",
+        f"generalisation  {found.fitted_mm.mean:.3f} ± {found.fitted_mm.std:.3f} mm (Eq. 2)",
+    ]
+    if found.encoded_mm is not None:
+        lines.append(f"                {found.encoded_mm.mean:.3f} ± {found.encoded_mm.std:.3f} mm (encoded)")
+    lines.append("sampler          specificity  diversity  coverage  precision  recall  shape Fréchet     FID")
+    for name, row in [*((row.sampler, row) for row in result.rows), ("real faces", result.real)]:
+        fid = "–" if row.fid is None else f"{row.fid.value:.2f}"
+        lines.append(
+            f"{name:<16} {row.specificity_mm.mean:8.3f} mm {row.diversity_mm.mean:7.3f} mm  {row.coverage.value:8.3f}  "
+            f"{row.precision.value:9.3f}  {row.recall.value:6.3f}  {row.shape_frechet_mm2.value:9.3f} mm² {fid:>7}"
+        )
+    return "\n".join([*lines, f"Everything, with intervals, lies in {out}."])

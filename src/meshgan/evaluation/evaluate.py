@@ -1,0 +1,196 @@
+"""Everything that is measured about one model, as one dataclass that becomes JSON."""
+
+import hashlib
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from meshgan.data.faceset import Faces, FaceSet
+from meshgan.errors import UsageError
+from meshgan.evaluation.inception import graph_file
+from meshgan.evaluation.metrics import Errors, Interval, bootstrap_interval, generalisation, vertex_errors
+from meshgan.evaluation.yardstick import Fid, Row, Yardstick
+from meshgan.model.face_model import FaceModel, check_connectivity
+from meshgan.model.load import Model
+from meshgan.progress import track
+from meshgan.storage import atomic_file
+from meshgan.training.checkpoint import fingerprint
+from meshgan.training.model_folder import Sampler
+from meshgan.training.recipe import parse_recipe
+
+BLOCK = 256  # samples in memory at a time
+FITTED = 300  # faces fitted between two saves
+FEWEST = 5  # test faces, and samples
+
+Part = TypeVar("Part")
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Generalisation:
+    """Errors on the test faces by Eq. 2 and, where there is an encoder, by encoding and decoding."""
+
+    fitted_mm: Errors
+    interval_mm: Interval  # of the mean of `fitted_mm`
+    encoded_mm: Errors | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything measured about one model.
+
+    `real` is training faces scored as if they were samples: what a perfect model of the population would get.
+    """
+
+    model: str
+    recipe: str  # TOML
+    faces_seen: int
+    data: str
+    train_faces: int
+    test_faces: int
+    seed: int
+    generalisation: Generalisation
+    rows: tuple[Row, ...]  # one for each sampler
+    real: Row
+
+    def json(self) -> str:
+        """As JSON, indented."""
+        return TypeAdapter(Evaluation).dump_json(self, indent=2).decode() + "\n"
+
+
+def evaluate(
+    model: Model, faces: FaceSet, samples: int = 10_000, fid: Fid = "inception", seed: int = 0, work: Path | None = None
+) -> Evaluation:
+    """Measure `model` against the test part of `faces`, under each of the samplers that suit it.
+
+    What is finished is kept in the folder `work`, if given: the same call, after a stop, goes on from there.
+    Raises `UsageError` if the model is of another template, the set too small, or the extra for the FID missing.
+    """
+    _check(model, faces, samples, fid)
+    if work is None:
+        with TemporaryDirectory() as folder:
+            return evaluate(model, faces, samples, fid, seed, Path(folder))
+
+    @cache  # prepared only if something is left to do
+    def yardstick() -> Yardstick:
+        return Yardstick.of(faces, fid)
+
+    def drawn(sampler: Sampler) -> Row:
+        return yardstick().measure(_samples(model, samples, seed, sampler), sampler, seed)
+
+    def real() -> Row:
+        return yardstick().measure(_training_faces(faces, samples, seed), "none", seed)
+
+    asked = f"{fingerprint(faces)} {samples} {fid} {seed}"
+    key = f"{asked} {_fingerprint_of(model)}"
+    samplers = suitable_samplers(model)
+    return Evaluation(
+        model=model.card.name,
+        recipe=model.card.origin.recipe,
+        faces_seen=model.card.origin.faces_seen,
+        data=faces.card.name,
+        train_faces=len(faces.split.train),
+        test_faces=len(faces.split.test),
+        seed=seed,
+        generalisation=generalise(model, faces, work),
+        rows=tuple(remember(work, sampler, key, Row, partial(drawn, sampler)) for sampler in samplers),
+        real=remember(work, "real", asked, Row, real),
+    )
+
+
+def suitable_samplers(model: Model) -> tuple[Sampler, ...]:
+    """The distribution that the model was trained with (N(0, I) for auto-encoders), and the one fitted to codes."""
+    if not isinstance(model, FaceModel):
+        return ("fitted-normal",)
+    prior: Sampler = parse_recipe(tomllib.loads(model.card.origin.recipe), model.card.name).objective.prior
+    return (prior, "fitted-normal") if "fitted-normal" in model.samplers.names else (prior,)
+
+
+def generalise(model: Model, faces: FaceSet, work: Path) -> Generalisation:
+    """Reconstruct all test faces by Eq. 2, and by encoding where that is possible."""
+    errors, encoded = fitting_errors(model, faces, work), None
+    if isinstance(model, FaceModel) and model.encoder is not None:
+        blocks = [np.asarray(faces.vertices[rows]) for rows in _blocks(faces.split.test, FITTED)]
+        encoded = generalisation(np.concatenate([vertex_errors(model.decode(model.encode(b)), b) for b in blocks]))
+    return Generalisation(generalisation(errors), bootstrap_interval(errors.mean(axis=1), np.mean), encoded)
+
+
+def fitting_errors(model: Model, faces: FaceSet, work: Path) -> Faces:
+    """Distances (M, V) in mm from the test faces to what Eq. 2 finds for them; faces found in `work` are not fitted."""
+    key = _digest(f"{fingerprint(faces)} {_fingerprint_of(model)}")
+    parts = []
+    for number, rows in enumerate(_blocks(faces.split.test, FITTED)):
+        path = work / f"fit-{number:03d}-{key}.npy"
+        errors = _read(path, (len(rows), len(faces.template.vertices)))
+        if errors is None:
+            errors = model.fit(faces.vertices[rows]).error_mm
+            with atomic_file(path) as partial, partial.open("wb") as stream:
+                np.save(stream, errors, allow_pickle=False)
+        parts.append(errors)
+    return np.concatenate(parts)
+
+
+def remember(work: Path, name: str, key: str, kind: type[Part], compute: Callable[[], Part]) -> Part:
+    """The result of `compute`, kept as JSON in the folder `work` under `name` and all that it depends on, `key`."""
+    path, adapter = work / f"{name}-{_digest(key)}.json", TypeAdapter(kind)
+    try:
+        return adapter.validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        result = compute()
+        with atomic_file(path) as partial:
+            partial.write_bytes(adapter.dump_json(result, indent=2))
+        return result
+
+
+def _check(model: Model, faces: FaceSet, samples: int, fid: Fid) -> None:
+    check_connectivity(faces.template, model.template, str(faces.path))
+    if len(faces.split.test) < FEWEST:
+        raise UsageError(f"{faces.path} has {len(faces.split.test)} test faces; an evaluation needs {FEWEST} or more.")
+    if samples < FEWEST:
+        raise UsageError(f"an evaluation needs {FEWEST} samples or more, not {samples}.")
+    if fid == "inception":
+        graph_file()
+
+
+def _samples(model: Model, count: int, seed: int, sampler: Sampler) -> Iterator[Faces]:
+    codes = model.codes(count, seed, sampler)
+    for rows in track(_blocks(np.arange(count), BLOCK), f"Samples, {sampler}", total=count, step=BLOCK):
+        yield model.decode(codes[rows])
+
+
+def _training_faces(faces: FaceSet, count: int, seed: int) -> Iterator[Faces]:
+    order = np.random.default_rng(seed).permutation(faces.split.train)[:count]
+    for rows in track(_blocks(order, BLOCK), "Real faces", total=len(order), step=BLOCK):
+        yield np.asarray(faces.vertices[rows])
+
+
+def _blocks(rows: Rows, size: int) -> list[Rows]:
+    """Nearly equal parts of at most `size`."""
+    return np.array_split(rows, -(-len(rows) // size))
+
+
+def _fingerprint_of(model: Model) -> str:
+    """What the model decodes, and what it says about itself."""
+    faces = model.decode(model.codes(4, 0)).tobytes()
+    return hashlib.sha256(faces + model.card.model_dump_json().encode()).hexdigest()
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+def _read(path: Path, shape: tuple[int, ...]) -> Faces | None:
+    """An array from disk; None if it is not there, or not whole."""
+    try:
+        values: Faces = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return values if values.shape == shape and values.dtype == np.float32 else None

@@ -1,0 +1,243 @@
+"""The evaluation of a whole model: it repeats, resumes, recovers planted codes, and tells good from bad samples."""
+
+import json
+
+import numpy as np
+import pytest
+from pydantic import TypeAdapter
+
+from meshgan.data.faceset import Card, FaceSet, create_faceset
+from meshgan.errors import UsageError
+from meshgan.evaluation import evaluate as module
+from meshgan.evaluation import yardstick as measuring
+from meshgan.evaluation.evaluate import Evaluation, evaluate, generalise, suitable_samplers
+from meshgan.evaluation.yardstick import Yardstick, shape_codes
+from meshgan.model.face_model import FaceModel
+from meshgan.model.pca import fit_pca
+from meshgan.training.loop import train
+from meshgan.training.recipe import parse_recipe
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """A short bootstrap; its own tests are elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measuring, "SHAPE_RESAMPLES", 10)
+        patch.setattr(measuring, "FID_RESAMPLES", 5)
+        yield
+
+
+@pytest.fixture(scope="module")
+def model(tiny_run):
+    return FaceModel.load(tiny_run)
+
+
+@pytest.fixture(scope="module")
+def evaluation(model, tiny_faces):
+    return evaluate(model, tiny_faces, samples=60, fid="off")
+
+
+def test_an_evaluation_has_a_row_for_each_sampler_and_one_for_real_faces(evaluation, tiny_faces):
+    assert [row.sampler for row in evaluation.rows] == ["uniform", "fitted-normal"]
+    assert all(row.samples == 60 and row.fid is None for row in evaluation.rows)
+    assert evaluation.real.sampler == "none"
+    assert evaluation.train_faces == len(tiny_faces.split.train)
+    assert evaluation.real.diversity_mm.mean > 0
+    assert evaluation.generalisation.encoded_mm is None
+    for row in (*evaluation.rows, evaluation.real):
+        for estimate in (row.coverage, row.precision, row.recall):
+            assert 0 <= estimate.interval[0] <= estimate.value <= estimate.interval[1] <= 1
+        assert row.specificity_mm.interval[0] < row.specificity_mm.mean < row.specificity_mm.interval[1]
+
+
+def test_it_survives_json_and_repeats(evaluation, model, tiny_faces):
+    again = TypeAdapter(Evaluation).validate_json(evaluation.json())
+    assert again == evaluation
+    assert evaluate(model, tiny_faces, samples=60, fid="off") == evaluation
+    assert evaluate(model, tiny_faces, samples=60, fid="off", seed=1).rows != evaluation.rows
+
+
+def test_numbers_are_those_of_the_definitions(evaluation, model, tiny_faces):
+    samples = model.sample(60, seed=0, sampler="uniform").astype(np.float64)
+    test = tiny_faces.vertices[tiny_faces.split.test].astype(np.float64)
+    distances = np.array([np.linalg.norm(one - test, axis=2).mean(axis=1) for one in samples])
+    row = evaluation.rows[0]
+    assert row.specificity_mm.mean == pytest.approx(distances.min(axis=1).mean(), rel=1e-5)
+    assert row.specificity_mm.std == pytest.approx(distances.min(axis=1).std(), rel=1e-4)
+    nearest = distances[: len(test)].argmin(axis=1)  # as many samples as test faces
+    assert row.coverage.value == pytest.approx(len(np.unique(nearest)) / len(test))
+    errors = model.fit(test.astype(np.float32)).error_mm
+    assert evaluation.generalisation.fitted_mm.mean == pytest.approx(errors.mean(), rel=1e-5)
+
+
+def test_finished_parts_are_not_computed_again(model, tiny_faces, tmp_path, monkeypatch):
+    """A stop while real faces are measured, then the same call again, then once more with nothing left to do."""
+    measure, fit, calls = Yardstick.measure, FaceModel.fit, []
+
+    def counted(self, blocks, sampler, seed):
+        calls.append(sampler)
+        if sampler == "none" and calls.count("none") == 1:
+            raise KeyboardInterrupt
+        return measure(self, blocks, sampler, seed)
+
+    def counted_fit(self, *arguments):
+        calls.append("fit")
+        return fit(self, *arguments)
+
+    monkeypatch.setattr(Yardstick, "measure", counted)
+    monkeypatch.setattr(FaceModel, "fit", counted_fit)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(model, tiny_faces, samples=20, fid="off", work=tmp_path)
+    resumed = evaluate(model, tiny_faces, samples=20, fid="off", work=tmp_path)
+    assert calls == ["fit", "uniform", "fitted-normal", "none", "none"]
+    assert evaluate(model, tiny_faces, samples=20, fid="off", work=tmp_path) == resumed
+    assert len(calls) == 5
+    evaluate(model, tiny_faces, samples=21, fid="off", work=tmp_path)
+    assert calls[5:] == ["uniform", "fitted-normal", "none"]  # other samples; the fits still hold
+
+
+def test_damaged_parts_are_computed_again(model, tiny_faces, tmp_path):
+    first = evaluate(model, tiny_faces, samples=20, fid="off", work=tmp_path)
+    for file, damage in zip(sorted(tmp_path.iterdir()), ["", "{}", "null", '{"sampler": 3}'], strict=True):
+        file.write_text(damage)
+    assert evaluate(model, tiny_faces, samples=20, fid="off", work=tmp_path) == first
+
+
+def made_of(path, template, faces):
+    """A FaceSet of these faces, each of its own subject."""
+    card = Card(name="made", source="a test", licence="CC0-1.0", synthetic=True)
+    with create_faceset(path, template, len(faces), card) as writer:
+        writer.append(faces, [{"subject": f"s{row:04d}"} for row in range(len(faces))])
+    return FaceSet.open(path)
+
+
+def test_generalisation_recovers_planted_codes(model, tmp_path):
+    """Faces that the generator can make are found again: the error is a small part of the faces' differences."""
+    faces = made_of(tmp_path / "planted", model.template, model.sample(60, seed=9, sampler="fitted-normal"))
+    planted = generalise(model, faces, tmp_path)
+    spread = np.linalg.norm(faces.vertices[1:] - faces.vertices[:-1], axis=2).mean()
+    assert planted.fitted_mm.mean < 0.03 * spread
+    assert planted.interval_mm[0] <= planted.fitted_mm.mean <= planted.interval_mm[1]
+
+
+def test_autoencoders_are_also_measured_by_encoding(tiny_faces, tmp_path, recipe_table):
+    table = recipe_table | {"objective": {"kind": "autoencoder"}, "name": "coma"}
+    train(parse_recipe(table, "coma.toml"), tiny_faces, tmp_path / "run")
+    coma = FaceModel.load(tmp_path / "run")
+    assert suitable_samplers(coma) == ("standard-normal", "fitted-normal")
+    found = generalise(coma, tiny_faces, tmp_path)
+    test = tiny_faces.vertices[tiny_faces.split.test]
+    expected = np.linalg.norm(coma.decode(coma.encode(test)) - test, axis=2).mean()
+    assert found.encoded_mm.mean == pytest.approx(expected, rel=1e-5)
+    assert found.fitted_mm.mean <= found.encoded_mm.mean  # the fit starts from the encoded code
+
+
+def test_pca_is_measured_under_its_own_sampler(tiny_faces):
+    pca = fit_pca(tiny_faces, components=8)
+    found = evaluate(pca, tiny_faces, samples=60, fid="off")
+    assert [row.sampler for row in found.rows] == ["fitted-normal"]
+    assert found.generalisation.fitted_mm.mean < 0.5  # the faces have five degrees of freedom
+    assert found.rows[0].shape_frechet_mm2.value < 3 * found.real.shape_frechet_mm2.value + 1
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory, tiny_faces):
+    """Scores of fresh, collapsed, noisy and memorised faces against 100 test faces of one population."""
+    generator = np.random.default_rng(5)
+    ways = generator.normal(size=(6, 3, 3))
+    template = tiny_faces.template
+
+    def people(count):
+        bends = 0.05 * np.einsum("nk,kij->nij", generator.normal(size=(count, 6)), ways)
+        return (template.vertices @ (np.eye(3) + bends)).astype(np.float32)
+
+    faces = made_of(tmp_path_factory.mktemp("people") / "set", template, people(1000))
+    yardstick = Yardstick.of(faces, "off")
+    fresh = people(300)
+    samples = {
+        "fresh": fresh,
+        "collapsed": fresh.mean(axis=0) + 0.01 * (fresh - fresh.mean(axis=0)),
+        "noisy": fresh + generator.normal(scale=4.0, size=fresh.shape).astype(np.float32),
+        "memorised": np.repeat(faces.vertices[faces.split.train[:6]], 50, axis=0)[generator.permutation(300)],
+    }
+    return {name: yardstick.measure([block], "none", seed=0) for name, block in samples.items()}
+
+
+def test_fresh_faces_of_the_population_score_well(rows):
+    fresh = rows["fresh"]
+    assert fresh.precision.value > 0.7
+    assert fresh.recall.value > 0.7
+    assert fresh.coverage.value > 0.5
+
+
+def test_collapse_is_seen_by_everything_but_specificity(rows):
+    fresh, collapsed = rows["fresh"], rows["collapsed"]
+    assert collapsed.specificity_mm.mean < fresh.specificity_mm.mean
+    assert collapsed.diversity_mm.mean < 0.05 * fresh.diversity_mm.mean
+    assert collapsed.coverage.value < 0.2 * fresh.coverage.value
+    assert collapsed.recall.value < 0.1
+    assert collapsed.shape_frechet_mm2.value > 10 * fresh.shape_frechet_mm2.value
+
+
+def test_noise_is_seen_by_specificity(rows):
+    assert rows["noisy"].specificity_mm.mean > 1.1 * rows["fresh"].specificity_mm.mean
+
+
+def test_memorisation_is_seen_by_coverage_recall_and_frechet(rows):
+    fresh, memorised = rows["fresh"], rows["memorised"]
+    assert memorised.precision.value > 0.7
+    assert memorised.coverage.value < 0.2 * fresh.coverage.value
+    assert memorised.recall.value < 0.5 * fresh.recall.value
+    assert memorised.shape_frechet_mm2.value > 5 * fresh.shape_frechet_mm2.value
+
+
+def test_distances_in_shape_space_are_root_mean_squares_in_mm(tiny_faces):
+    pca = fit_pca(tiny_faces, components=12)
+    space = Yardstick.of(tiny_faces, "off").space
+    faces = pca.sample(4, seed=2)
+    codes = shape_codes(space, faces)
+    expected = np.sqrt(np.square(faces[0] - faces[1]).sum(axis=1).mean())
+    assert np.linalg.norm(codes[0] - codes[1]) == pytest.approx(expected, rel=1e-3)
+
+
+def test_fid_is_that_of_the_rendered_faces(model, tiny_faces, monkeypatch):
+    """With the pixels' means as features, the wiring is checked without the network."""
+    seen = []
+
+    def features(images, title):
+        seen.append(images)
+        return images.reshape(len(images), 8, -1).mean(axis=2).astype(np.float32)
+
+    monkeypatch.setattr(measuring, "inception_features", features)
+    monkeypatch.setattr(module, "graph_file", lambda: None)
+    monkeypatch.setattr(measuring, "IMAGES", 50)
+    found = evaluate(model, tiny_faces, samples=60, fid="inception")
+    assert [len(images) for images in seen] == [len(tiny_faces.split.test), 50, 50, 50]
+    assert all(images.shape[1:] == (64, 64) and images.max() > 200 for images in seen)
+    assert (seen[0][:, 28:36, 28:36] > 0).all()  # the face is in the middle of the picture
+    assert found.rows[0].fid.interval[0] <= found.rows[0].fid.value <= found.rows[0].fid.interval[1]
+    assert found.real.fid.value < found.rows[0].fid.value
+
+
+def test_wrong_use_is_refused_in_one_sentence(model, tiny_faces, tmp_path, monkeypatch):
+    other = made_of(tmp_path / "other", model.template, model.sample(20))
+    with pytest.raises(UsageError, match="2 test faces; an evaluation needs 5"):
+        evaluate(model, other, samples=20, fid="off")
+    with pytest.raises(UsageError, match="5 samples or more"):
+        evaluate(model, tiny_faces, samples=3, fid="off")
+    monkeypatch.setattr("meshgan.evaluation.inception.PACKAGE", "no_such_package")
+    with pytest.raises(UsageError, match="--fid off"):
+        evaluate(model, tiny_faces, samples=20)
+
+
+def test_json_is_for_people_too(evaluation):
+    table = json.loads(evaluation.json())
+    assert set(table["rows"][0]) >= {
+        "sampler",
+        "specificity_mm",
+        "diversity_mm",
+        "coverage",
+        "shape_frechet_mm2",
+        "fid",
+    }
+    assert table["generalisation"]["fitted_mm"]["mean"] == evaluation.generalisation.fitted_mm.mean

@@ -1,0 +1,53 @@
+"""`meshgan evaluate` as a person uses it."""
+
+import json
+import sys
+
+import pytest
+
+from meshgan.cli.main import main
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run the command line in this process; returns exit status, output and errors."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["meshgan", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        output = capsys.readouterr()
+        return ended.value.code or 0, output.out, output.err
+
+    return call
+
+
+def test_evaluate_writes_json_and_a_summary(run, tiny_run, tiny_faces, tmp_path):
+    out = tmp_path / "results" / "tiny.json"
+    common = ("evaluate", tiny_run, "--data", tiny_faces.path, "--out", out, "--samples", 20, "--fid", "off")
+    status, output, _ = run(*common)
+    assert status == 0
+    assert "specificity" in output
+    assert "real faces" in output
+    written = json.loads(out.read_text())
+    assert written["model"] == "tiny"
+    assert list(out.parent.iterdir()) == [out]  # the folder of parts is gone
+    status, output, _ = run(*common, "--json")
+    assert json.loads(output) == written
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--fid", "vgg"), "unknown --fid 'vgg'"),
+        (("--out", "."), "is a folder"),
+        (("--data", "nowhere"), "nowhere is not a FaceSet"),
+        (("--samples", "2"), "needs 5 samples or more"),
+    ],
+)
+def test_wrong_use_is_one_sentence_and_status_2(run, tiny_run, tiny_faces, tmp_path, arguments, words):
+    given = {"--data": tiny_faces.path, "--out": tmp_path / "out.json", "--fid": "off"} | dict([arguments])
+    status, _, errors = run("evaluate", tiny_run, *(item for pair in given.items() for item in pair))
+    assert status == 2
+    assert words in errors
+    assert "Traceback" not in errors
