@@ -362,7 +362,7 @@ def _shade(
 
 @compiled
 def _light(
-    at: tuple[float, float],
+    at: tuple[np.floating[Any], np.floating[Any]],
     i: int,
     j: int,
     k: int,
