@@ -17,6 +17,7 @@ from meshgan.geometry.surface import ClosestPoints, closest_points
 
 RADIUS_MM = 110.0  # around the tip of the nose: from the hairline to below the chin, up to the ears
 NOSE_BELOW_TOP_MM = (60.0, 190.0)  # where the tip of a nose lies under the highest point of a head or face
+FEWEST = 16  # vertices; fewer make no face
 SNAP = 0.35  # a vertex nearer to a cut than this share of an edge moves onto it, so that no slivers arise
 
 
@@ -47,6 +48,10 @@ def make_template(
     connected part is used; it is refined by Loop's rule while it has fewer vertices than asked for. Raises
     `UsageError` if no surface is left, `MeshganError` if the count cannot be reached.
     """
+    if count < FEWEST:
+        raise UsageError(f"a template needs at least {FEWEST} vertices, not {count}.")
+    if keep is not None and keep.shape != (len(mesh.vertices),):
+        raise UsageError(f"the mesh has {len(mesh.vertices)} vertices, the mask of those to keep {len(keep)}.")
     template = Template(mesh, sp.eye_array(len(mesh.vertices), format="csr"))
     if keep is not None:
         kept = mesh.triangles[keep[mesh.triangles].all(axis=1)]
