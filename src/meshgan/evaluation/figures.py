@@ -1,0 +1,129 @@
+"""The paper's figures from trained models: MeshGAN beside CoMA (and whatever else is given), as PNG.
+
+`models` are titled, in the order of their rows; faces are real ones of a FaceSet that no model was trained on.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from numpy.typing import NDArray
+
+from meshgan.data.faceset import Faces
+from meshgan.evaluation.recognition import Curve
+from meshgan.model.compose import check_same_template, compose
+from meshgan.model.latent import Codes, interpolate
+from meshgan.model.load import Model
+from meshgan.storage import atomic_file
+from meshgan.view.figures import DPI, camera_for, factor_label, heat_limit, heat_tiles, page, tiles
+
+Models = Mapping[str, Model]
+
+EXAGGERATION = (1.0, 1.25, 1.5, 1.75, 2.0)
+GRID = (-0.5, 0.0, 0.5, 1.0, 1.5)
+COLOURS = ("#c0504d", "#2a6fbd", "#6b6b6b", "#7a9a3a")
+
+
+def reconstructions(models: Models, faces: Faces, path: Path, size: int = 256) -> dict[str, float]:
+    """Figure 1a: unseen faces (N, V, 3), what each model makes of them by Eq. 2, and where it errs.
+
+    Returns the mean distance in mm of each model.
+    """
+    fits = {name: model.fit(faces) for name, model in models.items()}
+    triangles, camera = next(iter(models.values())).template.triangles, camera_for(faces)
+    limit = max(heat_limit(fit.error_mm) for fit in fits.values())
+    rows, titles = [tiles(faces, triangles, size, camera=camera)], ["unseen face"]
+    captions = [[""] * len(faces)]
+    for name, fit in fits.items():
+        rows += [
+            tiles(fit.vertices, triangles, size, camera=camera),
+            heat_tiles(fit.vertices, fit.error_mm, triangles, limit, size, camera=camera),
+        ]
+        titles += [name, "error"]
+        captions += [[""] * len(faces), [f"mean {error:.2f} mm" for error in fit.error_mm.mean(axis=1)]]
+    page(path, rows, titles, captions=captions, bar_mm=limit)
+    return {name: float(fit.error_mm.mean()) for name, fit in fits.items()}
+
+
+def exaggerations(
+    models: Models, targets: Mapping[str, Faces], path: Path, factors: Sequence[float] = EXAGGERATION, size: int = 192
+) -> None:
+    """Figures 4 and 5: each titled target (V, 3), exaggerated away from the neutral template by Eq. 3.
+
+    One row for each target: the face itself, then each model's faces for all factors.
+    """
+    triangles = next(iter(models.values())).template.triangles
+    faces = np.stack(list(targets.values())).astype(np.float32)
+    columns = np.concatenate(
+        (faces[:, None], *(exaggerated(model, faces, factors) for model in models.values())), axis=1
+    )
+    camera = camera_for(columns.reshape(-1, *faces.shape[1:]))
+    heads = [
+        f"{name}, {factor_label('f', f)}" if f == factors[0] else factor_label("f", f)
+        for name in models
+        for f in factors
+    ]
+    rows = [tiles(row, triangles, size, camera=camera) for row in columns]
+    page(path, rows, list(targets), ["real face", *heads])
+
+
+def exaggerated(model: Model, faces: Faces, factors: Sequence[float]) -> Faces:
+    """Faces (N, V, 3) moved away from the template in latent space: (N, factors, V, 3), by Eqs. 2 and 3."""
+    neutral = model.fit(model.template.vertices[None]).codes[0]
+    codes = [interpolate(neutral, code, factors) for code in model.fit(faces).codes]
+    return np.stack([model.decode(line) for line in codes])
+
+
+def expression_grid(
+    identity: Model,
+    expression: Model,
+    path: Path,
+    seed: int = 0,
+    factors: Sequence[float] = GRID,
+    size: int = 192,
+) -> None:
+    """Figure 7: between and beyond two random faces, f_ID down and f_EXP across; the two anchors are boxed."""
+    check_same_template(identity, expression)
+    identities = identity.decode(_line(identity.codes(2, seed), factors))
+    expressions = expression.decode(_line(expression.codes(2, seed + 1), factors))
+    template = expression.template.vertices.astype(np.float32)
+    faces = compose(identities[:, None], expressions[None], template)
+    camera = camera_for(faces.reshape(-1, *template.shape))
+    rows = [tiles(row, identity.template.triangles, size, camera=camera) for row in faces]
+    anchors = {(i, i) for i, factor in enumerate(factors) if factor in (0.0, 1.0)}
+    down, across = ([factor_label(name, factor) for factor in factors] for name in ("f_ID", "f_EXP"))
+    page(path, rows, down, across, boxed=anchors)
+
+
+def _line(codes: Codes, factors: Sequence[float]) -> Codes:
+    return interpolate(codes[0], codes[1], factors)
+
+
+def recognition_plot(curves: Mapping[str, Curve], factors: Sequence[float], real_accuracy: float, path: Path) -> None:
+    """Figure 6: the recognition rate of exaggerated expressions over the factor, with 95 % bands."""
+    figure, axes = plt.subplots(figsize=(5.2, 3.6), layout="constrained")
+    try:
+        _draw_curves(axes, curves, factors, real_accuracy)
+        with atomic_file(path) as partial:
+            figure.savefig(partial, format="png", dpi=DPI)
+    finally:
+        plt.close(figure)
+
+
+def _draw_curves(axes: Any, curves: Mapping[str, Curve], factors: Sequence[float], real_accuracy: float) -> None:
+    axes.axhline(100 * real_accuracy, color="#999999", linestyle=":", label="real faces")
+    for (name, curve), colour in zip(curves.items(), COLOURS, strict=False):
+        axes.fill_between(factors, 100 * curve.low, 100 * curve.high, color=colour, alpha=0.18, linewidth=0)
+        axes.plot(factors, 100 * curve.rate, color=colour, marker="o", markersize=4, label=name)
+    axes.axhline(100 / 6, color="#cccccc", linestyle="--", linewidth=1, label="chance")
+    axes.set(xlabel="extrapolation factor f", ylabel="recognition rate (%)", ylim=(0, 102))
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=8)
+
+
+def typical(labels: NDArray[np.float64], rows: NDArray[np.int64], highest: bool) -> int:
+    """The row whose label is at the 95th (else 5th) percentile: clearly of its kind, yet no outlier."""
+    order = rows[np.argsort(labels[rows], kind="stable")]
+    return int(order[round((0.95 if highest else 0.05) * (len(order) - 1))])
