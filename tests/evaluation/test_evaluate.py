@@ -50,10 +50,15 @@ def test_an_evaluation_has_a_row_for_each_sampler_and_one_for_real_faces(evaluat
         assert row.specificity_mm.interval[0] < row.specificity_mm.mean < row.specificity_mm.interval[1]
 
 
+def measured(evaluation):
+    """All but machine and date."""
+    return evaluation.generalisation, evaluation.rows, evaluation.real
+
+
 def test_it_survives_json_and_repeats(evaluation, model, tiny_faces):
     again = TypeAdapter(Evaluation).validate_json(evaluation.json())
     assert again == evaluation
-    assert evaluate(model, tiny_faces, samples=60, fid="off") == evaluation
+    assert measured(evaluate(model, tiny_faces, samples=60, fid="off")) == measured(evaluation)
     assert evaluate(model, tiny_faces, samples=60, fid="off", seed=1).rows != evaluation.rows
 
 
@@ -80,9 +85,9 @@ def test_finished_parts_are_not_computed_again(model, tiny_faces, tmp_path, monk
             raise KeyboardInterrupt
         return measure(self, blocks, sampler, seed)
 
-    def counted_fit(self, *arguments):
+    def counted_fit(self, *arguments, **options):
         calls.append("fit")
-        return fit(self, *arguments)
+        return fit(self, *arguments, **options)
 
     monkeypatch.setattr(Yardstick, "measure", counted)
     monkeypatch.setattr(FaceModel, "fit", counted_fit)
@@ -90,7 +95,7 @@ def test_finished_parts_are_not_computed_again(model, tiny_faces, tmp_path, monk
         evaluate(model, tiny_faces, samples=20, fid="off", work=tmp_path)
     resumed = evaluate(model, tiny_faces, samples=20, fid="off", work=tmp_path)
     assert calls == ["fit", "uniform", "fitted-normal", "none", "none"]
-    assert evaluate(model, tiny_faces, samples=20, fid="off", work=tmp_path) == resumed
+    assert measured(evaluate(model, tiny_faces, samples=20, fid="off", work=tmp_path)) == measured(resumed)
     assert len(calls) == 5
     evaluate(model, tiny_faces, samples=21, fid="off", work=tmp_path)
     assert calls[5:] == ["uniform", "fitted-normal", "none"]  # other samples; the fits still hold
@@ -100,7 +105,7 @@ def test_damaged_parts_are_computed_again(model, tiny_faces, tmp_path):
     first = evaluate(model, tiny_faces, samples=20, fid="off", work=tmp_path)
     for file, damage in zip(sorted(tmp_path.iterdir()), ["", "{}", "null", '{"sampler": 3}'], strict=True):
         file.write_text(damage)
-    assert evaluate(model, tiny_faces, samples=20, fid="off", work=tmp_path) == first
+    assert measured(evaluate(model, tiny_faces, samples=20, fid="off", work=tmp_path)) == measured(first)
 
 
 def made_of(path, template, faces):

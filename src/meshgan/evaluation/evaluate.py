@@ -18,7 +18,9 @@ from meshgan.errors import UsageError
 from meshgan.evaluation.inception import graph_file
 from meshgan.evaluation.metrics import Errors, Interval, bootstrap_interval, generalisation, vertex_errors
 from meshgan.evaluation.yardstick import Fid, Row, Yardstick
+from meshgan.machine import machine, today
 from meshgan.model.face_model import FaceModel, check_connectivity
+from meshgan.model.latent import STEPS
 from meshgan.model.load import Model
 from meshgan.progress import track
 from meshgan.storage import atomic_file
@@ -38,6 +40,7 @@ Rows = NDArray[np.int64]
 class Generalisation:
     """Errors on the test faces by Eq. 2 and, where there is an encoder, by encoding and decoding."""
 
+    method: str  # how Eq. 2 was solved, and its budget
     fitted_mm: Errors
     interval_mm: Interval  # of the mean of `fitted_mm`
     encoded_mm: Errors | None
@@ -57,6 +60,8 @@ class Evaluation:
     train_faces: int
     test_faces: int
     seed: int
+    machine: str
+    date: str
     generalisation: Generalisation
     rows: tuple[Row, ...]  # one for each sampler
     real: Row
@@ -67,17 +72,24 @@ class Evaluation:
 
 
 def evaluate(
-    model: Model, faces: FaceSet, samples: int = 10_000, fid: Fid = "inception", seed: int = 0, work: Path | None = None
+    model: Model,
+    faces: FaceSet,
+    samples: int = 10_000,
+    fid: Fid = "inception",
+    seed: int = 0,
+    work: Path | None = None,
+    steps: int = STEPS,
 ) -> Evaluation:
     """Measure `model` against the test part of `faces`, under each of the samplers that suit it.
 
-    What is finished is kept in the folder `work`, if given: the same call, after a stop, goes on from there.
-    Raises `UsageError` if the model is of another template, the set too small, or the extra for the FID missing.
+    `steps` is the budget of Eq. 2: steps of Adam for each test face. What is finished is kept in the folder `work`,
+    if given: the same call, after a stop, goes on from there. Raises `UsageError` if the model is of another
+    template, the set too small, or the extra for the FID missing.
     """
     _check(model, faces, samples, fid)
     if work is None:
         with TemporaryDirectory() as folder:
-            return evaluate(model, faces, samples, fid, seed, Path(folder))
+            return evaluate(model, faces, samples, fid, seed, Path(folder), steps)
 
     @cache  # prepared only if something is left to do
     def yardstick() -> Yardstick:
@@ -100,7 +112,9 @@ def evaluate(
         train_faces=len(faces.split.train),
         test_faces=len(faces.split.test),
         seed=seed,
-        generalisation=generalise(model, faces, work),
+        machine=machine(),
+        date=today(),
+        generalisation=generalise(model, faces, work, steps),
         rows=tuple(remember(work, sampler, key, Row, partial(drawn, sampler)) for sampler in samplers),
         real=remember(work, "real", asked, Row, real),
     )
@@ -114,24 +128,27 @@ def suitable_samplers(model: Model) -> tuple[Sampler, ...]:
     return (prior, "fitted-normal") if "fitted-normal" in model.samplers.names else (prior,)
 
 
-def generalise(model: Model, faces: FaceSet, work: Path) -> Generalisation:
+def generalise(model: Model, faces: FaceSet, work: Path, steps: int = STEPS) -> Generalisation:
     """Reconstruct all test faces by Eq. 2, and by encoding where that is possible."""
-    errors, encoded = fitting_errors(model, faces, work), None
+    errors, encoded = fitting_errors(model, faces, work, steps), None
     if isinstance(model, FaceModel) and model.encoder is not None:
         blocks = [np.asarray(faces.vertices[rows]) for rows in _blocks(faces.split.test, FITTED)]
         encoded = generalisation(np.concatenate([vertex_errors(model.decode(model.encode(b)), b) for b in blocks]))
-    return Generalisation(generalisation(errors), bootstrap_interval(errors.mean(axis=1), np.mean), encoded)
+    method = f"Adam, {steps} steps" if isinstance(model, FaceModel) else "least squares"
+    return Generalisation(method, generalisation(errors), bootstrap_interval(errors.mean(axis=1), np.mean), encoded)
 
 
-def fitting_errors(model: Model, faces: FaceSet, work: Path) -> Faces:
+def fitting_errors(model: Model, faces: FaceSet, work: Path, steps: int = STEPS) -> Faces:
     """Distances (M, V) in mm from the test faces to what Eq. 2 finds for them; faces found in `work` are not fitted."""
-    key = _digest(f"{fingerprint(faces)} {_fingerprint_of(model)}")
+    key = _digest(f"{fingerprint(faces)} {_fingerprint_of(model)} {steps}")
     parts = []
     for number, rows in enumerate(_blocks(faces.split.test, FITTED)):
         path = work / f"fit-{number:03d}-{key}.npy"
         errors = _read(path, (len(rows), len(faces.template.vertices)))
         if errors is None:
-            errors = model.fit(faces.vertices[rows]).error_mm
+            target = faces.vertices[rows]
+            fit = model.fit(target, steps=steps) if isinstance(model, FaceModel) else model.fit(target)
+            errors = fit.error_mm
             with atomic_file(path) as partial, partial.open("wb") as stream:
                 np.save(stream, errors, allow_pickle=False)
         parts.append(errors)
