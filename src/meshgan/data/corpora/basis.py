@@ -1,0 +1,175 @@
+"""The face basis that ships with the package: linear shapes of a face, how they combine, and a jaw that turns.
+
+A neutral face is `base` + Σ weight · shape, with the lips closed by turning the jaw. The shapes of a phenotype
+(sex × age × muscle × weight, and ancestry × sex × age) are blended multilinearly as MakeHuman does; features are
+signed sliders in [-1, 1]. Facial actions are added to the neutral face; then the jaw moves as a rigid body about
+its joint, and the skin follows by its weights. Where the arrays come from: DATA.md and tools/build_face_basis.py.
+"""
+
+import json
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from importlib.resources.abc import Traversable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.transform import Rotation
+
+from meshgan.geometry.files import read_mesh
+from meshgan.geometry.mesh import Mesh
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+
+ASSETS = files("meshgan.data") / "assets"
+# Ages between which shapes are interpolated. The baby is one of a year; but faces grow fastest early, and a straight
+# line from there would leave a child of five with the face of a toddler.
+AGE_YEARS = {"baby": -7.0, "child": 11.0, "young": 25.0, "old": 88.0}
+SEXES = ("male", "female")
+BUILD = ("min", "average", "max")  # muscle and weight 0, 0.5 and 1
+ANCESTRIES = ("african", "asian", "caucasian")
+LIP_PAIRS = ((1, 7), (2, 6), (3, 5))  # inner lip landmarks opposite each other, upper and lower
+CLOSED_MM = 0.55  # the distance of those on lips that just touch
+
+
+@dataclass(frozen=True, eq=False)
+class Phenotype:
+    """What the macro shapes depend on, for B faces: `age` in years (B,), `female`, `muscle` and `weight` in
+    [0, 1] (B,), `ancestry` (B, 3), rows sum to 1."""
+
+    age: Doubles
+    female: Doubles
+    muscle: Doubles
+    weight: Doubles
+    ancestry: Doubles
+
+
+@dataclass(frozen=True, eq=False)
+class Neutral:
+    """Neutral faces `vertices` (B, V, 3) in mm, each with the joint of its jaw (B, 3)."""
+
+    vertices: Floats
+    joints: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class FaceBasis:
+    """The arrays of face_basis.npz in millimetres. V template vertices; shapes of neutral faces have V + 1 points,
+    the last of which is the joint of the jaw."""
+
+    base: Floats  # (V + 1, 3)
+    phenotypes: Floats  # (P, V + 1, 3)
+    phenotype_names: tuple[str, ...]
+    features: Floats  # (S, V + 1, 3)
+    feature_names: tuple[str, ...]
+    feature_shapes: NDArray[np.int64]  # (F, 2): the shapes of each feature's positive and negative side, -1 for none
+    actions: Floats  # (A, V, 3)
+    action_names: tuple[str, ...]
+    jaw_weights: Floats  # (V,): how far each vertex follows the jaw
+    jaw_motions: Doubles  # (A, 6): rotation vector and translation (mm) of the jaw in each action
+    lips: NDArray[np.int64]  # (3, 2, 3): vertices of the upper and lower point of three pairs
+    lip_weights: Floats  # (3, 2, 3)
+
+    @classmethod
+    def read(cls, folder: Traversable = ASSETS) -> "FaceBasis":
+        """The basis in a folder of assets; without one, that of this package."""
+        marks = {mark["name"]: mark for mark in json.loads((folder / "face_landmarks.json").read_text())}
+        with (folder / "face_basis.npz").open("rb") as stream:
+            arrays = np.load(stream, allow_pickle=False)
+            step = float(arrays["step_mm"])
+            pairs = [[marks[f"inner_lips_{i}"] for i in pair] for pair in LIP_PAIRS]
+            return cls(
+                base=arrays["base"],
+                phenotypes=np.multiply(arrays["phenotypes"], step, dtype=np.float32),
+                phenotype_names=tuple(arrays["phenotype_names"].tolist()),
+                features=np.multiply(arrays["features"], step, dtype=np.float32),
+                feature_names=tuple(arrays["feature_names"].tolist()),
+                feature_shapes=arrays["feature_shapes"].astype(np.int64),
+                actions=np.multiply(arrays["actions"], step, dtype=np.float32),
+                action_names=tuple(arrays["action_names"].tolist()),
+                jaw_weights=arrays["jaw_weights"],
+                jaw_motions=arrays["jaw_motions"],
+                lips=np.array([[mark["vertices"] for mark in pair] for pair in pairs]),
+                lip_weights=np.array([[mark["weights"] for mark in pair] for pair in pairs], dtype=np.float32),
+            )
+
+    @property
+    def vertex_count(self) -> int:
+        return len(self.jaw_weights)
+
+    def neutral(self, phenotype: Phenotype, features: ArrayLike) -> Neutral:
+        """Neutral faces of people with these phenotypes and feature values (B, F)."""
+        weights = np.concatenate([self.phenotype_weights(phenotype), self.feature_weights(features)], axis=1)
+        shapes = np.concatenate([self.phenotypes, self.features]).reshape(weights.shape[1], -1)
+        points = self.base + (weights.astype(np.float32) @ shapes).reshape(len(weights), -1, 3)
+        return self.closed(Neutral(points[:, :-1], points[:, -1]))
+
+    def phenotype_weights(self, phenotype: Phenotype) -> Doubles:
+        """Weights (B, P) of the macro shapes: products of the shares of what their names are made of."""
+        shares = _shares(phenotype)
+        return np.stack(
+            [np.prod([shares[part] for part in name.split("-")], axis=0) for name in self.phenotype_names]
+        ).T
+
+    def feature_weights(self, values: ArrayLike) -> Doubles:
+        """Weights (B, S) of the feature shapes: a value's positive and negative parts go to opposite shapes."""
+        values = np.asarray(values, dtype=np.float64)
+        weights = np.zeros((len(values), len(self.features)))
+        for side, part in enumerate((np.maximum(values, 0), np.maximum(-values, 0))):
+            there = self.feature_shapes[:, side] >= 0
+            weights[:, self.feature_shapes[there, side]] = part[:, there]
+        return weights
+
+    def closed(self, faces: Neutral) -> Neutral:
+        """The same faces with the jaw turned until the lips touch."""
+        points = (faces.vertices[:, self.lips] * self.lip_weights[..., None]).sum(axis=-2)  # (B, 3, 2, 3)
+        gap = (points[:, :, 0, 1] - points[:, :, 1, 1]).mean(axis=1) - CLOSED_MM
+        lever = points[:, :, 1, 2].mean(axis=1) - faces.joints[:, 2]
+        turn = np.zeros((len(gap), 3))
+        turn[:, 0] = -gap / lever
+        return Neutral(self.with_jaw(faces, turn, np.zeros((len(gap), 3))), faces.joints)
+
+    def with_jaw(self, faces: Neutral, rotation: Doubles, translation: Doubles) -> Floats:
+        """Vertices (B, V, 3) after the jaw has turned by rotation vectors (B, 3) about its joint and moved (B, 3)."""
+        turn = (Rotation.from_rotvec(rotation).as_matrix() - np.eye(3)).astype(np.float32)
+        arms = faces.vertices - faces.joints[:, None]
+        moved = arms @ turn.transpose(0, 2, 1) + translation.astype(np.float32)[:, None]
+        return faces.vertices + self.jaw_weights[:, None] * moved
+
+    def perform(self, faces: Neutral, actions: ArrayLike, scale: ArrayLike = 1.0) -> Floats:
+        """Vertices (B, V, 3) of the faces doing `actions` (B, A) in [0, 1]; lengths are multiplied by `scale` (B,)."""
+        actions = np.asarray(actions, dtype=np.float64)
+        scale = np.broadcast_to(np.asarray(scale, dtype=np.float64), len(actions))[:, None]
+        shapes = self.actions.reshape(len(self.actions), -1)
+        offsets = ((actions * scale).astype(np.float32) @ shapes).reshape(len(actions), -1, 3)
+        motion = actions @ self.jaw_motions
+        moved = Neutral(faces.vertices + offsets, faces.joints)
+        return self.with_jaw(moved, motion[:, :3], motion[:, 3:] * scale)
+
+
+def face_template() -> Mesh:
+    """The face template of the package: 5,036 vertices, the average adult, origin at the centroid of the surface."""
+    with as_file(ASSETS / "face_template.ply") as path:
+        return read_mesh(path)
+
+
+def average_adult() -> Phenotype:
+    """Between the sexes and ancestries, 25 years old, of average build: the template."""
+    half = np.full(1, 0.5)
+    return Phenotype(np.full(1, 25.0), half, half, half, np.full((1, 3), 1 / 3))
+
+
+def _shares(phenotype: Phenotype) -> dict[str, Doubles]:
+    """For each part of a macro shape's name its share (B,) in each face."""
+    shares = _hats(phenotype.age, AGE_YEARS)
+    shares |= {"male": 1 - phenotype.female, "female": phenotype.female}
+    for name, value in (("muscle", phenotype.muscle), ("weight", phenotype.weight)):
+        shares |= _hats(value, {f"{level}{name}": i / 2 for i, level in enumerate(BUILD)})
+    return shares | dict(zip(ANCESTRIES, phenotype.ancestry.T, strict=True))
+
+
+def _hats(values: Doubles, anchors: dict[str, float]) -> dict[str, Doubles]:
+    """Linear interpolation between anchors: the share of each; values beyond the ends count as the ends."""
+    places = list(anchors.values())
+    rows = np.eye(len(places))
+    return {name: np.interp(values, places, row) for name, row in zip(anchors, rows, strict=True)}
