@@ -1,11 +1,16 @@
 """ChebConv: convolution by Chebyshev polynomials of the rescaled mesh Laplacian (Eq. 1 of the paper)."""
 
 import math
+from collections.abc import Sequence
+from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from meshgan.nn.sampling import SparseOperator
+from meshgan.nn import kernel, paths
+from meshgan.nn.plan import Plan
+from meshgan.nn.sampling import Reordering, SparseOperator
 
 
 class ChebConv(nn.Module):
@@ -42,33 +47,42 @@ class ChebConv(nn.Module):
         """Convolve `values` (B, V_in, inputs) into (B, V_out, outputs)."""
         return chain([self], values)
 
-    def on_rows(self, field: Tensor) -> Tensor:
+    def on_rows(self, field: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """The same on a field laid out (V_in, B, inputs), by PyTorch operations: one sparse product per batch."""
-        result = (self._projected if self._project_first else self._summed)(field) + self.bias
+        result = (self._projected if self._project_first else self._summed)(field, weight) + bias
         return nn.functional.elu(result) if self.elu else result
 
-    def _summed(self, field: Tensor) -> Tensor:
+    def _summed(self, field: Tensor, weight: Tensor) -> Tensor:
         """Build the terms by the recurrence Tₖ = 2 L̃ Tₖ₋₁ − Tₖ₋₂, select, then sum over the channels."""
         field = self.up(field) if self.up else field
-        terms = [field, self.laplacian(field)][: len(self.weight)]
-        while len(terms) < len(self.weight):
+        terms = [field, self.laplacian(field)][: len(weight)]
+        while len(terms) < len(weight):
             terms.append(2 * self.laplacian(terms[-1]) - terms[-2])
         stacked = torch.cat([self._select(term) for term in terms], dim=-1)
-        return stacked @ self.weight.flatten(0, 1)
+        return stacked @ weight.flatten(0, 1)
 
-    def _projected(self, field: Tensor) -> Tensor:
+    def _projected(self, field: Tensor, weight: Tensor) -> Tensor:
         """Multiply by the weights first, before up-sampling, then sum over the terms by Clenshaw's recurrence.
 
         The same polynomial: Wₖ acts on channels, U and L̃ on vertices, so they commute. The products run over the
         outputs' channels, and the channels are multiplied on the coarse level.
         """
-        parts = (field @ self.weight.transpose(0, 1).flatten(1)).split(self.weight.shape[-1], dim=-1)
+        parts = (field @ weight.transpose(0, 1).flatten(1)).split(weight.shape[-1], dim=-1)
         parts = tuple(self.up(part) if self.up else part for part in parts)
         total, following = parts[-1], None
         for k in range(len(parts) - 2, -1, -1):
             step = parts[k] + (2 if k else 1) * self.laplacian(total)
             total, following = step if following is None else step - following, total
         return self._select(total)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The operators as the compiled path reads them."""
+        up = None if self.up is None else self.up.matrix
+        kept = None if self.kept is None else self.kept.numpy(force=True)
+        if up is None and kept is None and not self._project_first:
+            kept = np.arange(self.laplacian.shape[0])
+        return Plan(self.laplacian.matrix, up, kept)
 
     def _select(self, field: Tensor) -> Tensor:
         return field if self.kept is None else field[self.kept]
@@ -85,11 +99,22 @@ class ChebConv(nn.Module):
         return (terms * ups + products) * outputs + below * terms * inputs * outputs < summed
 
 
-def chain(layers: list[ChebConv], values: Tensor) -> Tensor:
-    """Run layers one after the other on `values` (B, V, C)."""
+def chain(
+    layers: Sequence[ChebConv], values: Tensor, before: Reordering | None = None, after: Reordering | None = None
+) -> Tensor:
+    """Run layers one after the other on `values` (B, V, C), reordering vertices before and after."""
+    if paths.compiled() and kernel.supports(layers, values):
+        return kernel.run(layers, values, before, after, _plain)
+    parameters = [tensor for layer in layers for tensor in (layer.weight, layer.bias)]
+    values = values if before is None else before.inwards(values)
+    values = _plain(layers, values, parameters)
+    return values if after is None else after.outwards(values)
+
+
+def _plain(layers: Sequence[ChebConv], values: Tensor, parameters: Sequence[Tensor]) -> Tensor:
     field = values.transpose(0, 1)
-    for layer in layers:
-        field = layer.on_rows(field)
+    for layer, weight, bias in zip(layers, parameters[::2], parameters[1::2], strict=True):
+        field = layer.on_rows(field, weight, bias)
     return field.transpose(0, 1).contiguous()
 
 

@@ -1,19 +1,16 @@
 """The networks of the paper on one hierarchy: encoder, decoder (the generator), auto-encoder (the discriminator)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from meshgan.errors import UsageError
+from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.nn.chebyshev import ChebConv, chain, glorot
-from meshgan.nn.sampling import SparseOperator
-
-if TYPE_CHECKING:
-    from meshgan.geometry.hierarchy import Hierarchy, Level
+from meshgan.nn.ordering import OrderedLevel, ordered
+from meshgan.nn.sampling import Reordering, SparseOperator
 
 COORDINATES = 3
 
@@ -46,6 +43,8 @@ class _Convolutions(nn.Module):
     def __init__(self, hierarchy: Hierarchy, spec: NetworkSpec, generator: torch.Generator | None) -> None:
         super().__init__()
         inputs = (COORDINATES, *spec.widths)
+        levels = _ordered(hierarchy, spec)
+        self.order = Reordering(levels[0].order)
         self.layers = nn.ModuleList(
             ChebConv(
                 SparseOperator(level.laplacian),
@@ -55,11 +54,11 @@ class _Convolutions(nn.Module):
                 kept=torch.as_tensor(level.kept),
                 generator=generator,
             )
-            for i, level in enumerate(_descending(hierarchy, spec))
+            for i, level in enumerate(levels)
         )
 
     def forward(self, vertices: Tensor) -> Tensor:
-        return chain(list(self.layers), vertices).flatten(1)  # type: ignore[arg-type]
+        return chain(list(self.layers), vertices, before=self.order).flatten(1)  # type: ignore[arg-type]
 
 
 class Encoder(nn.Module):
@@ -89,10 +88,10 @@ class Decoder(nn.Module):
         spec = spec or NetworkSpec()
         self.spec = spec
         self.dense = _dense(spec.code, _coarsest_size(hierarchy, spec), generator)
-        levels = _descending(hierarchy, spec)[::-1]
+        levels = _ordered(hierarchy, spec)[::-1]
+        self.order = Reordering(levels[-1].order)
         outputs = spec.widths[::-1]
         inputs = (outputs[0], *outputs[:-1])
-        ups = [_up(level) for level in levels]
         laplacians = [SparseOperator(level.laplacian) for level in levels]
         self.layers = nn.ModuleList(
             ChebConv(
@@ -100,7 +99,7 @@ class Decoder(nn.Module):
                 inputs[i] + (spec.widths[-1] if spec.skips and i else 0),
                 outputs[i],
                 spec.terms,
-                up=ups[i],
+                up=SparseOperator(levels[i].up),
                 generator=generator,
             )
             for i in range(len(levels))
@@ -112,7 +111,10 @@ class Decoder(nn.Module):
 
     def forward(self, code: Tensor) -> Tensor:
         first = self.dense(code).unflatten(1, (-1, self.spec.widths[-1]))
-        vertices = self._with_skips(first) if self.spec.skips else chain([*self.layers, self.last], first)
+        if self.spec.skips:
+            vertices = self._with_skips(first)
+        else:
+            vertices = chain([*self.layers, self.last], first, after=self.order)
         if self.linear is not None:
             vertices = vertices + self.linear(code).view_as(vertices)
         return vertices
@@ -128,7 +130,7 @@ class Decoder(nn.Module):
                 carried = below(carried.transpose(0, 1)).transpose(0, 1)
                 values = torch.cat([values, carried], dim=-1)
             values = layer(values)
-        return self.last(values)
+        return chain([self.last], values, after=self.order)
 
     def start_linear_from(self, matrix: Tensor) -> None:
         """Set the linear path to `matrix` (code, V, 3), for example principal components times their deviations."""
@@ -182,22 +184,17 @@ def parameter_count(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def _descending(hierarchy: Hierarchy, spec: NetworkSpec) -> list[Level]:
-    """The levels with a coarser one below them, one for each width."""
+def _ordered(hierarchy: Hierarchy, spec: NetworkSpec) -> list[OrderedLevel]:
+    """The levels with a coarser one below them, one for each width, finest first."""
     if len(hierarchy.levels) != len(spec.widths) + 1:
         raise UsageError(
             f"{len(spec.widths)} widths need {len(spec.widths) + 1} levels; the hierarchy has {len(hierarchy.levels)}."
         )
-    return list(hierarchy.levels[:-1])
+    return ordered(hierarchy)
 
 
 def _coarsest_size(hierarchy: Hierarchy, spec: NetworkSpec) -> int:
     return hierarchy.levels[-1].laplacian.shape[0] * spec.widths[-1]
-
-
-def _up(level: Level) -> SparseOperator:
-    assert level.up is not None
-    return SparseOperator(level.up)
 
 
 def _dense(inputs: int, outputs: int, generator: torch.Generator | None) -> nn.Linear:

@@ -28,3 +28,8 @@ def gathers(field: Tensor) -> bool:
     if path := _forced.get():
         return path == "gather"
     return field.device.type != "cpu" or torch.compiler.is_compiling()
+
+
+def compiled() -> bool:
+    """True where the compiled kernel may be used, if it is there."""
+    return _forced.get() in (None, "kernel") and not torch.compiler.is_compiling()

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from meshgan.nn import paths
@@ -38,6 +39,12 @@ class SparseOperator(nn.Module):
             for name, array in {**_compressed(one), **_padded(one)}.items():
                 self.register_buffer(name + suffix, array, persistent=False)
 
+    @property
+    def matrix(self) -> sp.csr_array:
+        """The matrix in SciPy's form, with the values as they are used here."""
+        arrays = (array.numpy(force=True) for array in (self.values, self.indices, self.row_starts))
+        return sp.csr_array(tuple(arrays), shape=self.shape)
+
     def forward(self, field: Tensor) -> Tensor:
         """Apply to a field (C, N) or (C, B, N): the result has R rows."""
         flat = field.reshape(field.shape[0], -1)
@@ -54,6 +61,26 @@ class SparseOperator(nn.Module):
         forward = (self.row_starts, self.indices, self.values)
         backward = (self.row_starts_transposed, self.indices_transposed, self.values_transposed)
         return _Product.apply(field, self.shape, *forward, *backward)  # type: ignore[no-untyped-call]
+
+
+class Reordering(nn.Module):
+    """An order of vertices in which neighbours lie close in memory: row r inside is row `order[r]` outside."""
+
+    order: Tensor
+    inverse: Tensor
+
+    def __init__(self, order: NDArray[np.integer[Any]]) -> None:
+        super().__init__()
+        self.register_buffer("order", torch.as_tensor(order.astype(np.int32)), persistent=False)
+        self.register_buffer("inverse", torch.as_tensor(np.argsort(order).astype(np.int32)), persistent=False)
+
+    def inwards(self, values: Tensor) -> Tensor:
+        """Fields (B, V, C) from the order outside."""
+        return values.index_select(1, self.order)
+
+    def outwards(self, values: Tensor) -> Tensor:
+        """Fields (B, V, C) back to the order outside."""
+        return values.index_select(1, self.inverse)
 
 
 def _compressed(matrix: sp.csr_array) -> dict[str, Tensor]:
