@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -5,11 +6,13 @@ import pytest
 import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from meshgan.cli import data
 from meshgan.data.template import Template, cut, make_template, nose_tip, refine
 from meshgan.errors import UsageError
 from meshgan.geometry.decimate import decimate
-from meshgan.geometry.files import read_mesh
+from meshgan.geometry.files import read_mesh, write_mesh
 from meshgan.geometry.mesh import Mesh
 from shapes import bumpy, grid, icosphere, together
 
@@ -169,3 +172,26 @@ def test_a_real_head_becomes_a_template() -> None:
     assert len(result.mesh.vertices) == 3000
     assert np.percentile(quality(result.mesh), 1) > 0.2
     assert abs(result.mesh.vertices[:, 0].max() + result.mesh.vertices[:, 0].min()) < 15  # centred on the nose
+
+
+def test_a_saved_template_brings_its_landmarks(template: Template, tmp_path: Path) -> None:
+    written = template.save(tmp_path / "face.ply", {"nose_tip": NOSE, "chin_tip": [0, -80, 95]})
+    assert written == [tmp_path / "face.ply", tmp_path / "face.landmarks.json"]
+    mesh = read_mesh(tmp_path / "face.ply")
+    marks = json.loads((tmp_path / "face.landmarks.json").read_text())
+    assert [mark["name"] for mark in marks] == ["nose_tip", "chin_tip"]
+    points = np.array([np.array(mark["weights"]) @ mesh.vertices[mark["vertices"]] for mark in marks])
+    np.testing.assert_allclose(points, template.locate([NOSE, [0, -80, 95]]).points, atol=1e-3)
+    assert template.save(tmp_path / "bare.ply", {}) == [tmp_path / "bare.ply"]
+
+
+def test_the_command_makes_a_template_around_the_given_nose(tmp_path: Path) -> None:
+    write_mesh(tmp_path / "head.ply", head())
+    points = {"nose_tip": NOSE, "chin_tip": [0, -80, 95], "glabella": [0, 20, 95], "36": [-40, 20, 85]}
+    (tmp_path / "points.json").write_text(json.dumps(points, default=list))
+    arguments = ["template", str(tmp_path / "head.ply"), str(tmp_path / "face.ply"), "--vertices", "300"]
+    result = CliRunner().invoke(data.app, [*arguments, "--landmarks", str(tmp_path / "points.json")])
+    assert result.exit_code == 0, result.output
+    assert len(read_mesh(tmp_path / "face.ply").vertices) == 300
+    names = [mark["name"] for mark in json.loads((tmp_path / "face.landmarks.json").read_text())]
+    assert set(names) == {"nose_tip", "right_eye_0", "glabella", "chin_tip"}

@@ -38,3 +38,30 @@ def import_folder(
 
     result = corpus.import_folder(folder, out, unit, template, labels, subject_pattern, workers)
     print(json.dumps(asdict(result)) if as_json else f"{result.summary()}\nThe set lies in {out}.")
+
+
+@app.command("template")
+def template(
+    mesh: Annotated[Path, typer.Argument(help="A head or face (OBJ, PLY, GLB, STL) that looks along +z, y up.")],
+    out: Annotated[Path, typer.Argument(help="The template to write (PLY, OBJ, GLB or STL).")],
+    vertices: Annotated[int, typer.Option(help="How many vertices the template has.")] = 5036,
+    unit: Annotated[str, typer.Option(help="Unit of the mesh: mm, cm or m.")] = "mm",
+    radius: Annotated[float, typer.Option(help="Keep what lies within so many mm of the tip of the nose.")] = 110.0,
+    landmarks: Annotated[Path | None, typer.Option(help="Named points on the mesh (json, ljson, pp, csv).")] = None,
+) -> None:
+    """Turn a head into a face template: cut out the face, refine it, and reduce it to exactly so many vertices.
+
+    With --landmarks, the nose's tip is taken from there, and NAME.landmarks.json beside OUT carries them over.
+
+    Example: `meshgan data template head.obj template.ply --unit cm --vertices 5036`
+    """
+    from meshgan.data.template import landmark_names, make_template
+    from meshgan.geometry.files import MILLIMETRES, read_mesh
+    from meshgan.registration.landmarks import read_landmarks
+
+    head, named = read_mesh(mesh, unit), {}
+    if landmarks:
+        found = read_landmarks(landmarks, landmark_names(), MILLIMETRES[unit])
+        named = {landmark_names()[index]: point for index, point in zip(found.index, found.points, strict=True)}
+    result = make_template(head, vertices, centre=named.get("nose_tip"), radius_mm=radius)
+    print(f"Wrote {', '.join(map(str, result.save(out, named)))}.")

@@ -4,7 +4,11 @@ Every step is linear in the vertices of the head, so one sparse matrix carries a
 onto the template.
 """
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
@@ -12,8 +16,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from meshgan.errors import UsageError
 from meshgan.geometry.decimate import decimate
+from meshgan.geometry.files import write_mesh
 from meshgan.geometry.mesh import Floats, Integers, Mesh
 from meshgan.geometry.surface import ClosestPoints, closest_points
+from meshgan.storage import atomic_file
 
 RADIUS_MM = 110.0  # around the tip of the nose: from the hairline to below the chin, up to the ears
 NOSE_BELOW_TOP_MM = (60.0, 190.0)  # where the tip of a nose lies under the highest point of a head or face
@@ -32,6 +38,33 @@ class Template:
     def locate(self, points: ArrayLike) -> ClosestPoints:
         """Where `points` (L, 3) of the head, landmarks say, lie on the template: triangle and barycentrics."""
         return closest_points(points, self.mesh)
+
+    def save(self, path: Path, landmarks: Mapping[str, ArrayLike]) -> list[Path]:
+        """Write the mesh to `path` and named points (3,) of the head, if any, beside it; returns what was written.
+
+        `NAME.landmarks.json` lists for each point its name and the three vertices and weights that make it.
+        """
+        write_mesh(path, self.mesh)
+        if not landmarks:
+            return [path]
+        found = self.locate([np.asarray(point) for point in landmarks.values()])
+        marks = [
+            {"name": name, "vertices": corners.tolist(), "weights": weights.round(6).tolist()}
+            for name, corners, weights in zip(
+                landmarks, self.mesh.triangles[found.triangle], found.barycentric, strict=True
+            )
+        ]
+        beside = path.with_suffix(".landmarks.json")
+        lines = ",\n".join(map(json.dumps, marks))
+        with atomic_file(beside) as partial:
+            partial.write_text(f"[\n{lines}\n]\n")
+        return [path, beside]
+
+
+def landmark_names() -> tuple[str, ...]:
+    """The names of the 79 landmarks, in order; the first 68 are iBUG's."""
+    marks = json.loads((files("meshgan.data") / "assets" / "face_landmarks.json").read_text())
+    return tuple(mark["name"] for mark in marks)
 
 
 def make_template(
