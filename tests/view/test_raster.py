@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from meshgan.view import raster
-from meshgan.view.raster import CLAY, LAMBERT, Camera, Light, render
+from meshgan.view import kernels
+from meshgan.view.raster import CLAY, FRONTAL, LAMBERT, Camera, Light, decoded, encoded, render
 
 RADIUS = 50.0
 SPHERE = trimesh.creation.icosphere(subdivisions=5, radius=RADIUS)
@@ -86,6 +86,11 @@ def test_srgb_encoding() -> None:
     shown = Light(FLAT.directions, FLAT.strengths, (0.2140,), (1.0,), (0.0,), srgb=True)
     assert abs(int(sphere(light=shown)[32, 32]) - 128) <= 1  # linear 0.214 is mid grey
     assert abs(int(sphere(light=FLAT)[32, 32]) - 255) == 0
+
+
+def test_encoding_and_decoding_are_inverse() -> None:
+    levels = np.linspace(0, 1, 1001)
+    np.testing.assert_allclose(decoded(encoded(levels)), levels, atol=1e-6)
 
 
 def test_the_nearer_surface_hides_the_farther() -> None:
@@ -255,18 +260,20 @@ def test_shapes_and_wrong_use() -> None:
 
 
 def test_a_read_only_installation_compiles_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = raster.numba.njit
+    real = kernels.numba.njit
 
     def no_locator(*args: object, cache: bool = False, **options: object) -> object:
         if cache:
             raise RuntimeError("cannot cache function 'f': no locator available for file 'raster.py'")
         return real(*args, **options)
 
-    monkeypatch.setattr(raster.numba, "njit", no_locator)
-    assert raster.compiled(lambda x: x + 1)(1) == 2
+    monkeypatch.setattr(kernels.numba, "njit", no_locator)
+    assert kernels.compiled(lambda x: x + 1)(1) == 2
 
 
 def test_the_measured_view_is_fixed() -> None:
     """Distances between image features mean something only as long as these numbers stay."""
-    assert Camera() == raster.FRONTAL == Camera(256.0, (0.0, 0.0, 0.0), 0.0, 0.0)
+    assert Camera() == FRONTAL == Camera(240.0, (0.0, 0.0, 0.0), 0.0, 0.0)
+    assert Camera.frontal([[-60, -80, 0], [60, 110, 40]]) == Camera(240.0, (0.0, 15.0, 20.0))
+    assert Camera.frontal([[-60, -150, 0], [60, 150, 40]]) == Camera(360.0, (0.0, 0.0, 20.0))
     assert Light(((0.3, 0.4, 1.0),), ((1.0,),), (0.0,), (1.0,), (0.0,), False) == LAMBERT

@@ -4,20 +4,21 @@
 functions are the usual arrangements. The same faces give the same bytes.
 """
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from meshgan.storage import atomic_file
-from meshgan.view.raster import CLAY, Camera, Light, render
+from meshgan.view.backing import with_backing
+from meshgan.view.lettering import INK, SOFT_INK, Font, font_of, write, write_upright
+from meshgan.view.raster import CLAY, Camera, Light, encoded, render
 
 VIEWS = {"frontal": (0.0, 0.0), "three-quarter": (-32.0, 4.0), "profile": (-90.0, 0.0)}  # yaw and pitch in degrees
-INK, SOFT_INK, ACCENT = (38, 40, 44), (110, 114, 120), (38, 110, 190)
+ACCENT = (38, 110, 190)  # of boxes
 SUPERSAMPLE = 4
 DPI = 200
 
@@ -27,7 +28,6 @@ HEAT = "magma_r"
 HEAT_RANGE = (0.02, 0.80)  # of the colour map: its dark end would swallow the shading
 
 Images = NDArray[np.uint8]
-Fonts = ImageFont.FreeTypeFont
 
 
 def tiles(
@@ -35,7 +35,9 @@ def tiles(
 ) -> Images:
     """Clay stills (N, size, size, 3) of faces (N, V, 3), all seen by one camera; without one, it frames the faces."""
     camera = camera or camera_for(faces, view)
-    return render(faces, triangles, size, SUPERSAMPLE, camera, CLAY)
+    clay = np.broadcast_to(encoded(CLAY.albedo), np.shape(faces)[-2:])
+    vertices, corners, colours = with_backing(faces, triangles, clay)
+    return render(vertices, corners, size, SUPERSAMPLE, camera, CLAY, colours)
 
 
 def heat_tiles(
@@ -49,7 +51,8 @@ def heat_tiles(
 ) -> Images:
     """Stills of faces (N, V, 3) coloured by `errors` (N, V) in mm, from 0 to `limit_mm` and beyond."""
     camera = camera or camera_for(faces, view)
-    return render(faces, triangles, size, SUPERSAMPLE, camera, EVEN, heat_colours(errors, limit_mm))
+    vertices, corners, colours = with_backing(faces, triangles, heat_colours(errors, limit_mm))
+    return render(vertices, corners, size, SUPERSAMPLE, camera, EVEN, colours)
 
 
 def heat_colours(errors: ArrayLike, limit_mm: float) -> NDArray[np.float32]:
@@ -189,7 +192,7 @@ def page(
     rows = _trim(rows)
     height, width = rows[0].shape[1:3]
     size = max(height, width)
-    font, gap = _font(max(11, round(size * 0.062))), max(2, size // 40)
+    font, gap = font_of(max(11, round(size * 0.062))), max(2, size // 40)
     line = round(font.size * 1.5)
     left = gap + (line + gap if any(row_titles) else 0)
     top = gap + (line if any(column_titles) else 0)
@@ -207,11 +210,11 @@ def page(
                     (x, y, x + width - 1, y + height - 1), size // 24, outline=ACCENT, width=max(2, size // 90)
                 )
             if captions and c < len(captions[r]):
-                _write(sheet, captions[r][c], (x + width / 2, y + height + line / 2), font, width, SOFT_INK)
+                write(sheet, captions[r][c], (x + width / 2, y + height + line / 2), font, width, SOFT_INK)
     for c, title in enumerate(column_titles):
-        _write(sheet, title, (left + c * pitch_x + width / 2, gap + line / 2), font, width)
+        write(sheet, title, (left + c * pitch_x + width / 2, gap + line / 2), font, width)
     for r, title in enumerate(row_titles):
-        _write_upright(sheet, title, (gap + line / 2, top + r * pitch_y + height / 2), font, height)
+        write_upright(sheet, title, (gap + line / 2, top + r * pitch_y + height / 2), font, height)
     if bar_mm:
         _colour_bar(sheet, (left + columns * pitch_x + gap, top + gap), height - 2 * gap, bar_mm, font)
     with atomic_file(path) as partial:
@@ -230,49 +233,7 @@ def _trim(rows: Sequence[Images]) -> list[Images]:
     return [np.ascontiguousarray(row[:, ys, xs]) for row in rows]
 
 
-def _font(size: float) -> Fonts:
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), round(size))
-
-
-def _write(
-    sheet: Image.Image,
-    text: str,
-    centre: tuple[float, float],
-    font: Fonts,
-    room: float,
-    ink: tuple[int, int, int] = INK,
-) -> None:
-    """Write one line around `centre`, smaller if it needs more than `room` pixels; `_WORD` is a subscript."""
-    width = _width(text, font)
-    if width > room:
-        font = _font(max(8, font.size * room / width))
-        width = _width(text, font)
-    draw, x = ImageDraw.Draw(sheet), centre[0] - width / 2
-    for piece, face, drop in _pieces(text, font):
-        draw.text((round(x), round(centre[1] + drop)), piece, fill=ink, font=face, anchor="lm")
-        x += face.getlength(piece)
-
-
-def _write_upright(sheet: Image.Image, text: str, centre: tuple[float, float], font: Fonts, room: float) -> None:
-    """Write one line that reads upwards."""
-    label = Image.new("RGB", (round(room), round(font.size * 1.5)), "white")
-    _write(label, text, (label.width / 2, label.height / 2), font, room)
-    turned = label.transpose(Image.Transpose.ROTATE_90)
-    sheet.paste(turned, (round(centre[0] - turned.width / 2), round(centre[1] - turned.height / 2)))
-
-
-def _pieces(text: str, font: Fonts) -> list[tuple[str, Fonts, float]]:
-    """Text, font and drop below the line of each run of plain or subscript letters."""
-    small = _font(font.size * 0.7)
-    parts = re.split(r"_(\w+)", text)
-    return [(part, small, font.size * 0.28) if i % 2 else (part, font, 0.0) for i, part in enumerate(parts) if part]
-
-
-def _width(text: str, font: Fonts) -> float:
-    return sum(face.getlength(piece) for piece, face, _ in _pieces(text, font))
-
-
-def _colour_bar(sheet: Image.Image, corner: tuple[int, int], height: int, limit_mm: float, font: Fonts) -> None:
+def _colour_bar(sheet: Image.Image, corner: tuple[int, int], height: int, limit_mm: float, font: Font) -> None:
     """The heat maps' scale from 0 (below) to `limit_mm` with its unit."""
     x, y = corner
     width, line = round(font.size), 2 * round(font.size)

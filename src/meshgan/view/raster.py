@@ -12,33 +12,14 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
-Indices = NDArray[np.int32]
-Bytes = NDArray[np.uint8]
+from meshgan.view.kernels import LEVELS, Bytes, Doubles, Floats, Indices, Lamps, draw
+
 Colour = tuple[float, float, float]
-Lamps = tuple[Floats, Floats, Floats, Floats]
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-SUBPIXEL = 256.0  # positions are snapped to 1/256 of a sample, which makes the edge functions exact
-FARTHEST = 2.0**20  # samples from the image's corner; a triangle reaching farther is not drawn
-GREY_LEVELS = 4096  # entries of the table from linear light to bytes
-
-
-def compiled(function: Function) -> Function:
-    """Compile to machine code, kept on disk where a cache folder is writable and in memory elsewhere."""
-    compiler: Any = partial(numba.njit, nogil=True, error_model="numpy", forceinline=True)
-    try:
-        return compiler(function, cache=True)
-    except RuntimeError:  # numba found no place for its cache: a read-only installation without a home
-        return compiler(function)
 
 
 @dataclass(frozen=True)
@@ -49,10 +30,21 @@ class Camera:
     about it: a positive yaw makes the face look to the viewer's right, a positive pitch up.
     """
 
-    width_mm: float = 256.0
+    width_mm: float = 240.0
     centre: Colour = (0.0, 0.0, 0.0)
     yaw: float = 0.0
     pitch: float = 0.0
+
+    @classmethod
+    def frontal(cls, template: ArrayLike) -> "Camera":
+        """The camera of all measurements on images of faces of a template (V, 3): before the middle of its box.
+
+        240 mm wide, 3.75 mm a pixel at 64×64; wider only where the template takes more than five sixths of that.
+        """
+        vertices = np.asarray(template, dtype=np.float64)
+        low, high = vertices.min(axis=0), vertices.max(axis=0)
+        x, y, z = (low + high) / 2
+        return cls(max(cls.width_mm, 1.2 * float((high - low)[:2].max())), (float(x), float(y), float(z)))
 
     @classmethod
     def framing(cls, vertices: ArrayLike, yaw: float = 0.0, pitch: float = 0.0, margin: float = 1.08) -> "Camera":
@@ -112,13 +104,12 @@ class Light:
 
     def table(self) -> Bytes:
         """Bytes for the linear levels 0 … 1."""
-        linear = np.linspace(0, 1, GREY_LEVELS)
-        shown = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-        return np.round(255 * (shown if self.srgb else linear)).astype(np.uint8)
+        linear = np.linspace(0, 1, LEVELS)
+        return np.round(255 * (encoded(linear) if self.srgb else linear)).astype(np.uint8)
 
 
-# The fixed view of everything that is measured on images: 4 mm a pixel at 64×64, one light beside the viewer's
-# right shoulder, no ambient light, black behind, linear. Faces of the default corpus have their origin in its centre.
+# The fixed view of everything that is measured on images (see `Camera.frontal`): one light beside the viewer's right
+# shoulder, no ambient light, black behind, stored as linear light.
 FRONTAL = Camera()
 LAMBERT = Light(
     directions=((0.3, 0.4, 1.0),), strengths=((1.0,),), ambient=(0.0,), albedo=(1.0,), background=(0.0,), srgb=False
@@ -159,11 +150,11 @@ def render(
     lamps, table = light.lamps(camera, channels), light.table()
     images = np.empty((len(faces), size, size, channels), dtype=np.uint8)
 
-    def draw(rows: slice) -> None:
+    def draw_rows(rows: slice) -> None:
         surface = albedo[rows] if len(albedo) == len(faces) else albedo
-        _draw(faces[rows], corners, surface, supersample, projection, lamps, table, images[rows])
+        draw(faces[rows], corners, surface, supersample, projection, lamps, table, images[rows])
 
-    _share(draw, len(faces), threads)
+    _share(draw_rows, len(faces), threads)
     return images[..., 0] if channels == 1 else images
 
 
@@ -177,6 +168,18 @@ def _common_box(faces: Doubles) -> tuple[Doubles, Doubles]:
 
 def _single(values: NDArray[Any]) -> Floats:
     return np.array(values, dtype=np.float32, order="C")
+
+
+def encoded(linear: ArrayLike) -> Doubles:
+    """sRGB in [0, 1] of linear light in [0, 1] (IEC 61966-2-1)."""
+    light = np.asarray(linear, dtype=np.float64)
+    return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+
+
+def decoded(shown: ArrayLike) -> Doubles:
+    """Linear light in [0, 1] of sRGB in [0, 1]."""
+    srgb = np.asarray(shown, dtype=np.float64)
+    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
 
 
 def _checked(vertices: ArrayLike, triangles: ArrayLike) -> tuple[Floats, Indices]:
@@ -194,9 +197,8 @@ def _albedo(light: Light, channels: int, colours: ArrayLike | None, shape: tuple
     """Linear albedo (1, 1, C), (1, V, 3) or (B, V, 3); a length of one stands for every mesh or vertex."""
     if colours is None:
         return np.array(light.albedo, dtype=np.float32).reshape(1, 1, channels)
-    shown = np.clip(np.asarray(colours, dtype=np.float32), 0, 1)
-    linear = np.where(shown <= 0.04045, shown / 12.92, ((shown + 0.055) / 1.055) ** 2.4)
-    linear = np.ascontiguousarray(linear.reshape(-1, *linear.shape[-2:]), dtype=np.float32)
+    linear = _single(decoded(np.clip(colours, 0, 1)))
+    linear = linear.reshape(-1, *linear.shape[-2:])
     if linear.shape[0] not in (1, shape[0]) or linear.shape[1:] != (shape[1], 3):
         raise ValueError(f"colours of shape {np.shape(colours)} do not fit {shape[0]} meshes of {shape[1]} vertices")
     return linear
@@ -211,190 +213,3 @@ def _share(draw: Callable[[slice], None], count: int, threads: int | None) -> No
     bounds = np.linspace(0, count, workers + 1).astype(int)
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(draw, map(slice, bounds[:-1], bounds[1:])))
-
-
-@compiled
-def _draw(
-    faces: Floats,
-    triangles: Indices,
-    albedo: Floats,
-    supersample: int,
-    projection: tuple[Floats, Floats],
-    lamps: Lamps,
-    table: Bytes,
-    images: Bytes,
-) -> None:
-    """Fill `images` (B, S, S, C) with one image of each of `faces` (B, V, 3)."""
-    samples = images.shape[1] * supersample
-    points = np.empty((faces.shape[1], 3), np.float64)
-    normals = np.empty((faces.shape[1], 3), np.float32)
-    depth = np.empty((samples, samples), np.float32)
-    owner = np.empty((samples, samples), np.int32)
-    for b in range(len(faces)):
-        _project(faces[b], projection, points)
-        _normals(faces[b], triangles, normals)
-        depth[:] = -np.inf
-        owner[:] = -1
-        _cover(points, triangles, depth, owner)
-        surface = albedo[b if len(albedo) > 1 else 0]
-        _shade(points, normals, triangles, owner, surface, supersample, lamps, table, images[b])
-
-
-@compiled
-def _project(vertices: Floats, projection: tuple[Floats, Floats], points: Doubles) -> None:
-    """Columns and rows (snapped to the sub-pixel grid) and depth; a vertex out of range becomes NaN."""
-    matrix, offset = projection
-    for v in range(len(vertices)):
-        for c in range(3):
-            value = offset[c]
-            for d in range(3):
-                value += matrix[c, d] * vertices[v, d]
-            if abs(value) < FARTHEST:
-                points[v, c] = np.rint(value * SUBPIXEL) / SUBPIXEL if c < 2 else value
-            else:
-                points[v, c] = np.nan
-
-
-@compiled
-def _normals(vertices: Floats, triangles: Indices, normals: Floats) -> None:
-    """Area-weighted unit normals (V, 3); triangles that are not finite do not count."""
-    normals[:] = 0
-    for t in range(len(triangles)):
-        i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-        x, y, z = vertices[i, 0], vertices[i, 1], vertices[i, 2]
-        ax, ay, az = vertices[j, 0] - x, vertices[j, 1] - y, vertices[j, 2] - z
-        bx, by, bz = vertices[k, 0] - x, vertices[k, 1] - y, vertices[k, 2] - z
-        nx, ny, nz = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
-        if abs(nx) + abs(ny) + abs(nz) < np.inf:
-            for v in (i, j, k):
-                normals[v, 0] += nx
-                normals[v, 1] += ny
-                normals[v, 2] += nz
-    for v in range(len(normals)):
-        length = np.sqrt(normals[v, 0] ** 2 + normals[v, 1] ** 2 + normals[v, 2] ** 2)
-        if length > 0:
-            for c in range(3):
-                normals[v, c] /= length
-
-
-@compiled
-def _cover(points: Doubles, triangles: Indices, depth: Floats, owner: Indices) -> None:
-    """The z-buffer: for each sample (at half-integer columns and rows) the nearest triangle, or -1."""
-    last = len(owner) - 1
-    for t in range(len(triangles)):
-        i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-        xi, yi, xj, yj, xk, yk = points[i, 0], points[i, 1], points[j, 0], points[j, 1], points[k, 0], points[k, 1]
-        area = (xj - xi) * (yk - yi) - (xk - xi) * (yj - yi)
-        zi, zj, zk = points[i, 2], points[j, 2], points[k, 2]
-        if not abs(area) > 0 or np.isnan(zi + zj + zk):  # without area on the screen, or NaN
-            continue
-        left, right = max(0, int(np.ceil(min(xi, xj, xk) - 0.5))), min(last, int(np.floor(max(xi, xj, xk) - 0.5)))
-        top, bottom = max(0, int(np.ceil(min(yi, yj, yk) - 0.5))), min(last, int(np.floor(max(yi, yj, yk) - 0.5)))
-        # Edge functions: twice the area of the part opposite each corner, positive inside. Snapping makes them
-        # exact, so that two triangles never leave a gap between them.
-        sign = 1.0 if area > 0 else -1.0
-        across_i, down_i = sign * (yj - yk), sign * (xk - xj)
-        across_j, down_j = sign * (yk - yi), sign * (xi - xk)
-        across_k, down_k = sign * (yi - yj), sign * (xj - xi)
-        slope_j, slope_k = (zj - zi) / abs(area), (zk - zi) / abs(area)
-        for row in range(top, bottom + 1):
-            x, y = left + 0.5, row + 0.5
-            wi = across_i * (x - xj) + down_i * (y - yj)
-            wj = across_j * (x - xk) + down_j * (y - yk)
-            wk = across_k * (x - xi) + down_k * (y - yi)
-            for column in range(left, right + 1):
-                if wi >= 0 and wj >= 0 and wk >= 0:
-                    z = np.float32(zi + wj * slope_j + wk * slope_k)
-                    if z > depth[row, column]:
-                        depth[row, column] = z
-                        owner[row, column] = t
-                wi += across_i
-                wj += across_j
-                wk += across_k
-
-
-@compiled
-def _shade(
-    points: Doubles,
-    normals: Floats,
-    triangles: Indices,
-    owner: Indices,
-    albedo: Floats,
-    supersample: int,
-    lamps: Lamps,
-    table: Bytes,
-    image: Bytes,
-) -> None:
-    """Light the visible samples, average them over each pixel, encode.
-
-    Successive samples of a pixel that see the same triangle are lit once, in their middle: coverage has the full
-    resolution, and large stills take a fraction of the time.
-    """
-    channels, background = image.shape[2], lamps[3]
-    pixel, sample = np.empty(channels, np.float32), np.empty(channels, np.float32)
-    for row in range(image.shape[0]):
-        for column in range(image.shape[1]):
-            top, left = row * supersample, column * supersample
-            bottom, right = top + supersample - 1, left + supersample - 1
-            pixel[:] = 0
-            alike, across, down = 0, 0, 0
-            for y in range(top, bottom + 1):
-                for x in range(left, right + 1):
-                    t = owner[y, x]
-                    alike, across, down = alike + 1, across + x, down + y
-                    if (x < right and owner[y, x + 1] == t) or (x == right and y < bottom and owner[y + 1, left] == t):
-                        continue
-                    weight = np.float32(alike)
-                    if t < 0:
-                        for c in range(channels):
-                            pixel[c] += weight * background[c]
-                    else:
-                        i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-                        middle = (across / weight + 0.5, down / weight + 0.5)
-                        _light(middle, i, j, k, points, normals, albedo, lamps, sample)
-                        for c in range(channels):
-                            pixel[c] += weight * sample[c]
-                    alike, across, down = 0, 0, 0
-            for c in range(channels):
-                linear = min(pixel[c] / (supersample * supersample), 1.0)
-                image[row, column, c] = table[int(linear * (GREY_LEVELS - 1) + 0.5)]
-
-
-@compiled
-def _light(
-    at: tuple[np.floating[Any], np.floating[Any]],
-    i: int,
-    j: int,
-    k: int,
-    points: Doubles,
-    normals: Floats,
-    albedo: Floats,
-    lamps: Lamps,
-    radiance: Floats,
-) -> None:
-    """Write the radiance (C,) of the point at (column, row), which lies in triangle (i, j, k)."""
-    directions, strengths, ambient, _ = lamps
-    px, py = at[0] - points[i, 0], at[1] - points[i, 1]
-    ax, ay = points[j, 0] - points[i, 0], points[j, 1] - points[i, 1]
-    bx, by = points[k, 0] - points[i, 0], points[k, 1] - points[i, 1]
-    area = ax * by - bx * ay
-    wj, wk = np.float32((px * by - bx * py) / area), np.float32((ax * py - px * ay) / area)
-    wi = np.float32(1) - wj - wk
-    nx = wi * normals[i, 0] + wj * normals[j, 0] + wk * normals[k, 0]
-    ny = wi * normals[i, 1] + wj * normals[j, 1] + wk * normals[k, 1]
-    nz = wi * normals[i, 2] + wj * normals[j, 2] + wk * normals[k, 2]
-    square = nx * nx + ny * ny + nz * nz
-    for c in range(len(radiance)):
-        radiance[c] = ambient[c]
-    if area < 0 and square > 0:  # counter-clockwise seen from the front; rows grow downwards
-        scale = np.float32(1) / np.sqrt(square)
-        for lamp in range(len(directions)):
-            cosine = scale * (nx * directions[lamp, 0] + ny * directions[lamp, 1] + nz * directions[lamp, 2])
-            if cosine > 0:
-                for c in range(len(radiance)):
-                    radiance[c] += cosine * strengths[lamp, c]
-    for c in range(len(radiance)):
-        if len(albedo) == 1:
-            radiance[c] *= albedo[0, c]
-        else:
-            radiance[c] *= wi * albedo[i, c] + wj * albedo[j, c] + wk * albedo[k, c]
