@@ -109,7 +109,7 @@ def test_what_cannot_be_a_template_is_said(mesh: Mesh, arguments, message: str) 
         make_template(head(), 2)
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(st.floats(0, 2 * np.pi), st.floats(-2, 2))
 def test_a_straight_cut_leaves_exactly_the_area_on_its_side(angle: float, shift: float) -> None:
     sheet = grid(9, 7)

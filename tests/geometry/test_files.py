@@ -39,7 +39,7 @@ def meshes(draw) -> Mesh:
     return Mesh(vertices, faces)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(meshes(), st.sampled_from([".ply", ".obj"]))
 def test_ply_and_obj_give_float32_vertices_back_exactly(tmp_path_factory, mesh: Mesh, ending: str) -> None:
     path = tmp_path_factory.mktemp("mesh") / f"mesh{ending}"
@@ -49,7 +49,7 @@ def test_ply_and_obj_give_float32_vertices_back_exactly(tmp_path_factory, mesh: 
     np.testing.assert_array_equal(again.triangles, mesh.triangles)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(meshes())
 def test_stl_gives_the_corners_of_the_triangles_back(tmp_path_factory, mesh: Mesh) -> None:
     path = tmp_path_factory.mktemp("mesh") / "mesh.stl"
@@ -59,7 +59,7 @@ def test_stl_gives_the_corners_of_the_triangles_back(tmp_path_factory, mesh: Mes
     assert len(np.unique(again.vertices, axis=0)) == len(again.vertices)
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(meshes())
 def test_glb_is_in_metres_and_keeps_order(tmp_path_factory, mesh: Mesh) -> None:
     path = tmp_path_factory.mktemp("mesh") / "mesh.glb"
@@ -416,7 +416,7 @@ def test_a_file_cut_off_anywhere_is_refused(tmp_path: Path, ending: str) -> None
             read_mesh(path)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_a_file_with_any_bytes_changed_is_a_mesh_or_an_error(tmp_path_factory, data) -> None:
     ending = data.draw(st.sampled_from(list(files.WRITERS)))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.mesh import Floats, Integers, Mesh
 
-BOUNDARY_WEIGHT = 10.0  # of the planes that hold boundary edges in place, against those of triangles
+BOUNDARY_WEIGHT = 1.0  # of the planes that hold boundary edges in place, against those of triangles
 SPREAD_WEIGHT = 1e-3  # of the distance to vertices already removed: decides on flat parts, where planes do not
 ROUND_SHARE = 4  # a round looks at a quarter as many half-edges as there are vertices, the cheapest ones
 

@@ -33,7 +33,7 @@ from meshgan.storage import atomic_file
 
 Kind = Literal["cotangent", "combinatorial"]
 
-FORMAT = 1  # of the file; part of the key of the cache, so that old entries are never read
+FORMAT = 2  # of the file and of how it comes about; part of the key of the cache, so that old entries are never read
 FACTOR, STEPS = 4, 4  # the paper's: four times down by four, 5036 → 1259 → 315 → 79 → 20
 LARGEST_FILE = 2**31  # bytes, unpacked
 DAMAGE = (MeshganError, OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error)
