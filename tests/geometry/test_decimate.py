@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shapes import bumpy, grid, icosphere, together
 
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.decimate import STAGES, _choose, _State, decimate
 from meshgan.geometry.mesh import Mesh
+from shapes import bumpy, grid, icosphere, together
 
 
 def directed_edges(mesh: Mesh) -> np.ndarray:

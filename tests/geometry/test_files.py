@@ -9,12 +9,12 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from shapes import bumpy
 
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry import files, obj
 from meshgan.geometry.files import read_mesh, write_mesh
 from meshgan.geometry.mesh import Mesh
+from shapes import bumpy
 
 SCANS = Path(__file__).parents[2] / "../shared/data/scans"
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from shapes import bumpy, grid, icosphere, together
 
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry import hierarchy as hierarchy_module
 from meshgan.geometry.decimate import decimate
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.geometry.mesh import Mesh
+from shapes import bumpy, grid, icosphere, together
 
 MESH = together(bumpy(22, 22), icosphere(1))
 

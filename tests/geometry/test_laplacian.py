@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shapes import bumpy, grid, icosphere, together
 
 from meshgan.geometry import laplacian as laplacian_module
 from meshgan.geometry.laplacian import (
@@ -14,6 +13,7 @@ from meshgan.geometry.laplacian import (
     rescale,
 )
 from meshgan.geometry.mesh import Mesh
+from shapes import bumpy, grid, icosphere, together
 
 MESHES = [bumpy(9, 7), icosphere(2), together(icosphere(1), grid(3, 2))]
 
@@ -162,6 +162,7 @@ def test_the_combinatorial_laplacian_is_the_normalised_one() -> None:
     np.testing.assert_allclose(combinatorial_laplacian(mesh).toarray(), np.eye(len(A)) - root @ A @ root, atol=1e-15)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**31), st.floats(0.1, 50))
 def test_the_laplacian_knows_neither_position_nor_numbering_and_scales_with_area(seed: int, scale: float) -> None:
     rng = np.random.default_rng(seed)

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shapes import bumpy, grid, icosphere
 
 from meshgan.errors import MeshganError
 from meshgan.geometry.decimate import decimate
 from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import closest_points, upsampling
+from shapes import bumpy, grid, icosphere
 
 
 def distance_by_search(point: np.ndarray, mesh: Mesh) -> float:
