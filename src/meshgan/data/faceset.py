@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,61 +139,51 @@ def measure_normalisation(vertices: Faces, rows: NDArray[np.int64], floor_mm: fl
 class FaceSetWriter:
     """Collects blocks of faces for `create_faceset`; `folder` is the set's while it is made, for files beside."""
 
-    def __init__(self, folder: Path, vertices: NDArray[np.float32]) -> None:
+    def __init__(self, folder: Path, stream: BinaryIO, vertices: int) -> None:
         self.folder = folder
-        self._vertices = vertices
+        self._stream = stream
+        self._shape = (vertices, 3)
         self.count = 0
         self._rows: list[Mapping[str, object]] = []
 
     def append(self, faces: NDArray[Any], labels: Sequence[Mapping[str, object]]) -> None:
         """Write a block of faces (B, V, 3) in millimetres with one label row each."""
-        if len(faces) != len(labels):
-            raise ValueError(f"{len(faces)} faces but {len(labels)} label rows")
-        self._vertices[self.count : self.count + len(faces)] = faces
+        if len(faces) != len(labels) or faces.shape[1:] != self._shape:
+            raise ValueError(f"faces {faces.shape} with {len(labels)} label rows, expected (B, *{self._shape})")
+        self._stream.write(np.ascontiguousarray(faces, dtype="<f4").data)
         self.count += len(faces)
         self._rows.extend(labels)
 
 
 @contextmanager
 def create_faceset(path: Path, template: Mesh, count: int, card: Card) -> Iterator[FaceSetWriter]:
-    """Make a FaceSet of at most `count` faces block by block; memory stays at one block.
+    """Make a FaceSet of about `count` faces block by block; memory stays at one block.
 
-    The folder appears under its name only when all is written. Fewer faces than `count` are legal (files that
-    an import skipped); none at all is a `MeshganError`.
+    The room on disk is taken first, so that a full disk is met before the work. The folder appears under its name
+    only when all is written. Fewer faces than `count` are legal (files that an import skipped); none at all is a
+    `MeshganError`.
     """
     with atomic_folder(path) as partial:
-        shape = (count, len(template.vertices), 3)
-        vertices = _reserved(partial / "vertices.npy", shape)
-        writer = FaceSetWriter(partial, vertices)
-        yield writer
-        if writer.count == 0:
-            raise MeshganError(f"{path}: no face was usable, so no FaceSet was made.")
-        vertices.flush()
-        if writer.count < count:
-            _shorten(partial / "vertices.npy", vertices, writer.count)
+        with (partial / "vertices.npy").open("wb") as stream:
+            writer = FaceSetWriter(partial, stream, len(template.vertices))
+            _write_header(stream, count, template)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(stream.fileno(), 0, stream.tell() + count * template.vertices.size * 4)
+            yield writer
+            if writer.count == 0:
+                raise MeshganError(f"{path}: no face was usable, so no FaceSet was made.")
+            stream.truncate()
+            stream.seek(0)
+            _write_header(stream, writer.count, template)
         write_mesh(partial / "template.ply", template)
         _write_labels(partial / "labels.csv", writer._rows)
         (partial / "card.json").write_text(card.model_dump_json(indent=2) + "\n")
 
 
-def _reserved(path: Path, shape: tuple[int, ...]) -> "np.memmap[Any, np.dtype[np.float32]]":
-    """A new memory-mapped array whose room on disk is taken at once.
-
-    A full disk is an `OSError` here; met later, while writing through the map, it would kill the process.
-    """
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-    if hasattr(os, "posix_fallocate"):
-        with path.open("r+b") as stream:
-            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
-    return array
-
-
-def _shorten(path: Path, vertices: "np.memmap[Any, np.dtype[np.float32]]", count: int) -> None:
-    """Cut the file after `count` faces, in place; numpy pads headers so that a smaller count fits the same room."""
-    header = {"descr": "<f4", "fortran_order": False, "shape": (count, *vertices.shape[1:])}
-    with path.open("r+b") as stream:
-        np.lib.format.write_array_header_1_0(stream, header)
-        stream.truncate(stream.tell() + vertices[:count].nbytes)
+def _write_header(stream: BinaryIO, count: int, template: Mesh) -> None:
+    """The header of a `.npy` file; numpy pads it so that its length is the same for every count."""
+    header = {"descr": "<f4", "fortran_order": False, "shape": (count, len(template.vertices), 3)}
+    np.lib.format.write_array_header_1_0(stream, header)
 
 
 def _open_vertices(path: Path, template: Mesh) -> Faces:
