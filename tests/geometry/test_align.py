@@ -1,0 +1,149 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+from scipy.spatial.transform import Rotation
+
+from meshgan.errors import UsageError
+from meshgan.geometry.align import Similarity, procrustes_mean, rigid, rigid_icp, similarity
+from meshgan.geometry.mesh import Mesh
+from shapes import bumpy
+
+
+def motions(count: int, seed: int = 0, scaled: bool = False) -> Similarity:
+    rng = np.random.default_rng(seed)
+    rotation = Rotation.random(count, random_state=seed).as_matrix()
+    scale = rng.uniform(0.3, 3, count) if scaled else np.ones(count)
+    return Similarity(rotation, rng.normal(0, 50, (count, 3)), scale)
+
+
+def shape(seed: int = 0, count: int = 20) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 30, (count, 3)) * [1, 2, 0.5]
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 1000), st.booleans())
+def test_planted_motions_are_found(seed: int, scaled: bool) -> None:
+    planted, reference = motions(5, seed, scaled), shape(seed)
+    found = (similarity if scaled else rigid)(planted.apply(reference), reference)
+    np.testing.assert_allclose(found.apply(planted.apply(reference)), np.stack([reference] * 5), atol=1e-9)
+    np.testing.assert_allclose(found.rotation, planted.inverse.rotation, atol=1e-9)
+    np.testing.assert_allclose(found.scale, planted.inverse.scale)
+
+
+def test_the_inverse_undoes() -> None:
+    planted, points = motions(4, 3, scaled=True), shape(1)
+    np.testing.assert_allclose(planted.inverse.apply(planted.apply(points)), np.stack([points] * 4), atol=1e-9)
+
+
+def test_a_mirror_image_is_never_mirrored_back() -> None:
+    reference = shape(2)
+    for fit in (rigid, similarity):
+        found = fit((reference * [-1, 1, 1])[None], reference)
+        assert np.linalg.det(found.rotation[0]) == pytest.approx(1)
+        assert np.abs(found.apply(reference * [-1, 1, 1]) - reference).max() > 1
+
+
+@pytest.mark.parametrize("fit", [rigid, similarity])
+def test_no_other_motion_is_closer(fit) -> None:
+    """Compared with a general minimiser that starts at the answer, on noisy points with weights."""
+    rng = np.random.default_rng(0)
+    reference, points = shape(4), shape(4) @ Rotation.from_rotvec([0.3, -1, 2]).as_matrix() + rng.normal(0, 8, (20, 3))
+    weights = rng.uniform(0, 1, 20)
+
+    def misfit(parameters: np.ndarray) -> float:
+        scale = np.exp(parameters[6]) if fit is similarity else 1.0
+        moved = scale * Rotation.from_rotvec(parameters[:3]).apply(points) + parameters[3:6]
+        return float(weights @ ((moved - reference) ** 2).sum(axis=1))
+
+    found = fit(points[None], reference, weights)
+    turn = Rotation.from_matrix(found.rotation[0]).as_rotvec()
+    answer = np.concatenate([turn, found.translation[0], np.log(found.scale)])
+    assert misfit(answer) <= minimize(misfit, answer).fun * (1 + 1e-9)
+
+
+def test_points_of_weight_zero_do_not_count() -> None:
+    reference = shape(5)
+    points = motions(3, 5).apply(reference)
+    points[:, 7] += 1000
+    weights = np.ones(20)
+    weights[7] = 0
+    aligned = rigid(points, reference, weights).apply(points)
+    np.testing.assert_allclose(np.delete(aligned, 7, axis=1)[0], np.delete(reference, 7, axis=0), atol=1e-9)
+
+
+def test_flat_coincident_and_single_points_give_proper_motions() -> None:
+    for points in (shape() * [1, 1, 0], shape() * [1, 0, 0], np.zeros((4, 3)), np.ones((1, 3))):
+        found = similarity(np.stack([points, points]), points)
+        np.testing.assert_allclose(found.apply(points), np.stack([points] * 2), atol=1e-9)
+        np.testing.assert_allclose(np.linalg.det(found.rotation), 1)
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    for points, reference, weights in (
+        (shape(), shape(), None),
+        (shape()[None], shape(count=4), None),
+        (shape()[None], shape(), np.ones(3)),
+    ):
+        with pytest.raises(UsageError, match="do not fit"):
+            rigid(points, reference, weights)
+    for weights in (np.zeros(20), -np.ones(20)):
+        with pytest.raises(UsageError, match="weights must not"):
+            rigid(shape()[None], shape(), weights)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_the_procrustes_mean_forgets_the_motions(scaled: bool) -> None:
+    shapes = np.stack([shape()] * 8)
+    moved = motions(8, 1, scaled).apply(shapes)
+    np.testing.assert_allclose(procrustes_mean(moved, scaled=scaled), moved[0], atol=1e-7)
+
+
+def test_the_procrustes_mean_is_its_own_mean() -> None:
+    rng = np.random.default_rng(0)
+    shapes = motions(12).apply(shape() + rng.normal(0, 2, (12, 20, 3)))
+    mean = procrustes_mean(shapes)
+    again = rigid(shapes, mean).apply(shapes).mean(axis=0)
+    np.testing.assert_allclose(rigid(again[None], mean).apply(again)[0], mean, atol=1e-6)
+    true = rigid(mean[None], shape()).apply(mean)[0]
+    assert np.abs(true - shape()).mean() < 1.0  # noise of 2 mm averaged over 12
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.integers(0, 100))
+def test_icp_lays_a_moved_scan_back_onto_the_surface(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    surface = bumpy(20, 20)
+    where = rng.integers(0, len(surface.triangles), 400)
+    weights = rng.dirichlet([1, 1, 1], 400)
+    points = np.einsum("nk,nkc->nc", weights, surface.vertices[surface.triangles[where]])
+    turn = Rotation.from_rotvec(rng.uniform(-0.08, 0.08, 3)).as_matrix()
+    moved = (points - 10) @ turn.T + 10 + rng.uniform(-0.4, 0.4, 3)
+    found = rigid_icp(moved, surface, trim=0.1)
+    np.testing.assert_allclose(found.apply(moved)[0], points, atol=0.02)
+
+
+def test_icp_does_not_mind_hair() -> None:
+    surface = bumpy(20, 20)
+    points = surface.vertices + np.array([0.2, -0.1, 0.2])
+    points[:60] += [0, 0, 5]
+    np.testing.assert_allclose(
+        rigid_icp(points, surface, trim=0.3).apply(points)[0][60:], surface.vertices[60:], atol=0.02
+    )
+
+
+def test_icp_from_a_given_start_keeps_what_is_settled() -> None:
+    surface = bumpy(20, 20)
+    start = motions(1, 7)
+    found = rigid_icp(start.inverse.apply(surface.vertices)[0], surface, start)
+    np.testing.assert_allclose(found.apply(start.inverse.apply(surface.vertices)[0])[0], surface.vertices, atol=1e-6)
+
+
+def test_icp_on_a_plane_leaves_open_what_the_plane_does() -> None:
+    plane = Mesh([[-9, -9, 0], [9, -9, 0], [9, 9, 0], [-9, 9, 0]], [[0, 1, 2], [0, 2, 3]])
+    points = np.random.default_rng(0).uniform(-2, 2, (30, 3)) * [1, 1, 0] + [1, 0, 3]
+    moved = rigid_icp(points, plane).apply(points)[0]
+    np.testing.assert_allclose(moved, points * [1, 1, 0], atol=1e-6)
+    with pytest.raises(UsageError, match="at least 6 points"):
+        rigid_icp(points[:5], plane)
