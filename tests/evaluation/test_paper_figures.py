@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -5,13 +6,14 @@ import pytest
 from PIL import Image
 
 from meshgan.data.faceset import FaceSet
+from meshgan.errors import UsageError
 from meshgan.evaluation.figures import (
     exaggerated,
     exaggerations,
     expression_grid,
     recognition_plot,
     reconstructions,
-    typical,
+    representative,
 )
 from meshgan.evaluation.recognition import Curve
 from meshgan.model.pca import PcaModel, fit_pca
@@ -87,7 +89,16 @@ def test_recognition_is_plotted_with_bands(tmp_path: Path) -> None:
     assert {(192, 80, 77), (42, 111, 189)} <= colours
 
 
-def test_a_typical_face_is_clearly_of_its_kind_and_no_outlier() -> None:
-    labels, rows = np.arange(100.0)[::-1], np.arange(0, 100, 2)
-    assert labels[typical(labels, rows, highest=True)] == sorted(labels[rows])[47]
-    assert labels[typical(labels, rows, highest=False)] == sorted(labels[rows])[2]
+def test_a_representative_is_the_unseen_face_nearest_to_its_group_s_mean(tiny_faces: FaceSet) -> None:
+    kind = np.where(np.arange(len(tiny_faces)) % 3 == 0, "round", "long")
+    faces = replace(tiny_faces, labels={**tiny_faces.labels, "kind": kind})
+    train = [row for row in faces.split.train if kind[row] == "long"]
+    test = [row for row in faces.split.test if kind[row] == "long"]
+    mean = faces.vertices[train].mean(axis=0)
+    best = min(test, key=lambda row: np.linalg.norm(faces.vertices[row] - mean, axis=1).mean())
+    np.testing.assert_array_equal(representative(faces, "kind", "long"), faces.vertices[best])
+
+
+def test_a_group_without_unseen_faces_is_named(tiny_faces: FaceSet) -> None:
+    with pytest.raises(UsageError, match="too few faces whose age is 999"):
+        representative(tiny_faces, "age", "999")

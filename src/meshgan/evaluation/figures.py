@@ -9,9 +9,9 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from numpy.typing import NDArray
 
-from meshgan.data.faceset import Faces
+from meshgan.data.faceset import Faces, FaceSet
+from meshgan.errors import UsageError
 from meshgan.evaluation.recognition import Curve
 from meshgan.model.compose import check_same_template, compose
 from meshgan.model.latent import Codes, interpolate
@@ -123,7 +123,16 @@ def _draw_curves(axes: Any, curves: Mapping[str, Curve], factors: Sequence[float
     axes.legend(frameon=False, fontsize=8)
 
 
-def typical(labels: NDArray[np.float64], rows: NDArray[np.int64], highest: bool) -> int:
-    """The row whose label is at the 95th (else 5th) percentile: clearly of its kind, yet no outlier."""
-    order = rows[np.argsort(labels[rows], kind="stable")]
-    return int(order[round((0.95 if highest else 0.05) * (len(order) - 1))])
+def representative(faces: FaceSet, column: str, word: str) -> Faces:
+    """The unseen face (V, 3) nearest to the mean of the training faces whose label in `column` is `word`.
+
+    Its own features are mild, so that what is exaggerated is what the word means. Raises `UsageError` if no face of
+    the test part has the label.
+    """
+    mine = faces.labels[column] == word
+    train, test = (rows[mine[rows]] for rows in (faces.split.train, faces.split.test))
+    if not len(test) or not len(train):
+        raise UsageError(f"{faces.path} has too few faces whose {column} is {word}.")
+    mean = np.mean(faces.vertices[train], axis=0, dtype=np.float64)
+    distances = np.linalg.norm(faces.vertices[test] - mean, axis=-1).mean(axis=1)
+    return np.asarray(faces.vertices[test[distances.argmin()]])

@@ -53,7 +53,8 @@ class Semantics:
 def describe(model: Model, faces: FaceSet, columns: Sequence[str]) -> Semantics:
     """Directions for the label `columns` of a FaceSet, and their meaning.
 
-    A column of numbers is one label; a column of words becomes one label for each word, 1 or 0. Raises `UsageError`
+    A column of numbers is one label; a column of words becomes one label for each word, 1 or 0
+    (of two words only the first: the second is its opposite). Raises `UsageError`
     for a column that is missing or of neither kind, or a FaceSet of another template.
     """
     check_connectivity(faces.template, model.template, str(faces.path))
@@ -98,7 +99,8 @@ def _as_numbers(name: str, faces: FaceSet) -> dict[str, Floats]:
         words = np.unique(column)
         if len(words) > VALUES:
             raise UsageError(f"the label '{name}' of {faces.path} has {len(words)} different words.") from None
-        return {str(word): (column == word).astype(np.float64) for word in words}
+        named = words[:1] if len(words) == 2 else words  # the other one of two is its opposite
+        return {str(word): (column == word).astype(np.float64) for word in named}
     if not np.isfinite(values).all():
         raise UsageError(f"the label '{name}' of {faces.path} is not a number for every face.")
     return {name: values}
