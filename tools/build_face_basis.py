@@ -147,7 +147,7 @@ def crop(points: Floats) -> Floats:
     _, y, z = points.T
     hairline = 0.652 * (y - 803) - 0.758 * (z - 112)
     ears = 70 - z
-    neck = -0.79 * (y - 640) - 0.61 * (z - 72)
+    neck = -0.79 * (y - 648) - 0.61 * (z - 72)
     return np.log(np.exp(BLEND * np.stack([hairline, ears, neck])).sum(axis=0)) / BLEND
 
 

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+SHEET = 24  # faces on a sheet of `info`
+
 app = typer.Typer(help="Make, import and look at sets of faces.", no_args_is_help=True)
 
 
@@ -65,3 +67,42 @@ def template(
         named = {landmark_names()[index]: point for index, point in zip(found.index, found.points, strict=True)}
     result = make_template(head, vertices, centre=named.get("nose_tip"), radius_mm=radius)
     print(f"Wrote {', '.join(map(str, result.save(out, named)))}.")
+
+
+@app.command("anny-identities")
+def anny_identities(
+    out: Annotated[Path, typer.Argument(help="The set of faces to write.")],
+    count: Annotated[int, typer.Option(min=1, help="How many people.")] = 12000,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same faces.")] = 0,
+) -> None:
+    """Make the default corpus: neutral faces of a synthetic population, one for each subject.
+
+    Needs no download. The labels are subject, ancestry, sex, age, age_group, weight and build.
+
+    Example: `meshgan data anny-identities corpus --count 3000`
+    """
+    from meshgan.data.corpora import anny
+
+    anny.make_identities(out, count, seed)
+    print(f"{count} faces lie in {out}; `meshgan data info {out}` describes them.")
+
+
+@app.command()
+def info(
+    path: Annotated[Path, typer.Argument(metavar="SET", help="A set of faces.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the description as JSON.")] = False,
+    sheet: Annotated[Path | None, typer.Option(help="Also draw the first faces of the set (PNG).")] = None,
+) -> None:
+    """Say what a set of faces holds: where it comes from, how many faces and people, groups, split, size on disk.
+
+    Example: `meshgan data info corpus --sheet corpus.png`
+    """
+    from meshgan.data.faceset import FaceSet
+    from meshgan.data.summary import describe, summarise
+    from meshgan.view.figures import contact_sheet
+
+    faces = FaceSet.open(path)
+    summary = summarise(faces)
+    print(json.dumps(summary, indent=2) if as_json else describe(summary))
+    if sheet is not None:
+        contact_sheet(faces.vertices[:SHEET], faces.template.triangles, sheet)
