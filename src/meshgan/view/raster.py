@@ -206,7 +206,7 @@ def _albedo(light: Light, channels: int, colours: ArrayLike | None, shape: tuple
 
 def _share(draw: Callable[[slice], None], count: int, threads: int | None) -> None:
     """Call `draw` on slices that cover `count` meshes, in parallel."""
-    workers = min(threads or len(os.sched_getaffinity(0)), count)
+    workers = min(threads or os.cpu_count() or 1, count)
     if workers <= 1:
         draw(slice(0, count))
         return
