@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from meshgan.data import faceset
 from meshgan.data.corpora import folder as corpus
-from meshgan.data.corpora.folder import Connectivity, import_folder, onto, read_face
+from meshgan.data.corpora.folder import Connectivity, import_folder, read_face
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.hierarchy import Hierarchy
@@ -275,15 +275,6 @@ def test_a_full_small_disk(kilobytes: int, meshes: Path, tmp_path: Path) -> None
         assert not list(disk.iterdir())
     finally:
         subprocess.run(["umount", str(disk)], check=True)
-
-
-def test_onto_never_mirrors() -> None:
-    template = Mesh(FACE + np.random.default_rng(0).normal(size=FACE.shape) * 10, TRIANGLES)
-    mirrored = template.vertices * [-1, 1, 1]
-    moved = onto(mirrored[None].astype(np.float32), template, np.arange(len(FACE)))[0]
-    assert np.abs(moved - template.vertices).max() > 5
-    a, b = (np.linalg.det(np.linalg.lstsq(mirrored, v - v.mean(0), rcond=None)[0]) for v in (moved, mirrored))
-    assert a == pytest.approx(b, rel=0.1)
 
 
 def test_the_command(meshes: Path, tmp_path: Path) -> None:

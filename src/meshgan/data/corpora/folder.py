@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from meshgan.data.corpora.naming import Row, label_rows, mesh_files, natural
 from meshgan.data.faceset import Card, FaceSetWriter, create_faceset
 from meshgan.errors import MeshganError, UsageError
+from meshgan.geometry.align import rigid
 from meshgan.geometry.files import MILLIMETRES, read_mesh
 from meshgan.geometry.mesh import Integers, Mesh
 from meshgan.progress import track
@@ -162,23 +163,12 @@ def _flaw(mesh: Mesh) -> str:
     return "" if mesh.areas.any() else "its surface has no area"
 
 
-def onto(faces: Faces, template: Mesh, used: Integers) -> Faces:
-    """Faces (B, V, 3), each moved rigidly so that its `used` vertices lie nearest to the template's."""
-    target = template.vertices[used]
-    middle = faces[:, used].astype(np.float64).mean(axis=1, keepdims=True)
-    moved = faces - middle
-    u, _, vt = np.linalg.svd(np.einsum("bvi,vj->bij", moved[:, used], target - target.mean(axis=0)))
-    turn = np.ones((len(faces), 1, 3))
-    turn[:, 0, 2] = np.sign(np.linalg.det(u @ vt))
-    return (moved @ ((u * turn) @ vt) + target.mean(axis=0)).astype(np.float32)
-
-
 def _append_all(
     writer: FaceSetWriter, folder: Path, rows: Sequence[Row], template: Mesh, unit: str, pool: Executor | None
 ) -> dict[str, str]:
     """Read, check, align and write every file; returns the reasons for those left out."""
     read = partial(read_face, connectivity=Connectivity.of(template), unit=unit)
-    used = np.unique(template.triangles)
+    used = np.bincount(template.triangles.ravel(), minlength=len(template.vertices)) > 0
     skipped: dict[str, str] = {}
     blocks = [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
     results = _in_blocks(read, [[folder / row["file"] for row in block] for block in blocks], pool)
@@ -186,7 +176,9 @@ def _append_all(
         skipped |= {row["file"]: face for row, face in zip(block, faces, strict=True) if isinstance(face, str)}
         usable = [face for face in faces if not isinstance(face, str)]
         if usable:
-            writer.append(onto(np.stack(usable), template, used), [r for r in block if r["file"] not in skipped])
+            moved = np.stack(usable)
+            moved = rigid(moved, template.vertices, weights=used).apply(moved).astype(np.float32)
+            writer.append(moved, [row for row in block if row["file"] not in skipped])
     return skipped
 
 
