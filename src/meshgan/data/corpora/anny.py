@@ -6,10 +6,10 @@ import numpy as np
 
 from meshgan.data.corpora.basis import FaceBasis, Floats, face_template
 from meshgan.data.corpora.draws import Draws
-from meshgan.data.corpora.folder import onto
 from meshgan.data.corpora.population import People, draw_people
 from meshgan.data.faceset import Card, blocks, create_faceset
 from meshgan.errors import UsageError
+from meshgan.geometry.align import rigid
 from meshgan.geometry.mesh import Mesh
 
 BLOCK = 256  # faces computed at a time; always as many, so that rounding does not depend on how many are wanted
@@ -45,4 +45,5 @@ def identities(basis: FaceBasis, template: Mesh, seed: int, start: int) -> tuple
     """Aligned neutral faces (BLOCK, V, 3) of the people from number `start` on, and who they are."""
     people = draw_people(basis, Draws(seed, "identities", np.arange(start, start + BLOCK)))
     neutral = basis.neutral(people.phenotype, people.features)
-    return onto(neutral.vertices, template, np.arange(basis.vertex_count)), people
+    aligned = rigid(neutral.vertices, template.vertices).apply(neutral.vertices)
+    return aligned.astype(np.float32), people
