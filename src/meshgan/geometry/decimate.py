@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.mesh import Floats, Integers, Mesh
+from meshgan.geometry.quadrics import monomials, vertex_quadrics
 
-BOUNDARY_WEIGHT = 1.0  # of the planes that hold boundary edges in place, against those of triangles
-SPREAD_WEIGHT = 1e-3  # of the distance to vertices already removed: decides on flat parts, where planes do not
 ROUND_SHARE = 4  # a round looks at a quarter as many half-edges as there are vertices, the cheapest ones
 
 Booleans = NDArray[np.bool_]
@@ -79,7 +78,7 @@ class _State:
         self.count = count
         self.triangles = _proper(mesh.triangles)
         self.points = _unit_sized(mesh.vertices, np.unique(self.triangles))
-        self.quadrics, self.monomials = _quadrics(self.points, self.triangles), _monomials(self.points)
+        self.quadrics, self.monomials = vertex_quadrics(Mesh(self.points, self.triangles)), monomials(self.points)
         self.normals = mesh.vertex_normals
         self.alive = np.ones(len(mesh.vertices), dtype=bool)
         lone = np.setdiff1d(np.arange(len(mesh.vertices)), self.triangles)
@@ -88,6 +87,11 @@ class _State:
     @property
     def surplus(self) -> int:
         return int(np.count_nonzero(self.alive)) - self.count
+
+    def costs(self, u: Integers, v: Integers) -> Floats:
+        """What collapses u → v (N,) would cost: the quadrics of u and v at the place of v."""
+        own = (self.quadrics * self.monomials).sum(axis=1)
+        return own[v] + np.einsum("nk,nk->n", self.quadrics[u], self.monomials[v])
 
     def collapse(self, pairs: Integers) -> None:
         """Apply half-edges u → v (N, 2), no two of which share a triangle around u."""
@@ -144,7 +148,7 @@ def _choose(state: _State, stage: Stage) -> Integers:
     locked = rings.touches(rings.triangles_of > 2)[u]
     off_boundary = rings.touches(rings.triangles_of == 1)[u] & (rings.triangles_of > 1)
     candidates = np.flatnonzero(~(locked | off_boundary))
-    costs = _cost(state, u[candidates], v[candidates])
+    costs = state.costs(u[candidates], v[candidates])
     candidates = candidates[np.argsort(costs, kind="stable")]
     start, size = 0, max(64, int(state.alive.sum()) // ROUND_SHARE)
     while start < len(candidates):
@@ -227,67 +231,12 @@ def _independent(rings: _Rings, pairs: Integers) -> Integers:
     return pairs[taken]
 
 
-def _cost(state: _State, u: Integers, v: Integers) -> Floats:
-    """The squared distances of v to the planes gathered at u and v, weighted by area."""
-    own = (state.quadrics * state.monomials).sum(axis=1)
-    return own[v] + np.einsum("nk,nk->n", state.quadrics[u], state.monomials[v])
-
-
-def _monomials(points: Floats) -> Floats:
-    """The ten products (V, 10) of coordinates that a quadric weighs."""
-    x, y, z = points.T
-    one = np.ones_like(x)
-    return np.stack([x * x, 2 * x * y, 2 * x * z, y * y, 2 * y * z, z * z, 2 * x, 2 * y, 2 * z, one], axis=1)
-
-
-def _quadrics(points: Floats, triangles: Integers) -> Floats:
-    """For each vertex the sum (V, 10) of its squared plane distances: triangles, boundary edges, and itself."""
-    a, b, c = (points[triangles[:, corner]] for corner in range(3))
-    normals, _ = _normals_and_quality(points[triangles])
-    areas = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
-    planes = _plane_quadrics(normals, a, areas)
-    quadrics = np.zeros((len(points), 10))
-    for corner in range(3):
-        np.add.at(quadrics, triangles[:, corner], planes)
-        np.add.at(quadrics, triangles[:, corner], SPREAD_WEIGHT * _point_quadrics((a, b, c)[corner], areas))
-    starts, ends, sides = _boundary(triangles)
-    along = points[ends] - points[starts]
-    across = np.cross(along, normals[sides])
-    lengths = np.linalg.norm(along, axis=1)
-    across /= np.where(lengths > 0, lengths, 1.0)[:, None]
-    walls = _plane_quadrics(across, points[starts], BOUNDARY_WEIGHT * lengths**2)
-    for end in (starts, ends):
-        np.add.at(quadrics, end, walls)
-    return quadrics
-
-
 def _unit_sized(vertices: Floats, used: Integers) -> Floats:
     """Vertices moved and scaled so that the `used` ones lie in [-1, 1]: sums of squares keep their digits."""
     if not len(used):
         return np.zeros_like(vertices)
     low, high = vertices[used].min(axis=0), vertices[used].max(axis=0)
     return (vertices - (low + high) / 2) / (0.5 * (high - low).max() or 1.0)
-
-
-def _plane_quadrics(normals: Floats, origins: Floats, weights: Floats) -> Floats:
-    n = np.concatenate([normals, -(normals * origins).sum(axis=1, keepdims=True)], axis=1)
-    pairs = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2), (0, 3), (1, 3), (2, 3), (3, 3)]
-    return np.stack([weights * n[:, i] * n[:, j] for i, j in pairs], axis=1)
-
-
-def _point_quadrics(origins: Floats, weights: Floats) -> Floats:
-    x, y, z = origins.T
-    one, zero = np.ones_like(x), np.zeros_like(x)
-    terms = (one, zero, zero, one, zero, one, -x, -y, -z, x * x + y * y + z * z)
-    return np.stack(terms, axis=1) * weights[:, None]
-
-
-def _boundary(triangles: Integers) -> tuple[Integers, Integers, Integers]:
-    """Start and end vertices of the boundary edges, and the triangle of each."""
-    edges = np.sort(triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
-    pairs, first, counts = np.unique(edges, axis=0, return_index=True, return_counts=True)
-    single = counts == 1
-    return pairs[single, 0], pairs[single, 1], first[single] // 3
 
 
 def _proper(triangles: Integers) -> Integers:

@@ -48,22 +48,25 @@ class Mesh:
     @cached_property
     def edges(self) -> Integers:
         """Undirected edges (E, 2), each once, the smaller index first, sorted."""
-        return np.unique(self._sorted_half_edges, axis=0)
+        return self._edges_and_uses[0]
 
     @cached_property
     def boundary_edges(self) -> Integers:
         """Edges (B, 2) that belong to exactly one triangle."""
-        pairs, counts = np.unique(self._sorted_half_edges, axis=0, return_counts=True)
-        return pairs[counts == 1]
+        edges, uses = self._edges_and_uses
+        return edges[uses == 1]
 
     @cached_property
     def boundary_vertices(self) -> Integers:
         """Indices of the vertices on boundary edges, sorted."""
         return np.unique(self.boundary_edges)
 
-    @property
-    def _sorted_half_edges(self) -> Integers:
-        return np.sort(self.triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
+    @cached_property
+    def _edges_and_uses(self) -> tuple[Integers, Integers]:
+        a, b = self.triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2).T
+        size = len(self.vertices)  # an edge as one number sorts far quicker than as a pair
+        codes, uses = np.unique(np.minimum(a, b) * size + np.maximum(a, b), return_counts=True)
+        return np.stack([codes // size, codes % size], axis=1), uses
 
     @cached_property
     def areas(self) -> Floats:
