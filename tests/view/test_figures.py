@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from meshgan.errors import MeshganError
-from meshgan.view import figures
+from meshgan.view import figures, lettering
 from meshgan.view.figures import (
     comparison,
     contact_sheet,
@@ -134,8 +134,26 @@ def test_heat_maps_show_where_the_error_is(tmp_path: Path) -> None:
 
 
 def test_labels() -> None:
-    assert factor_label("f_ID", -0.5) == "f_ID = −0.5"
+    assert factor_label("f_ID", -0.5) == "f_{ID} = −0.5"
     assert factor_label("f", 1.0) == "f = 1"
+
+
+def test_text_fits_its_room_and_subscripts_are_small() -> None:
+    texts = ["f_{ID} = 0.5", "a longer line of text"]
+    font = lettering.fitting(texts, 30, 150)
+    assert max(lettering.width(text, font) for text in texts) <= 155
+    assert lettering.fitting(["x"], 30, 150).size == 30
+    assert lettering.width("f_{ID}", font) < lettering.width("fID", font)
+    assert lettering.width("file_name", font) > lettering.width("filename", font)
+
+
+def test_an_empty_title_hides_nothing(tmp_path: Path) -> None:
+    comparison({"": balls(2)}, TRIANGLES, tmp_path / "untitled.png", ["a", "b"], size=128)
+    image = (pixels(tmp_path / "untitled.png") < 250).any(axis=2)[20:]
+    first, second = (np.flatnonzero(half.any(axis=1)) for half in np.array_split(image, 2, axis=1))
+    assert abs(len(first) - len(second)) <= 2
+    left = np.flatnonzero(image.any(axis=0))[0]
+    assert image[:, left].sum() < 30  # the silhouette's end, not a cut
 
 
 def test_faces_that_are_not_finite_leave_a_blank_tile(tmp_path: Path) -> None:

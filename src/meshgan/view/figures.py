@@ -5,6 +5,7 @@ functions are the usual arrangements. The same faces give the same bytes.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import matplotlib
@@ -14,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from meshgan.storage import atomic_file
 from meshgan.view.backing import with_backing
-from meshgan.view.lettering import INK, SOFT_INK, Font, font_of, write, write_upright
+from meshgan.view.lettering import INK, SOFT_INK, fitting, write, write_upright
 from meshgan.view.raster import CLAY, Camera, Light, encoded, render
 
 VIEWS = {"frontal": (0.0, 0.0), "three-quarter": (-32.0, 4.0), "profile": (-90.0, 0.0)}  # yaw and pitch in degrees
@@ -167,8 +168,9 @@ def heat_limit(errors: ArrayLike) -> float:
 
 
 def factor_label(name: str, factor: float) -> str:
-    """`f = −0.5`; an underscore in `name` starts a subscript."""
-    return f"{name} = {factor:g}".replace("-", "−")
+    """`f = −0.5`; what follows an underscore in `name` becomes a subscript."""
+    base, _, index = name.partition("_")
+    return f"{base}{f'_{{{index}}}' if index else ''} = {factor:g}".replace("-", "−")
 
 
 def _where(factors: Sequence[float], wanted: Collection[float]) -> list[int]:
@@ -192,31 +194,31 @@ def page(
     rows = _trim(rows)
     height, width = rows[0].shape[1:3]
     size = max(height, width)
-    font, gap = font_of(max(11, round(size * 0.062))), max(2, size // 40)
-    line = round(font.size * 1.5)
+    letter, gap = max(11, round(size * 0.062)), max(2, size // 40)
+    line = round(letter * 1.5)
     left = gap + (line + gap if any(row_titles) else 0)
     top = gap + (line if any(column_titles) else 0)
     pitch_x, pitch_y = width + gap, height + gap + (line if captions else 0)
-    bar = 5 * round(font.size) if bar_mm else 0
-    columns = max(len(row) for row in rows)
+    columns, bar = max(len(row) for row in rows), 5 * letter if bar_mm else 0
     sheet = Image.new("RGB", (left + columns * pitch_x + bar, top + len(rows) * pitch_y), "white")
-    draw = ImageDraw.Draw(sheet)
     for r, row in enumerate(rows):
         for c, tile in enumerate(row):
-            x, y = left + c * pitch_x, top + r * pitch_y
-            sheet.paste(Image.fromarray(tile), (x, y))
+            corner = (left + c * pitch_x, top + r * pitch_y)
+            sheet.paste(Image.fromarray(tile), corner)
             if (r, c) in boxed:
-                draw.rounded_rectangle(
-                    (x, y, x + width - 1, y + height - 1), size // 24, outline=ACCENT, width=max(2, size // 90)
-                )
-            if captions and c < len(captions[r]):
-                write(sheet, captions[r][c], (x + width / 2, y + height + line / 2), font, width, SOFT_INK)
+                _box(sheet, corner, (width, height))
+    titles = fitting(column_titles, letter, width)
     for c, title in enumerate(column_titles):
-        write(sheet, title, (left + c * pitch_x + width / 2, gap + line / 2), font, width)
-    for r, title in enumerate(row_titles):
-        write_upright(sheet, title, (gap + line / 2, top + r * pitch_y + height / 2), font, height)
+        write(sheet, title, (left + c * pitch_x + width / 2, gap + line / 2), titles)
+    titles = fitting(row_titles, letter, height)
+    for r, title in enumerate(row_titles if any(row_titles) else ()):
+        write_upright(sheet, title, (gap + line / 2, top + r * pitch_y + height / 2), titles)
+    notes = fitting(chain(*(captions or [])), letter, width)
+    for r, line_of_notes in enumerate(captions or []):
+        for c, note in enumerate(line_of_notes):
+            write(sheet, note, (left + c * pitch_x + width / 2, top + r * pitch_y + height + line / 2), notes, SOFT_INK)
     if bar_mm:
-        _colour_bar(sheet, (left + columns * pitch_x + gap, top + gap), height - 2 * gap, bar_mm, font)
+        _colour_bar(sheet, (left + columns * pitch_x + gap, top + gap), height - 2 * gap, bar_mm, letter)
     with atomic_file(path) as partial:
         sheet.save(partial, format="PNG", dpi=(DPI, DPI), compress_level=9)
 
@@ -233,18 +235,23 @@ def _trim(rows: Sequence[Images]) -> list[Images]:
     return [np.ascontiguousarray(row[:, ys, xs]) for row in rows]
 
 
-def _colour_bar(sheet: Image.Image, corner: tuple[int, int], height: int, limit_mm: float, font: Font) -> None:
+def _box(sheet: Image.Image, corner: tuple[int, int], size: tuple[int, int]) -> None:
+    (x, y), (width, height) = corner, size
+    edges, line = (x, y, x + width - 1, y + height - 1), max(2, max(size) // 90)
+    ImageDraw.Draw(sheet).rounded_rectangle(edges, max(size) // 24, outline=ACCENT, width=line)
+
+
+def _colour_bar(sheet: Image.Image, corner: tuple[int, int], height: int, limit_mm: float, letter: int) -> None:
     """The heat maps' scale from 0 (below) to `limit_mm` with its unit."""
-    x, y = corner
-    width, line = round(font.size), 2 * round(font.size)
-    y, height = y + line, height - line
+    x, y = corner[0], corner[1] + 2 * letter
+    height -= 2 * letter
     ramp = heat_colours(np.linspace(limit_mm, 0, height), limit_mm)
-    bar = np.repeat(np.round(255 * ramp).astype(np.uint8)[:, None], width, axis=1)
+    bar = np.repeat(np.round(255 * ramp).astype(np.uint8)[:, None], letter, axis=1)
     sheet.paste(Image.fromarray(bar), (x, y))
-    draw = ImageDraw.Draw(sheet)
-    draw.text((x, y - 0.6 * line), "mm", fill=INK, font=font, anchor="lm")
+    draw, font = ImageDraw.Draw(sheet), fitting((), letter, 0)
+    draw.text((x, y - 1.2 * letter), "mm", fill=INK, font=font, anchor="lm")
     for share in (0.0, 0.5, 1.0):
         at = round(y + (height - 1) * (1 - share))
-        draw.line((x + width, at, x + width + width // 3, at), fill=INK)
+        draw.line((x + letter, at, x + letter + letter // 3, at), fill=INK)
         label = f"{'≥ ' if share == 1 else ''}{limit_mm * share:g}"
-        draw.text((x + width + width // 2 + 1, at), label, fill=INK, font=font, anchor="lm")
+        draw.text((x + letter + letter // 2 + 1, at), label, fill=INK, font=font, anchor="lm")
