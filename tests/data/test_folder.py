@@ -107,6 +107,16 @@ def test_formats(ending: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(faces.template.triangles, TRIANGLES)
 
 
+def test_stl_corners_are_joined_alike_in_every_file(tmp_path: Path) -> None:
+    for number in range(3):
+        write(tmp_path / "meshes" / f"{number}.stl", face(number))
+    assert import_folder(tmp_path / "meshes", tmp_path / "set", "mm").vertices == len(FACE)
+    faces = FaceSet.open(tmp_path / "set")
+    areas = [np.sort(Mesh(imported, faces.template.triangles).areas) for imported in faces.vertices]
+    for number in range(3):
+        np.testing.assert_allclose(areas[number], np.sort(Mesh(face(number), TRIANGLES).areas), rtol=1e-3)
+
+
 def test_a_template_of_ones_own_stays_where_it_is(meshes: Path, tmp_path: Path) -> None:
     write(tmp_path / "mean.ply", RAISED)
     import_folder(meshes, tmp_path / "set", "mm", template=tmp_path / "mean.ply")
