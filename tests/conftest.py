@@ -15,7 +15,7 @@ from meshgan.training.recipe import parse_recipe
 
 RECIPE = {
     "name": "tiny",
-    "schedule": {"faces": 320, "batch": 8, "log_every": 5, "sample_every": 160, "checkpoint_every": 80},
+    "schedule": {"faces": 320, "batch": 8, "log_every": 5, "sample_every": 320, "checkpoint_every": 80},
     "network": {"code": 4, "widths": [4, 4], "terms": 2},
     "hierarchy": {"counts": [40, 10]},
     "averaging": {"half_life": 100},

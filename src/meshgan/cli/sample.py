@@ -17,7 +17,7 @@ ModelArgument = Annotated[str, typer.Argument(help="A model folder, a run folder
 OutOption = Annotated[Path, typer.Option("--out", help="The folder to write to.")]
 FormatOption = Annotated[str, typer.Option("--format", help="glb, obj, ply, or several with commas between.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-UnitOption = Annotated[str, typer.Option(help="Unit of the meshes: mm, cm or m.")]
+UnitOption = Annotated[str, typer.Option(help="Unit of the meshes: mm, cm or m; GLB is always in metres.")]
 
 
 def sample(
@@ -65,7 +65,7 @@ def fit(
 ) -> None:
     """Find the codes whose faces are nearest to given ones: Eq. 2 of the paper, all faces at once.
 
-    Writes each fitted mesh as PLY with its code and error as JSON, `summary.json`, and heat maps of the error.
+    Writes each fitted mesh as PLY with its code and error as JSON, `summary.json`, and heat maps in `errors.png`.
 
     Example: `meshgan fit runs/first scan1.ply scan2.ply --out fitted`
     """

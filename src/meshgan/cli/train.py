@@ -1,5 +1,6 @@
 """`meshgan train`: a recipe and a set of faces become a model."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -34,5 +35,5 @@ def train(
     from meshgan.training.recipe import load_recipe
 
     model = run(load_recipe(recipe, changes or ()), FaceSet.open(data), out, device, seed, resume, tensorboard)
-    if model is not None:
+    if os.environ.get("RANK", "0") == "0":
         print(f"The model lies in {model}; `meshgan sample {out} --out faces` draws faces from it.")

@@ -9,6 +9,7 @@ RUN/model/                          the finished model, see `model_folder`
 
 import hashlib
 import json
+import shutil
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -45,7 +46,7 @@ class _Header(BaseModel):
 
     run: Identity
     step: int
-    digest: str  # SHA-256 of all tensors
+    digest: str  # SHA-256 of all the rest
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"{self.path} is a file; choose another name for the run folder.")
         for leftover in self.path.glob(".*.partial"):  # of a run that was killed while it wrote
-            leftover.unlink()
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         if self.path.is_dir() and any(self.path.iterdir()):
             if not (self.path / "recipe.toml").is_file():
                 raise UsageError(f"{self.path} is not a run folder (it has no recipe.toml); choose another name.")
@@ -95,7 +96,9 @@ class RunFolder:
     def save(self, checkpoint: Checkpoint, faces_seen: int) -> Path:
         """Write a checkpoint, then remove all but the last two."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
-        header = _Header(run=checkpoint.run, step=checkpoint.step, digest=_digest(tensors))
+        header = _Header(
+            run=checkpoint.run, step=checkpoint.step, digest=_digest(checkpoint.run, checkpoint.step, tensors)
+        )
         target = self.path / f"checkpoint-{faces_seen:010d}.safetensors"
         with atomic_file(target) as partial:
             partial.write_bytes(safetensors.torch.save(tensors, {"meshgan": header.model_dump_json()}))
@@ -144,7 +147,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, ValidationError) as error:
         raise MeshganError(f"{path} is damaged.") from error
-    if _digest(tensors) != header.digest:
+    if _digest(header.run, header.step, tensors) != header.digest:
         raise MeshganError(f"{path} is damaged.")
     return Checkpoint(header.run, header.step, tensors)
 
@@ -164,8 +167,8 @@ def _parse(path: Path, text: str) -> Recipe:
     return parse_recipe(tomllib.loads(text), str(path))
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _digest(run: Identity, step: int, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(f"{run.model_dump_json()}{step}".encode())
     for name in sorted(tensors):
         digest.update(f"{name}{tuple(tensors[name].shape)}".encode())
         digest.update(tensors[name].numpy().tobytes())

@@ -56,7 +56,7 @@ def train(
         step, sums = restore(run, identity, state)
         watch = Watch(recipe, faces, run, state, seed, step, tensorboard)
         advance, last = stepper(recipe.objective, state), total_steps(recipe, batches.steps_per_epoch)
-        seen = step * schedule.batch
+        seen, finished = step * schedule.batch, step >= last
 
         # Train
         with stop_requests(crew) as stop, live_line(last * schedule.batch, seen, crew.leads) as live:
@@ -86,7 +86,7 @@ def train(
                     raise Stopped(f"stopped after {seen:,} faces; start again with --resume to go on.", signal)
 
         # Finish
-        if crew.leads:
+        if crew.leads and not (finished and (run.path / "model" / "model.json").is_file()):
             write_model(run.path / "model", recipe, state, hierarchy, faces, seen, seed)
         crew.wait()
     return run.path / "model"

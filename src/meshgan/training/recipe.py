@@ -157,7 +157,10 @@ def _apply(table: dict[str, Any], change: str) -> None:
         table = table.setdefault(parent, {})
         if not isinstance(table, dict):
             raise UsageError(f"--set {change}: '{parent}' is not a section.")
-    table[last] = _toml_value(text.strip())
+    value = _toml_value(text.strip())
+    if last == "kind" and table.get("kind") != value:
+        table.clear()  # the numbers of another kind mean nothing here
+    table[last] = value
 
 
 def _toml_value(text: str) -> Any:

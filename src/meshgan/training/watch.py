@@ -20,6 +20,7 @@ from meshgan.training.state import State
 from meshgan.view.figures import contact_sheet
 
 GRID = 16  # faces in a grid of samples
+TILE = 128  # pixels of each
 RISEN = 3.0  # a diversity this many times the limit has been there to lose
 ADVICE = "start a new run with a lower optimiser.lr, or with optimiser.clip = 1"
 
@@ -58,7 +59,7 @@ class Watch:
         """Write the grid of samples."""
         if self.state.team.leads:
             with atomic_file(self.run.path / "samples" / f"faces-seen-{seen:08d}.png") as partial:
-                contact_sheet(self.samples(), self.faces.template.triangles, partial, columns=4)
+                contact_sheet(self.samples(), self.faces.template.triangles, partial, columns=4, size=TILE)
 
     def check_weights(self, seen: int) -> None:
         """Raise `MeshganError` if a weight is not finite: such a state is not worth keeping."""

@@ -1,0 +1,178 @@
+"""From mesh files to codes and back, for the verbs `fit` and `interpolate`."""
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from meshgan.data.faceset import Faces
+from meshgan.errors import MeshganError, UsageError
+from meshgan.geometry.align import Similarity, rigid
+from meshgan.geometry.files import MILLIMETRES, read_mesh, write_mesh
+from meshgan.model.face_model import check_codes, check_connectivity
+from meshgan.model.latent import Codes, Fit, target_of_points
+from meshgan.model.load import Model, load_model
+from meshgan.storage import atomic_file
+from meshgan.view.figures import heat_maps
+
+ROUNDS = 3  # of aligning and fitting, where only a part of the face is known
+SHOWN = 32  # heat maps in the picture
+
+
+class CodeFile(BaseModel):
+    """A JSON file with the code of one face, as `sample` and `fit` write it; measurements beside it are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    code: list[float]
+
+
+@dataclass(frozen=True, eq=False)
+class _Targets:
+    """Faces (B, V, 3) to fit, of which the vertices with weight (V,) above zero count."""
+
+    names: tuple[str, ...]
+    faces: Faces
+    weights: Faces
+
+    @property
+    def whole(self) -> bool:
+        return bool((self.weights > 0).all())
+
+
+def fit_files(
+    where: str, paths: Sequence[Path], out: Path, unit: str, vertices: Path | None, align: bool
+) -> dict[str, Any]:
+    """Fit a model to mesh or landmark files, write what `meshgan fit` promises, and return its summary."""
+    model = load_model(where)
+    groups = _read_targets(model, paths, unit, vertices)
+    summary: dict[str, Any] = {"model": model.card.name, "faces": []}
+    drawn: list[tuple[Faces, Faces]] = []
+    for targets in groups:
+        fit, motion = _fit_aligned(model, targets, align)
+        summary["faces"] += [_write(model, fit, motion, row, name, out) for row, name in enumerate(targets.names)]
+        drawn += zip(fit.vertices, fit.error_mm, strict=True)
+    summary["mean_mm"] = float(np.mean([face["mean_mm"] for face in summary["faces"]]))
+    with atomic_file(out / "summary.json") as partial:
+        partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    faces, errors = (np.stack(arrays) for arrays in zip(*drawn[:SHOWN], strict=True))
+    with atomic_file(out / "errors.png") as partial:
+        captions = [face["name"] for face in summary["faces"][:SHOWN]]
+        heat_maps(faces, errors, model.template.triangles, partial, captions=captions)
+    return summary
+
+
+def read_code(model: Model, path: Path, unit: str) -> Codes:
+    """The code (D,) of a JSON file, or of a mesh by fitting it."""
+    if path.suffix.lower() != ".json":
+        (targets,) = _read_targets(model, [path], unit, None)
+        return _fit_aligned(model, targets, align=True)[0].codes[0]
+    try:
+        code = CodeFile.model_validate_json(path.read_text(encoding="utf-8")).code
+    except FileNotFoundError as error:
+        raise UsageError(f"{path} does not exist.") from error
+    except (OSError, ValidationError, UnicodeDecodeError) as error:
+        raise MeshganError(f'{path} holds no code: it should look like {{"code": [0.1, …]}}.') from error
+    try:
+        return check_codes([code], model.code_size)[0]
+    except UsageError as error:
+        raise UsageError(f"{path} is not of this model: {error}") from error
+
+
+def _fit_aligned(model: Model, targets: _Targets, align: bool) -> tuple[Fit, Similarity]:
+    """Fit after moving the targets rigidly onto the template; the motions back come second.
+
+    Where only a part is known, the motion and the face are found in turn.
+    """
+    count = len(targets.faces)
+    still = Similarity(np.repeat(np.eye(3)[None], count, 0), np.zeros((count, 3)), np.ones(count))
+    if not align:
+        return model.fit(targets.faces, targets.weights), still
+    motion = rigid(targets.faces, model.template.vertices, targets.weights)
+    fit = model.fit(motion.apply(targets.faces), targets.weights)
+    for _ in range(0 if targets.whole else ROUNDS - 1):
+        motions = [
+            rigid(face[None], found, targets.weights) for face, found in zip(targets.faces, fit.vertices, strict=True)
+        ]
+        parts = [[getattr(one, name) for one in motions] for name in ("rotation", "translation", "scale")]
+        motion = Similarity(*(np.concatenate(part) for part in parts))
+        fit = model.fit(motion.apply(targets.faces), targets.weights)
+    return fit, motion.inverse
+
+
+def _write(model: Model, fit: Fit, back: Similarity, row: int, name: str, out: Path) -> dict[str, Any]:
+    """Write one fitted mesh, where its target lay, and its code; returns its line of the summary."""
+    errors = fit.error_mm[row][~np.isnan(fit.error_mm[row])]
+    measured = {"mean": errors.mean(), "median": np.median(errors), "max": errors.max()}
+    numbers = {f"{key}_mm": round(float(value), 4) for key, value in measured.items()}
+    placed = back.scale[row] * fit.vertices[row] @ back.rotation[row].T + back.translation[row]
+    write_mesh(out / f"{name}.ply", model.template.with_vertices(placed))
+    with atomic_file(out / f"{name}.json") as partial:
+        partial.write_text(json.dumps({"code": fit.codes[row].tolist(), **numbers}) + "\n")
+    return {"name": name, "file": str(out / f"{name}.ply"), **numbers}
+
+
+def _read_targets(model: Model, paths: Sequence[Path], unit: str, part: Path | None) -> list[_Targets]:
+    """What to fit: all meshes together, each landmark file for itself."""
+    if unit not in MILLIMETRES:
+        raise UsageError(f"unknown unit '{unit}': choose from {', '.join(MILLIMETRES)}.")
+    names = _names(paths)
+    meshes = [path for path in paths if path.suffix.lower() != ".csv"]
+    groups = [_read_points(model, path, unit, names[path]) for path in paths if path not in meshes]
+    if meshes:
+        faces = np.stack([_read_face(model, path, unit) for path in meshes])
+        groups.insert(0, _Targets(tuple(names[path] for path in meshes), faces, _part_weights(model, part)))
+    return groups
+
+
+def _names(paths: Sequence[Path]) -> dict[Path, str]:
+    """A name for each file: its stem, with a number behind where two would be alike."""
+    if len(set(paths)) < len(paths):
+        raise UsageError("a file is named twice.")
+    names: dict[Path, str] = {}
+    for path in paths:
+        alike = sum(other.stem == path.stem for other in names)
+        names[path] = f"{path.stem}-{alike + 1}" if alike else path.stem
+    return names
+
+
+def _read_face(model: Model, path: Path, unit: str) -> Faces:
+    mesh = read_mesh(path, "m" if path.suffix.lower() == ".glb" else unit)  # GLB is in metres by definition
+    check_connectivity(mesh, model.template, str(path))
+    return mesh.vertices.astype(np.float32)
+
+
+def _part_weights(model: Model, path: Path | None) -> Faces:
+    count = len(model.template.vertices)
+    if path is None:
+        return np.ones(count, dtype=np.float32)
+    try:
+        indices = np.array(path.read_text(encoding="utf-8").split(), dtype=np.int64)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} should hold one vertex index a line.") from error
+    if not len(indices) or indices.min() < 0 or indices.max() >= count:
+        raise UsageError(f"{path} should hold vertex indices from 0 to {count - 1}.")
+    return np.bincount(indices, minlength=count).clip(max=1).astype(np.float32)
+
+
+def _read_points(model: Model, path: Path, unit: str, name: str) -> _Targets:
+    """Landmarks: a CSV file with the columns vertex, x, y, z."""
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+        indices = np.array([int(row["vertex"]) for row in rows], dtype=np.int64)
+        points = np.array([[float(row[axis]) for axis in "xyz"] for row in rows]) * MILLIMETRES[unit]
+    except FileNotFoundError as error:
+        raise UsageError(f"{path} does not exist.") from error
+    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
+        raise UsageError(f"{path} should be a CSV file with the columns vertex,x,y,z and one point a line.") from error
+    try:
+        faces, weights = target_of_points(model.template.vertices, indices, points.reshape(-1, 3))
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+    return _Targets((name,), faces, weights)

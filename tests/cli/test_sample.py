@@ -1,0 +1,198 @@
+"""`meshgan sample`, `fit` and `interpolate` from files to files."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from meshgan.cli import main
+from meshgan.geometry.files import read_mesh, write_mesh
+from meshgan.model.face_model import FaceModel
+
+
+@pytest.fixture
+def meshgan(monkeypatch, capsys):
+    """Run the command line; returns exit status, output and errors."""
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["meshgan", *map(str, arguments)])
+        try:
+            main.main()
+            status = 0
+        except SystemExit as end:
+            status = end.code or 0
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def model(tiny_run):
+    return FaceModel.load(tiny_run)
+
+
+@pytest.fixture
+def meshes(tmp_path, tiny_faces):
+    """Two unseen faces as files."""
+    paths = [tmp_path / f"scan-{row}.ply" for row in range(2)]
+    for path, row in zip(paths, tiny_faces.split.test, strict=False):
+        write_mesh(path, tiny_faces.template.with_vertices(tiny_faces.vertices[row]))
+    return paths
+
+
+def test_sampling_writes_meshes_codes_and_a_sheet(tmp_path, tiny_run, model, meshgan):
+    sheet = tmp_path / "sheet.png"
+    status, out, _ = meshgan(
+        "sample", tiny_run, "--out", tmp_path / "a", "--count", 3, "--format", "ply,glb", "--sheet", sheet
+    )
+    assert status == 0
+    assert "6 meshes" in out
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [
+        f"face-00{row}.{ending}" for row in range(3) for ending in ("glb", "json", "ply")
+    ]
+    found = read_mesh(tmp_path / "a/face-002.ply")
+    np.testing.assert_allclose(found.vertices, model.sample(3)[2], atol=1e-4)
+    code = json.loads((tmp_path / "a/face-002.json").read_text())["code"]
+    np.testing.assert_allclose(model.decode([code])[0], found.vertices, atol=1e-4)
+    assert np.asarray(Image.open(sheet)).std() > 1
+
+
+def test_the_same_seed_gives_the_same_bytes(tmp_path, tiny_run, meshgan):
+    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
+        assert meshgan("sample", tiny_run, "--out", tmp_path / name, "--count", 2, "--seed", seed)[0] == 0
+    first, again, other = ((tmp_path / name / "face-001.glb").read_bytes() for name in "abc")
+    assert first == again
+    assert first != other
+
+
+def test_the_model_folder_alone_is_enough(tmp_path, tiny_run, meshgan):
+    shutil.copytree(tiny_run / "model", tmp_path / "elsewhere/renamed")
+    assert meshgan("sample", tmp_path / "elsewhere/renamed", "--out", tmp_path / "a", "--count", 1)[0] == 0
+    assert meshgan("sample", tiny_run, "--out", tmp_path / "b", "--count", 1)[0] == 0
+    assert (tmp_path / "a/face-000.glb").read_bytes() == (tmp_path / "b/face-000.glb").read_bytes()
+
+
+def test_json_names_the_files(tmp_path, tiny_run, meshgan):
+    _, out, _ = meshgan("sample", tiny_run, "--out", tmp_path / "a", "--count", 1, "--json")
+    assert json.loads(out)["files"] == [str(tmp_path / "a/face-000.glb")]
+
+
+def test_fitting_writes_faces_codes_errors_and_a_picture(tmp_path, tiny_run, model, meshes, meshgan):
+    status, out, err = meshgan("fit", tiny_run, *meshes, "--out", tmp_path / "fit")
+    assert status == 0, err
+    assert "scan-0" in out
+    summary = json.loads((tmp_path / "fit/summary.json").read_text())
+    assert [face["name"] for face in summary["faces"]] == ["scan-0", "scan-1"]
+    for path, face in zip(meshes, summary["faces"], strict=True):
+        found, target = read_mesh(tmp_path / f"fit/{path.name}").vertices, read_mesh(path).vertices
+        errors = np.linalg.norm(found - target, axis=1)
+        assert face["mean_mm"] == pytest.approx(errors.mean(), abs=1e-3)
+        assert face["max_mm"] == pytest.approx(errors.max(), abs=1e-3)
+        assert errors.mean() < np.linalg.norm(model.normalisation.mean - target, axis=1).mean()
+    assert (tmp_path / "fit/errors.png").is_file()
+
+
+def test_a_turned_mesh_is_fitted_where_it_lies(tmp_path, tiny_run, meshes, meshgan):
+    turn = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    mesh = read_mesh(meshes[0])
+    write_mesh(tmp_path / "turned.ply", mesh.with_vertices(mesh.vertices @ turn.T + 500.0))
+    assert meshgan("fit", tiny_run, meshes[0], tmp_path / "turned.ply", "--out", tmp_path / "fit")[0] == 0
+    plain, turned = (read_mesh(tmp_path / f"fit/{name}.ply").vertices for name in ("scan-0", "turned"))
+    np.testing.assert_allclose(turned, plain @ turn.T + 500.0, atol=0.1)
+
+
+def test_landmarks_alone_give_a_whole_face(tmp_path, tiny_run, meshes, meshgan):
+    mesh = read_mesh(meshes[0])
+    chosen = np.arange(0, 162, 8)
+    with (tmp_path / "points.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerows([("vertex", "x", "y", "z"), *((v, *mesh.vertices[v] / 10) for v in chosen)])
+    status, _, err = meshgan("fit", tiny_run, tmp_path / "points.csv", "--out", tmp_path / "fit", "--unit", "cm")
+    assert status == 0, err
+    found = read_mesh(tmp_path / "fit/points.ply").vertices
+    mean = json.loads((tmp_path / "fit/points.json").read_text())["mean_mm"]
+    assert mean == pytest.approx(np.linalg.norm(found - mesh.vertices, axis=1)[chosen].mean(), abs=1e-3)
+    assert np.linalg.norm(found - mesh.vertices, axis=1).mean() < 20
+
+
+def test_vertices_that_do_not_count_are_ignored(tmp_path, tiny_run, meshes, meshgan):
+    mesh = read_mesh(meshes[0])
+    moved = mesh.vertices.copy()
+    moved[100:] += 40.0
+    write_mesh(tmp_path / "damaged.ply", mesh.with_vertices(moved))
+    (tmp_path / "good.txt").write_text("\n".join(map(str, range(100))))
+    for name, target in (("clean", meshes[0]), ("part", tmp_path / "damaged.ply")):
+        arguments = ["fit", tiny_run, target, "--out", tmp_path / name, "--vertices", tmp_path / "good.txt"]
+        assert meshgan(*arguments)[0] == 0
+    clean, part = (
+        json.loads((tmp_path / name).read_text())["code"] for name in ("clean/scan-0.json", "part/damaged.json")
+    )
+    np.testing.assert_allclose(part, clean, atol=1e-3)
+
+
+def test_interpolation_between_a_mesh_and_a_code(tmp_path, tiny_run, model, meshes, meshgan):
+    (tmp_path / "b.json").write_text(json.dumps({"code": [0.5, -0.5, 0.2, 0.1]}))
+    out = tmp_path / "between"
+    status, _, err = meshgan(
+        "interpolate",
+        tiny_run,
+        meshes[0],
+        tmp_path / "b.json",
+        "--out",
+        out,
+        "--factors",
+        "-1,0,1,2",
+        "--format",
+        "ply",
+    )
+    assert status == 0, err
+    codes = [json.loads((out / f"between-00{i}.json").read_text())["code"] for i in range(4)]
+    assert codes[2] == pytest.approx([0.5, -0.5, 0.2, 0.1])
+    np.testing.assert_allclose(np.add(codes[0], codes[3]), np.add(codes[1], codes[2]), atol=1e-5)
+    np.testing.assert_allclose(read_mesh(out / "between-003.ply").vertices, model.decode([codes[3]])[0], atol=1e-4)
+    assert (out / "strip.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["sample", "nowhere", "--out", "x"], 2, "nowhere is no model folder, no run folder and no model that ships"),
+        (["sample", "RUN", "--out", "x", "--format", "stl"], 2, "unknown format 'stl'"),
+        (["sample", "RUN", "--out", "x", "--sampler", "magic"], 2, "no sampler 'magic'; choose one of uniform"),
+        (["sample", "RUN", "--out", "x", "--count", "0"], 2, "count"),
+        (["fit", "RUN", "nowhere.ply", "--out", "x"], 2, "nowhere.ply"),
+        (["fit", "RUN", "MESH", "MESH", "--out", "x"], 2, "a file is named twice"),
+        (["fit", "RUN", "MESH", "--out", "x", "--unit", "inch"], 2, "unknown unit 'inch'"),
+        (["fit", "RUN", "OTHER", "--out", "x"], 2, "is not of the model's template"),
+        (["fit", "RUN", "BROKEN", "--out", "x"], 1, "broken.ply"),
+        (["fit", "RUN", "points.csv", "--out", "x"], 2, "points.csv does not exist"),
+        (["interpolate", "RUN", "MESH", "MESH", "--out", "x", "--factors", "a,b"], 2, "write numbers with commas"),
+        (["interpolate", "RUN", "MESH", "WRONG", "--out", "x"], 2, "wrong.json is not of this model"),
+        (["interpolate", "RUN", "MESH", "NONE", "--out", "x"], 1, "none.json holds no code"),
+    ],
+)
+def test_wrong_use_is_one_sentence(tmp_path, tiny_run, meshes, meshgan, monkeypatch, arguments, status, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.ply").write_bytes(meshes[0].read_bytes()[:700])
+    (tmp_path / "wrong.json").write_text('{"code": [1.0, 2.0]}')
+    (tmp_path / "none.json").write_text('{"kode": [1.0]}')
+    other = read_mesh(meshes[0])
+    write_mesh(tmp_path / "other.ply", type(other)(other.vertices, other.triangles[:, ::-1]))
+    files = {"RUN": tiny_run, "MESH": meshes[0], "BROKEN": "broken.ply", "OTHER": "other.ply"}
+    files |= {"WRONG": "wrong.json", "NONE": "none.json"}
+    found, out, err = meshgan(*(files.get(argument, argument) for argument in arguments))
+    assert found == status, err
+    assert message in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert not (tmp_path / "x").exists()
+
+
+def test_one_broken_mesh_among_good_ones_writes_nothing(tmp_path, tiny_run, meshes, meshgan):
+    meshes[1].write_bytes(b"ply\nformat ascii 1.0\n")
+    assert meshgan("fit", tiny_run, *meshes, "--out", tmp_path / "fit")[0] == 1
+    assert not (tmp_path / "fit").exists()

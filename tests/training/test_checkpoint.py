@@ -1,0 +1,147 @@
+"""The run folder: what is damaged is seen, what is whole comes back bit by bit, what is not ours stays untouched."""
+
+import json
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from meshgan.data.faceset import FaceSet
+from meshgan.errors import MeshganError, UsageError
+from meshgan.training.checkpoint import (
+    Checkpoint,
+    Identity,
+    RunFolder,
+    check_same_run,
+    fingerprint,
+    read_checkpoint,
+)
+from meshgan.training.recipe import load_recipe, recipe_toml
+
+IDENTITY = Identity(recipe=recipe_toml(load_recipe("smoke")), data="abc", seed=1)
+TENSORS = {"weights": torch.arange(6.0).reshape(2, 3), "number/k": torch.tensor(0.5), "steps": torch.tensor(3)}
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.claim(load_recipe("smoke"), resume=False)
+    return folder
+
+
+def save(run, step):
+    return run.save(Checkpoint(IDENTITY, step, {**TENSORS, "step": torch.tensor(step)}), step * 16)
+
+
+def test_a_checkpoint_comes_back_as_it_was(run):
+    found = read_checkpoint(save(run, 7))
+    assert (found.run, found.step) == (IDENTITY, 7)
+    assert all(torch.equal(found.tensors[name], TENSORS[name]) for name in TENSORS)
+    assert found.tensors["weights"].dtype == torch.float32
+
+
+def test_only_the_last_two_stay(run):
+    paths = [save(run, step) for step in (1, 2, 3)]
+    assert run.checkpoints() == paths[1:]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_any_flipped_bit_is_noticed(run, place, bit):
+    path = save(run, 1)
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 1 << bit
+    path.write_bytes(content)
+    with pytest.raises(MeshganError, match="is damaged"):
+        read_checkpoint(path)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=20)
+@given(share=st.floats(0, 1, exclude_max=True))
+def test_a_file_that_was_cut_off_is_noticed(run, share):
+    path = save(run, 1)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(MeshganError, match="is damaged"):
+        read_checkpoint(path)
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(run, capsys):
+    older, newer = save(run, 1), save(run, 2)
+    newer.write_bytes(newer.read_bytes()[:-1])
+    assert run.newest() == older
+    said = capsys.readouterr().err
+    assert newer.name in said
+    assert "Falling back" in said
+    assert run.newest() == older  # once is enough
+    assert capsys.readouterr().err == ""
+
+
+def test_without_a_whole_checkpoint_there_is_none(run):
+    assert run.latest() is None
+    save(run, 1).write_bytes(b"")
+    assert run.latest() is None
+
+
+def test_lines_of_steps_that_will_come_again_are_dropped(run):
+    for step in (5, 10, 15):
+        run.append_line({"step": step})
+    with (run.path / "stats.jsonl").open("a") as stream:
+        stream.write('{"step": 20, "L_re')  # killed while writing
+    run.keep_lines(10)
+    assert run.lines() == [{"step": 5}, {"step": 10}]
+    run.append_line({"step": 15})
+    text = (run.path / "stats.jsonl").read_text()
+    assert [json.loads(line)["step"] for line in text.splitlines()] == [5, 10, 15]
+
+
+def test_a_folder_that_holds_a_run_needs_resume(run):
+    with pytest.raises(UsageError, match="use --resume to go on with it"):
+        run.claim(load_recipe("smoke"), resume=False)
+    run.claim(load_recipe("smoke"), resume=True)
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "to-ann.txt").write_text("Dear Ann")
+    with pytest.raises(UsageError, match="is not a run folder"):
+        RunFolder(tmp_path / "letters").claim(load_recipe("smoke"), resume=True)
+    assert [path.name for path in (tmp_path / "letters").iterdir()] == ["to-ann.txt"]
+    with pytest.raises(UsageError, match="is a file"):
+        RunFolder(tmp_path / "letters" / "to-ann.txt").claim(load_recipe("smoke"), resume=False)
+
+
+def test_leftovers_of_a_killed_run_go(run):
+    (run.path / ".checkpoint-1.safetensors.ab.partial").write_bytes(b"half")
+    (run.path / ".model.ab.partial").mkdir()
+    (run.path / ".model.ab.partial" / "model.json").write_text("{")
+    run.claim(load_recipe("smoke"), resume=True)
+    assert [path.name for path in run.path.iterdir()] == ["recipe.toml"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 2}, "was started with --seed 2, not 1"),
+        ({"data": "xyz"}, "other data"),
+        (
+            {"recipe": recipe_toml(load_recipe("smoke", ["objective.gamma=0.5"]))},
+            r"objective.gamma \(0.5 there, 0.7 here\)",
+        ),
+    ],
+)
+def test_another_run_is_not_continued(tmp_path, change, message):
+    check_same_run(tmp_path, IDENTITY, IDENTITY)
+    with pytest.raises(UsageError, match=message):
+        check_same_run(tmp_path, IDENTITY.model_copy(update=change), IDENTITY)
+
+
+def test_the_fingerprint_follows_faces_and_labels(tiny_faces):
+    other = FaceSet.open(tiny_faces.path)
+    assert fingerprint(other) == fingerprint(tiny_faces)
+    moved = FaceSet(other.path, other.card, other.template, other.vertices + 1, other.labels)
+    assert fingerprint(moved) != fingerprint(tiny_faces)
+    labels = {**other.labels, "subject": other.labels["subject"][::-1]}
+    renamed = FaceSet(other.path, other.card, other.template, other.vertices, labels)
+    assert fingerprint(renamed) != fingerprint(tiny_faces)

@@ -1,0 +1,211 @@
+"""The loop as a whole, in one process: what it writes, how it stops, how it goes on, and when it gives up."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from meshgan.errors import MeshganError, UsageError
+from meshgan.training import watch
+from meshgan.training.began import Began
+from meshgan.training.checkpoint import RunFolder, read_checkpoint
+from meshgan.training.loop import crossed, share_kept, total_steps, train
+from meshgan.training.model_folder import read_model_folder
+from meshgan.training.recipe import load_recipe, parse_recipe
+from meshgan.training.stops import Stopped
+from meshgan.training.watch import diversity
+
+STEPS, LOG = 40, 5  # of the tiny recipe
+
+
+def final_tensors(path):
+    return read_checkpoint(RunFolder(path).checkpoints()[-1]).tensors
+
+
+def assert_same_bits(first, second):
+    one, two = final_tensors(first), final_tensors(second)
+    assert one.keys() == two.keys()
+    assert [name for name in one if not torch.equal(one[name], two[name])] == []
+
+
+def steps_of(path):
+    return [line["step"] for line in RunFolder(path).lines()]
+
+
+def test_a_run_leaves_lines_grids_two_checkpoints_and_a_model(tiny_run):
+    assert steps_of(tiny_run) == list(range(LOG, STEPS + 1, LOG))
+    assert [path.name for path in RunFolder(tiny_run).checkpoints()] == [
+        "checkpoint-0000000240.safetensors",
+        "checkpoint-0000000320.safetensors",
+    ]
+    (grid,) = (tiny_run / "samples").iterdir()
+    assert grid.name == "faces-seen-00000320.png"
+    assert np.asarray(Image.open(grid)).std() > 1
+    line = RunFolder(tiny_run).lines()[-1]
+    assert line["faces"] == 320
+    assert {"L_real", "L_fake", "k", "M", "diversity_mm", "lr", "seconds", "epoch"} <= line.keys()
+    assert not list(tiny_run.glob(".*"))
+
+
+def test_the_model_holds_the_averaged_weights(tiny_run):
+    weights, kept = final_tensors(tiny_run), read_model_folder(tiny_run / "model").tensors
+    averaged = {name.removeprefix("average/") for name in weights if name.startswith("average/")}
+    assert averaged
+    for name in averaged:
+        assert torch.equal(kept[name], weights[f"average/{name}"])
+        assert not torch.equal(kept[name], weights[f"network/{name}"])
+
+
+def test_the_seed_decides_every_bit(tmp_path, tiny_run, tiny_faces, tiny_recipe, recipe_table):
+    train(tiny_recipe, tiny_faces, tmp_path / "again")
+    assert_same_bits(tmp_path / "again", tiny_run)
+    assert (tmp_path / "again/model/weights.safetensors").read_bytes() == (
+        tiny_run / "model/weights.safetensors"
+    ).read_bytes()
+    short = parse_recipe({**recipe_table, "schedule": {"faces": 8, "batch": 8}}, "x")
+    name = "network/generator/dense.weight"
+    for seed in (0, 1):
+        train(short, tiny_faces, tmp_path / f"seed-{seed}", seed=seed)
+    assert not torch.equal(final_tensors(tmp_path / "seed-0")[name], final_tensors(tmp_path / "seed-1")[name])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_goes_on_with_the_same_bits(tmp_path, tiny_run, tiny_faces, tiny_recipe, number, monkeypatch):
+    lines = []
+    append = RunFolder.append_line
+
+    def append_then_stop(self, line):
+        append(self, line)
+        lines.append(line)
+        if line["step"] == 2 * LOG:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(RunFolder, "append_line", append_then_stop)
+    with pytest.raises(Stopped, match="--resume") as stop:
+        train(tiny_recipe, tiny_faces, tmp_path / "run")
+    assert stop.value.exit_status == 128 + number
+    assert steps_of(tmp_path / "run") == [LOG, 2 * LOG]
+    monkeypatch.undo()
+    train(tiny_recipe, tiny_faces, tmp_path / "run", resume=True)
+    assert_same_bits(tmp_path / "run", tiny_run)
+    assert steps_of(tmp_path / "run") == steps_of(tiny_run)
+    assert signal.getsignal(number) is not None
+
+
+def test_a_stop_between_two_lines_does_not_show(tmp_path, tiny_run, tiny_faces, tiny_recipe, monkeypatch):
+    """Sums since the last line travel in the checkpoint."""
+    from meshgan.training import loop
+
+    monkeypatch.setattr(loop, "stop_requests", lambda crew: stop_after(7))
+    with pytest.raises(Stopped):
+        train(tiny_recipe, tiny_faces, tmp_path / "run")
+    monkeypatch.undo()
+    train(tiny_recipe, tiny_faces, tmp_path / "run", resume=True)
+    assert_same_bits(tmp_path / "run", tiny_run)
+    found, expected = RunFolder(tmp_path / "run").lines(), RunFolder(tiny_run).lines()
+    for line in (*found, *expected):
+        del line["seconds"]
+    assert found == expected
+
+
+def stop_after(last):
+    import contextlib
+
+    return contextlib.nullcontext(lambda step: signal.SIGTERM if step == last else 0)
+
+
+def test_resuming_a_finished_run_changes_nothing(tiny_run, tiny_faces, tiny_recipe):
+    before = {path: path.stat().st_mtime_ns for path in sorted(tiny_run.rglob("*")) if path.is_file()}
+    assert train(tiny_recipe, tiny_faces, tiny_run, resume=True) == tiny_run / "model"
+    after = {path: path.stat().st_mtime_ns for path in sorted(tiny_run.rglob("*")) if path.is_file()}
+    before.pop(tiny_run / "stats.jsonl"), after.pop(tiny_run / "stats.jsonl")
+    assert before == after
+
+
+def test_a_run_that_lost_its_model_gets_it_back(tmp_path, tiny_faces, tiny_recipe):
+    model = train(tiny_recipe, tiny_faces, tmp_path / "run")
+    expected = (model / "weights.safetensors").read_bytes()
+    for path in model.iterdir():
+        path.unlink()
+    train(tiny_recipe, tiny_faces, tmp_path / "run", resume=True)
+    assert (model / "weights.safetensors").read_bytes() == expected
+
+
+def test_another_recipe_data_or_seed_is_refused(tiny_run, tiny_faces, tiny_recipe, recipe_table):
+    recipe_table["objective"] = {"kind": "began", "gamma": 0.5}
+    with pytest.raises(UsageError, match=r"objective\.gamma"):
+        train(parse_recipe(recipe_table, "x"), tiny_faces, tiny_run, resume=True)
+    with pytest.raises(UsageError, match="--seed"):
+        train(tiny_recipe, tiny_faces, tiny_run, seed=5, resume=True)
+    with pytest.raises(UsageError, match="use --resume"):
+        train(tiny_recipe, tiny_faces, tiny_run)
+
+
+def test_a_failing_run_stops_and_keeps_its_last_good_checkpoint(tmp_path, tiny_faces, tiny_recipe, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Began, "trouble", lambda self, stats: seen.append(stats) or ("bad" if len(seen) == 5 else None))
+    with pytest.raises(
+        MeshganError, match=r"after 200 faces: bad; the last good .*checkpoint-0000000160.*optimiser.lr"
+    ):
+        train(tiny_recipe, tiny_faces, tmp_path / "run")
+    assert steps_of(tmp_path / "run") == [5, 10, 15, 20]
+
+
+def test_too_high_a_learning_rate_is_noticed(tmp_path, tiny_faces, recipe_table):
+    recipe_table["optimiser"] = {"kind": "momentum", "lr": 1e6}
+    recipe_table["schedule"]["checkpoint_every"] = 8
+    with pytest.raises(MeshganError, match=r"training stopped after \d+ faces"):
+        train(parse_recipe(recipe_table, "x"), tiny_faces, tmp_path / "run")
+    for path in RunFolder(tmp_path / "run").checkpoints():
+        assert all(torch.isfinite(tensor).all() for tensor in read_checkpoint(path).tensors.values())
+
+
+def test_samples_that_become_alike_are_a_collapse(tmp_path, tiny_faces, tiny_recipe, monkeypatch):
+    spreads = iter([40.0, 20.0, 20.0, 3.0, 1.0])  # of the real faces, then of the samples
+    monkeypatch.setattr(watch, "diversity", lambda faces: next(spreads))
+    with pytest.raises(MeshganError, match=r"after 160 faces: the samples have collapsed to 2.5% of the real"):
+        train(tiny_recipe, tiny_faces, tmp_path / "run")
+
+
+def test_every_objective_trains(tmp_path, tiny_faces, recipe_table):
+    recipe_table["schedule"].update(faces=80, checkpoint_every=80, sample_every=80)
+    for table in ({"kind": "autoencoder"}, {"kind": "gan"}, {"kind": "wgan", "penalty": 10.0}, {"kind": "began-cs"}):
+        recipe = parse_recipe({**recipe_table, "objective": table}, "x")
+        model = train(recipe, tiny_faces, tmp_path / table["kind"])
+        assert read_model_folder(model).card.name == "tiny"
+
+
+def test_a_linear_path_starts_with_the_spread_of_the_faces(tmp_path, tiny_faces, recipe_table):
+    recipe_table["network"]["linear"] = True
+    recipe_table["schedule"].update(faces=8, log_every=1)
+    train(parse_recipe(recipe_table, "x"), tiny_faces, tmp_path / "run")
+    (line,) = RunFolder(tmp_path / "run").lines()
+    real = diversity(tiny_faces.vertices[tiny_faces.split.train])
+    assert 0.5 * real < line["diversity_mm"] < 1.5 * real
+
+
+def test_lengths_are_counted_in_epochs_or_faces(recipe_table):
+    assert total_steps(load_recipe("paper"), steps_per_epoch=675) == 300 * 675
+    recipe_table["schedule"].update(faces=81, batch=8)
+    assert total_steps(parse_recipe(recipe_table, "x"), 1) == 11
+
+
+def test_the_learning_rate_falls_after_each_epoch(tmp_path, tiny_faces, recipe_table):
+    recipe_table["optimiser"] = {"kind": "momentum", "lr": 0.01, "decay": 0.5}
+    recipe_table["schedule"].update(faces=18 * 8, log_every=9)
+    train(parse_recipe(recipe_table, "x"), tiny_faces, tmp_path / "run")
+    assert [line["lr"] for line in RunFolder(tmp_path / "run").lines()] == [0.01, 0.005]
+
+
+def test_averaging_looks_back_over_its_half_life(tiny_recipe):
+    late = 10**9
+    assert share_kept(tiny_recipe, late) ** (100 / 8) == pytest.approx(0.5)
+    assert share_kept(tiny_recipe, 8) < 1e-3  # at first the average is the weights
+
+
+def test_crossing_counts_multiples():
+    assert [crossed(before, before + 16, 20) for before in (0, 16, 32, 48)] == [False, True, True, True]
+    assert not crossed(20, 36, 20)

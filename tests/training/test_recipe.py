@@ -1,0 +1,142 @@
+"""Recipes: strict in what they accept, and the same after a round trip through TOML."""
+
+import tomllib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshgan.errors import UsageError
+from meshgan.nn.networks import NetworkSpec
+from meshgan.training.began import Began
+from meshgan.training.recipe import (
+    SHIPPED,
+    Adam,
+    Averaging,
+    Momentum,
+    Recipe,
+    Schedule,
+    differences,
+    load_recipe,
+    parse_recipe,
+    recipe_toml,
+)
+from meshgan.training.wgan import Wgan
+
+NAMES = sorted(path.stem for path in SHIPPED.glob("*.toml"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shipped_recipes_are_valid_and_carry_their_own_name(name):
+    assert load_recipe(name).name == name
+
+
+def test_the_paper_preset_has_the_papers_numbers():
+    recipe = load_recipe("paper")
+    assert recipe.network == NetworkSpec(code=64, widths=(16, 16, 16, 32), terms=6)
+    assert recipe.objective == Began(gamma=0.7, lambda_k=0.001)
+    assert recipe.optimiser == Momentum(lr=0.008, momentum=0.9, decay=0.99)
+    assert (recipe.schedule.epochs, recipe.schedule.batch) == (300, 16)
+    assert recipe.hierarchy.laplacian == "cotangent"
+    assert recipe.sampling.kind == "uniform"
+
+
+positive = st.floats(1e-6, 1e3)
+recipes = st.builds(
+    Recipe,
+    name=st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), max_size=20),
+    schedule=st.builds(Schedule, batch=st.integers(1, 512), epochs=positive),
+    network=st.builds(NetworkSpec, code=st.integers(1, 99), widths=st.tuples(st.integers(1, 64)), skips=st.booleans()),
+    objective=st.one_of(st.builds(Began, gamma=st.floats(0.1, 1)), st.builds(Wgan, clip=st.none().map(lambda _: 0.1))),
+    optimiser=st.one_of(st.builds(Adam, lr=positive), st.builds(Momentum, lr=positive)),
+    averaging=st.builds(Averaging, half_life=st.integers(0, 10**9)),
+)
+
+
+@given(recipes)
+def test_a_recipe_survives_toml(recipe):
+    assert parse_recipe(tomllib.loads(recipe_toml(recipe)), "again") == recipe
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "nearest"),
+    [
+        ("objective", "gama", "objective.gamma"),
+        ("optimiser", "momentum_", "optimiser.momentum"),
+        ("network", "width", "network.widths"),
+        ("schedule", "epoch", "schedule.epochs"),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_nearest_known_one(recipe_table, section, key, nearest):
+    recipe_table["optimiser"] = {"kind": "momentum"}
+    recipe_table.setdefault(section, {})[key] = 1
+    with pytest.raises(UsageError, match=f"my.toml: unknown key '{section}.{key}'; did you mean '{nearest}'\\?"):
+        parse_recipe(recipe_table, "my.toml")
+
+
+def test_an_unknown_section_is_named(recipe_table):
+    with pytest.raises(UsageError, match="unknown key 'scheduel'; did you mean 'schedule'"):
+        parse_recipe({**recipe_table, "scheduel": {}}, "x")
+
+
+def test_keys_of_another_kind_are_unknown(recipe_table):
+    with pytest.raises(UsageError, match=r"unknown key 'optimiser.momentum'"):
+        parse_recipe({**recipe_table, "optimiser": {"kind": "adam", "momentum": 0.9}}, "x")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"objective": {"kind": "began", "gamma": 1.5}}, "objective.*gamma.*less than or equal to 1"),
+        ({"objective": {"kind": "bigan"}}, "objective.*bigan"),
+        ({"optimiser": {"kind": "adam", "lr": "fast"}}, "optimiser.*lr"),
+        ({"optimiser": {"kind": "adam", "lr": float("nan")}}, "optimiser.*lr"),
+        ({"schedule": {"epochs": 1, "faces": 1}}, "either epochs or faces"),
+        ({"schedule": {"batch": 16}}, "either epochs or faces"),
+        ({"schedule": {"epochs": 1, "batch": 2.5}}, "schedule.batch"),
+        ({"network": {"widths": []}}, "at least 1"),
+        ({"name": 3}, "name"),
+    ],
+)
+def test_wrong_values_are_named(recipe_table, changes, message):
+    with pytest.raises(UsageError, match=message):
+        parse_recipe({**recipe_table, **changes}, "x.toml")
+
+
+def test_changes_from_the_command_line():
+    changes = ["objective.gamma=0.5", "network.widths=[8, 8]", "optimiser.kind=momentum", "optimiser.lr = 0.1"]
+    recipe = load_recipe("paper", changes)
+    assert recipe.objective == Began(gamma=0.5)
+    assert recipe.network.widths == (8, 8)
+    assert recipe.optimiser == Momentum(lr=0.1, momentum=0.9, decay=0.99)
+
+
+@pytest.mark.parametrize("change", ["objective.gamma", "=3", "objective.gamme=3", "name.first=3"])
+def test_wrong_changes_are_named(change):
+    with pytest.raises(UsageError):
+        load_recipe("paper", [change])
+
+
+def test_a_missing_recipe_says_which_ones_ship():
+    with pytest.raises(UsageError, match=r"nowhere is neither a file nor a recipe that ships; those are .*paper"):
+        load_recipe("nowhere")
+
+
+@pytest.mark.parametrize("content", [b"name = ", b"\xff\xfe\x00", b"[schedule\n"])
+def test_a_file_that_is_no_toml_is_named(tmp_path, content):
+    path = tmp_path / "broken.toml"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=r"broken.toml is no TOML file"):
+        load_recipe(path)
+
+
+def test_another_kind_starts_its_section_anew():
+    assert load_recipe("paper", ["optimiser.kind=adam", "optimiser.lr=0.1"]).optimiser == Adam(lr=0.1)
+
+
+def test_differences_name_each_changed_value():
+    old, new = load_recipe("paper"), load_recipe("paper", ["objective.gamma=0.5", "optimiser.kind=adam", "name=x"])
+    found = differences(old, new)
+    assert "objective.gamma (0.7 there, 0.5 here)" in found
+    assert any(line.startswith("optimiser.beta1 (None there") for line in found)
+    assert differences(old, old) == []

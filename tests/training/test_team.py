@@ -1,0 +1,135 @@
+"""Several processes: half a batch each gives the same weights to rounding, and a lost one ends the run in order."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from meshgan.errors import UsageError
+from meshgan.training.checkpoint import RunFolder, read_checkpoint
+from meshgan.training.loop import train
+from meshgan.training.recipe import parse_recipe, recipe_toml
+from meshgan.training.team import Team, team
+
+# Imports everything once, then is two processes.
+PAIR = """
+import os, sys
+from pathlib import Path
+from meshgan.data.faceset import FaceSet
+from meshgan.training.loop import train
+from meshgan.training.recipe import load_recipe
+
+recipe, faces = load_recipe(sys.argv[1]), FaceSet.open(sys.argv[2])
+os.environ.update(WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=sys.argv[4])
+child = os.fork()
+os.environ["RANK"] = str(int(child == 0))
+train(recipe, faces, Path(sys.argv[3]), device="cpu")
+if child:
+    sys.exit(os.waitpid(child, 0)[1])
+os._exit(0)
+"""
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def command(recipe, faces, out):
+    path = out.with_suffix(".toml")
+    path.write_text(recipe_toml(recipe))
+    return ["-m", "meshgan.cli.main", "train", path, "--data", faces.path, "--out", out, "--device", "cpu", "--resume"]
+
+
+def start(arguments, size):
+    """What `torchrun` does, without its own seconds of start-up."""
+    port = str(free_port())
+    for rank in range(size):
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, **own, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        yield subprocess.Popen(
+            [sys.executable, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+
+@pytest.fixture
+def plain_recipe(recipe_table):
+    """Momentum: Adam divides by the gradient's size and so turns rounding into steps."""
+    recipe_table["optimiser"] = {"kind": "momentum", "lr": 0.01}
+    return parse_recipe(recipe_table, "x")
+
+
+def test_two_processes_at_half_a_batch_equal_one_at_a_whole(tmp_path, tiny_faces, plain_recipe):
+    train(plain_recipe, tiny_faces, tmp_path / "one", device="cpu")
+    (tmp_path / "two.toml").write_text(recipe_toml(plain_recipe))
+    arguments = [tmp_path / "two.toml", tiny_faces.path, tmp_path / "two", str(free_port())]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", PAIR, *arguments], capture_output=True, text=True, timeout=120, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"\n{done.stderr}".count("\n8 of 320 faces seen") == 1, "only the first process talks"
+    one, two = (read_checkpoint(RunFolder(tmp_path / name).checkpoints()[-1]) for name in ("one", "two"))
+    assert one.step == two.step == 40
+    for name, value in one.tensors.items():
+        torch.testing.assert_close(two.tensors[name], value, rtol=1e-3, atol=1e-5, msg=name)
+    first, second = RunFolder(tmp_path / "one").lines(), RunFolder(tmp_path / "two").lines()
+    assert [line["step"] for line in second] == [line["step"] for line in first]
+    assert second[-1]["L_real"] == pytest.approx(first[-1]["L_real"], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_ends_the_run_with_a_message_and_a_checkpoint_that_resumes(tmp_path, tiny_faces, recipe_table):
+    recipe_table["schedule"].update(faces=40_000, checkpoint_every=80)
+    arguments = command(parse_recipe(recipe_table, "x"), tiny_faces, tmp_path / "run")
+    first, second = start(arguments, 2)
+    run, deadline = RunFolder(tmp_path / "run"), time.monotonic() + 60
+    while len(run.checkpoints()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    second.send_signal(signal.SIGKILL)
+    said = first.communicate(timeout=60)[1]
+    second.communicate()
+    assert first.returncode == 1
+    assert "another process of this run has ended; start it again with --resume" in said
+    assert "Traceback" not in said
+    kept = read_checkpoint(run.checkpoints()[-1]).step
+    again = list(start(arguments, 2))
+    while run.latest().step <= kept and time.monotonic() < deadline + 60:
+        time.sleep(0.05)
+    for process in again:
+        process.send_signal(signal.SIGINT)
+    said = [process.communicate(timeout=60)[1] for process in again]
+    assert [process.returncode for process in again] == [130, 130], said
+    assert run.latest().step > kept
+
+
+@pytest.mark.slow
+def test_under_torchrun(tmp_path, tiny_faces, plain_recipe):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
+    arguments = command(plain_recipe, tiny_faces, tmp_path / "run")
+    done = subprocess.run([*torchrun, *arguments], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run/model/model.json").is_file()
+
+
+def test_a_team_of_one_leaves_everything_as_it_is():
+    alone, values = Team(), torch.arange(3.0)
+    alone.average_([values])
+    alone.broadcast_([values])
+    alone.wait()
+    assert values.tolist() == [0, 1, 2]
+    assert (alone.share("x"), alone.largest(3), alone.leads) == ("x", 3, True)
+
+
+def test_unknown_devices_are_refused():
+    with pytest.raises(UsageError, match="choose auto, cpu or cuda"), team("tpu"):
+        pass
+    if not torch.cuda.is_available():
+        with pytest.raises(UsageError, match="no CUDA device was found"), team("cuda"):
+            pass
