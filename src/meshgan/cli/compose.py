@@ -38,10 +38,11 @@ def compose(
     made = compose_random(id_model, exp_model, count, seed)
     shared = expression_targets(expression, exp_model, seed)
     template, files = id_model.template, []
-    for number, (face, shift) in enumerate(track(zip(made.identities, made.shifts, strict=True), "Faces", count)):
+    for number, size in enumerate(track(made.sizes, "Faces")):
         files.append(out / f"face-{number:03d}.glb")
-        targets = {TARGET: shift, **shared}
-        write_glb(files[-1], template.with_vertices(face), targets, {TARGET: 1.0}, name=files[-1].stem)
+        targets = {name: size * shift for name, shift in ({TARGET: made.shifts[number]} | shared).items()}
+        mesh = template.with_vertices(made.identities[number])
+        write_glb(files[-1], mesh, targets, {TARGET: 1.0}, name=files[-1].stem)
     shown = slice(0, min(count, 8))
     rows = {"identity": made.identities[shown], "with expression": made.faces[shown]}
     comparison(rows, template.triangles, out / "sheet.png")
