@@ -105,8 +105,12 @@ def test_the_nose_is_found_above_a_chest_and_below_a_quiff() -> None:
 def test_what_cannot_be_a_template_is_said(mesh: Mesh, arguments, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         make_template(mesh, 100, **arguments)
-    with pytest.raises(UsageError, match="at least"):
-        make_template(head(), 2)
+
+
+@pytest.mark.parametrize("count", [2, 10**9])
+def test_a_senseless_count_is_refused_before_anything_is_done(count: int) -> None:
+    with pytest.raises(UsageError, match="at least 16 and at most"):
+        make_template(head(), count)
 
 
 @settings(max_examples=20, deadline=None)

@@ -23,7 +23,7 @@ from meshgan.storage import atomic_file
 
 RADIUS_MM = 110.0  # around the tip of the nose: from the hairline to below the chin, up to the ears
 NOSE_BELOW_TOP_MM = (60.0, 190.0)  # where the tip of a nose lies under the highest point of a head or face
-FEWEST = 16  # vertices; fewer make no face
+FEWEST, MOST = 16, 1_000_000  # vertices; fewer make no face, more no template
 SNAP = 0.35  # a vertex nearer to a cut than this share of an edge moves onto it, so that no slivers arise
 
 
@@ -81,8 +81,8 @@ def make_template(
     connected part is used; it is refined by Loop's rule while it has fewer vertices than asked for. Raises
     `UsageError` if no surface is left, `MeshganError` if the count cannot be reached.
     """
-    if count < FEWEST:
-        raise UsageError(f"a template needs at least {FEWEST} vertices, not {count}.")
+    if not FEWEST <= count <= MOST:
+        raise UsageError(f"a template needs at least {FEWEST} and at most {MOST:,} vertices, not {count}.")
     if keep is not None and keep.shape != (len(mesh.vertices),):
         raise UsageError(f"the mesh has {len(mesh.vertices)} vertices, the mask of those to keep {len(keep)}.")
     template = Template(mesh, sp.eye_array(len(mesh.vertices), format="csr"))
