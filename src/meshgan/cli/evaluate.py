@@ -1,4 +1,4 @@
-"""`meshgan evaluate` and `meshgan reproduce`: numbers, tables and a page from models."""
+"""`meshgan evaluate`, `reproduce` and `report`: numbers, tables and pages from models."""
 
 import shutil
 from pathlib import Path
@@ -44,6 +44,47 @@ def evaluate(
         partial.write_text(result.json(), encoding="utf-8")
     shutil.rmtree(work, ignore_errors=True)
     print(result.json() if as_json else _summary(result, out))
+
+
+def reproduce(
+    table: Annotated[str, typer.Argument(help="table1 (MeshGAN, CoMA, PCA) or ablation (other objectives).")],
+    out: Annotated[Path, typer.Option("--out", help="The folder to work in; tables and page are written there.")],
+    scale: Annotated[str, typer.Option(help="smoke (minutes), desk (hours on two cores) or paper (a GPU).")] = "desk",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
+) -> None:
+    """Make a table of the paper on open data: corpus, models, measurements, table and a page with figures.
+
+    Stopped on the way, the same command goes on where it was; what is done is not done again.
+
+    Example: `meshgan reproduce table1 --out table1 --scale smoke`
+    """
+    from meshgan.report.reproduce import reproduce as make
+    from meshgan.report.results import markdown
+
+    results = make(table, out, scale, device)
+    if as_json:
+        print(results.json())
+    else:
+        print(f"{markdown(results.rows)}\nThe table lies in {out} as {table}.json, .md, .tex and .csv, the page is")
+        print(out / f"{table}.html")
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="A run folder, finished or not.")],
+    out: Annotated[Path | None, typer.Option("--out", help="The page to write; by default RUN/report.html.")] = None,
+) -> None:
+    """Write one self-contained HTML page about a training run: curves, samples over time, metrics, recipe, machine.
+
+    Metrics are shown if `meshgan evaluate RUN --data SET --out RUN/evaluation.json` has been run.
+
+    Example: `meshgan report runs/first`
+    """
+    from meshgan.report.run import write_run_page
+
+    page = out or run / "report.html"
+    write_run_page(run, page)
+    print(page)
 
 
 def _summary(result: "Evaluation", out: Path) -> str:

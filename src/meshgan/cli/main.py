@@ -23,6 +23,8 @@ app.command()(sample.sample)
 app.command()(sample.fit)
 app.command()(sample.interpolate)
 app.command()(evaluate.evaluate)
+app.command()(evaluate.reproduce)
+app.command()(evaluate.report)
 app.command()(compose.compose)
 app.command()(directions.directions)
 

@@ -4,7 +4,7 @@ import hashlib
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
@@ -91,15 +91,11 @@ def evaluate(
         with TemporaryDirectory() as folder:
             return evaluate(model, faces, samples, fid, seed, Path(folder), steps)
 
-    @cache  # prepared only if something is left to do
-    def yardstick() -> Yardstick:
-        return Yardstick.of(faces, fid)
-
     def drawn(sampler: Sampler) -> Row:
-        return yardstick().measure(_samples(model, samples, seed, sampler), sampler, seed)
+        return yardstick(faces, fid).measure(_samples(model, samples, seed, sampler), sampler, seed)
 
     def real() -> Row:
-        return yardstick().measure(_training_faces(faces, samples, seed), "none", seed)
+        return yardstick(faces, fid).measure(_training_faces(faces, samples, seed), "none", seed)
 
     asked = f"{fingerprint(faces)} {samples} {fid} {seed}"
     key = f"{asked} {_fingerprint_of(model)}"
@@ -118,6 +114,12 @@ def evaluate(
         rows=tuple(remember(work, sampler, key, Row, partial(drawn, sampler)) for sampler in samplers),
         real=remember(work, "real", asked, Row, real),
     )
+
+
+@lru_cache(maxsize=1)
+def yardstick(faces: FaceSet, fid: Fid) -> Yardstick:
+    """The test faces, prepared when something is left to measure, and once for several models."""
+    return Yardstick.of(faces, fid)
 
 
 def suitable_samplers(model: Model) -> tuple[Sampler, ...]:
@@ -195,9 +197,9 @@ def _blocks(rows: Rows, size: int) -> list[Rows]:
 
 
 def _fingerprint_of(model: Model) -> str:
-    """What the model decodes, and what it says about itself."""
-    faces = model.decode(model.codes(4, 0)).tobytes()
-    return hashlib.sha256(faces + model.card.model_dump_json().encode()).hexdigest()
+    """The content of the model's files, or what it decodes if it was never saved."""
+    content = b"" if model.card.files else model.decode(model.codes(4, 0)).tobytes()
+    return hashlib.sha256(content + model.card.model_dump_json().encode()).hexdigest()
 
 
 def _digest(key: str) -> str:

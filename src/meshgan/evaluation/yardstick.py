@@ -4,7 +4,7 @@ For every row alike:
 
 - specificity, diversity and shape Fréchet distance: all samples (diversity: in disjoint pairs);
 - coverage, precision, recall: as many samples as there are test faces; the last two in shape space, k = 3;
-- FID: `IMAGES` samples, 64×64, by the frontal camera and light of `view.raster`, centred on the template.
+- FID: `IMAGES` samples, 64×64, by the camera and light for measurements, `Camera.frontal` and `LAMBERT`.
 
 Shape space: the 50 strongest principal components of the training part, coordinates divided by √V, so that a distance
 in it is a root mean square over vertices in mm, and a Fréchet distance there is in mm², whatever the template.
@@ -84,8 +84,7 @@ class Yardstick:
         """Prepare the test part of a FaceSet; the shape space comes from its training part."""
         test = np.asarray(faces.vertices[faces.split.test])
         space = principal_components(faces.vertices, faces.split.train, COMPONENTS)
-        x, y, z = (faces.template.vertices.min(axis=0) + faces.template.vertices.max(axis=0)) / 2
-        camera, triangles = Camera(centre=(float(x), float(y), float(z))), faces.template.triangles
+        camera, triangles = Camera.frontal(faces.template.vertices), faces.template.triangles
         features = None
         if fid == "inception":
             features = inception_features(render(test, triangles, SIZE, camera=camera), "Features of the test faces")

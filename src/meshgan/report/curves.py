@@ -1,0 +1,81 @@
+"""Training curves as SVG, small multiples."""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+Lines = Sequence[Mapping[str, Any]]
+Curves = Mapping[str, tuple[list[int], list[float]]]  # label → faces seen, values
+
+# Panels in this order, each with the statistics it shows and their labels; what a run did not log is left out.
+PANELS: tuple[tuple[str, dict[str, str]], ...] = (
+    ("Loss of the auto-encoder, network units", {"L_real": "L(x)", "L_fake": "L(G(z))"}),
+    ("Losses", {"L_critic": "discriminator", "L_generator": "generator"}),
+    ("Wasserstein estimate", {"W": "E D(x) − E D(G(z))"}),
+    ("Gradient penalty", {"slope": "E (‖∇D‖ − 1)²"}),
+    ("Weight penalty", {"penalty": "L2"}),
+    ("Constraint on the code", {"constraint": "mean |E(G(z)) − z|"}),
+    ("Convergence M", {"M": "M"}),
+    ("Balance k", {"k": "k"}),
+    ("Diversity of 16 fixed samples, mm", {"diversity_mm": "samples"}),
+    ("Learning rate", {"lr": "rate"}),
+)
+COLOURS = ("#1f6fb4", "#d1605e")
+MOST = 1500  # points of a curve
+
+
+def curves_svg(lines: Lines) -> list[str]:
+    """The statistics of stats.jsonl over faces seen: one SVG element for each panel that has something to show."""
+    thinned = lines[:: max(1, len(lines) // MOST)]
+    panels = [(title, curves) for title, logged in PANELS if (curves := _curves(thinned, logged))]
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "meshgan"}):
+        return [_panel(title, curves) for title, curves in panels]
+
+
+def _curves(lines: Lines, logged: Mapping[str, str]) -> Curves:
+    """Those of these statistics that the run has logged."""
+    present = {key: label for key, label in logged.items() if any(key in line for line in lines)}
+    return {
+        label: ([line["faces"] for line in lines if key in line], [line[key] for line in lines if key in line])
+        for key, label in present.items()
+    }
+
+
+def _panel(title: str, curves: Curves) -> str:
+    figure = Figure(figsize=(4.2, 2.4), layout="constrained")
+    axis = figure.add_subplot()
+    for (label, (seen, values)), colour in zip(curves.items(), COLOURS, strict=False):
+        axis.plot(seen, values, color=colour, linewidth=1.3, label=label)
+    if all(value >= 0 for _, values in curves.values() for value in values):
+        axis.set_ylim(bottom=0)
+    axis.locator_params(nbins=5)
+    axis.set_title(title, fontsize=9.5, loc="left")
+    axis.tick_params(labelsize=8.5, colors="#555555")
+    axis.grid(color="#e4e4e4", linewidth=0.6)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.xaxis.set_major_formatter(lambda seen, _: _count(seen))
+    axis.set_xlabel("faces seen", fontsize=8.5, color="#555555")
+    if len(curves) > 1:
+        axis.legend(fontsize=8.5, frameon=False)
+    return _svg(figure)
+
+
+def _count(number: float) -> str:
+    """12,000 as 12k."""
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if abs(number) >= size:
+            return f"{number / size:g}{letter}"
+    return f"{number:g}"
+
+
+def _svg(figure: Figure) -> str:
+    """The figure as an element for a page: without the file's header, as wide as its place."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None})
+    text = stream.getvalue().decode()
+    element = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    return re.sub(r'(<svg [^>]*?)width="[^"]*" height="[^"]*"', r'\1role="img"', element, count=1)

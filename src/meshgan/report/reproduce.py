@@ -1,0 +1,152 @@
+"""The paper's tables on open data, in one call: corpus, models, measurements, table, page.
+
+A table is a list of models, a scale says how much of everything. Each step finds what it has done before:
+
+OUT/corpus/        the FaceSet
+OUT/runs/MODEL/    run folders (that of PCA holds its model and how long it took)
+OUT/evaluations/   one JSON per model, and the parts they are made of
+OUT/figures/
+OUT/TABLE.json, .md, .tex, .csv and .html
+"""
+
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from meshgan.data.corpora.anny import make_identities
+from meshgan.data.faceset import FaceSet
+from meshgan.errors import MeshganError, UsageError
+from meshgan.evaluation.evaluate import Evaluation, evaluate
+from meshgan.evaluation.inception import graph_file
+from meshgan.evaluation.yardstick import Fid
+from meshgan.machine import machine, today
+from meshgan.model.latent import STEPS
+from meshgan.model.load import Model, load_model
+from meshgan.model.pca import fit_pca
+from meshgan.report.reproduction import write_reproduction_page
+from meshgan.report.results import Result, Results, real_result, results_of
+from meshgan.report.run import minutes
+from meshgan.storage import atomic_file
+from meshgan.training.checkpoint import RunFolder
+from meshgan.training.loop import train
+from meshgan.training.recipe import load_recipe, recipe_toml
+from meshgan.training.stops import Stopped
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of everything."""
+
+    identities: int
+    samples: int
+    fid: Fid
+    steps: int  # of Eq. 2 for each test face
+    changes: tuple[str, ...]  # to every recipe
+
+
+SMOKE = (
+    "schedule.epochs=1",
+    "schedule.log_every=2",
+    "schedule.sample_every=80",
+    "sampling.faces=16",
+    "sampling.steps=3",
+)
+SCALES = {
+    "smoke": Scale(identities=200, samples=60, fid="off", steps=5, changes=SMOKE),
+    "desk": Scale(identities=12_000, samples=10_000, fid="inception", steps=STEPS, changes=("schedule.epochs=30",)),
+    "paper": Scale(identities=12_000, samples=10_000, fid="inception", steps=STEPS, changes=("schedule.epochs=300",)),
+}
+
+# The models of each table and their recipes; PCA has none.
+TABLES: dict[str, dict[str, str | None]] = {
+    "table1": {"meshgan": "meshgan", "meshgan-paper": "paper", "coma": "coma", "pca": None},
+    "ablation": {
+        "meshgan": "meshgan",
+        "meshgan-paper": "paper",
+        "began-cs": "began-cs",
+        "gan": "gan",
+        "wgan": "wgan",
+        "wgan-gp": "wgan-gp",
+    },
+}
+
+
+def reproduce(table: str, out: Path, scale: str = "desk", device: str = "auto") -> Results:
+    """Make one of `TABLES` in the folder `out`. Stopped, the same call goes on where it was.
+
+    A model whose training fails keeps a row that says why. Raises `UsageError` if `out` holds another scale.
+    """
+    if table not in TABLES or scale not in SCALES:
+        raise UsageError(f"no {table} at {scale} scale: choose of {', '.join(TABLES)} and of {', '.join(SCALES)}.")
+    size = SCALES[scale]
+    if size.fid == "inception":
+        graph_file()  # a missing extra is said now, not after hours of training
+    faces = make_corpus(out / "corpus", size.identities)
+    rows: list[Result] = []
+    models: dict[str, Model] = {}
+    for name, recipe in TABLES[table].items():
+        run = out / "runs" / name
+        try:
+            make_model(run, recipe, faces, size, device)
+        except (Stopped, UsageError):
+            raise
+        except MeshganError as error:
+            rows.append(Result(name, "none", note=str(error)))
+            continue
+        models[name] = load_model(run)
+        evaluation = measure(models[name], faces, out / "evaluations" / f"{name}.json", size)
+        rows += results_of(evaluation, name, minutes(RunFolder(run).lines()))
+    if not models:
+        raise MeshganError(f"none of the models of {table} could be trained: {rows[0].note}")
+    train_faces, test_faces = len(faces.split.train), len(faces.split.test)
+    all_rows = (*rows, real_result(evaluation))
+    results = Results(table, scale, machine(), today(), faces.card.name, train_faces, test_faces, all_rows)
+    results.write(out)
+    write_reproduction_page(results, models, faces, out, _parts(out / "evaluations"), size.steps)
+    return results
+
+
+def make_corpus(path: Path, count: int) -> FaceSet:
+    """The default corpus with `count` identities."""
+    if not (path / "card.json").is_file():
+        make_identities(path, count)
+    faces = FaceSet.open(path)
+    if len(faces) != count:
+        raise UsageError(f"{path} holds {len(faces)} faces, this scale has {count}; choose another --out.")
+    return faces
+
+
+def make_model(run: Path, recipe: str | None, faces: FaceSet, size: Scale, device: str) -> None:
+    """Train a recipe into its run folder, or fit PCA, unless that is done."""
+    done = (run / "model" / "model.json").is_file()
+    if recipe is None:
+        if not done:
+            _fit_pca(run, faces)
+        return
+    wanted = load_recipe(recipe, size.changes)
+    if not done or (run / "recipe.toml").read_text(encoding="utf-8") != recipe_toml(wanted):
+        train(wanted, faces, run, device, resume=True)
+
+
+def measure(model: Model, faces: FaceSet, path: Path, size: Scale) -> Evaluation:
+    """Evaluate a model, with what is finished in the folder of parts, and write the JSON."""
+    evaluation = evaluate(model, faces, size.samples, size.fid, work=_parts(path.parent), steps=size.steps)
+    with atomic_file(path) as partial:
+        partial.write_text(evaluation.json(), encoding="utf-8")
+    return evaluation
+
+
+def _parts(folder: Path) -> Path:
+    return folder / "parts"
+
+
+def _fit_pca(run: Path, faces: FaceSet) -> None:
+    start = time.monotonic()
+    model = fit_pca(faces)
+    line = {"step": 1, "faces": model.card.origin.faces_seen, "seconds": round(time.monotonic() - start, 2)}
+    with atomic_file(run / "stats.jsonl") as partial:
+        partial.write_text(json.dumps(line) + "\n")
+    shutil.rmtree(run / "model", ignore_errors=True)
+    model.save(run / "model")

@@ -1,0 +1,234 @@
+"""Pages of runs and reproductions: whole, self-contained, and made without doing anything twice."""
+
+import json
+import re
+import shutil
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+
+import pytest
+
+from meshgan.cli.main import app
+from meshgan.errors import MeshganError, UsageError
+from meshgan.evaluation import yardstick
+from meshgan.evaluation.evaluate import evaluate
+from meshgan.model.load import load_model
+from meshgan.report import reproduce as module
+from meshgan.report import reproduction
+from meshgan.report.curves import curves_svg
+from meshgan.report.reproduce import SCALES, TABLES, Scale, reproduce
+from meshgan.report.run import write_run_page
+from meshgan.training.recipe import load_recipe, parse_recipe
+
+LOOSE = {"meta", "img", "input", "br", "link"}
+
+
+class Checker(HTMLParser):
+    """Collects addresses, and complains about tags that do not close."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.addresses, self.images, self.text = [], [], 0, []
+
+    def handle_starttag(self, tag, attributes):
+        self.addresses += [value for name, value in attributes if name in ("src", "href", "xlink:href")]
+        self.images += tag == "img"
+        if tag not in LOOSE:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag, attributes):
+        self.addresses += [value for name, value in attributes if name in ("src", "href")]
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def checked(path):
+    """The parsed page, if it is well-formed and asks for nothing from outside."""
+    checker = Checker()
+    checker.feed(path.read_text(encoding="utf-8"))
+    assert checker.open == []
+    assert all(address.startswith(("data:image/png;base64,", "#")) for address in checker.addresses)
+    return checker
+
+
+@pytest.fixture
+def run(tiny_run, tmp_path):
+    return shutil.copytree(tiny_run, tmp_path / "run")
+
+
+def test_a_run_page_shows_curves_samples_and_recipe(run):
+    write_run_page(run, run / "report.html")
+    page = checked(run / "report.html")
+    text = " ".join(page.text)
+    assert page.images == 1
+    for words in ("Training run run", "Balance k", "Convergence M", "320 in", "finished", "lambda_k = 0.001"):
+        assert words in text
+    assert "Measured" not in text
+
+
+def test_a_run_page_shows_an_evaluation_and_the_machine(run, tiny_faces):
+    (run / "machine.txt").write_text("a computer\n")
+    (run / "evaluation.json").write_text(evaluate(load_model(run), tiny_faces, samples=20, fid="off").json())
+    write_run_page(run, run / "report.html")
+    text = " ".join(checked(run / "report.html").text)
+    assert "Measured" in text
+    assert "real faces" in text
+    assert "a computer" in text
+    (run / "evaluation.json").write_text("{}")
+    with pytest.raises(MeshganError, match=r"evaluation\.json is damaged"):
+        write_run_page(run, run / "report.html")
+
+
+def test_a_run_that_has_hardly_begun_has_a_page_too(run):
+    shutil.rmtree(run / "samples")
+    shutil.rmtree(run / "model")
+    (run / "stats.jsonl").unlink()
+    write_run_page(run, run / "report.html")
+    text = " ".join(checked(run / "report.html").text)
+    assert "Nothing has been logged yet" in text
+    assert "not finished" in text
+
+
+def test_what_recipes_say_is_escaped(run):
+    recipe = (run / "recipe.toml").read_text().replace('description = ""', 'description = "<script>alert(1)</script>"')
+    (run / "recipe.toml").write_text(recipe)
+    write_run_page(run, run / "report.html")
+    assert "<script>alert" not in (run / "report.html").read_text()
+
+
+def test_other_folders_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="not a run folder"):
+        write_run_page(tmp_path, tmp_path / "report.html")
+
+
+def test_curves_are_well_formed_and_go_where_the_numbers_go():
+    lines = [{"step": i, "faces": 1000 * i, "k": 0.5, "M": 1.0 / (1 + i), "seconds": i} for i in range(5000)]
+    panels = curves_svg(lines)
+    assert len(panels) == 2
+    for panel in panels:
+        root = ET.fromstring(panel)
+        assert root.attrib["viewBox"]
+        assert "2M" in "".join(root.itertext())
+    assert len(panels[0]) < 60_000  # thinned
+    path = max(re.findall(r'<path d="(M[^"]+)"', panels[0]), key=len)
+    heights = [float(y) for y in re.findall(r"[ML] \S+ (\S+)", path)]
+    assert heights[0] < heights[-1]  # M falls, and y grows downwards
+    assert curves_svg([]) == []
+
+
+TINY = Scale(identities=80, samples=20, fid="off", steps=3, changes=())
+
+
+@pytest.fixture
+def small(monkeypatch, tiny_faces, recipe_table):
+    """The tiny corpus and recipes of a second in place of the real ones; returns what was made, in order."""
+    made = []
+
+    def corpus(path, count):
+        made.append(f"corpus {count}")
+        shutil.copytree(tiny_faces.path, path)
+
+    def recipe(name, changes):
+        kind = load_recipe(name).objective.kind
+        numbers = {"clip": 0.01} if kind == "wgan" else {}
+        return parse_recipe(recipe_table | {"name": name, "objective": {"kind": kind} | numbers}, name)
+
+    train = module.train
+
+    def counted(recipe, *arguments, **options):
+        made.append(recipe.name)
+        return train(recipe, *arguments, **options)
+
+    monkeypatch.setattr(module, "make_identities", corpus)
+    monkeypatch.setattr(module, "load_recipe", recipe)
+    monkeypatch.setattr(module, "train", counted)
+    monkeypatch.setattr(yardstick, "SHAPE_RESAMPLES", 5)
+    monkeypatch.setattr(reproduction, "SHOWN", 2)
+    monkeypatch.setitem(SCALES, "smoke", TINY)
+    return made
+
+
+def test_reproduce_makes_everything_once(small, tmp_path):
+    first = reproduce("table1", tmp_path, "smoke")
+    assert small == ["corpus 80", "meshgan", "paper", "coma"]
+    assert [(row.model, row.sampler) for row in first.rows] == [
+        ("meshgan", "uniform"),
+        ("meshgan", "fitted-normal"),
+        ("meshgan-paper", "uniform"),
+        ("meshgan-paper", "fitted-normal"),
+        ("coma", "standard-normal"),
+        ("coma", "fitted-normal"),
+        ("pca", "fitted-normal"),
+        ("real", "none"),
+    ]
+    assert all(row.train_minutes is not None for row in first.rows[:-1])
+    page = checked(tmp_path / "table1.html")
+    assert page.images == 9  # real faces, seven samplers, error maps
+    assert "Smoke scale" in " ".join(page.text)
+    written = json.loads((tmp_path / "table1.json").read_text())
+    assert written["scale"] == "smoke"
+    again = reproduce("table1", tmp_path, "smoke")
+    assert again.rows == first.rows
+    assert small == ["corpus 80", "meshgan", "paper", "coma"]
+
+
+def test_a_stopped_reproduction_goes_on_where_it_was(small, tmp_path, monkeypatch):
+    measure = module.measure
+
+    def stopped(model, faces, path, size):
+        if path.stem == "coma":
+            raise KeyboardInterrupt
+        return measure(model, faces, path, size)
+
+    monkeypatch.setattr(module, "measure", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        reproduce("table1", tmp_path, "smoke")
+    monkeypatch.setattr(module, "measure", measure)
+    monkeypatch.setattr(module, "write_reproduction_page", lambda *arguments: None)
+    reproduce("table1", tmp_path, "smoke")
+    assert small == ["corpus 80", "meshgan", "paper", "coma"]
+
+
+def test_a_model_that_fails_keeps_a_row_that_says_why(small, tmp_path, monkeypatch):
+    make = module.make_model
+
+    def failing(run, *arguments):
+        if run.name == "gan":
+            raise MeshganError("training stopped after 8 faces: a loss is not a number.")
+        make(run, *arguments)
+
+    monkeypatch.setattr(module, "make_model", failing)
+    monkeypatch.setitem(TABLES, "ablation", {"gan": "gan", "wgan": "wgan"})
+    found = reproduce("ablation", tmp_path, "smoke")
+    assert found.rows[0].note.startswith("training stopped")
+    assert [row.model for row in found.rows] == ["gan", "wgan", "wgan", "real"]
+    assert "training stopped after 8 faces" in (tmp_path / "ablation.html").read_text()
+
+
+def test_wrong_use_is_refused(small, tmp_path, monkeypatch):
+    with pytest.raises(UsageError, match="no table9 at smoke scale"):
+        reproduce("table9", tmp_path, "smoke")
+    monkeypatch.setitem(TABLES, "table1", {"pca": None})
+    reproduce("table1", tmp_path, "smoke")
+    monkeypatch.setitem(SCALES, "smoke", Scale(90, 20, "off", 3, ()))
+    with pytest.raises(UsageError, match="holds 80 faces, this scale has 90"):
+        reproduce("table1", tmp_path, "smoke")
+    monkeypatch.setattr("meshgan.evaluation.inception.PACKAGE", "no_such_package")
+    with pytest.raises(UsageError, match="fid"):
+        reproduce("table1", tmp_path, "desk")
+
+
+def test_every_table_names_recipes_that_ship():
+    for models in TABLES.values():
+        for recipe in filter(None, models.values()):
+            for scale in SCALES.values():
+                load_recipe(recipe, scale.changes)
+
+
+def test_the_verbs_exist():
+    names = {command.callback.__name__ for command in app.registered_commands}
+    assert {"evaluate", "reproduce", "report"} <= names

@@ -1,0 +1,92 @@
+"""The results table in its four forms, and the comparisons that it is asked for."""
+
+import csv
+import io
+import json
+import re
+from dataclasses import replace
+
+import pytest
+
+from meshgan.errors import MeshganError
+from meshgan.report.contests import contests
+from meshgan.report.results import Result, Results, comma_separated, latex, markdown
+
+RECIPE = 'name = "x"\n[sampling]\nkind = "fitted-normal"\n'
+
+
+def row(model, sampler, **values):
+    scores = {"generalisation_mm": 1.0, "specificity_mm": 2.0, "fid": 10.0, "shape_frechet_mm2": 4.0}
+    scores |= {"diversity_mm": 6.0, "coverage": 0.8, "fid_interval": (9.5, 10.5)}
+    return Result(model, sampler, recipe=RECIPE, **(scores | values))
+
+
+ROWS = (
+    row("meshgan", "uniform", fid=99.0),
+    row("meshgan", "fitted-normal", fid=7.0, specificity_mm=2.1, generalisation_mm=1.1, generalisation_std_mm=0.25),
+    row("coma", "standard-normal", fid=20.0),
+    row("coma", "fitted-normal"),
+    row("real", "none", generalisation_mm=None, coverage=0.9),
+    Result("gan", "none", note="training stopped after 100 faces: a loss is not a number"),
+)
+RESULTS = Results("table1", "desk", "a machine", "2026-01-31", "faces", 90, 10, ROWS)
+
+
+def test_json_round_trip_and_schema(tmp_path):
+    RESULTS.write(tmp_path)
+    assert Results.read(tmp_path / "table1.json") == RESULTS
+    table = json.loads((tmp_path / "table1.json").read_text())
+    assert {"machine", "date", "rows"} <= set(table)
+    wanted = {"model", "sampler", "generalisation_mm", "specificity_mm", "fid", "shape_frechet_mm2", "diversity_mm"}
+    assert wanted | {"coverage", "faces_seen", "train_minutes"} <= set(table["rows"][0])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["table1.csv", "table1.json", "table1.md", "table1.tex"]
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"table": 3}'])
+def test_a_damaged_file_is_named(tmp_path, text):
+    (tmp_path / "table1.json").write_text(text)
+    with pytest.raises(MeshganError, match=r"table1\.json"):
+        Results.read(tmp_path / "table1.json")
+
+
+def test_markdown_is_a_table_with_notes():
+    lines = markdown(ROWS).splitlines()
+    assert len({line.count("|") for line in lines[: len(ROWS) + 2]}) == 1
+    assert "| MeshGAN | N(μ, Σ) | 1.100 ± 0.250 | 2.100 | 7.00 |" in lines[3]
+    assert lines[-1] == "GAN: training stopped after 100 faces: a loss is not a number"
+
+
+def test_latex_escapes_and_lines_up():
+    text = latex([replace(ROWS[0], model="100% & more")])
+    assert r"100\% \& more" in text
+    assert "U($-$1, 1)" in text
+    rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in rows} == {11}
+    assert text.isascii()
+
+
+def test_csv_has_every_number_and_intervals_in_two_columns():
+    records = list(csv.DictReader(io.StringIO(comma_separated(ROWS))))
+    assert len(records) == len(ROWS)
+    assert float(records[1]["fid"]) == 7.0
+    assert (records[1]["fid_interval_low"], records[1]["fid_interval_high"]) == ("9.5", "10.5")
+    assert records[4]["generalisation_mm"] == ""
+    assert records[5]["note"].startswith("training stopped")
+
+
+def test_contests_use_the_models_own_sampler():
+    found = {contest.text: contest for contest in contests(RESULTS)}
+    assert found["FID, MeshGAN : CoMA from N(0, I); the paper has 0.76"].ratio == pytest.approx(0.35)
+    assert found["FID, MeshGAN : CoMA from N(μ, Σ)"].ratio == pytest.approx(0.7)
+    coverage = found["Coverage, MeshGAN : real faces"]
+    assert coverage.ratio == pytest.approx(0.8 / 0.9)
+    assert not coverage.held
+    assert found["Diversity, MeshGAN : real faces"].held
+    assert not found["Generalisation, MeshGAN : CoMA"].held
+    assert found["Specificity, MeshGAN : real faces"].held
+
+
+def test_contests_need_their_rows_and_numbers():
+    assert contests(replace(RESULTS, rows=ROWS[:3])) == []
+    without = [replace(one, fid=None) for one in ROWS]
+    assert not any("FID" in contest.text for contest in contests(replace(RESULTS, rows=tuple(without))))
