@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from meshgan.data.faceset import FaceSet
+    from meshgan.evaluation.evaluate import evaluate
     from meshgan.geometry.files import read_mesh, write_mesh
     from meshgan.geometry.hierarchy import Hierarchy
     from meshgan.geometry.mesh import Mesh
+    from meshgan.model.compose import compose
     from meshgan.model.face_model import FaceModel
     from meshgan.model.latent import interpolate
     from meshgan.model.load import load_model
@@ -21,6 +23,8 @@ _HOMES = {
     "FaceSet": "data.faceset",
     "Hierarchy": "geometry.hierarchy",
     "Mesh": "geometry.mesh",
+    "compose": "model.compose",
+    "evaluate": "evaluation.evaluate",
     "interpolate": "model.latent",
     "load_model": "model.load",
     "load_recipe": "training.recipe",
@@ -35,6 +39,8 @@ __all__ = [
     "Hierarchy",
     "Mesh",
     "__version__",
+    "compose",
+    "evaluate",
     "interpolate",
     "load_model",
     "load_recipe",

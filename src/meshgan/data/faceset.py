@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.files import read_mesh, write_mesh
@@ -41,9 +41,9 @@ class Card(BaseModel):
     source: str  # where the faces come from, in a sentence
     licence: str
     synthetic: bool
-    unit: str = "mm"
+    unit: Literal["mm"] = "mm"
     split_seed: int = 0
-    test_share: float = 0.1
+    test_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
     parameters: dict[str, Any] = {}  # what made it, enough to make it again
 
 
@@ -109,10 +109,11 @@ class FaceSet:
     def split(self) -> Split:
         """Training and test rows: `test_share` of the subjects, chosen by `split_seed` alone.
 
-        Which subjects are tested depends on their names and the seed, never on the order of files or rows.
+        Which subjects are tested depends on their names and the seed, never on the order of files or rows. At least
+        one subject is tested, unless there is only one: that one is trained on.
         """
         names = np.unique(self.subjects)
-        count = max(1, round(self.card.test_share * len(names)))
+        count = min(max(1, round(self.card.test_share * len(names))), len(names) - 1)
         chosen = np.random.default_rng(self.card.split_seed).permutation(len(names))[:count]
         tested = np.isin(self.subjects, names[chosen])
         return Split(np.flatnonzero(~tested), np.flatnonzero(tested))
@@ -188,11 +189,10 @@ def _write_header(stream: BinaryIO, count: int, template: Mesh) -> None:
 
 def _open_vertices(path: Path, template: Mesh) -> Faces:
     try:
-        vertices = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        vertices = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError, EOFError, OverflowError) as error:
         raise MeshganError(f"{path} is missing or damaged; make the FaceSet again.") from error
-    expected = (len(vertices), len(template.vertices), 3)
-    if vertices.dtype != np.float32 or vertices.shape != expected or len(vertices) == 0:
+    if vertices.dtype != np.float32 or vertices.shape[1:] != template.vertices.shape or vertices.size == 0:
         raise MeshganError(f"{path} does not hold faces of its template; make the FaceSet again.")
     return vertices
 

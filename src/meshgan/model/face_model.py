@@ -29,7 +29,7 @@ class FaceModel:
     def __init__(self, parts: ModelParts) -> None:
         card = parts.card
         if parts.hierarchy is None or card.network is None:
-            raise UsageError(f"the model '{card.name}' is of kind '{card.kind}' and has no networks.")
+            raise MeshganError(f"the model '{card.name}' has no networks.")
         self.card: ModelCard = card
         self.template: Mesh = parts.template
         self.hierarchy: Hierarchy = parts.hierarchy
@@ -51,12 +51,12 @@ class FaceModel:
         """
         path = find_model(where)
         parts = read_model_folder(path)
+        if parts.card.kind != "network":
+            raise UsageError(f"{path} is a model of kind '{parts.card.kind}'; load it with load_model.")
         try:
             return cls(parts)
-        except UsageError:
-            raise
         except MeshganError as error:
-            raise MeshganError(f"{path}: {error}") from error
+            raise MeshganError(f"{path} is damaged: {error}") from error
 
     def save(self, folder: str | Path) -> None:
         """Write a model folder. Raises `MeshganError` if it holds something already."""

@@ -36,6 +36,8 @@ class Samplers:
         mean, covariance = (tensors[f"sampler/{part}"].double().numpy() for part in ("mean", "covariance"))
         if mean.shape != (card.code,) or covariance.shape != (card.code, card.code):
             raise MeshganError(f"the model '{card.name}' has a sampler of the wrong size.")
+        if not np.isfinite(mean).all() or not np.isfinite(covariance).all():
+            raise MeshganError(f"the model '{card.name}' has a sampler with numbers that are not finite.")
         return cls(card.code, card.sampler, mean, _square_root(covariance))
 
     @property

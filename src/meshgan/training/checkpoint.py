@@ -4,6 +4,7 @@ RUN/recipe.toml                     the recipe with every default spelled out
 RUN/checkpoint-<faces>.safetensors  the last two checkpoints
 RUN/stats.jsonl                     one JSON object per line
 RUN/samples/faces-seen-<faces>.png  the same codes again and again, decoded by the growing model
+RUN/machine.txt                     where it ran, one line for each machine
 RUN/model/                          the finished model, see `model_folder`
 """
 
@@ -19,12 +20,14 @@ from typing import Any
 
 import numpy as np
 import safetensors.torch
+import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import MeshganError, UsageError
+from meshgan.machine import machine
 from meshgan.storage import atomic_file, disk_errors
 from meshgan.training.recipe import Recipe, differences, parse_recipe, recipe_toml
 
@@ -132,6 +135,15 @@ class RunFolder:
         with atomic_file(self.path / "stats.jsonl") as partial:
             partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
+    def note_machine(self, device: torch.device) -> None:
+        """Add a line to machine.txt, unless the last one says the same: where the run was started or continued."""
+        path = self.path / "machine.txt"
+        line = machine() + (f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else "")
+        with disk_errors(path), path.open("a+", encoding="utf-8") as stream:
+            stream.seek(0)
+            if stream.read().splitlines()[-1:] != [line]:
+                stream.write(line + "\n")
+
     def append_line(self, line: Mapping[str, Any]) -> None:
         """Add one line to stats.jsonl."""
         path = self.path / "stats.jsonl"
@@ -143,7 +155,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Read and check one file. Raises `MeshganError` if it is damaged."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            header = _Header.model_validate_json(file.metadata()["meshgan"])
+            header = _Header.model_validate_json(file.metadata()["meshgan"], strict=True)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, ValidationError) as error:
         raise MeshganError(f"{path} is damaged.") from error

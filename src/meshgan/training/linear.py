@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from meshgan.data.faceset import FaceSet
 
-MOST = 2000  # faces that the components are estimated from
+MOST = 1000  # faces that the components are estimated from
 
 
 def principal_matrix(faces: FaceSet, count: int) -> NDArray[np.float32]:

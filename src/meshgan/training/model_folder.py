@@ -102,7 +102,7 @@ def _read_card(path: Path) -> ModelCard:
     if not path.is_file():
         raise UsageError(f"{path.parent} is not a model folder (it has no model.json).")
     try:
-        return ModelCard.model_validate_json(path.read_text(encoding="utf-8"))
+        return ModelCard.model_validate_json(path.read_text(encoding="utf-8"), strict=True)
     except (ValidationError, UnicodeDecodeError, OSError, UsageError) as error:
         raise MeshganError(f"{path} is damaged; get the model again.") from error
 

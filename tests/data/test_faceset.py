@@ -1,0 +1,192 @@
+"""FaceSet: what is written comes back, the split is by subject and seed alone, damage is named."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meshgan.data.faceset import (
+    Card,
+    FaceSet,
+    Normalisation,
+    blocks,
+    create_faceset,
+    measure_normalisation,
+)
+from meshgan.errors import MeshganError, UsageError
+from meshgan.geometry.mesh import Mesh
+
+CARD = Card(name="test", source="made here", licence="CC0-1.0", synthetic=True)
+TEMPLATE = Mesh([[0, 0, 0], [10, 0, 0], [0, 10, 0], [0, 0, 10]], [[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]])
+
+
+def make(path, subjects, card=CARD, rng=None):
+    rng = rng or np.random.default_rng(0)
+    faces = rng.normal(size=(len(subjects), 4, 3)).astype(np.float32)
+    with create_faceset(path, TEMPLATE, len(subjects), card) as writer:
+        for start in range(0, len(subjects), 3):
+            part = slice(start, start + 3)
+            writer.append(faces[part], [{"subject": name, "note": f'a, "{name}"'} for name in subjects[part]])
+    return FaceSet.open(path), faces
+
+
+@pytest.fixture
+def subjects():
+    return [f"s{i % 20:02d}" for i in range(50)]
+
+
+def test_what_is_written_comes_back(tmp_path, subjects):
+    opened, faces = make(tmp_path / "set", subjects)
+    assert len(opened) == 50
+    assert (opened.vertices == faces).all()
+    assert isinstance(opened.vertices, np.memmap)
+    assert opened.subjects.tolist() == subjects
+    assert opened.labels["note"][3] == 'a, "s03"'
+    assert opened.card == CARD
+    assert opened.template.content_hash == TEMPLATE.content_hash
+    assert not opened.vertices.flags.writeable
+
+
+def test_fewer_faces_than_planned_are_legal_and_none_is_not(tmp_path):
+    with create_faceset(tmp_path / "set", TEMPLATE, 10, CARD) as writer:
+        writer.append(np.ones((4, 4, 3)), [{"subject": "a"}] * 4)
+    assert FaceSet.open(tmp_path / "set").vertices.shape == (4, 4, 3)
+    with pytest.raises(MeshganError, match="no face was usable"), create_faceset(tmp_path / "none", TEMPLATE, 10, CARD):
+        pass
+    assert not (tmp_path / "none").exists()
+
+
+def test_an_error_while_writing_leaves_nothing(tmp_path):
+    with pytest.raises(KeyError), create_faceset(tmp_path / "set", TEMPLATE, 10, CARD) as writer:
+        writer.append(np.ones((1, 4, 3)), [{"subject": "a"}])
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_blocks_with_the_wrong_shape_or_labels_are_mistakes(tmp_path):
+    with pytest.raises(ValueError, match="label rows"), create_faceset(tmp_path / "a", TEMPLATE, 10, CARD) as writer:
+        writer.append(np.ones((2, 4, 3)), [{"subject": "a"}])
+    with pytest.raises(ValueError, match="expected"), create_faceset(tmp_path / "b", TEMPLATE, 10, CARD) as writer:
+        writer.append(np.ones((1, 5, 3)), [{"subject": "a"}])
+
+
+@given(st.permutations(range(40)), st.integers(0, 3))
+@settings(max_examples=20, deadline=None)
+def test_the_split_depends_on_names_and_seed_never_on_the_order_of_rows(tmp_path_factory, order, seed):
+    names = np.array([f"s{i % 20:02d}" for i in range(40)])
+    card = CARD.model_copy(update={"split_seed": seed})
+    plain = FaceSet(None, card, TEMPLATE, np.zeros((40, 4, 3), np.float32), {"subject": names})
+    mixed = FaceSet(None, card, TEMPLATE, np.zeros((40, 4, 3), np.float32), {"subject": names[list(order)]})
+    tested = [set(one.subjects[one.split.test]) for one in (plain, mixed)]
+    assert tested[0] == tested[1]
+    assert len(tested[0]) == 2  # a tenth of 20
+    for one in (plain, mixed):
+        assert not tested[0] & set(one.subjects[one.split.train])
+        assert sorted([*one.split.train, *one.split.test]) == list(range(40))
+
+
+def test_another_seed_tests_other_subjects(tmp_path, subjects):
+    sets = [make(tmp_path / f"{seed}", subjects, CARD.model_copy(update={"split_seed": seed}))[0] for seed in range(5)]
+    assert len({tuple(sorted(set(one.subjects[one.split.test]))) for one in sets}) > 1
+
+
+def test_a_single_subject_is_trained_on(tmp_path):
+    alone, _ = make(tmp_path / "set", ["me"] * 5)
+    assert len(alone.split.train) == 5
+    assert len(alone.split.test) == 0
+    assert np.isfinite(alone.normalisation.mean).all()
+
+
+def test_normalised_training_faces_have_mean_zero_and_deviation_one(tmp_path, subjects):
+    opened, faces = make(tmp_path / "set", subjects)
+    train = faces[opened.split.train]
+    np.testing.assert_allclose(opened.normalisation.mean, train.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(opened.normalisation.std, train.std(axis=0), atol=1e-6)
+    values = opened.normalisation.apply(train)
+    np.testing.assert_allclose(values.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(opened.normalisation.undo(values), train, atol=1e-5)
+
+
+def test_vertices_that_never_move_stay_finite_and_large_offsets_do_not_cancel():
+    faces = np.full((300, 4, 3), 1e4, np.float32)
+    faces[::2, 1] += 0.5
+    found = measure_normalisation(faces, np.arange(300))
+    assert found.std[0].tolist() == pytest.approx([0.01] * 3)
+    np.testing.assert_allclose(found.std[1], 0.25, rtol=1e-5)
+    assert np.isfinite(found.apply(faces)).all()
+
+
+def test_normalisation_works_on_any_number_of_faces():
+    one = Normalisation(np.ones((4, 3), np.float32), np.full((4, 3), 2.0, np.float32))
+    assert (one.apply(np.full((4, 3), 5.0, np.float32)) == 2).all()
+    assert one.undo(np.zeros((2, 3, 4, 3), np.float32)).shape == (2, 3, 4, 3)
+
+
+def test_a_folder_of_something_else_is_named(tmp_path):
+    for path in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(UsageError, match="is not a FaceSet"):
+            FaceSet.open(path)
+
+
+@pytest.mark.parametrize("name", ["card.json", "template.ply", "vertices.npy", "labels.csv"])
+@pytest.mark.parametrize("damage", ["gone", "empty", "half", "garbage", "binary"])
+def test_damage_is_named(tmp_path, subjects, name, damage):
+    make(tmp_path / "set", subjects)
+    path = tmp_path / "set" / name
+    content = path.read_bytes()
+    changed = {
+        "empty": b"",
+        "half": content[: len(content) // 2],
+        "garbage": b"garbage",
+        "binary": bytes(range(256)) * 40,
+    }
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(changed[damage])
+    with pytest.raises(MeshganError, match=name if (tmp_path / "set/card.json").exists() else "is not a FaceSet"):
+        FaceSet.open(tmp_path / "set")
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros(3, np.float32), np.float32(1), np.zeros((50, 4, 3)), np.zeros((50, 5, 3), np.float32),
+     np.zeros((0, 4, 3), np.float32), np.zeros((49, 4, 3), np.float32), np.array([{}], dtype=object)],
+    ids=lambda array: f"{array.dtype}{array.shape}",
+)  # fmt: skip
+def test_vertices_of_the_wrong_kind_are_refused(tmp_path, subjects, array):
+    make(tmp_path / "set", subjects)
+    np.save(tmp_path / "set" / "vertices.npy", array, allow_pickle=True)
+    with pytest.raises(MeshganError, match=r"vertices.npy|labels.csv"):
+        FaceSet.open(tmp_path / "set")
+
+
+def test_an_archive_under_the_name_of_an_array_is_refused(tmp_path, subjects):
+    make(tmp_path / "set", subjects)
+    with (tmp_path / "set" / "vertices.npy").open("wb") as stream:
+        np.savez(stream, a=np.zeros(3))
+    with pytest.raises(MeshganError, match=r"vertices.npy"):
+        FaceSet.open(tmp_path / "set")
+
+
+@pytest.mark.parametrize("text", ["name\na\n", "subject\n" + "a\n" * 49, "subject,age\n" + "a\n" * 50, "subject\n\n"])
+def test_labels_that_do_not_fit_are_refused(tmp_path, subjects, text):
+    make(tmp_path / "set", subjects)
+    (tmp_path / "set" / "labels.csv").write_text(text)
+    with pytest.raises(MeshganError, match=r"labels.csv needs a column 'subject' and exactly 50 rows"):
+        FaceSet.open(tmp_path / "set")
+
+
+@pytest.mark.parametrize("change", ['"unit": "inch"', '"more": 1', '"test_share": "many"', '"test_share": 1.0'])
+def test_a_card_edited_by_hand_is_checked(tmp_path, subjects, change):
+    make(tmp_path / "set", subjects)
+    path = tmp_path / "set" / "card.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **json.loads("{" + change + "}")}))
+    with pytest.raises(MeshganError, match=r"card.json"):
+        FaceSet.open(tmp_path / "set")
+
+
+def test_blocks_cover_every_face_once():
+    assert [(part.start, part.stop) for part in blocks(600, "x")] == [(0, 256), (256, 512), (512, 600)]
