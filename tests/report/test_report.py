@@ -12,6 +12,7 @@ from meshgan.cli.main import app
 from meshgan.errors import MeshganError, UsageError
 from meshgan.evaluation import yardstick
 from meshgan.evaluation.evaluate import evaluate
+from meshgan.machine import machine
 from meshgan.model.load import load_model
 from meshgan.report import reproduce as module
 from meshgan.report import reproduction
@@ -71,13 +72,13 @@ def test_a_run_page_shows_curves_samples_and_recipe(run):
 
 
 def test_a_run_page_shows_an_evaluation_and_the_machine(run, tiny_faces):
-    (run / "machine.txt").write_text("a computer\n")
     (run / "evaluation.json").write_text(evaluate(load_model(run), tiny_faces, samples=20, fid="off").json())
     write_run_page(run, run / "report.html")
     text = " ".join(checked(run / "report.html").text)
     assert "Measured" in text
     assert "real faces" in text
-    assert "a computer" in text
+    assert (run / "machine.txt").read_text() == machine() + "\n"
+    assert machine() in text
     (run / "evaluation.json").write_text("{}")
     with pytest.raises(MeshganError, match=r"evaluation\.json is damaged"):
         write_run_page(run, run / "report.html")

@@ -57,6 +57,8 @@ def train(
         watch = Watch(recipe, faces, run, state, seed, step, tensorboard)
         advance, last = stepper(recipe.objective, state), total_steps(recipe, batches.steps_per_epoch)
         seen, finished = step * schedule.batch, step >= last
+        if crew.leads and not finished:
+            run.note_machine(crew.device)
 
         # Train
         with stop_requests(crew) as stop, live_line(last * schedule.batch, seen, crew.leads) as live:
