@@ -96,9 +96,9 @@ def test_a_representative_is_the_unseen_face_nearest_to_its_group_s_mean(tiny_fa
     test = [row for row in faces.split.test if kind[row] == "long"]
     mean = faces.vertices[train].mean(axis=0)
     best = min(test, key=lambda row: np.linalg.norm(faces.vertices[row] - mean, axis=1).mean())
-    np.testing.assert_array_equal(representative(faces, "kind", "long"), faces.vertices[best])
+    np.testing.assert_array_equal(representative(faces, kind="long"), faces.vertices[best])
 
 
 def test_a_group_without_unseen_faces_is_named(tiny_faces: FaceSet) -> None:
-    with pytest.raises(UsageError, match="too few faces whose age is 999"):
-        representative(tiny_faces, "age", "999")
+    with pytest.raises(UsageError, match="too few faces of age 999"):
+        representative(tiny_faces, age="999")

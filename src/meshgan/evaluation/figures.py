@@ -123,16 +123,17 @@ def _draw_curves(axes: Any, curves: Mapping[str, Curve], factors: Sequence[float
     axes.legend(frameon=False, fontsize=8)
 
 
-def representative(faces: FaceSet, column: str, word: str) -> Faces:
-    """The unseen face (V, 3) nearest to the mean of the training faces whose label in `column` is `word`.
+def representative(faces: FaceSet, **labels: str) -> Faces:
+    """The unseen face (V, 3) nearest to the mean of the training faces with these labels (column=word).
 
-    Its own features are mild, so that what is exaggerated is what the word means. Raises `UsageError` if no face of
-    the test part has the label.
+    Its own features are mild, so that what is exaggerated is what the words mean. Raises `UsageError` if the
+    training or the test part has no such face.
     """
-    mine = faces.labels[column] == word
+    mine = np.all([faces.labels[column] == word for column, word in labels.items()], axis=0)
     train, test = (rows[mine[rows]] for rows in (faces.split.train, faces.split.test))
     if not len(test) or not len(train):
-        raise UsageError(f"{faces.path} has too few faces whose {column} is {word}.")
+        words = " and ".join(f"{column} {word}" for column, word in labels.items())
+        raise UsageError(f"{faces.path} has too few faces of {words}.")
     mean = np.mean(faces.vertices[train], axis=0, dtype=np.float64)
     distances = np.linalg.norm(faces.vertices[test] - mean, axis=-1).mean(axis=1)
     return np.asarray(faces.vertices[test[distances.argmin()]])

@@ -39,7 +39,7 @@ class Schedule:
 
 
 PAPER = Schedule(epochs=80, learning_rate=1e-4)
-DESK = Schedule(epochs=8, learning_rate=1e-3)  # minutes on two cores
+DESK = Schedule(epochs=4, learning_rate=1e-3)  # minutes on two cores
 
 
 class Card(BaseModel):
