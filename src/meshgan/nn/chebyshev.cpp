@@ -7,13 +7,17 @@
 //   Clenshaw's recurrence; its backward pass runs the recurrence of T_k(L') and collects each term on the coarse side;
 //   a reducing layer runs the recurrence of T_k(L), collects each term at the vertices that are kept, and multiplies
 //   last; its backward pass is Clenshaw's recurrence.
-// So two sparse routines (clenshaw, terms) and two dense ones (multiply, accumulate) make all four passes.
+// So two sparse routines (clenshaw, recurrence) and two dense ones (multiply, accumulate) make all four passes.
 //
-// Rows of a field are 16 floats, one cache line. Sparse routines advance in waves: step k works on a block of rows as
-// soon as step k-1 has passed the block's last neighbour, so that a block is in the first or second cache for all steps.
-// Fields of three coordinates take four samples to a row. Every sample is computed by one thread, in an order that
-// does not depend on the number of threads; gradients of weights are summed per sample, then over the samples in order.
+// The sparse routines are bound by loads, so a row of a field holds SIDE samples of 16 channels next to each other: each
+// entry of a matrix is read once for all of them. Fields of three coordinates have four samples in 16 lanes. Both
+// routines advance in waves: step k works on a block of rows as soon as step k - 1 has passed the block's last
+// neighbour, so that even the fields of a large mesh stay in the second cache from one step to the next.
+//
+// Every sample is computed by one thread, with the same operations in the same order whatever the number of threads;
+// gradients of weights are summed for each sample, then over the samples in their order.
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <cstdlib>
@@ -29,10 +33,11 @@ constexpr int WIDTH = 8, TILE = 6, STRIPE = 2, OUTER = 4;
 #else
 constexpr int WIDTH = 4, TILE = 3, STRIPE = 1, OUTER = 2;
 #endif
+constexpr long VERSION = 2;       // to be raised, here and in kernel.py, whenever a call or a struct changes its meaning
 constexpr int LANES = 16;         // floats in a row
 constexpr int PARTS = LANES / WIDTH;
 constexpr int COORDINATES = 4;    // lanes of one sample in a row of a narrow field
-constexpr int GROUP = 4;          // samples in a row of a narrow field
+constexpr int GROUP = 4;          // samples in a row of a narrow field, and the most that a thread takes at a time
 constexpr int DENSE_ROWS = 64;    // rows that are collected before they are multiplied
 
 typedef float Vector __attribute__((vector_size(WIDTH * 4), aligned(4), may_alias));
@@ -105,21 +110,30 @@ struct Entry {
     int32_t offset;  // column * LANES
     float value;
 };
+// Consecutive rows, up to `end`, of `first` entries that multiply one field and `second` entries that multiply another.
+struct Run {
+    int32_t end;
+    int16_t first, second;
+};
+// A sparse matrix, or two side by side, cut into the blocks that one step of a recurrence works on.
 struct Sparse {
-    const int32_t* start;
+    const Run* runs;
     const Entry* entries;
+    const int32_t* run_start;    // (blocks + 1,)
+    const int32_t* entry_start;  // (blocks + 1,)
 };
 struct Layer {
     int32_t expands, elu, narrow;             // narrow: the fine side has at most four channels, and it is the chain's end
     int32_t fine, coarse;                     // vertices
     int32_t inputs, outputs, terms;           // channels, terms of the polynomial
     int32_t block, blocks, lag, collect_lag;  // rows of a block, their number; how far apart consecutive steps stay
-    Sparse laplacian, transposed;             // (fine, fine)
-    Sparse spread, collect;                   // (fine, coarse) and (coarse, fine)
+    Sparse clenshaw;                          // rows of the fine side: Laplacian (forward) or its transpose, then spread
+    Sparse recurrence;                        // rows of the fine side: the other of the two
+    Sparse collect;                           // rows of the coarse side: spread, transposed
+    Sparse last;                              // reducing: rows of the coarse side: those of `recurrence`, then -collect
     const int32_t* needed;                    // (blocks,): coarse rows below this serve the fine blocks up to this one
     const int32_t* ready;                     // (blocks,): coarse rows below this need no fine block beyond this one
-    const int32_t* kept;                      // (coarse,), reducing layers only: the fine row behind a coarse one
-    const int32_t* order;                     // (fine,), narrow layers only: where a row lies outside the chain, or null
+    const int32_t* order;                     // (fine,), narrow: where a row lies outside the chain, or null
     const float* weight;                      // (terms, inputs, outputs)
     const float* bias;                        // (outputs,)
     float* weight_gradient;
@@ -182,191 +196,250 @@ static Packed pack(const Layer& layer) {
 // What becomes of the sums: stored, added to what is there, or finished as a layer's output.
 enum Finish { STORE, ADD, OUTPUT };
 
-// The left factor A[m; k, c]: `terms` runs of `count` numbers, `step` apart.
+// The left factor A[m; k, c]: rows of `terms` runs of `count` numbers, the runs `step` apart.
 struct Left {
     const float* at;
     long row, terms, step, count;
 };
+// The right factor B[(k, c)][n] or B[m][n]: `columns` numbers in rows `row` apart.
+struct Right {
+    const float* at;
+    long columns, row;
+};
+// Where sums go: column n of row m lies at `m * row + n / LANES * step + n % LANES`.
+struct Target {
+    float* at;
+    long row, step;
+    const float* bias;
+    bool activate;
+};
 
 template <int M, int N, Finish FINISH>
-static INLINE void multiply_tile(const Left& a, long m, const float* b, long stride, float* to, long to_row,
-                                 const float* bias, bool activate) {
+static INLINE void multiply_tile(const Left& left, const Right& right, const Target& target, long m, long n) {
     Row sum[M][N];
     for (int i = 0; i < M; ++i)
         for (int j = 0; j < N; ++j) sum[i][j] = zero();
-    const float* from = a.at + m * a.row;
-    for (long k = 0; k < a.terms; ++k, from += a.step)
-        for (long c = 0; c < a.count; ++c, b += stride) {
-            Row right[N];
-            for (int j = 0; j < N; ++j) right[j] = load(b + j * LANES);
+    const float* a = left.at + m * left.row;
+    const float* b = right.at + n;
+    for (long k = 0; k < left.terms; ++k, a += left.step)
+        for (long c = 0; c < left.count; ++c, b += right.row) {
+            Row row[N];
+            for (int j = 0; j < N; ++j) row[j] = load(b + j * LANES);
             for (int i = 0; i < M; ++i) {
-                const float left = from[i * a.row + c];
-                for (int j = 0; j < N; ++j) add_scaled(sum[i][j], left, right[j]);
+                const float factor = a[i * left.row + c];
+                for (int j = 0; j < N; ++j) add_scaled(sum[i][j], factor, row[j]);
             }
         }
     for (int i = 0; i < M; ++i)
         for (int j = 0; j < N; ++j) {
-            float* out = to + (m + i) * to_row + j * LANES;
-            if (FINISH == ADD) sum[i][j] = sum[i][j] + load(out);
+            float* const to = target.at + (m + i) * target.row + (n / LANES + j) * target.step;
+            if (FINISH == ADD) sum[i][j] = sum[i][j] + load(to);
             if (FINISH == OUTPUT) {
-                sum[i][j] = sum[i][j] + load(bias + j * LANES);
-                if (activate) sum[i][j] = elu(sum[i][j]);
+                sum[i][j] = sum[i][j] + load(target.bias + n + j * LANES);
+                if (target.activate) sum[i][j] = elu(sum[i][j]);
             }
-            store(out, sum[i][j]);
+            store(to, sum[i][j]);
         }
 }
 
 template <int N, Finish FINISH>
-static void multiply_stripe(const Left& a, long from, long end, const float* b, long stride, float* to, long to_row,
-                            const float* bias, bool activate) {
+static void multiply_stripe(const Left& left, const Right& right, const Target& target, long from, long end, long n) {
     constexpr int M = TILE / N > 16 ? 16 : TILE / N;
     long m = from;
-    for (; m + M <= end; m += M) multiply_tile<M, N, FINISH>(a, m, b, stride, to, to_row, bias, activate);
-    for (; m < end; ++m) multiply_tile<1, N, FINISH>(a, m, b, stride, to, to_row, bias, activate);
+    for (; m + M <= end; m += M) multiply_tile<M, N, FINISH>(left, right, target, m, n);
+    for (; m < end; ++m) multiply_tile<1, N, FINISH>(left, right, target, m, n);
 }
 
-// to[m][n] = sum over (k, c) of A[m; k, c] B[k, c][n] for from <= m < end and `columns` columns.
+// target[m][n] = sum over (k, c) of A[m; k, c] B[(k, c)][n], for rows from <= m < end.
 template <Finish FINISH>
-static void multiply(const Left& a, long from, long end, const float* b, long stride, long columns, float* to,
-                     long to_row, const float* bias = nullptr, bool activate = false) {
+static void multiply(const Left& left, const Right& right, const Target& target, long from, long end) {
+    constexpr int WIDE = STRIPE >= 6 ? 6 : 1, HALF = STRIPE >= 3 ? 3 : 1, PAIR = STRIPE >= 2 ? 2 : 1;
     long n = 0;
-    for (; STRIPE >= 6 && n + 6 * LANES <= columns; n += 6 * LANES)
-        multiply_stripe<STRIPE >= 6 ? 6 : 1, FINISH>(a, from, end, b + n, stride, to + n, to_row, bias + n, activate);
-    for (; STRIPE >= 4 && n + 4 * LANES <= columns; n += 4 * LANES)
-        multiply_stripe<STRIPE >= 4 ? 4 : 1, FINISH>(a, from, end, b + n, stride, to + n, to_row, bias + n, activate);
-    for (; STRIPE >= 2 && n + 2 * LANES <= columns; n += 2 * LANES)
-        multiply_stripe<STRIPE >= 2 ? 2 : 1, FINISH>(a, from, end, b + n, stride, to + n, to_row, bias + n, activate);
-    for (; n < columns; n += LANES)
-        multiply_stripe<1, FINISH>(a, from, end, b + n, stride, to + n, to_row, bias + n, activate);
+    const auto left_over = [&](int rows) { return right.columns - n >= rows * LANES; };
+    for (; left_over(WIDE); n += WIDE * LANES) multiply_stripe<WIDE, FINISH>(left, right, target, from, end, n);
+    for (; left_over(HALF); n += HALF * LANES) multiply_stripe<HALF, FINISH>(left, right, target, from, end, n);
+    for (; left_over(PAIR); n += PAIR * LANES) multiply_stripe<PAIR, FINISH>(left, right, target, from, end, n);
+    for (; left_over(1); n += LANES) multiply_stripe<1, FINISH>(left, right, target, from, end, n);
 }
 
 template <int K, int C>
-static INLINE void accumulate_tile(const Left& a, long from, long end, const float* right, long right_row, float* to,
-                                   long to_row) {
+static INLINE void accumulate_tile(const Left& left, const float* a, const Right& right, long n, long from, long end,
+                                   float* to) {
+    const long columns = right.columns;
+    const float* const b = right.at + n;
     Row sum[K * C];
-    for (int i = 0; i < K * C; ++i) sum[i] = load(to + i * to_row);
+    for (int i = 0; i < K * C; ++i) sum[i] = load(to + i * columns);
     for (long m = from; m < end; ++m) {
-        const Row row = load(right + m * right_row);
-        const float* left = a.at + m * a.row;
+        const Row row = load(b + m * right.row);
         for (int k = 0; k < K; ++k)
-            for (int c = 0; c < C; ++c) add_scaled(sum[k * C + c], left[k * a.step + c], row);
+            for (int c = 0; c < C; ++c) add_scaled(sum[k * C + c], a[m * left.row + k * left.step + c], row);
     }
-    for (int i = 0; i < K * C; ++i) store(to + i * to_row, sum[i]);
+    for (int i = 0; i < K * C; ++i) store(to + i * columns, sum[i]);
 }
 
-// to[k, c][n] += sum over m of A[m; k, c] B[m][n] for `columns` columns: the gradient of the weights.
-static void accumulate(const Left& a, long from, long end, const float* right, long right_row, long columns, float* to) {
-    for (long n = 0; n < columns; n += LANES) {
-        const float* b = right + n;
-        float* out = to + n;
-        long k = 0;
-        for (; OUTER >= 16 && a.count == 3 && k + 6 <= a.terms; k += 6)
-            accumulate_tile<6, 3>({a.at + k * a.step, a.row, 0, a.step, 0}, from, end, b, right_row,
-                                  out + k * 3 * columns, columns);
-        for (; k < a.terms; ++k) {
+// to[(k, c)][n] += sum over m of A[m; k, c] B[m][n]: the gradient of the weights.
+static void accumulate(const Left& left, const Right& right, long from, long end, float* to) {
+    const long columns = right.columns;
+    for (long n = 0; n < columns; n += LANES)
+        for (long k = 0; k < left.terms;) {
+            const float* const a = left.at + k * left.step;
+            float* const sums = to + k * left.count * columns + n;
+            if (OUTER >= 16 && left.count == 3 && k + 6 <= left.terms) {
+                accumulate_tile<6, 3>(left, a, right, n, from, end, sums);
+                k += 6;
+                continue;
+            }
             long c = 0;
-            const float* at = a.at + k * a.step;
-            for (; c + OUTER <= a.count; c += OUTER)
-                accumulate_tile<1, OUTER>({at + c, a.row, 0, 0, 0}, from, end, b, right_row,
-                                          out + (k * a.count + c) * columns, columns);
-            for (; c < a.count; ++c)
-                accumulate_tile<1, 1>({at + c, a.row, 0, 0, 0}, from, end, b, right_row,
-                                      out + (k * a.count + c) * columns, columns);
+            for (; c + OUTER <= left.count; c += OUTER)
+                accumulate_tile<1, OUTER>(left, a + c, right, n, from, end, sums + c * columns);
+            for (; c < left.count; ++c)
+                accumulate_tile<1, 1>(left, a + c, right, n, from, end, sums + c * columns);
+            ++k;
+        }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Sparse routines, on fields whose rows are SIDE times LANES floats
+
+// to = factor first(field) + second(other) - minus, where minus may be `to`; some parts are left out by kind.
+enum Kind { SECOND_ONLY, BOTH, BOTH_MINUS };
+
+struct Product {
+    const float* field;
+    float factor;
+    const float* other;
+    const float* minus;
+    float* to;
+};
+
+template <int SIDE>
+static INLINE void add_entry(Row* sum, const Entry& entry, const float* field) {
+    for (int s = 0; s < SIDE; ++s) add_scaled(sum[s], entry.value, load(field + ((long)entry.offset * SIDE + s * LANES)));
+}
+
+// Rows with N and M entries, or with as many as the run says if N is negative.
+template <int SIDE, Kind KIND, int N, int M>
+static INLINE const Entry* multiply_run(const Run& run, const Entry* entry, const Product& product, long row) {
+    for (; row < run.end; ++row) {
+        Row first[SIDE], second[SIDE];
+        for (int s = 0; s < SIDE; ++s) first[s] = second[s] = zero();
+        if (N < 0) {
+            if (KIND != SECOND_ONLY)
+                for (int i = 0; i < run.first; ++i) add_entry<SIDE>(first, entry[i], product.field);
+            entry += run.first;
+            for (int i = 0; i < run.second; ++i) add_entry<SIDE>(second, entry[i], product.other);
+            entry += run.second;
+        } else {
+#pragma GCC unroll 16
+            for (int i = 0; i < N; ++i) add_entry<SIDE>(first, entry[i], product.field);
+#pragma GCC unroll 16
+            for (int i = N; i < N + M; ++i) add_entry<SIDE>(second, entry[i], product.other);
+            entry += N + M;
+        }
+        for (int s = 0; s < SIDE; ++s) {
+            const long at = (row * SIDE + s) * LANES;
+            if (KIND == BOTH_MINUS) second[s] = second[s] - load(product.minus + at);
+            if (KIND != SECOND_ONLY) add_scaled(second[s], product.factor, first[s]);
+            store(product.to + at, second[s]);
+        }
+    }
+    return entry;
+}
+
+// One block of rows, the first of which is `row`.
+template <int SIDE, Kind KIND>
+static void multiply_sparse(const Sparse& matrix, long block, long row, const Product& product) {
+    const Entry* entry = matrix.entries + matrix.entry_start[block];
+    const Run* const end = matrix.runs + matrix.run_start[block + 1];
+    for (const Run* run = matrix.runs + matrix.run_start[block]; run != end; row = run->end, ++run) {
+        switch (KIND == SECOND_ONLY || run->second > 3 ? -1 : run->first * 4 + run->second) {
+#define RUN(N, M)                                                               \
+    case N * 4 + M:                                                             \
+        entry = multiply_run<SIDE, KIND, N, M>(*run, entry, product, row);      \
+        break;
+#define RUNS(N) RUN(N, 0) RUN(N, 1) RUN(N, 2) RUN(N, 3)
+            RUN(1, 0) RUN(2, 0) RUN(3, 0) RUNS(4) RUNS(5) RUNS(6) RUNS(7) RUNS(8) RUNS(9) RUN(10, 0) RUN(11, 0) RUN(12, 0)
+#undef RUNS
+#undef RUN
+            default:
+                entry = multiply_run<SIDE, KIND, -1, -1>(*run, entry, product, row);
         }
     }
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
-// Sparse routines: rows of LANES floats, `scale` rows apart
-
-static INLINE void add_product(Row& sum, const Sparse& matrix, long row, const float* field, long scale) {
-    const Entry* entry = matrix.entries + matrix.start[row];
-    const Entry* end = matrix.entries + matrix.start[row + 1];
-    for (; entry != end; ++entry) add_scaled(sum, entry->value, load(field + entry->offset * scale));
+static INLINE long block_end(const Layer& layer, long block) {
+    return block + 1 == layer.blocks ? layer.fine : (block + 1) * layer.block;
 }
 
-// Clenshaw's recurrence for sum_k T_k(L) S p_k: b_k = S p_k + 2 L b_{k+1} - b_{k+2}, the last with 1 L.
-// `parts` holds p_k in rows of `terms` times LANES; `spread` null means S = 1. `produce(row)` is called before coarse
-// rows below `row` are read; `finish(row, value)` takes the results. `field` is room for two fields.
-template <class Produce, class Finish>
-static INLINE void clenshaw(const Layer& layer, const Sparse& laplacian, const float* parts, float* field,
-                            Produce produce, Finish finish) {
-    const long terms = layer.terms, fine = layer.fine, lag = layer.lag;
-    const bool spreads = layer.spread.start != nullptr;
-    float* const fields[2] = {field, field + fine * LANES};
+// Clenshaw's recurrence for sum_k T_k(L) S p_k: b_k = S p_k + 2 L b_{k+1} - b_{k+2}, the last with 1 L. `parts` holds
+// p_0, p_1, ... one after the other. `produce(row)` is called before coarse rows below `row` are read;
+// `finish(from, end, rows)` takes the results. `fields` is room for two fields.
+template <int SIDE, class Produce, class Finish>
+static INLINE void clenshaw(const Layer& layer, const float* parts, float* fields, Produce produce, Finish finish) {
+    const long terms = layer.terms, size = (long)layer.fine * SIDE * LANES, lag = layer.lag;
     for (long time = 0; time < layer.blocks + (terms - 1) * lag; ++time) {
         if (time < layer.blocks) produce(layer.needed[time]);
         for (long step = 0; step < terms; ++step) {
             const long block = time - step * lag;
             if (block < 0) break;
             if (block >= layer.blocks) continue;
-            const long k = terms - 1 - step;
-            const float factor = k ? 2.0f : 1.0f;
-            float* const to = fields[step & 1];
-            const float* const before = fields[(step & 1) ^ 1];
-            const float* const part = parts + k * LANES;
-            const long end = block + 1 == layer.blocks ? fine : (block + 1) * layer.block;
-            for (long row = block * layer.block; row < end; ++row) {
-                Row sum = zero();
-                if (step) {
-                    Row product = zero();
-                    add_product(product, laplacian, row, before, 1);
-                    if (step > 1) sum = sum - load(to + row * LANES);
-                    add_scaled(sum, factor, product);
-                }
-                if (spreads)
-                    add_product(sum, layer.spread, row, part, terms);
-                else
-                    sum = sum + load(part + row * terms * LANES);
-                if (k)
-                    store(to + row * LANES, sum);
-                else
-                    finish(row, sum);
-            }
+            const long k = terms - 1 - step, row = block * layer.block;
+            float* const to = fields + (step & 1) * size;
+            const float* const before = fields + ((step & 1) ^ 1) * size;
+            const Product product = {before, k ? 2.0f : 1.0f, parts + k * layer.coarse * SIDE * LANES, to, to};
+            if (step == 0)
+                multiply_sparse<SIDE, SECOND_ONLY>(layer.clenshaw, block, row, product);
+            else if (step == 1)
+                multiply_sparse<SIDE, BOTH>(layer.clenshaw, block, row, product);
+            else
+                multiply_sparse<SIDE, BOTH_MINUS>(layer.clenshaw, block, row, product);
+            if (!k) finish(row, block_end(layer, block), to);
         }
     }
 }
 
-// The recurrence T_k = 2 L T_{k-1} - T_{k-2} from T_0 = `first`; each term is handed to `collect(k, from, end)` for coarse
-// rows as soon as they are complete. For selections, `kept`, the last term is computed at the kept vertices only, by
-// `last(row, value)`. `field` is room for two fields; with `strided`, terms stay apart in rows of `terms` times LANES.
-template <class Collect, class Last>
-static INLINE void recurrence(const Layer& layer, const Sparse& laplacian, const float* first, float* field,
-                              bool kept_only, Collect collect, Last last) {
-    const long terms = layer.terms, fine = layer.fine, lag = layer.collect_lag;
-    float* const fields[2] = {field, field + fine * LANES};
+// The recurrence T_k = 2 L T_{k-1} - T_{k-2} from T_0 = `first`, collected on the coarse side as soon as rows are
+// complete: `collected(k)` says where term k goes, `done(k, end)` that its rows below `end` are there. `fields` is room for
+// two fields.
+template <int SIDE, class Collected, class Done>
+static INLINE void recurrence(const Layer& layer, const float* first, float* fields, Collected collected, Done done) {
+    const long terms = layer.terms, size = (long)layer.fine * SIDE * LANES, lag = layer.collect_lag;
+    const bool shortcut = !layer.expands && terms > 3;  // the last term is wanted at the kept vertices only
     for (long time = 0; time < layer.blocks + (terms - 1) * lag; ++time) {
         for (long k = 0; k < terms; ++k) {
             const long block = time - k * lag;
             if (block < 0) break;
             if (block >= layer.blocks) continue;
-            const float* const before = k == 1 ? first : fields[(k & 1) ^ 1];
-            const float* const second = k == 2 ? first : fields[k & 1];
-            float* const to = fields[k & 1];
-            const float factor = k == 1 ? 1.0f : 2.0f;
-            const long coarse_from = block ? layer.ready[block - 1] : 0, coarse_end = layer.ready[block];
-            const auto term = [&](long row) INLINE_LAMBDA {
-                Row product = zero(), sum = zero();
-                add_product(product, laplacian, row, before, 1);
-                if (k > 1) sum = sum - load(second + row * LANES);
-                add_scaled(sum, factor, product);
-                return sum;
-            };
-            if (k == 0) {
-                collect(0, coarse_from, coarse_end, first);
-            } else if (kept_only && k == terms - 1) {
-                for (long row = coarse_from; row < coarse_end; ++row) last(row, term(layer.kept[row]));
+            const long row = block * layer.block, coarse_row = block ? layer.ready[block - 1] : 0;
+            float* const to = fields + (k & 1) * size;
+            const float* const before = k == 1 ? first : fields + ((k & 1) ^ 1) * size;
+            const Product product = {before, k == 1 ? 1.0f : 2.0f, nullptr, k == 2 ? first : to, to};
+            if (shortcut && k == terms - 1) {
+                const Product last = {before, 2.0f, to, nullptr, collected(k)};
+                multiply_sparse<SIDE, BOTH>(layer.last, block, coarse_row, last);
             } else {
-                const long end = block + 1 == layer.blocks ? fine : (block + 1) * layer.block;
-                for (long row = block * layer.block; row < end; ++row) store(to + row * LANES, term(row));
-                collect(k, coarse_from, coarse_end, to);
+                if (k > 1)
+                    multiply_sparse<SIDE, BOTH_MINUS>(layer.recurrence, block, row, product);
+                else if (k)
+                    multiply_sparse<SIDE, BOTH>(layer.recurrence, block, row, product);
+                const Product collecting = {k ? to : first, 1.0f, nullptr, nullptr, collected(k)};
+                multiply_sparse<SIDE, BOTH>(layer.collect, block, coarse_row, collecting);
             }
+            done(k, layer.ready[block]);
         }
     }
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Layers: one sample, or up to GROUP samples of a narrow layer
+// Layers: SIDE samples of a wide layer, or up to GROUP samples of a narrow one
+
+// Where the samples of a field lie.
+struct Field {
+    float* at;
+    long row, one, two;  // from a row to the next, from sample 0 to sample 1, from sample 0 to sample 2
+
+    float* of(int sample) const { return at + (sample & 1) * one + (sample >> 1) * two; }
+};
 
 // Memory of one thread, kept for the next call.
 struct Scratch {
@@ -383,224 +456,238 @@ struct Scratch {
     ~Scratch() { free(memory); }
 };
 
-static size_t room(const Layer& layer) {
+static size_t room(const Layer& layer, int side) {
     const size_t fields = 3 * (size_t)layer.fine * LANES;
     const size_t parts = (size_t)layer.coarse * layer.terms * LANES;
     const size_t gradient = (size_t)layer.coarse * padded(layer.outputs) * GROUP;
-    return fields + parts + gradient + (size_t)DENSE_ROWS * padded(layer.terms * COORDINATES);
+    return (fields + parts) * side + gradient + (size_t)DENSE_ROWS * padded(layer.terms * COORDINATES);
 }
 
-// Rows [from, end) of p_k = x W_k for the samples of a group; wide layers have one sample.
-static void project(const Layer& layer, const Packed& packed, long group, const float* const* inputs, int samples,
-                    long from, long end, float* parts, float* narrow_rows) {
-    const long channels = coarse_channels(layer), row = layer.terms * LANES, stride = packed.stride;
-    const float* weights = packed.scattering.data() + group * channels * stride;
+// Rows [from, end) of all p_k = x W_k, for each sample.
+template <int SIDE>
+static void project(const Layer& layer, const Packed& packed, long group, const Field& inputs, int samples, long from,
+                    long end, float* parts, float* rows) {
+    const long channels = coarse_channels(layer), size = (long)layer.coarse * SIDE * LANES;
+    const Right right = {packed.scattering.data() + group * channels * packed.stride, packed.stride, packed.stride};
     if (!layer.narrow)
-        return multiply<STORE>({inputs[0], channels, 1, 0, channels}, from, end, weights, stride, stride, parts, row);
-    for (; from < end; from += DENSE_ROWS) {
+        for (int s = 0; s < SIDE; ++s)
+            multiply<STORE>({inputs.of(s), inputs.row, 1, 0, channels}, right,
+                            {parts + s * LANES, SIDE * LANES, size, nullptr, false}, from, end);
+    for (; layer.narrow && from < end; from += DENSE_ROWS) {
         const long stop = from + DENSE_ROWS < end ? from + DENSE_ROWS : end;
         for (int s = 0; s < samples; ++s) {
-            const Left left = {inputs[s] + from * channels, channels, 1, 0, channels};
-            multiply<STORE>(left, 0, stop - from, weights, stride, stride, narrow_rows, stride);
+            const Left left = {inputs.of(s) + from * inputs.row, inputs.row, 1, 0, channels};
+            multiply<STORE>(left, right, {rows, packed.stride, LANES, nullptr, false}, 0, stop - from);
             for (long m = from; m < stop; ++m)
                 for (long k = 0; k < layer.terms; ++k)
-                    memcpy(parts + m * row + k * LANES + s * COORDINATES,
-                           narrow_rows + (m - from) * stride + k * COORDINATES, COORDINATES * sizeof(float));
+                    memcpy(parts + k * size + m * LANES + s * COORDINATES,
+                           rows + (m - from) * packed.stride + k * COORDINATES, COORDINATES * sizeof(float));
         }
     }
 }
 
-// sum_k T_k(L) S (x W_k) for one group of channels; `finish(row, value)` takes the results.
-template <class Finish>
-static void spread(const Layer& layer, const Packed& packed, const Sparse& laplacian, long group,
-                   const float* const* inputs, int samples, float* memory, Finish finish) {
-    float* const field = memory;
-    float* const parts = field + 2 * (size_t)layer.fine * LANES;
-    float* const narrow_rows = parts + (size_t)layer.coarse * layer.terms * LANES;
+// sum_k T_k(L) S (x W_k) for one group of channels; `finish(from, end, rows)` takes the results.
+template <int SIDE, class Finish>
+static INLINE void spread(const Layer& layer, const Packed& packed, long group, const Field& inputs, int samples,
+                          float* memory, Finish finish) {
+    float* const fields = memory;
+    float* const parts = fields + 2 * (size_t)layer.fine * SIDE * LANES;
+    float* const rows = parts + (size_t)layer.coarse * layer.terms * SIDE * LANES;
     if (layer.narrow && samples < GROUP) memset(parts, 0, sizeof(float) * layer.coarse * layer.terms * LANES);
     long done = 0;
-    const auto produce = [&](long rows) {
-        if (rows <= done) return;
-        project(layer, packed, group, inputs, samples, done, rows, parts, narrow_rows);
-        done = rows;
+    const auto produce = [&](long end) {
+        if (end <= done) return;
+        project<SIDE>(layer, packed, group, inputs, samples, done, end, parts, rows);
+        done = end;
     };
-    clenshaw(layer, laplacian, parts, field, produce, finish);
+    clenshaw<SIDE>(layer, parts, fields, produce, finish);
 }
 
 static INLINE long place_of(const Layer& layer, long row) { return layer.order ? layer.order[row] : row; }
 
-// A row of a narrow field from fields outside the chain, and back.
-static INLINE Row gather_narrow(const float* const* fields, int samples, long row, long channels) {
+// A row of a narrow field from a field outside the chain, and back.
+static INLINE Row gather_narrow(const Field& field, int samples, long row, long channels) {
     float lanes[LANES] = {};
     for (int s = 0; s < samples; ++s)
-        for (long c = 0; c < channels; ++c) lanes[s * COORDINATES + c] = fields[s][row * channels + c];
+        for (long c = 0; c < channels; ++c) lanes[s * COORDINATES + c] = field.of(s)[row * channels + c];
     return load(lanes);
 }
-static INLINE void scatter_narrow(const Row& value, float* const* fields, int samples, long row, long channels) {
+static INLINE void scatter_narrow(const Row& value, const Field& field, int samples, long row, long channels) {
     float lanes[LANES];
     store(lanes, value);
     for (int s = 0; s < samples; ++s)
-        for (long c = 0; c < channels; ++c) fields[s][row * channels + c] = lanes[s * COORDINATES + c];
+        for (long c = 0; c < channels; ++c) field.of(s)[row * channels + c] = lanes[s * COORDINATES + c];
 }
 
-static void expand_forward(const Layer& layer, const Packed& packed, const float* const* inputs, float* const* outputs,
+template <int SIDE>
+static void expand_forward(const Layer& layer, const Packed& packed, const Field& inputs, const Field& outputs,
                            int samples, float* memory) {
     const bool activate = layer.elu;
     if (layer.narrow) {
         float lanes[LANES] = {};
         for (int s = 0; s < GROUP; ++s) memcpy(lanes + s * COORDINATES, layer.bias, layer.outputs * sizeof(float));
-        const Row bias = load(lanes);
-        return spread(layer, packed, layer.laplacian, 0, inputs, samples, memory, [&](long row, const Row& sum) {
-            const Row value = sum + bias;
-            scatter_narrow(activate ? elu(value) : value, outputs, samples, place_of(layer, row), layer.outputs);
-        });
-    }
-    const long channels = padded(layer.outputs);
-    for (long group = 0; group < groups_of(layer); ++group) {
-        const Row bias = load(packed.bias.data() + group * LANES);
-        float* const to = outputs[0] + group * LANES;
-        spread(layer, packed, layer.laplacian, group, inputs, 1, memory, [&](long row, const Row& sum) {
-            const Row value = sum + bias;
-            store(to + row * channels, activate ? elu(value) : value);
-        });
-    }
-}
-
-// Gradients of an expanding layer; `input_gradients` may be null. Sums for the weights go to `slots`, one per sample.
-static void expand_backward(const Layer& layer, const Packed& packed, const float* const* inputs,
-                            const float* const* outputs, const float* const* gradients, float* const* input_gradients,
-                            float* const* slots, int samples, float* memory) {
-    const long fine = layer.fine, channels = coarse_channels(layer), row_size = layer.terms * LANES;
-    const long outside = outputs_of(layer), summed = summed_of(layer);
-    float* const field = memory;
-    float* const first = field + 2 * (size_t)fine * LANES;
-    float* const terms = first + (size_t)fine * LANES;
-    for (long group = 0; group < groups_of(layer); ++group) {
-        Row bias = zero();
-        for (long row = 0; row < fine; ++row) {
-            Row gradient, output;
-            if (layer.narrow) {
-                const long place = place_of(layer, row);
-                gradient = gather_narrow(gradients, samples, place, layer.outputs);
-                if (layer.elu) output = gather_narrow(outputs, samples, place, layer.outputs);
-            } else {
-                gradient = load(gradients[0] + row * outside + group * LANES);
-                if (layer.elu) output = load(outputs[0] + row * outside + group * LANES);
+        const auto finish = [&](long from, long end, const float* rows) {
+            for (long row = from; row < end; ++row) {
+                const Row value = load(rows + row * LANES) + load(lanes);
+                scatter_narrow(activate ? elu(value) : value, outputs, samples, place_of(layer, row), layer.outputs);
             }
-            if (layer.elu) gradient = through_elu(gradient, output);
-            bias = bias + gradient;
-            store(first + row * LANES, gradient);
-        }
-        float lanes[LANES];
-        store(lanes, bias);
-        for (int s = 0; slots && s < samples; ++s) {
-            float* const to = slots[s] + weight_slots(layer);
-            if (layer.narrow)
-                memcpy(to, lanes + s * COORDINATES, COORDINATES * sizeof(float));
-            else
-                memcpy(to + group * LANES, lanes, LANES * sizeof(float));
-        }
-        long done = 0;
-        const auto dense = [&](long end) {
-            for (int s = 0; s < samples; ++s) {
-                const Left left = {terms + s * COORDINATES, row_size, layer.terms, LANES, summed};
-                const float* const weights = packed.gathering.data() + group * layer.terms * summed * channels;
-                if (input_gradients) {
-                    if (group)
-                        multiply<ADD>(left, done, end, weights, channels, channels, input_gradients[s], channels);
-                    else
-                        multiply<STORE>(left, done, end, weights, channels, channels, input_gradients[s], channels);
+        };
+        return spread<SIDE>(layer, packed, 0, inputs, samples, memory, finish);
+    }
+    for (long group = 0; group < groups_of(layer); ++group) {
+        const float* const bias = packed.bias.data() + group * LANES;
+        const auto finish = [&](long from, long end, const float* rows) {
+            for (int s = 0; s < SIDE; ++s) {
+                float* const to = outputs.of(s) + group * LANES;
+                for (long row = from; row < end; ++row) {
+                    const Row value = load(rows + (row * SIDE + s) * LANES) + load(bias);
+                    store(to + row * outputs.row, activate ? elu(value) : value);
                 }
-                if (slots)
-                    accumulate(left, done, end, inputs[s], channels, channels,
-                               slots[s] + group * layer.terms * summed * channels);
             }
-            done = end;
         };
-        const auto collect = [&](long k, long from, long end, const float* term) {
-            for (long m = from; m < end; ++m) {
-                Row sum = zero();
-                if (layer.collect.start)
-                    add_product(sum, layer.collect, m, term, 1);
-                else
-                    sum = load(term + m * LANES);
-                store(terms + m * row_size + k * LANES, sum);
-            }
-            if (k == layer.terms - 1 && (end - done >= DENSE_ROWS || end == layer.coarse)) dense(end);
-        };
-        recurrence(layer, layer.transposed, first, field, false, collect, [](long, const Row&) {});
+        spread<SIDE>(layer, packed, group, inputs, samples, memory, finish);
     }
 }
 
-// `kept` receives the terms at the kept vertices, one array per sample.
-static void reduce_forward(const Layer& layer, const Packed& packed, const float* const* inputs, float* const* outputs,
-                           float* const* kept, int samples, float* memory) {
-    const long fine = layer.fine, channels = coarse_channels(layer), groups = groups_of(layer);
-    const long lanes = layer.narrow ? COORDINATES : LANES, row_size = groups * layer.terms * lanes;
-    const long outside = inputs_of(layer);
-    float* const field = memory;
-    float* const copy = field + 2 * (size_t)fine * LANES;
+// The gradient before the activation, in rows of SIDE times LANES, and its sums, the gradients of the bias.
+template <int SIDE>
+static void expand_gradient(const Layer& layer, long group, const Field& outputs, const Field& gradients, int samples,
+                            float* to, float* const* slots) {
+    for (int s = 0; s < SIDE; ++s) {
+        const float* const incoming = gradients.of(s) + group * LANES;
+        const float* const result = outputs.of(s) + group * LANES;
+        Row sum = zero();
+        for (long row = 0; row < layer.fine; ++row) {
+            const long place = place_of(layer, row);
+            Row gradient = layer.narrow ? gather_narrow(gradients, samples, place, layer.outputs)
+                                        : load(incoming + row * gradients.row);
+            if (layer.elu)
+                gradient = through_elu(gradient, layer.narrow ? gather_narrow(outputs, samples, place, layer.outputs)
+                                                              : load(result + row * outputs.row));
+            sum = sum + gradient;
+            store(to + (row * SIDE + s) * LANES, gradient);
+        }
+        if (!slots) continue;
+        float lanes[LANES];
+        store(lanes, sum);
+        if (!layer.narrow)
+            memcpy(slots[s] + weight_slots(layer) + group * LANES, lanes, sizeof(lanes));
+        for (int i = 0; layer.narrow && i < samples; ++i)
+            memcpy(slots[i] + weight_slots(layer), lanes + i * COORDINATES, COORDINATES * sizeof(float));
+    }
+}
+
+// Gradients of an expanding layer; those of the inputs and the `slots` may be null. Sums for the weights go to `slots`,
+// one for each sample.
+template <int SIDE>
+static void expand_backward(const Layer& layer, const Packed& packed, const Field& inputs, const Field& outputs,
+                            const Field& gradients, const Field& input_gradients, float* const* slots, int samples,
+                            float* memory) {
+    const long channels = coarse_channels(layer), summed = summed_of(layer);
+    const long size = (long)layer.coarse * SIDE * LANES, lanes = layer.narrow ? COORDINATES : LANES;
+    float* const fields = memory;
+    float* const first = fields + 2 * (size_t)layer.fine * SIDE * LANES;
+    float* const terms = first + (size_t)layer.fine * SIDE * LANES;
+    for (long group = 0; group < groups_of(layer); ++group) {
+        const long weights = group * layer.terms * summed * channels;
+        expand_gradient<SIDE>(layer, group, outputs, gradients, samples, first, slots);
+        long from = 0;
+        const auto done = [&](long k, long end) {
+            if (k < layer.terms - 1 || (end - from < DENSE_ROWS && end < layer.coarse)) return;
+            for (int s = 0; s < samples; ++s) {
+                const Left left = {terms + s * lanes, SIDE * LANES, layer.terms, size, summed};
+                const Right right = {packed.gathering.data() + weights, channels, channels};
+                if (input_gradients.at) {
+                    const Target target = {input_gradients.of(s), input_gradients.row, LANES, nullptr, false};
+                    if (group)
+                        multiply<ADD>(left, right, target, from, end);
+                    else
+                        multiply<STORE>(left, right, target, from, end);
+                }
+                if (slots) accumulate(left, {inputs.of(s), channels, inputs.row}, from, end, slots[s] + weights);
+            }
+            from = end;
+        };
+        recurrence<SIDE>(layer, first, fields, [&](long k) { return terms + k * size; }, done);
+    }
+}
+
+// `kept` receives the terms at the kept vertices.
+template <int SIDE>
+static void reduce_forward(const Layer& layer, const Packed& packed, const Field& inputs, const Field& outputs,
+                           const Field& kept, int samples, float* memory) {
+    const long channels = coarse_channels(layer), groups = groups_of(layer), terms = layer.terms;
+    const long size = (long)layer.coarse * kept.row;
+    float* const fields = memory;
+    float* const copy = fields + 2 * (size_t)layer.fine * SIDE * LANES;
+    float* const rows = copy + (size_t)layer.fine * SIDE * LANES;
     for (long group = 0; group < groups; ++group) {
         const float* first = copy;
         if (layer.narrow)
-            for (long row = 0; row < fine; ++row)
+            for (long row = 0; row < layer.fine; ++row)
                 store(copy + row * LANES, gather_narrow(inputs, samples, place_of(layer, row), layer.inputs));
-        else if (groups == 1)
-            first = inputs[0];
+        else if (inputs.row == SIDE * LANES && (SIDE == 1 || inputs.one == LANES))
+            first = inputs.at;
         else
-            for (long row = 0; row < fine; ++row)
-                store(copy + row * LANES, load(inputs[0] + row * outside + group * LANES));
-        const auto keep = [&](long k, long m, const Row& value) {
-            const long at = m * row_size + (group * layer.terms + k) * lanes;
-            if (!layer.narrow) return store(kept[0] + at, value);
-            float values[LANES];
-            store(values, value);
-            for (int s = 0; s < samples; ++s) memcpy(kept[s] + at, values + s * COORDINATES, COORDINATES * sizeof(float));
+            for (int s = 0; s < SIDE; ++s)
+                for (long row = 0; row < layer.fine; ++row)
+                    store(copy + (row * SIDE + s) * LANES, load(inputs.of(s) + row * inputs.row + group * LANES));
+        // The terms of narrow layers are kept apart for each sample.
+        std::vector<long> from(terms, 0);
+        const auto done = [&](long k, long end) {
+            if (!layer.narrow) return;
+            for (long& m = from[k]; m < end; ++m)
+                for (int s = 0; s < samples; ++s)
+                    memcpy(kept.of(s) + k * size + m * kept.row, rows + (k * layer.coarse + m) * LANES + s * COORDINATES,
+                           COORDINATES * sizeof(float));
         };
-        const auto collect = [&](long k, long from, long end, const float* term) {
-            for (long m = from; m < end; ++m) keep(k, m, load(term + layer.kept[m] * LANES));
+        const auto collected = [&](long k) {
+            return layer.narrow ? rows + k * layer.coarse * LANES : kept.at + (group * terms + k) * size;
         };
-        recurrence(layer, layer.laplacian, first, field, true, collect,
-                   [&](long m, const Row& value) { keep(layer.terms - 1, m, value); });
+        recurrence<SIDE>(layer, first, fields, collected, done);
     }
     for (int s = 0; s < samples; ++s)
-        multiply<OUTPUT>({kept[s], row_size, groups * layer.terms, lanes, summed_of(layer)}, 0, layer.coarse,
-                         packed.gathering.data(), channels, channels, outputs[s], channels, packed.bias.data(), layer.elu);
+        multiply<OUTPUT>({kept.of(s), kept.row, groups * terms, size, summed_of(layer)},
+                         {packed.gathering.data(), channels, channels},
+                         {outputs.of(s), outputs.row, LANES, packed.bias.data(), (bool)layer.elu}, 0, layer.coarse);
 }
 
-static void reduce_backward(const Layer& layer, const Packed& packed, const float* const* outputs,
-                            const float* const* gradients, const float* const* kept, float* const* input_gradients,
-                            float* const* slots, int samples, float* memory) {
-    const long channels = coarse_channels(layer), groups = groups_of(layer), size = layer.coarse * channels;
-    const long lanes = layer.narrow ? COORDINATES : LANES, row_size = groups * layer.terms * lanes;
-    float* const through = memory;
-    memory += GROUP * size;
-    const float* incoming[GROUP] = {};
+template <int SIDE>
+static void reduce_backward(const Layer& layer, const Packed& packed, const Field& outputs, const Field& gradients,
+                            const Field& kept, const Field& input_gradients, float* const* slots, int samples,
+                            float* memory) {
+    const long channels = coarse_channels(layer), groups = groups_of(layer);
+    const Field through = {memory, channels, layer.coarse * channels, 2 * layer.coarse * channels};
+    memory += GROUP * layer.coarse * channels;
     for (int s = 0; s < samples; ++s) {
-        float* const gradient = through + s * size;
-        incoming[s] = gradient;
         for (long n = 0; n < channels; n += LANES) {
             Row bias = zero();
             for (long m = 0; m < layer.coarse; ++m) {
-                Row value = load(gradients[s] + m * channels + n);
-                if (layer.elu) value = through_elu(value, load(outputs[s] + m * channels + n));
+                Row value = load(gradients.of(s) + m * gradients.row + n);
+                if (layer.elu) value = through_elu(value, load(outputs.of(s) + m * outputs.row + n));
                 bias = bias + value;
-                store(gradient + m * channels + n, value);
+                store(through.of(s) + m * channels + n, value);
             }
             if (slots) store(slots[s] + weight_slots(layer) + n, bias);
         }
         if (slots)
-            accumulate({kept[s], row_size, groups * layer.terms, lanes, summed_of(layer)}, 0, layer.coarse, gradient,
-                       channels, channels, slots[s]);
+            accumulate({kept.of(s), kept.row, groups * layer.terms, layer.coarse * kept.row, summed_of(layer)},
+                       {through.of(s), channels, channels}, 0, layer.coarse, slots[s]);
     }
-    if (!input_gradients) return;
-    for (long group = 0; group < groups; ++group)
-        spread(layer, packed, layer.transposed, group, incoming, samples, memory, [&](long row, const Row& value) {
+    if (!input_gradients.at) return;
+    for (long group = 0; group < groups; ++group) {
+        const auto finish = [&](long from, long end, const float* rows) {
             if (layer.narrow)
-                scatter_narrow(value, input_gradients, samples, place_of(layer, row), layer.inputs);
+                for (long row = from; row < end; ++row)
+                    scatter_narrow(load(rows + row * LANES), input_gradients, samples, place_of(layer, row), layer.inputs);
             else
-                store(input_gradients[0] + row * groups * LANES + group * LANES, value);
-        });
+                for (int s = 0; s < SIDE; ++s)
+                    for (long row = from; row < end; ++row)
+                        store(input_gradients.of(s) + row * input_gradients.row + group * LANES,
+                              load(rows + (row * SIDE + s) * LANES));
+        };
+        spread<SIDE>(layer, packed, group, through, samples, memory, finish);
+    }
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -635,50 +722,86 @@ static thread_local Scratch scratch;
 
 // Where things lie within the memory of one sample.
 struct Places {
+    const Layer* layers;
+    int count;
     std::vector<long> output, kept, slot;
     long tape = 0, slots = 0, widest = 0;
-    size_t room = 0;
 
-    Places(const Layer* layers, int count) {
-        const auto aligned = [](long floats) { return (floats + LANES - 1) / LANES * LANES; };
+    Places(const Layer* layers, int count) : layers(layers), count(count) {
+        const auto widen = [&](long size) { return widest = size > widest ? size : widest; };
         for (int l = 0; l < count; ++l) {
             const Layer& layer = layers[l];
             kept.push_back(tape);
-            tape += aligned(kept_terms(layer));
+            tape += padded(kept_terms(layer));
             output.push_back(tape);
-            const long size = rows_out(layer) * outputs_of(layer);
-            if (l + 1 < count) tape += aligned(size);
+            if (l + 1 < count) tape += widen(padded(rows_out(layer) * outputs_of(layer)));
             slot.push_back(slots);
             slots += weight_slots(layer) + bias_slots(layer);
-            if (size > widest) widest = size;
-            if (rows_in(layer) * inputs_of(layer) > widest) widest = rows_in(layer) * inputs_of(layer);
-            if (::room(layer) > room) room = ::room(layer);
         }
-        widest = aligned(widest);
+    }
+    size_t room(int side) const {
+        size_t most = 0;
+        for (int l = 0; l < count; ++l) most = std::max(most, ::room(layers[l], layers[l].narrow ? 1 : side));
+        return most;
+    }
+
+    // A field outside the chain, of which a unit of samples starts at `start`.
+    static Field outside(const float* at, long start, long rows, long channels) {
+        const long size = rows * channels;
+        return {at ? (float*)at + start * size : nullptr, channels, size, 2 * size};
+    }
+    // A field between layers or of kept terms; `side` samples lie next to each other.
+    Field inside(float* at, long offset, long channels, int side) const {
+        if (side == 2) return {at + 2 * offset, 2 * channels, channels, 2 * tape};
+        return {at + offset, channels, tape, 2 * tape};
+    }
+    Field input(int l, const float* x, float* own, long start, int side) const {
+        const Layer& layer = layers[l];
+        if (l) return inside(own, output[l - 1], outputs_of(layers[l - 1]), side);
+        return outside(x, start, rows_in(layer), layer.narrow && !layer.expands ? layer.inputs : inputs_of(layer));
+    }
+    Field result(int l, const float* y, float* own, long start, int side) const {
+        const Layer& layer = layers[l];
+        if (l + 1 < count) return inside(own, output[l], outputs_of(layer), side);
+        return outside(y, start, rows_out(layer), layer.narrow && layer.expands ? layer.outputs : outputs_of(layer));
+    }
+    Field terms(int l, float* own, int side) const {
+        Field field = inside(own, kept[l], LANES, side);
+        if (layers[l].narrow) field.row = COORDINATES;
+        if (layers[l].narrow && side == 2) field.one = padded(kept_terms(layers[l]));
+        return field;
     }
 };
 
-static long group_size(const Layer* layers, int count, long batch, int threads) {
-    const bool narrow = layers[0].narrow || layers[count - 1].narrow;
-    long size = narrow ? GROUP : 1;
+// Calls `run(layer, first sample, samples)` for all layers of a unit: narrow ends take all samples together, the layers
+// between them `side` samples at a time.
+template <class Run>
+static void in_order(const Layer* layers, int count, int samples, int side, bool backward, Run run) {
+    const int from = layers[0].narrow, end = count > from && layers[count - 1].narrow ? count - 1 : count;
+    const bool ends[2] = {from > 0, end < count};
+    if (ends[backward]) run(backward ? end : 0, 0, samples);
+    for (int s = 0; s < samples; s += side)
+        for (int i = from; i < end; ++i)
+            run(backward ? from + end - 1 - i : i, s, s + side < samples ? side : samples - s);
+    if (ends[!backward]) run(backward ? 0 : end, 0, samples);
+}
+
+// Samples that a thread takes at a time.
+static long unit_size(const Layer* layers, int count, long batch, int threads) {
+    long size = layers[0].narrow || layers[count - 1].narrow ? GROUP : 2;
     while (size > 1 && (batch + size - 1) / size < threads) size /= 2;
     return size;
 }
 
-static long input_size(const Layer* layers) {
-    return rows_in(layers[0]) * (layers[0].narrow && !layers[0].expands ? layers[0].inputs : inputs_of(layers[0]));
-}
-static long output_size(const Layer* layers, int count) {
-    const Layer& last = layers[count - 1];
-    return rows_out(last) * (last.narrow && last.expands ? last.outputs : outputs_of(last));
-}
-
 extern "C" {
 
-// Floats per sample that `forward` wants to keep for `backward`.
+// Python asks before it calls anything else: a library of another version is as good as none.
+long meshgan_version() { return VERSION * 10000 + (long)sizeof(Layer); }
+
+// Floats for each sample that `forward` wants to keep for `backward`.
 long meshgan_tape(const Layer* layers, int count) { return Places(layers, count).tape; }
 
-// Floats per sample that `backward` needs for the gradients of the weights.
+// Floats for each sample that `backward` needs for the gradients of the weights.
 long meshgan_slots(const Layer* layers, int count) { return Places(layers, count).slots; }
 
 // x (batch, V, C) to y (batch, V', C'); `tape` (batch, meshgan_tape) may be null. Returns 0, or 1 without memory.
@@ -687,84 +810,82 @@ int meshgan_forward(const Layer* layers, int count, long batch, const float* x, 
     const Places places(layers, count);
     std::vector<Packed> packed;
     for (int l = 0; l < count; ++l) packed.push_back(pack(layers[l]));
-    const long group = group_size(layers, count, batch, threads);
+    const long unit = unit_size(layers, count, batch, threads);
     std::atomic<int> failed{0};
-    in_parallel((batch + group - 1) / group, threads, parallel, [&](long unit) {
-        const long start = unit * group;
-        const int samples = (int)(start + group < batch ? group : batch - start);
-        float* memory = scratch.reserve(places.room + (tape ? 0 : group * places.tape));
+    in_parallel((batch + unit - 1) / unit, threads, parallel, [&](long item) {
+        const long start = item * unit;
+        const int samples = (int)(start + unit < batch ? unit : batch - start), side = samples % 2 ? 1 : 2;
+        const size_t room = places.room(side);
+        float* const memory = scratch.reserve(room + (tape ? 0 : samples * places.tape));
         if (!memory) {
             failed = 1;
             return;
         }
-        float* const own = tape ? tape + start * places.tape : memory + places.room;
-        const auto run = [&](int l, int s, int together) {
-            const float* inputs[GROUP] = {};
-            float *outputs[GROUP] = {}, *kept[GROUP] = {};
-            for (int i = 0; i < together; ++i) {
-                float* const mine = own + (s + i) * places.tape;
-                inputs[i] = l ? mine + places.output[l - 1] : x + (start + s + i) * input_size(layers);
-                outputs[i] = l + 1 < count ? mine + places.output[l] : y + (start + s + i) * output_size(layers, count);
-                kept[i] = mine + places.kept[l];
-            }
-            if (layers[l].expands)
-                expand_forward(layers[l], packed[l], inputs, outputs, together, memory);
+        float* const own = tape ? tape + start * places.tape : memory + room;
+        in_order(layers, count, samples, side, false, [&](int l, int s, int together) {
+            float* const mine = own + s * places.tape;
+            const Field inputs = places.input(l, x, mine, start + s, side);
+            const Field outputs = places.result(l, y, mine, start + s, side);
+            const Field kept = places.terms(l, mine, side);
+            const Layer& layer = layers[l];
+            if (side == 2 && !layer.narrow)
+                layer.expands ? expand_forward<2>(layer, packed[l], inputs, outputs, together, memory)
+                              : reduce_forward<2>(layer, packed[l], inputs, outputs, kept, together, memory);
             else
-                reduce_forward(layers[l], packed[l], inputs, outputs, kept, together, memory);
-        };
-        const int from = layers[0].narrow ? 1 : 0, end = count > from && layers[count - 1].narrow ? count - 1 : count;
-        if (from) run(0, 0, samples);
-        for (int s = 0; s < samples; ++s)
-            for (int l = from; l < end; ++l) run(l, s, 1);
-        if (end < count) run(end, 0, samples);
+                layer.expands ? expand_forward<1>(layer, packed[l], inputs, outputs, together, memory)
+                              : reduce_forward<1>(layer, packed[l], inputs, outputs, kept, together, memory);
+        });
     });
     return failed;
 }
 
 // Gradients of the weights and biases into the layers' own arrays, unless `slots` (batch, meshgan_slots) is null; of x
-// into `dx`, unless that is null.
+// into `dx`, unless that is null. `threads` must be the number that `forward` was called with.
 int meshgan_backward(const Layer* layers, int count, long batch, const float* x, const float* y, const float* tape,
                      const float* dy, float* dx, float* slots, int threads, Parallel parallel) {
     const Places places(layers, count);
     std::vector<Packed> packed;
     for (int l = 0; l < count; ++l) packed.push_back(pack(layers[l]));
-    const long group = group_size(layers, count, batch, threads);
+    const long unit = unit_size(layers, count, batch, threads);
     std::atomic<int> failed{0};
-    in_parallel((batch + group - 1) / group, threads, parallel, [&](long unit) {
-        const long start = unit * group;
-        const int samples = (int)(start + group < batch ? group : batch - start);
-        // Each sample has two buffers for the gradients between layers, read and written in turn.
-        float* const memory = scratch.reserve(places.room + 2 * group * places.widest);
+    in_parallel((batch + unit - 1) / unit, threads, parallel, [&](long item) {
+        const long start = item * unit;
+        const int samples = (int)(start + unit < batch ? unit : batch - start), side = samples % 2 ? 1 : 2;
+        const size_t room = places.room(side);
+        float* const memory = scratch.reserve(room + 2 * samples * places.widest);
         if (!memory) {
             failed = 1;
             return;
         }
         if (slots) memset(slots + start * places.slots, 0, sizeof(float) * samples * places.slots);
-        const auto between = [&](int l, int s) { return memory + places.room + (2 * s + (l & 1)) * places.widest; };
-        const auto run = [&](int l, int s, int together) {
-            const float *inputs[GROUP] = {}, *outputs[GROUP] = {}, *gradients[GROUP] = {}, *kept[GROUP] = {};
-            float *input_gradients[GROUP] = {}, *sums[GROUP] = {};
-            for (int i = 0; i < together; ++i) {
-                const long b = start + s + i;
-                const float* const mine = tape + b * places.tape;
-                inputs[i] = l ? mine + places.output[l - 1] : x + b * input_size(layers);
-                outputs[i] = l + 1 < count ? mine + places.output[l] : y + b * output_size(layers, count);
-                gradients[i] = l + 1 < count ? between(l + 1, s + i) : dy + b * output_size(layers, count);
-                kept[i] = mine + places.kept[l];
-                input_gradients[i] = l ? between(l, s + i) : dx + b * input_size(layers);
-                sums[i] = slots ? slots + b * places.slots + places.slot[l] : nullptr;
-            }
-            float* const* const wanted = l || dx ? input_gradients : nullptr;
-            if (layers[l].expands)
-                expand_backward(layers[l], packed[l], inputs, outputs, gradients, wanted, slots ? sums : nullptr, together, memory);
-            else
-                reduce_backward(layers[l], packed[l], outputs, gradients, kept, wanted, slots ? sums : nullptr, together, memory);
+        // Gradients between layers lie in two buffers, read and written in turn.
+        const auto between = [&](int l, int s) {
+            float* const at = memory + room + (l & 1) * samples * places.widest + s * places.widest;
+            const long channels = outputs_of(layers[l]);
+            if (side == 2) return Field{at, 2 * channels, channels, 2 * places.widest};
+            return Field{at, channels, places.widest, 2 * places.widest};
         };
-        const int from = layers[0].narrow ? 1 : 0, end = count > from && layers[count - 1].narrow ? count - 1 : count;
-        if (end < count) run(end, 0, samples);
-        for (int s = 0; s < samples; ++s)
-            for (int l = end - 1; l >= from; --l) run(l, s, 1);
-        if (from) run(0, 0, samples);
+        in_order(layers, count, samples, side, true, [&](int l, int s, int together) {
+            float* const mine = (float*)tape + (start + s) * places.tape;
+            const Field inputs = places.input(l, x, mine, start + s, side);
+            const Field outputs = places.result(l, y, mine, start + s, side);
+            const Field kept = places.terms(l, mine, side);
+            const Field gradients = l + 1 < count ? between(l, s) : places.result(l, dy, nullptr, start + s, side);
+            const Field wanted = l ? between(l - 1, s) : places.input(l, dx, nullptr, start + s, side);
+            float* sums[GROUP] = {};
+            for (int i = 0; slots && i < together; ++i)
+                sums[i] = slots + (start + s + i) * places.slots + places.slot[l];
+            float* const* const to = slots ? sums : nullptr;
+            const Layer& layer = layers[l];
+            if (side == 2 && !layer.narrow)
+                layer.expands
+                    ? expand_backward<2>(layer, packed[l], inputs, outputs, gradients, wanted, to, together, memory)
+                    : reduce_backward<2>(layer, packed[l], outputs, gradients, kept, wanted, to, together, memory);
+            else
+                layer.expands
+                    ? expand_backward<1>(layer, packed[l], inputs, outputs, gradients, wanted, to, together, memory)
+                    : reduce_backward<1>(layer, packed[l], outputs, gradients, kept, wanted, to, together, memory);
+        });
     });
     if (failed || !slots) return failed;
     // Sum over the samples, always in the same order, and put the weights back into the order of the parameters.

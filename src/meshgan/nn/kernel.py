@@ -19,6 +19,7 @@ from meshgan.nn.sampling import Reordering
 if TYPE_CHECKING:
     from meshgan.nn.chebyshev import ChebConv
 
+VERSION = 2  # of the library's calls, as in chebyshev.cpp
 NARROW = 4  # fields of so few channels enter and leave a chain without padding
 FALLBACKS = {"avx512": ("avx512", "avx2", "base"), "avx2": ("avx2", "base")}
 
@@ -39,10 +40,12 @@ def load(instructions: str) -> ctypes.CDLL | None:
     for file in Path(__file__).parent.glob(f"_chebyshev_{instructions}.*"):
         try:
             loaded = ctypes.CDLL(str(file))
-            loaded.meshgan_tape.restype = loaded.meshgan_slots.restype = ctypes.c_long
+            for function in (loaded.meshgan_version, loaded.meshgan_tape, loaded.meshgan_slots):
+                function.restype = ctypes.c_long
         except (OSError, AttributeError):
             continue
-        return loaded
+        if loaded.meshgan_version() == VERSION * 10_000 + ctypes.sizeof(Layer):
+            return loaded
     return None
 
 
@@ -71,6 +74,7 @@ class Chain:
 
     def __init__(self, layers: Sequence["ChebConv"], before: Reordering | None, after: Reordering | None) -> None:
         self.layers, self.before, self.after = layers, before, after
+        self.threads = torch.get_num_threads()
         self.structs = (Layer * len(layers))(*(_struct(layer) for layer in layers))
         first, last = self.structs[0], self.structs[-1]
         self.narrow_in = not first.expands and first.inputs <= NARROW
@@ -146,7 +150,7 @@ class Chain:
         pointers = (ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors)
         function = getattr(_library(), f"meshgan_{name}")
         structs = (self.structs, len(self.layers), ctypes.c_long(batch))
-        if function(*structs, *pointers, torch.get_num_threads(), _parallel()):
+        if function(*structs, *pointers, self.threads, _parallel()):
             raise MemoryError("the convolutions of a batch do not fit in memory")
 
 

@@ -8,8 +8,9 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
-from meshgan.geometry.hierarchy import Hierarchy
+from meshgan.geometry.hierarchy import Hierarchy, Level
 from meshgan.geometry.mesh import Integers
+from meshgan.nn.plan import BLOCK
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,22 @@ def ordered(hierarchy: Hierarchy) -> list[OrderedLevel]:
 
 def _orders(hierarchy: Hierarchy) -> list[Integers]:
     finest = sp.csr_matrix(hierarchy.levels[0].laplacian)
-    orders = [reverse_cuthill_mckee(finest, symmetric_mode=False).astype(np.int64)]
+    order = reverse_cuthill_mckee(finest, symmetric_mode=False).astype(np.int64)
+    orders = []
     for level in hierarchy.levels[:-1]:
         assert level.up is not None
+        orders.append(_alike_in_runs(order, level))
         weight = level.up.sum(axis=0)
         places = (level.up.T @ _inverse(orders[-1])) / np.where(weight > 0, weight, 1)
-        orders.append(np.argsort(places, kind="stable"))
-    coarsest = hierarchy.levels[-1].laplacian.shape[0]
-    return [*orders[:-1], np.arange(coarsest)]
+        order = np.argsort(places, kind="stable")
+    return [*orders, np.arange(len(order))]
+
+
+def _alike_in_runs(order: Integers, level: Level) -> Integers:
+    """Within blocks, rows with equally many entries in a row: loops over them have a length that is easy to predict."""
+    assert level.up is not None
+    neighbours, parents = (np.diff(sp.csr_array(matrix).indptr)[order] for matrix in (level.laplacian, level.up))
+    return order[np.lexsort((parents, neighbours, np.arange(len(order)) // BLOCK))]
 
 
 def _inverse(order: NDArray[Any]) -> Integers:

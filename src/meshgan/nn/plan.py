@@ -1,4 +1,4 @@
-"""What the compiled path knows of a layer: sparse rows as pairs, and the schedule of the waves (see chebyshev.cpp)."""
+"""What the compiled path knows of a layer: its sparse matrices, and the schedule of the waves (see chebyshev.cpp)."""
 
 import ctypes
 from typing import Any
@@ -12,12 +12,14 @@ BLOCK = 64  # rows that one step of a recurrence advances at a time
 
 Numbers = NDArray[Any]
 ENTRY = np.dtype([("offset", np.int32), ("value", np.float32)])
+RUN = np.dtype([("end", np.int32), ("first", np.int16), ("second", np.int16)])
+MATRICES = ("clenshaw", "recurrence", "collect", "last")
 
 
 class Sparse(ctypes.Structure):
-    """Starts of rows, and pairs of an offset and a value."""
+    """The struct of the same name in chebyshev.cpp."""
 
-    _fields_ = (("start", ctypes.c_void_p), ("entries", ctypes.c_void_p))
+    _fields_ = tuple((name, ctypes.c_void_p) for name in ("runs", "entries", "run_start", "entry_start"))
 
 
 class Layer(ctypes.Structure):
@@ -26,8 +28,8 @@ class Layer(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int32) for name in ("expands", "elu", "narrow", "fine", "coarse", "inputs", "outputs")),
         *((name, ctypes.c_int32) for name in ("terms", "block", "blocks", "lag", "collect_lag")),
-        *((name, Sparse) for name in ("laplacian", "transposed", "spread", "collect")),
-        *((name, ctypes.c_void_p) for name in ("needed", "ready", "kept", "order")),
+        *((name, Sparse) for name in MATRICES),
+        *((name, ctypes.c_void_p) for name in ("needed", "ready", "order")),
         *((name, ctypes.c_void_p) for name in ("weight", "bias", "weight_gradient", "bias_gradient")),
     )
 
@@ -43,32 +45,30 @@ class Plan:
         self, laplacian: sp.csr_array, transfer: sp.csr_array | None = None, kept: Numbers | None = None
     ) -> None:
         fine = laplacian.shape[0]
-        self.expands = kept is None
-        self.arrays: dict[str, Numbers] = {}
-        self._store("laplacian", laplacian)
-        self._store("transposed", laplacian.T)
-        if kept is not None:
-            self.arrays["kept"] = kept.astype(np.int32)
-            transfer = _selection(kept, fine)
-        if transfer is not None:
-            self._store("spread", transfer)
-            self._store("collect", transfer.T)
-        coarse = fine if transfer is None else transfer.shape[1]
+        forward, backward = sp.csr_array(laplacian), sp.csr_array(laplacian.T)
+        spread = _selection(kept, fine) if kept is not None else transfer
+        spread = sp.eye_array(fine, format="csr") if spread is None else sp.csr_array(spread)
+        collect = sp.csr_array(spread.T)
         blocks = max(1, fine // BLOCK)
-        block_of = np.minimum(np.arange(fine) // BLOCK, blocks - 1)
-        pairs = sp.eye_array(fine).tocoo() if transfer is None else transfer.tocoo()
+        ends = np.append(np.arange(1, blocks) * BLOCK, fine)
+        block_of = np.searchsorted(ends, np.arange(fine), side="right")
         lag = _reach(laplacian, block_of)
-        needed, ready, spread = _schedule(pairs, block_of, blocks)
-        self.arrays |= {"needed": needed.astype(np.int32), "ready": ready.astype(np.int32)}
+        needed, ready, wait = _schedule(spread.tocoo(), block_of, blocks)
         self.sizes = {
-            "expands": int(self.expands),
+            "expands": int(kept is None),
             "fine": fine,
-            "coarse": coarse,
+            "coarse": spread.shape[1],
             "block": BLOCK,
             "blocks": blocks,
             "lag": lag,
-            "collect_lag": max(lag, -(-spread // 2)),
+            "collect_lag": max(lag, -(-wait // 2)),
         }
+        self.arrays: dict[str, Numbers] = {"needed": needed.astype(np.int32), "ready": ready.astype(np.int32)}
+        self._store("clenshaw", ends, forward if kept is None else backward, spread)
+        self._store("recurrence", ends, backward if kept is None else forward)
+        self._store("collect", ready, collect)
+        if kept is not None:
+            self._store("last", ready, forward[kept], -collect)
         self._struct: Layer | None = None
 
     @property
@@ -76,24 +76,35 @@ class Plan:
         """A new struct that points into the arrays; channels and parameters are still to be filled in."""
         if self._struct is None:
             self._struct = Layer(**self.sizes)
-            for name in ("laplacian", "transposed", "spread", "collect"):
-                if f"{name}_start" in self.arrays:
-                    pointers = (self.arrays[f"{name}_{part}"].ctypes.data for part in ("start", "entries"))
+            for name in MATRICES:
+                if f"{name}_runs" in self.arrays:
+                    pointers = (self.arrays[f"{name}_{part}"].ctypes.data for part, _ in Sparse._fields_)
                     setattr(self._struct, name, Sparse(*pointers))
-            for name in ("needed", "ready", "kept"):
-                if name in self.arrays:
-                    setattr(self._struct, name, self.arrays[name].ctypes.data)
+            for name in ("needed", "ready"):
+                setattr(self._struct, name, self.arrays[name].ctypes.data)
         return Layer.from_buffer_copy(self._struct)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_struct": None}  # pointers are not for copies
 
-    def _store(self, name: str, matrix: Any) -> None:
-        rows = sp.csr_array(matrix)
-        rows.sort_indices()
-        entries = np.empty(rows.nnz, dtype=ENTRY)
-        entries["offset"], entries["value"] = rows.indices * LANES, rows.data
-        self.arrays |= {f"{name}_start": rows.indptr.astype(np.int32), f"{name}_entries": entries}
+    def _store(self, name: str, ends: Numbers, first: sp.csr_array, second: sp.csr_array | None = None) -> None:
+        """Rows of `first` and `second` one after the other, in runs of equal lengths that do not cross blocks."""
+        second = sp.csr_array(first.shape) if second is None else second
+        lengths = np.stack([np.diff(first.indptr), np.diff(second.indptr)])
+        entries = np.empty(lengths.sum(), dtype=ENTRY)
+        starts = np.concatenate([[0], np.cumsum(lengths.sum(axis=0))])
+        for matrix, row_starts in ((first, starts[:-1]), (second, starts[:-1] + lengths[0])):
+            places = np.arange(matrix.nnz) + np.repeat(row_starts - matrix.indptr[:-1], np.diff(matrix.indptr))
+            entries["offset"][places] = matrix.indices * LANES
+            entries["value"][places] = matrix.data
+        changes = np.flatnonzero((lengths[:, 1:] != lengths[:, :-1]).any(axis=0)) + 1
+        run_ends = np.union1d(changes, ends[ends > 0])
+        runs = np.empty(len(run_ends), dtype=RUN)
+        runs["end"] = run_ends
+        runs["first"], runs["second"] = lengths[:, run_ends - 1]
+        run_start = np.append(0, np.searchsorted(run_ends, ends, side="right"))
+        parts = (runs, entries, run_start.astype(np.int32), starts[np.append(0, ends)].astype(np.int32))
+        self.arrays |= {f"{name}_{part}": array for (part, _), array in zip(Sparse._fields_, parts, strict=True)}
 
 
 def _selection(kept: Numbers, fine: int) -> sp.csr_array:
