@@ -13,13 +13,14 @@ BLOCK = 64  # rows that one step of a recurrence advances at a time
 Numbers = NDArray[Any]
 ENTRY = np.dtype([("offset", np.int32), ("value", np.float32)])
 RUN = np.dtype([("end", np.int32), ("first", np.int16), ("second", np.int16)])
+PARTS = ("runs", "entries", "run_start", "entry_start")  # of a sparse matrix
 MATRICES = ("clenshaw", "recurrence", "collect", "last")
 
 
 class Sparse(ctypes.Structure):
     """The struct of the same name in chebyshev.cpp."""
 
-    _fields_ = tuple((name, ctypes.c_void_p) for name in ("runs", "entries", "run_start", "entry_start"))
+    _fields_ = tuple((name, ctypes.c_void_p) for name in PARTS)
 
 
 class Layer(ctypes.Structure):
@@ -78,7 +79,7 @@ class Plan:
             self._struct = Layer(**self.sizes)
             for name in MATRICES:
                 if f"{name}_runs" in self.arrays:
-                    pointers = (self.arrays[f"{name}_{part}"].ctypes.data for part, _ in Sparse._fields_)
+                    pointers = (self.arrays[f"{name}_{part}"].ctypes.data for part in PARTS)
                     setattr(self._struct, name, Sparse(*pointers))
             for name in ("needed", "ready"):
                 setattr(self._struct, name, self.arrays[name].ctypes.data)
@@ -103,8 +104,8 @@ class Plan:
         runs["end"] = run_ends
         runs["first"], runs["second"] = lengths[:, run_ends - 1]
         run_start = np.append(0, np.searchsorted(run_ends, ends, side="right"))
-        parts = (runs, entries, run_start.astype(np.int32), starts[np.append(0, ends)].astype(np.int32))
-        self.arrays |= {f"{name}_{part}": array for (part, _), array in zip(Sparse._fields_, parts, strict=True)}
+        arrays = (runs, entries, run_start.astype(np.int32), starts[np.append(0, ends)].astype(np.int32))
+        self.arrays |= {f"{name}_{part}": array for part, array in zip(PARTS, arrays, strict=True)}
 
 
 def _selection(kept: Numbers, fine: int) -> sp.csr_array:
