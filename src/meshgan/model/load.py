@@ -10,6 +10,7 @@ from meshgan.geometry.mesh import Mesh
 from meshgan.model.face_model import FaceModel, find_model
 from meshgan.model.latent import Codes, Fit
 from meshgan.model.pca import PcaModel
+from meshgan.model.samplers import Samplers
 from meshgan.training.model_folder import ModelCard, Sampler, read_model_folder
 
 
@@ -18,6 +19,7 @@ class Model(Protocol):
 
     card: ModelCard
     template: Mesh
+    samplers: Samplers
 
     @property
     def code_size(self) -> int: ...

@@ -1,0 +1,121 @@
+"""A model's generator as an ONNX file: codes in, vertices out, for programs without Python or torch.
+
+    input   code       (batch, D) float32
+    output  vertices   (batch, V, 3) float32, millimetres
+    output  triangles  (F, 3) int64, always the template's
+
+The metadata holds the model card (`card`), the unit (`unit`) and the sampler (`sampler`): how codes are drawn.
+"""
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from meshgan.data.faceset import Faces
+from meshgan.errors import MeshganError, UsageError
+from meshgan.model.face_model import FaceModel
+from meshgan.model.load import Model
+from meshgan.model.pca import PcaModel
+from meshgan.nn import paths
+from meshgan.storage import atomic_file
+
+TOLERANCE_MM = 1e-4  # between torch and onnxruntime
+NEEDED = ("onnx", "onnxscript", "onnxruntime")
+
+
+class _Network(nn.Module):
+    """Codes (B, D) to vertices (B, V, 3) in mm, and the triangles."""
+
+    mean: Tensor
+    std: Tensor
+    triangles: Tensor
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.decoder, mean, std = _parts(model)
+        for name, array in (("mean", mean), ("std", std), ("triangles", model.template.triangles)):
+            self.register_buffer(name, torch.from_numpy(array.copy()))
+
+    def forward(self, code: Tensor) -> tuple[Tensor, Tensor]:
+        return self.mean + self.std * self.decoder(code), self.triangles.clone()
+
+
+def _parts(model: Model) -> tuple[nn.Module, Faces, Faces]:
+    """A network to (B, V, 3), and the mean and scale (V, 3) that make it millimetres."""
+    if isinstance(model, FaceModel):
+        return model.decoder, model.normalisation.mean, model.normalisation.std
+    assert isinstance(model, PcaModel)
+    layer = nn.utils.skip_init(nn.Linear, model.code_size, model.mean.size, bias=False)
+    layer.weight.data = torch.from_numpy(model.basis.reshape(model.code_size, -1).T.copy())
+    return nn.Sequential(layer, nn.Unflatten(1, (-1, 3))), model.mean, np.ones_like(model.mean)
+
+
+def export_onnx(model: Model, path: Path) -> None:
+    """Write the generator as ONNX with any batch size, and check it: onnxruntime must agree with the model to 1e-4 mm.
+
+    Raises `UsageError` without the extra `export`, `MeshganError` if the exported network computes something else;
+    then nothing is written.
+    """
+    if not all(find_spec(name) for name in NEEDED):
+        raise UsageError("exporting needs the extra `export`; install it with: pip install 'meshgan[export]'.")
+    with _quiet(), torch.no_grad(), paths.forced("gather"):
+        program = torch.onnx.export(
+            _Network(model).eval(),
+            (torch.zeros(2, model.code_size),),
+            dynamo=True,
+            input_names=["code"],
+            output_names=["vertices", "triangles"],
+            dynamic_shapes={"code": {0: torch.export.Dim("batch")}},
+            verbose=False,
+        )
+    assert program is not None
+    program.model.metadata_props.update(_metadata(model))
+    with atomic_file(path) as partial:
+        program.save(partial)
+        _verify(partial, path, model)
+
+
+def _metadata(model: Model) -> dict[str, str]:
+    samplers = model.samplers
+    sampler: dict[str, Any] = {"kind": samplers.default}
+    if samplers.default == "fitted-normal" and samplers.mean is not None and samplers.root is not None:
+        sampler |= {"code": "mean + normal @ root", "mean": samplers.mean.tolist(), "root": samplers.root.tolist()}
+    return {"card": model.card.model_dump_json(), "unit": "mm", "sampler": json.dumps(sampler)}
+
+
+def _verify(file: Path, path: Path, model: Model) -> None:
+    """Compare with the model on batches of two sizes: exporters have been wrong without a word."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file.read_bytes(), providers=["CPUExecutionProvider"])
+    for count in (1, 3):
+        codes = model.codes(count, seed=count)
+        vertices, triangles = session.run(["vertices", "triangles"], {"code": codes})
+        error = float(np.abs(vertices - model.decode(codes)).max())
+        if not error <= TOLERANCE_MM or not np.array_equal(triangles, model.template.triangles):
+            raise MeshganError(f"{path}: the exported network is off by {error:.1g} mm; please report this.")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter has opinions on packages that are not installed and on its own deprecations."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

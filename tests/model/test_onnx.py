@@ -1,0 +1,90 @@
+"""The ONNX file against torch, in onnxruntime."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+
+from meshgan.errors import MeshganError, UsageError
+from meshgan.model import onnx
+from meshgan.model.face_model import FaceModel
+from meshgan.model.onnx import export_onnx
+from meshgan.model.pca import fit_pca
+from meshgan.nn.chebyshev import ChebConv
+
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra export")
+pytest.importorskip("onnxscript", reason="needs the extra export")
+
+
+@pytest.fixture(scope="module")
+def model(tiny_run):
+    return FaceModel.load(tiny_run)
+
+
+@pytest.fixture(scope="module")
+def network(model, tmp_path_factory):
+    """The exported network of the tiny model."""
+    path = tmp_path_factory.mktemp("onnx") / "tiny.onnx"
+    export_onnx(model, path)
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5, 40])
+def test_any_batch_is_what_torch_computes(network, model, batch):
+    codes = model.codes(batch, seed=batch)
+    (vertices,) = network.run(["vertices"], {"code": codes})
+    assert vertices.dtype == np.float32
+    np.testing.assert_allclose(vertices, model.decode(codes), atol=1e-4, rtol=0)
+
+
+def test_the_file_says_what_it_is(network, model):
+    (code,) = network.get_inputs()
+    vertices, _ = network.get_outputs()
+    count = len(model.template.vertices)
+    assert (code.name, code.shape[1:], vertices.name, vertices.shape[1:]) == ("code", [4], "vertices", [count, 3])
+    (triangles,) = network.run(["triangles"], {"code": model.codes(1)})
+    np.testing.assert_array_equal(triangles, model.template.triangles)
+    metadata = network.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["card"]) == json.loads(model.card.model_dump_json())
+    assert metadata["unit"] == "mm"
+
+
+def test_codes_can_be_drawn_from_the_metadata_alone(network, model):
+    sampler = json.loads(network.get_modelmeta().custom_metadata_map["sampler"])
+    assert sampler["kind"] == model.samplers.default
+    if sampler["kind"] == "fitted-normal":
+        normal = np.random.default_rng(3).standard_normal((6, model.code_size))
+        drawn = np.array(sampler["mean"]) + normal @ np.array(sampler["root"])
+        np.testing.assert_allclose(drawn, model.codes(6, seed=3), atol=1e-5)
+
+
+def test_pca_is_exported_too_and_quietly(tiny_faces, tmp_path, caplog, capsys):
+    model = fit_pca(tiny_faces, 5)
+    export_onnx(model, tmp_path / "pca.onnx")
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert capsys.readouterr() == ("", "")
+    session = onnxruntime.InferenceSession(tmp_path / "pca.onnx", providers=["CPUExecutionProvider"])
+    codes = model.codes(3, seed=1)
+    np.testing.assert_allclose(session.run(["vertices"], {"code": codes})[0], model.decode(codes), atol=1e-4)
+
+
+def test_a_wrong_network_is_not_written(tiny_run, tmp_path, monkeypatch):
+    """As if the exporter had dropped a term: it is found by comparison, and nothing is left behind."""
+    model = FaceModel.load(tiny_run)
+    right = model.decode(model.codes(3, seed=3))
+    last = model.decoder.last
+    assert isinstance(last, ChebConv)
+    last.weight[1] *= 1.01
+    monkeypatch.setattr(model, "decode", lambda codes: right[: len(codes)])
+    with pytest.raises(MeshganError, match=r"face\.onnx.*off by"):
+        export_onnx(model, tmp_path / "face.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_the_extra_it_says_what_to_install(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        onnx, "find_spec", lambda name: None if name == "onnxscript" else importlib.util.find_spec(name)
+    )
+    with pytest.raises(UsageError, match=r"meshgan\[export\]"):
+        export_onnx(model, tmp_path / "face.onnx")
