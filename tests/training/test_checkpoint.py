@@ -26,7 +26,7 @@ TENSORS = {"weights": torch.arange(6.0).reshape(2, 3), "number/k": torch.tensor(
 @pytest.fixture
 def run(tmp_path):
     folder = RunFolder(tmp_path / "run")
-    folder.claim(load_recipe("smoke"), resume=False)
+    folder.claim(load_recipe("smoke"))
     return folder
 
 
@@ -98,25 +98,25 @@ def test_lines_of_steps_that_will_come_again_are_dropped(run):
 
 def test_a_folder_that_holds_a_run_needs_resume(run):
     with pytest.raises(UsageError, match="use --resume to go on with it"):
-        run.claim(load_recipe("smoke"), resume=False)
-    run.claim(load_recipe("smoke"), resume=True)
+        run.check(resume=False)
+    run.check(resume=True)
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "to-ann.txt").write_text("Dear Ann")
     with pytest.raises(UsageError, match="is not a run folder"):
-        RunFolder(tmp_path / "letters").claim(load_recipe("smoke"), resume=True)
+        RunFolder(tmp_path / "letters").check(resume=True)
     assert [path.name for path in (tmp_path / "letters").iterdir()] == ["to-ann.txt"]
     with pytest.raises(UsageError, match="is a file"):
-        RunFolder(tmp_path / "letters" / "to-ann.txt").claim(load_recipe("smoke"), resume=False)
+        RunFolder(tmp_path / "letters" / "to-ann.txt").check(resume=False)
 
 
 def test_leftovers_of_a_killed_run_go(run):
     (run.path / ".checkpoint-1.safetensors.ab.partial").write_bytes(b"half")
     (run.path / ".model.ab.partial").mkdir()
     (run.path / ".model.ab.partial" / "model.json").write_text("{")
-    run.claim(load_recipe("smoke"), resume=True)
+    run.claim(load_recipe("smoke"))
     assert [path.name for path in run.path.iterdir()] == ["recipe.toml"]
 
 

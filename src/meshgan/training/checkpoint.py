@@ -77,17 +77,20 @@ class RunFolder:
 
     path: Path
 
-    def claim(self, recipe: Recipe, resume: bool) -> None:
-        """Make the folder ready. Raises `UsageError` if it holds a run and `resume` is off."""
+    def check(self, resume: bool) -> None:
+        """Raise `UsageError` if the folder holds something else, or a run while `resume` is off."""
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"{self.path} is a file; choose another name for the run folder.")
-        for leftover in self.path.glob(".*.partial"):  # of a run that was killed while it wrote
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        if self.path.is_dir() and any(self.path.iterdir()):
+        if self.path.is_dir() and any(file.suffix != ".partial" for file in self.path.iterdir()):
             if not (self.path / "recipe.toml").is_file():
                 raise UsageError(f"{self.path} is not a run folder (it has no recipe.toml); choose another name.")
             if not resume:
                 raise UsageError(f"{self.path} exists already: use --resume to go on with it, or choose another name.")
+
+    def claim(self, recipe: Recipe) -> None:
+        """Write the recipe of a run that begins, and remove what a killed one left half-written."""
+        for leftover in self.path.glob(".*.partial"):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         if not self.checkpoints():
             with atomic_file(self.path / "recipe.toml") as partial:
                 partial.write_text(recipe_toml(recipe), encoding="utf-8")

@@ -24,13 +24,14 @@ class LiveLine:
     start: int  # faces seen at the start of this process
     status: Status | None
     silent: bool = False  # another process talks
-    _began: float = field(default_factory=time.monotonic)
+    _began: float = field(default_factory=lambda: time.monotonic())
     _last: float = -LINE_SECONDS
 
     def show(self, seen: int, stats: Mapping[str, Tensor]) -> None:
-        """Show the state after `seen` faces, if it is time to."""
+        """Show the state after `seen` faces, if it is time to or the last one."""
         now = time.monotonic()
-        if self.silent or now - self._last < (LINE_SECONDS if self.status is None else LIVE_SECONDS):
+        early = now - self._last < (LINE_SECONDS if self.status is None else LIVE_SECONDS)
+        if self.silent or (early and seen < self.total):
             return
         self._last = now
         if self.status is None:
@@ -40,7 +41,7 @@ class LiveLine:
 
     def _text(self, seen: int, stats: Mapping[str, Tensor], now: float) -> str:
         rate = (seen - self.start) / max(now - self._began, 1e-9)
-        left = duration((self.total - seen) / rate)
+        left = duration((self.total - seen) / max(rate, 1e-9))
         values = "  ".join(f"{SYMBOLS.get(name, name)} {value.item():.4f}" for name, value in stats.items())
         return f"{seen:,} of {self.total:,} faces seen  {values}  {rate:,.0f} faces/s  {left} left"
 

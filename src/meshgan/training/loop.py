@@ -48,10 +48,12 @@ def train(
         # Set up
         run, schedule = RunFolder(Path(out)), recipe.schedule
         if crew.leads:
-            run.claim(recipe, resume)
+            run.check(resume)
         identity = Identity(recipe=recipe_toml(recipe), data=fingerprint(faces), seed=seed)
         hierarchy = Hierarchy.cached(faces.template, recipe.hierarchy.counts, recipe.hierarchy.laplacian)
         batches = Batches(faces, recipe.network.code, schedule.batch, seed, crew)
+        if crew.leads:
+            run.claim(recipe)
         state = start(recipe, faces, hierarchy, seed, crew)
         step, sums = restore(run, identity, state)
         watch = Watch(recipe, faces, run, state, seed, step, tensorboard)
