@@ -14,11 +14,12 @@ from meshgan.evaluation import yardstick
 from meshgan.evaluation.evaluate import evaluate
 from meshgan.machine import machine
 from meshgan.model.load import load_model
+from meshgan.report import corpora, reproduction
 from meshgan.report import reproduce as module
-from meshgan.report import reproduction
 from meshgan.report.curves import curves_svg
-from meshgan.report.reproduce import SCALES, TABLES, Scale, reproduce
+from meshgan.report.reproduce import TABLES, reproduce
 from meshgan.report.run import write_run_page
+from meshgan.report.scales import SCALES, Scale
 from meshgan.training.recipe import load_recipe, parse_recipe
 
 LOOSE = {"meta", "img", "input", "br", "link"}
@@ -144,7 +145,7 @@ def small(monkeypatch, tiny_faces, recipe_table):
         made.append(recipe.name)
         return train(recipe, *arguments, **options)
 
-    monkeypatch.setattr(module, "make_identities", corpus)
+    monkeypatch.setattr(corpora, "make_identities", corpus)
     monkeypatch.setattr(module, "load_recipe", recipe)
     monkeypatch.setattr(module, "train", counted)
     monkeypatch.setattr(yardstick, "SHAPE_RESAMPLES", 5)

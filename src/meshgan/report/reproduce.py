@@ -2,66 +2,42 @@
 
 A table is a list of models, a scale says how much of everything. Each step finds what it has done before:
 
-OUT/corpus/        the FaceSet
+OUT/corpus/        the FaceSet (see `report.corpora`)
 OUT/runs/MODEL/    run folders (that of PCA holds its model and how long it took)
 OUT/evaluations/   one JSON per model, and the parts they are made of
 OUT/figures/
 OUT/TABLE.json, .md, .tex, .csv and .html
+
+Table 2 is about expressions; its corpora, runs, evaluations and figures lie in OUT/expressions.
 """
 
 import json
 import shutil
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
-from meshgan.data.corpora.anny import make_identities
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import MeshganError, UsageError
 from meshgan.evaluation.evaluate import Evaluation, evaluate
 from meshgan.evaluation.inception import graph_file
-from meshgan.evaluation.yardstick import Fid
 from meshgan.machine import machine, today
-from meshgan.model.latent import STEPS
 from meshgan.model.load import Model, load_model
 from meshgan.model.pca import fit_pca
+from meshgan.report.corpora import expression_corpus, identity_corpus
 from meshgan.report.reproduction import write_reproduction_page
 from meshgan.report.results import Result, Results, real_result, results_of
 from meshgan.report.run import minutes
+from meshgan.report.scales import SCALES, Scale
 from meshgan.storage import atomic_file
 from meshgan.training.checkpoint import RunFolder
 from meshgan.training.loop import train
 from meshgan.training.recipe import load_recipe, recipe_toml
 from meshgan.training.stops import Stopped
 
-
-@dataclass(frozen=True)
-class Scale:
-    """How much of everything."""
-
-    identities: int
-    samples: int
-    fid: Fid
-    steps: int  # of Eq. 2 for each test face
-    changes: tuple[str, ...]  # to every recipe
-
-
-SMOKE = (
-    "schedule.epochs=1",
-    "schedule.log_every=2",
-    "schedule.sample_every=80",
-    "sampling.faces=16",
-    "sampling.steps=3",
-)
-SCALES = {
-    "smoke": Scale(identities=200, samples=60, fid="off", steps=5, changes=SMOKE),
-    "desk": Scale(identities=12_000, samples=10_000, fid="inception", steps=STEPS, changes=("schedule.epochs=30",)),
-    "paper": Scale(identities=12_000, samples=10_000, fid="inception", steps=STEPS, changes=("schedule.epochs=300",)),
-}
-
 # The models of each table and their recipes; PCA has none.
 TABLES: dict[str, dict[str, str | None]] = {
     "table1": {"meshgan": "meshgan", "meshgan-paper": "paper", "coma": "coma", "pca": None},
+    "table2": {"meshgan": "meshgan", "meshgan-paper": "paper", "coma": "coma", "pca": None},
     "ablation": {
         "meshgan": "meshgan",
         "meshgan-paper": "paper",
@@ -83,11 +59,11 @@ def reproduce(table: str, out: Path, scale: str = "desk", device: str = "auto") 
     size = SCALES[scale]
     if size.fid == "inception":
         graph_file()  # a missing extra is said now, not after hours of training
-    faces = make_corpus(out / "corpus", size.identities)
+    home, faces = home_of(table, out), corpus_of(table, out, size)
     rows: list[Result] = []
     models: dict[str, Model] = {}
     for name, recipe in TABLES[table].items():
-        run = out / "runs" / name
+        run = home / "runs" / name
         try:
             make_model(run, recipe, faces, size, device)
         except (Stopped, UsageError):
@@ -96,7 +72,7 @@ def reproduce(table: str, out: Path, scale: str = "desk", device: str = "auto") 
             rows.append(Result(name, "none", note=str(error)))
             continue
         models[name] = load_model(run)
-        evaluation = measure(models[name], faces, out / "evaluations" / f"{name}.json", size)
+        evaluation = measure(models[name], faces, home / "evaluations" / f"{name}.json", size)
         rows += results_of(evaluation, name, minutes(RunFolder(run).lines()))
     if not models:
         raise MeshganError(f"none of the models of {table} could be trained: {rows[0].note}")
@@ -104,18 +80,19 @@ def reproduce(table: str, out: Path, scale: str = "desk", device: str = "auto") 
     all_rows = (*rows, real_result(evaluation))
     results = Results(table, scale, machine(), today(), faces.card.name, train_faces, test_faces, all_rows)
     results.write(out)
-    write_reproduction_page(results, models, faces, out, _parts(out / "evaluations"), size.steps)
+    page = out / f"{table}.html"
+    write_reproduction_page(results, models, faces, page, home, _parts(home / "evaluations"), size.steps)
     return results
 
 
-def make_corpus(path: Path, count: int) -> FaceSet:
-    """The default corpus with `count` identities."""
-    if not (path / "card.json").is_file():
-        make_identities(path, count)
-    faces = FaceSet.open(path)
-    if len(faces) != count:
-        raise UsageError(f"{path} holds {len(faces)} faces, this scale has {count}; choose another --out.")
-    return faces
+def home_of(table: str, out: Path) -> Path:
+    """Where the runs, evaluations and figures of a table lie."""
+    return out / "expressions" if table == "table2" else out
+
+
+def corpus_of(table: str, out: Path, size: Scale) -> FaceSet:
+    """The faces that a table is about."""
+    return expression_corpus(out, size) if table == "table2" else identity_corpus(out, size)
 
 
 def make_model(run: Path, recipe: str | None, faces: FaceSet, size: Scale, device: str) -> None:

@@ -19,16 +19,17 @@ from meshgan.view.raster import Camera
 SHOWN = 16  # faces on a sheet
 TITLES = {
     "table1": "Identity models: the paper's Table 1 on open data",
+    "table2": "Expression models: the paper's Table 2 on open data",
     "ablation": "Objectives in one architecture: the paper's ablation on open data",
 }
 
 
 def write_reproduction_page(
-    results: Results, models: Mapping[str, Model], faces: FaceSet, out: Path, parts: Path, steps: int
+    results: Results, models: Mapping[str, Model], faces: FaceSet, path: Path, home: Path, parts: Path, steps: int
 ) -> None:
-    """Draw the figures into OUT/figures and write OUT/TABLE.html. `parts` holds the fits that were measured."""
+    """Draw the figures into HOME/figures and write the page. HOME/runs holds the runs, `parts` the measured fits."""
     write_page(
-        out / f"{results.table}.html",
+        path,
         "reproduction.html",
         title=TITLES.get(results.table, results.table),
         results=results,
@@ -37,9 +38,9 @@ def write_reproduction_page(
         notes=[f"{NAMES.get(row.model, row.model)}: {row.note}" for row in results.rows if row.note],
         contests=contests(results),
         has_pca="pca" in models,
-        sheets=draw_sheets(models, faces, out / "figures"),
-        error_maps=draw_error_maps(models, faces, out / "figures" / f"{results.table}-errors.png", parts, steps),
-        runs=[_run(name, out / "runs" / name) for name in models if (out / "runs" / name / "recipe.toml").is_file()],
+        sheets=draw_sheets(models, faces, home / "figures"),
+        error_maps=draw_error_maps(models, faces, home / "figures" / f"{results.table}-errors.png", parts, steps),
+        runs=[_run(name, home / "runs" / name) for name in models if (home / "runs" / name / "recipe.toml").is_file()],
     )
 
 
