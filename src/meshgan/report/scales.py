@@ -41,7 +41,7 @@ SCALES = {
         changes=SMOKE,
         expressions=ExpressionPlan(subjects=20, posed=120, spontaneous=80),
         recognised=ExpressionPlan(part="classifier", subjects=20, posed=240, spontaneous=0),
-        classifier=Schedule(epochs=2, learning_rate=1e-3),
+        classifier=Schedule(epochs=8, learning_rate=1e-3),
     ),
     "desk": Scale(identities=12_000, samples=10_000, fid="inception", steps=STEPS, changes=("schedule.epochs=30",)),
     "paper": Scale(
