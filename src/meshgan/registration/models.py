@@ -1,0 +1,122 @@
+"""Templates ready for registration: the one of this package, a user's own, and the face model behind each."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from meshgan.data.corpora.basis import ASSETS, face_template
+from meshgan.errors import MeshganError, UsageError
+from meshgan.geometry.files import read_mesh
+from meshgan.geometry.mesh import Mesh
+from meshgan.geometry.surface import barycentric_matrix, closest_points
+from meshgan.registration.prior import Prior, learn
+from meshgan.registration.register import register
+from meshgan.registration.template import FaceTemplate
+
+MODEL_FACES, COMPONENTS = 2000, 200  # of a trained model as a prior
+UPRIGHT_DEGREES = 30.0
+FAR_MM = 6.0  # a detector point so far from a user's template has no place there
+OWN = files("meshgan.registration") / "assets"
+
+
+@cache
+def default_template() -> FaceTemplate:
+    """The template of this package, with the corpus as its face model."""
+    mesh = face_template()
+    marks = json.loads((ASSETS / "face_landmarks.json").read_text())
+    rows = _rows([mark["vertices"] for mark in marks], [mark["weights"] for mark in marks], len(mesh.vertices))
+    points = _asset("detector_points")
+    seen = barycentric_matrix(closest_points(points["points"], mesh), mesh)
+    arrays = _asset("face_prior")
+    prior = Prior(arrays["mean"].astype(np.float64), arrays["basis"] * np.float32(arrays["step_mm"]))
+    names = tuple(mark["name"] for mark in marks)
+    return FaceTemplate(mesh, names, rows, seen, points["scatter_mm"].astype(np.float64), prior)
+
+
+def corpus_fingerprint() -> str:
+    """Of the files that the assets of this folder are derived from (see tools/build_registration_assets.py)."""
+    digest = hashlib.sha256()
+    for name in ("face_template.ply", "face_basis.npz"):
+        digest.update((ASSETS / name).read_bytes())
+    return digest.hexdigest()
+
+
+def _asset(name: str) -> dict[str, NDArray[Any]]:
+    with (OWN / f"{name}.npz").open("rb") as stream:
+        return dict(np.load(stream, allow_pickle=False))
+
+
+def _rows(vertices: Sequence[Sequence[int]], weights: Sequence[Sequence[float]], size: int) -> sp.csr_array:
+    """(L, V): the combinations of vertices (L, 3) with weights (L, 3)."""
+    places = np.repeat(np.arange(len(vertices)), 3)
+    columns = np.ravel(vertices).astype(np.int64)
+    values = np.ravel(weights).astype(np.float64)
+    return sp.csr_array(sp.coo_array((values, (places, columns)), shape=(len(vertices), size)))
+
+
+def load_template(path: Path | None, model: Path | None) -> FaceTemplate:
+    """The template to lay onto scans: the default one, or the mesh at `path`, guided by the corpus or by a model.
+
+    Raises `UsageError` if the mesh shows no upright face in millimetres, or the model is of another template.
+    """
+    template = default_template()
+    if path is not None:
+        template = adopted(read_mesh(path), template, path)
+    return replace(template, prior=_model_prior(model, template.mesh)) if model is not None else template
+
+
+def _model_prior(folder: Path, template: Mesh) -> Prior:
+    """A trained model as a prior: the principal components of its samples."""
+    from meshgan.model.face_model import FaceModel  # needs torch, which registration else does without
+
+    model = FaceModel.load(folder)
+    if not np.array_equal(model.template.triangles, template.triangles):
+        raise UsageError(f"{folder} is a model of another template; give its template with --template.")
+    return learn(model.sample(MODEL_FACES, seed=0), COMPONENTS)
+
+
+def adopted(mesh: Mesh, template: FaceTemplate, path: Path) -> FaceTemplate:
+    """A user's `mesh` as a template: ours is laid onto it, and what is known of ours is carried over.
+
+    Landmarks and the detector's points go to the nearest place on the mesh; the model's motions are those of the
+    nearest point of ours.
+    """
+    try:
+        laid = register(mesh, template)
+    except MeshganError as error:
+        raise UsageError(f"{path} cannot be the template: {error}") from error
+    if np.degrees(np.arccos(np.clip(laid.to_scan.rotation[[1, 2], [1, 2]], -1, 1))).max() > UPRIGHT_DEGREES:
+        raise UsageError(f"{path} cannot be the template: its face must look along +z, with y up.")
+    ours = template.mesh.with_vertices(laid.to_scan(laid.vertices))
+    carry = barycentric_matrix(closest_points(mesh.vertices, ours), ours)
+    turn = laid.to_scan.rotation
+    basis = np.einsum("dc,ckv->dkv", turn, np.stack([(carry @ part.T).T for part in template.prior.basis]))
+    mean = mesh.vertices + carry @ ((template.prior.mean - laid.vertices) @ turn.T)
+    return FaceTemplate(
+        mesh,
+        template.landmark_names,
+        _carried(template.landmark_rows @ ours.vertices, mesh)[0],
+        *_detector_points(template, ours, mesh),
+        Prior(mean, basis.astype(np.float32)),
+    )
+
+
+def _detector_points(template: FaceTemplate, ours: Mesh, mesh: Mesh) -> tuple[sp.csr_array, NDArray[np.float64]]:
+    """Rows (478, V) and scatter (478,) of the detector's points on another mesh."""
+    rows, away = _carried(template.detector_rows @ ours.vertices, mesh)
+    return rows, np.where(away < FAR_MM, template.detector_sigma, np.inf)
+
+
+def _carried(points: NDArray[np.float64], mesh: Mesh) -> tuple[sp.csr_array, NDArray[np.float64]]:
+    """Combinations of vertices (L, V) nearest to points (L, 3), and how far away (L,) they are."""
+    nearest = closest_points(points, mesh)
+    return barycentric_matrix(nearest, mesh), nearest.distance

@@ -1,0 +1,188 @@
+"""A linear model of faces, fitted to a scan before the template is let go: it keeps correspondences from sliding.
+
+Plain non-rigid ICP finds the surface but slides along it; a face model knows where on a face a surface like this
+lies. The fit is a sequence of robust least-squares problems in the model's coefficients and the pose together.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from meshgan.registration.pose import Similarity
+from meshgan.registration.surface import Surface
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Prior:
+    """Faces `mean + sum_k b_k basis_k`: mean (V, 3), basis (3, K, V) in millimetres per standard deviation.
+
+    The basis is float32 with the coordinate in front: the fit spends its time in long products over vertices.
+    """
+
+    mean: Floats
+    basis: NDArray[np.float32]
+
+    def shape(self, coefficients: Floats) -> Floats:
+        """The face (V, 3) with these coefficients (K,)."""
+        return self.mean + np.einsum("k,ckv->vc", coefficients.astype(np.float32), self.basis)
+
+
+def learn(faces: NDArray[np.float32], components: int) -> Prior:
+    """Principal components of `faces` (N, V, 3): by the Gram matrix, since N is far below 3 V."""
+    mean = faces.mean(axis=0, dtype=np.float64)
+    flat = (faces - mean).reshape(len(faces), -1)
+    values, vectors = np.linalg.eigh(flat @ flat.T / (len(faces) - 1))
+    values, vectors = values[::-1][:components], vectors[:, ::-1][:, :components]
+    basis = (vectors.T @ flat) / np.sqrt(len(faces) - 1)
+    # eigenvectors have no sign of their own: the largest entry decides, so that every machine agrees
+    largest = np.abs(basis).argmax(axis=1)
+    basis *= np.sign(basis[np.arange(len(basis)), largest])[:, None]
+    return Prior(mean, np.ascontiguousarray(basis.reshape(-1, *mean.shape).transpose(2, 0, 1), dtype=np.float32))
+
+
+@dataclass(frozen=True, eq=False)
+class Anchors:
+    """Points known on both sides: `rows` (L, V) combine template vertices, `targets` (L, 3), `sigma` (L,) in mm."""
+
+    rows: sp.csr_array
+    targets: Floats
+    sigma: Floats
+
+
+@dataclass(frozen=True)
+class FitStep:
+    """One stage of the fit: iterations, how many components are free, and the widths of the tests in mm."""
+
+    iterations: int
+    components: int
+    far: float  # closest points beyond this are not believed
+    surface_sigma: float  # of one closest point; they err together, so this is far above a scanner's noise
+
+
+FIT = (
+    FitStep(3, 20, 0.0, np.inf),  # landmarks alone
+    FitStep(4, 20, 15.0, 4.0),
+    FitStep(4, 50, 8.0, 2.0),
+    FitStep(6, 100, 5.0, 1.0),
+    FitStep(8, 200, 3.0, 0.4),
+)
+FACING = 0.7  # least cosine between the normals of a vertex and of its closest point
+SCALE_SIGMA = 0.1  # faces are so much larger or smaller than the model knows
+TOGETHER = 3.0  # closest points err together: this many of their scatter count as the sigma of one
+UNSURE = 3.0  # sigmas beyond which a landmark loses its say
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A fit: where the model lies in the scan (V, 3), with the coefficients and the pose that say so."""
+
+    vertices: Floats
+    coefficients: Floats
+    pose: Similarity
+
+
+def fit(
+    prior: Prior,
+    anchors: Anchors,
+    start: Similarity,
+    surface: Surface,
+    normals: Callable[[Floats], Floats],
+    scale_sigma: float = SCALE_SIGMA,
+    schedule: tuple[FitStep, ...] = FIT,
+) -> Fitted:
+    """Fit the model to landmarks, then to landmarks and the surface; `normals` of template vertices (V, 3).
+
+    Each iteration solves for coefficients, turn, shift and growth together: point to point at landmarks, point to
+    plane on the surface, with a standard normal prior on the coefficients.
+    """
+    fitted = Fitted(start(prior.mean), np.zeros(prior.basis.shape[1]), start)
+    for step in schedule:
+        for _ in range(step.iterations):
+            equations = _landmark_rows(prior, anchors, fitted, step)
+            if step.far > 0:
+                equations = [
+                    a + b for a, b in zip(equations, _surface_rows(prior, surface, normals, fitted, step), strict=True)
+                ]
+            fitted = _solve(prior, fitted, step, scale_sigma, *equations)
+    return fitted
+
+
+def _landmark_rows(prior: Prior, anchors: Anchors, fitted: Fitted, step: FitStep) -> list[Floats]:
+    """Normal equations of the landmarks: each a robust point-to-point term."""
+    here = anchors.rows @ fitted.vertices
+    # (3, K, L): how the coefficients move the landmarks, in the scan's frame
+    local = np.stack([(anchors.rows @ part.T).T for part in prior.basis[:, : step.components]])
+    basis = fitted.pose.scale * np.einsum("dc,ckl->kld", fitted.pose.rotation, local)
+    away = np.linalg.norm(anchors.targets - here, axis=1) / anchors.sigma
+    weights = (1 + (away / UNSURE) ** 2) ** -2 / anchors.sigma**2
+    jacobian = np.concatenate([basis, _motions(here, fitted)]).reshape(-1, 3 * len(here))
+    model = anchors.rows @ fitted.pose(prior.mean)
+    return _normal_equations(jacobian, (anchors.targets - model).ravel(), np.repeat(weights, 3))
+
+
+def _surface_rows(
+    prior: Prior,
+    surface: Surface,
+    normals: Callable[[Floats], Floats],
+    fitted: Fitted,
+    step: FitStep,
+) -> list[Floats]:
+    """Normal equations of the closest points: each a robust point-to-plane term."""
+    matches = surface.closest(fitted.vertices)
+    facing = np.einsum("vc,vc->v", normals(fitted.vertices), matches.normals)
+    model = fitted.pose(prior.mean)
+    away = np.einsum("vc,vc->v", matches.points - fitted.vertices, matches.normals)
+    believed = (matches.distance < step.far) & (facing > FACING) & ~matches.on_border
+    spread = 1.48 * np.median(np.abs(away[believed])) if believed.any() else step.far
+    sigma = max(step.surface_sigma, TOGETHER * spread)
+    weights = np.where(believed, (1 + (2 * matches.distance / step.far) ** 2) ** -2 / sigma**2, 0.0)
+    turned = (fitted.pose.scale * matches.normals @ fitted.pose.rotation).astype(np.float32)
+    basis = sum(turned[:, axis] * prior.basis[axis, : step.components] for axis in range(3))
+    motions = np.einsum("kvc,vc->kv", _motions(fitted.vertices, fitted), matches.normals)
+    residual = np.einsum("vc,vc->v", matches.points - model, matches.normals)
+    return _normal_equations(np.concatenate([basis, motions.astype(np.float32)]), residual, weights)
+
+
+def _motions(points: Floats, fitted: Fitted) -> Floats:
+    """How points (N, 3) move under a small turn, shift and growth: (7, N, 3)."""
+    arms = points - fitted.vertices.mean(axis=0)
+    turns = np.cross(np.eye(3)[:, None], arms[None])
+    shifts = np.broadcast_to(np.eye(3)[:, None], (3, *points.shape))
+    return np.concatenate([turns, shifts, arms[None]])
+
+
+def _normal_equations(jacobian: NDArray[np.floating], residual: Floats, weights: Floats) -> list[Floats]:
+    """`J W J'` (P, P) and `J W r` (P,) of `jacobian` (P, N)."""
+    root = np.sqrt(weights).astype(jacobian.dtype)
+    weighted = jacobian * root
+    return [
+        (weighted @ weighted.T).astype(np.float64),
+        (weighted @ (root * residual).astype(jacobian.dtype)).astype(np.float64),
+    ]
+
+
+def _solve(prior: Prior, fitted: Fitted, step: FitStep, scale_sigma: float, matrix: Floats, right: Floats) -> Fitted:
+    """The next coefficients and pose; the coefficients are absolute, the motions relative to the present pose."""
+    count = len(right) - 7
+    penalty = np.concatenate([np.ones(count), np.full(6, 1e-12), [1 / scale_sigma**2]])
+    # the growth so far counts against the prior of the scale, not only this iteration's
+    right = right - np.concatenate([np.zeros(count + 6), [np.log(fitted.pose.scale) / scale_sigma**2]])
+    solution = np.linalg.solve(matrix + np.diag(penalty), right)
+    coefficients = np.zeros(prior.basis.shape[1])
+    coefficients[:count] = solution[:count]
+    turn = Rotation.from_rotvec(solution[count : count + 3]).as_matrix()
+    growth = float(np.exp(np.clip(solution[-1], -0.2, 0.2)))
+    middle = fitted.vertices.mean(axis=0)
+    shift = middle + solution[count + 3 : count + 6]
+    pose = Similarity(
+        fitted.pose.scale * growth,
+        turn @ fitted.pose.rotation,
+        growth * turn @ (fitted.pose.translation - middle) + shift,
+    )
+    return Fitted(pose(prior.shape(coefficients)), coefficients, pose)

@@ -1,0 +1,127 @@
+"""How good a registration is, in figures with stated thresholds, and the verdict that follows from them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meshgan.registration.register import Registration
+from meshgan.registration.surface import Surface
+from meshgan.registration.template import FaceTemplate
+from meshgan.registration.unfold import folded
+
+Floats = NDArray[np.float64]
+Verdict = Literal["good", "check", "failed"]
+VERDICTS: tuple[Verdict, ...] = ("good", "check", "failed")
+
+OVER = 10.0  # mm: scan vertices farther from the template show something else: hair, shoulders, the back of the head
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A measure is good up to `good`, worth a look up to `failed`, and beyond that the registration has failed."""
+
+    name: str
+    good: float
+    failed: float
+    wording: str
+    meaning: str
+
+
+THRESHOLDS = (
+    Threshold(
+        "median_mm", 0.5, 2.0,
+        "half of the scan's face lies {value:.2f} mm or more from the result",
+        "median distance from the scan, inside the face, to the result",
+    ),
+    Threshold(
+        "p95_mm", 3.0, 8.0,
+        "a twentieth of the scan's face lies {value:.1f} mm or more from the result",
+        "the 95 % quantile of the same distance",
+    ),
+    Threshold(
+        "landmark_mm", 4.0, 10.0,
+        "landmarks are missed by {value:.1f} mm on average",
+        "mean distance between the landmarks found or given and those of the result",
+    ),
+    Threshold(
+        "uncovered", 0.25, 0.6,
+        "{value:.0%} of the face is not held by the scan",
+        "share of the face that no surface of the scan holds: 1 - coverage",
+    ),
+    Threshold(
+        "folded", 0.001, 0.02,
+        "{value:.2%} of the triangles are folded over",
+        "share of triangles that are turned over",
+    ),
+)  # fmt: skip
+INTEROCULAR = (50.0, 76.0)  # mm between the middles of the eyes, child to large adult
+
+
+@dataclass(frozen=True)
+class Quality:
+    """The figures of one registration; lengths in mm, the rest as shares.
+
+    `median_mm` and `p95_mm`: from scan vertices over the inside of the face to the result. `landmark_mm`: mean over
+    the landmarks found or given. `coverage`: share of the inside of the face that the scan holds. `folded`: share of
+    triangles. `interocular_mm`: between the middles of the eyes.
+    """
+
+    median_mm: float
+    p95_mm: float
+    landmark_mm: float
+    coverage: float
+    folded: float
+    interocular_mm: float
+
+    @property
+    def uncovered(self) -> float:
+        """What coverage leaves."""
+        return 1.0 - self.coverage
+
+
+def measure(result: Registration, template: FaceTemplate) -> Quality:
+    """All figures of one registration."""
+    mesh = template.mesh.with_vertices(result.vertices)
+    distances = scan_distances(result, template)
+    seen = distances[np.isfinite(distances)]
+    here = template.landmark_rows @ result.vertices
+    misses = np.linalg.norm(here[result.landmarks.index] - result.landmarks.points, axis=1)
+    return Quality(
+        float(np.median(seen)) if len(seen) else np.inf,
+        float(np.percentile(seen, 95)) if len(seen) else np.inf,
+        float(misses.mean()) if len(misses) else np.inf,
+        float(result.believed[template.inside].mean()),
+        float(folded(mesh, result.fitted).mean()),
+        template.interocular(result.vertices),
+    )
+
+
+def scan_distances(result: Registration, template: FaceTemplate) -> Floats:
+    """Distance (V_scan,) of each scan vertex over the inside of the face to the result; NaN for all others.
+
+    A vertex counts if its closest point lies on the inside of the template, on a surface that faces the same way,
+    and within `OVER`.
+    """
+    mesh = template.mesh.with_vertices(result.vertices)
+    matches = Surface(mesh).closest(result.scan.vertices)
+    facing = np.einsum("vc,vc->v", matches.normals, result.scan.vertex_normals) > 0
+    inside = template.inside[mesh.triangles[matches.triangle]].all(axis=1)
+    counted = facing & inside & (matches.distance < OVER)
+    return np.where(counted, matches.distance, np.nan)
+
+
+def judge(quality: Quality) -> tuple[Verdict, str]:
+    """The verdict, and its reasons in words; of a good registration, the empty string."""
+    worst, reasons = 0, []
+    for threshold in THRESHOLDS:
+        value = getattr(quality, threshold.name)
+        level = int(value > threshold.good) + int(value > threshold.failed)
+        worst = max(worst, level)
+        if level:
+            reasons.append(threshold.wording.format(value=value))
+    if not INTEROCULAR[0] <= quality.interocular_mm <= INTEROCULAR[1]:
+        worst = max(worst, 1)
+        reasons.append(f"the eyes are {quality.interocular_mm:.0f} mm apart; is the unit right?")
+    return VERDICTS[worst], "; ".join(reasons)

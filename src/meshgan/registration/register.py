@@ -1,0 +1,155 @@
+"""One scan, one result: find the face, fit the face model, let the template go, and say how good it is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meshgan.errors import MeshganError, UsageError
+from meshgan.geometry.files import MILLIMETRES
+from meshgan.geometry.mesh import Mesh
+from meshgan.registration.detector import MISSING, Detector, available
+from meshgan.registration.find import find_face
+from meshgan.registration.landmarks import Landmarks
+from meshgan.registration.nricp import State, nonrigid_icp
+from meshgan.registration.pose import Similarity, robust_similarity, similarity_between
+from meshgan.registration.prior import SCALE_SIGMA, Anchors, fit
+from meshgan.registration.scan import around, cleaned, facing_like, thinned
+from meshgan.registration.surface import Surface
+from meshgan.registration.template import FaceTemplate
+from meshgan.registration.unfold import unfolded
+
+Floats = NDArray[np.float64]
+
+REACH = 1.35  # of the template's radius: what of the scan is kept around the face
+GIVEN_SIGMA = 2.0  # mm: how well a person sets a landmark
+CONTOUR_SIGMA = 6.0  # mm: the 17 points of the jaw line, which slide along it
+CONTOUR = 17
+HUMAN = (40.0, 90.0)  # mm between the middles of the eyes, with room for an inexact pose
+FIXED, FREE = 1e-4, SCALE_SIGMA  # how far the model may grow, as a share
+
+
+@dataclass(frozen=True, eq=False)
+class Sighting:
+    """A face found: the `pose` that carries the template onto it, and the points known there."""
+
+    pose: Similarity
+    anchors: Anchors
+    landmarks: Landmarks
+
+    def seen_from(self, frame: Similarity) -> "Sighting":
+        """The same in the frame that `frame` carries into the present one."""
+        anchors = Anchors(self.anchors.rows, frame.inverse(self.anchors.targets), self.anchors.sigma / frame.scale)
+        landmarks = Landmarks(self.landmarks.index, frame.inverse(self.landmarks.points))
+        return Sighting(frame.undone(self.pose), anchors, landmarks)
+
+
+@dataclass(frozen=True, eq=False)
+class Registration:
+    """The template laid onto a scan.
+
+    `vertices` (V, 3) is the result and `fitted` (V, 3) the model's part of it. They, the `scan` around the face and
+    the `landmarks` found or given lie in the template's frame; `to_scan` leads back to the scan's own.
+    """
+
+    vertices: Floats
+    fitted: Floats
+    believed: NDArray[np.bool_]
+    scan: Mesh
+    landmarks: Landmarks
+    to_scan: Similarity
+
+
+Watch = Callable[[State], None]
+
+
+def register(
+    mesh: Mesh,
+    template: FaceTemplate,
+    landmarks: Landmarks | None = None,
+    unit: str = "mm",
+    watch: Watch | None = None,
+) -> Registration:
+    """Lay the template onto a scan in any orientation.
+
+    `mesh` and `landmarks` are in millimetres; `unit` is what they came from, for messages. With "auto" it is
+    unknown, and the face is made as large as the model's average. Without `landmarks` the extra `[landmarks]` finds
+    them. `watch` sees every state of the non-rigid stage. Raises `MeshganError` if there is no face, hardly a
+    surface, or no human size.
+    """
+    whole, estimate = cleaned(mesh), unit == "auto"
+    sighting = _given(landmarks, template) if landmarks is not None else _detected(whole, template)
+    if not estimate:
+        _require_human_size(sighting.pose.scale * template.interocular(template.mesh.vertices), unit)
+    scale = sighting.pose.scale if estimate else 1.0
+    to_scan = Similarity(scale, sighting.pose.rotation, sighting.pose.translation)
+    scan = _cropped(whole, template, sighting.pose, to_scan)
+    surface, sighting = Surface(scan), sighting.seen_from(to_scan)
+    growth = FIXED if estimate else FREE
+    fitted = fit(template.prior, sighting.anchors, sighting.pose, surface, template.normals, growth)
+    states = nonrigid_icp(
+        fitted.vertices, surface, template.nodes, template.mesh.edges, sighting.anchors, template.normals
+    )
+    for state in states:
+        if watch is not None:
+            watch(state)
+    vertices = unfolded(template.mesh.with_vertices(state.vertices), fitted.vertices)
+    return _upright(
+        Registration(vertices, fitted.vertices, state.weights > 0, scan, sighting.landmarks, to_scan), template
+    )
+
+
+def _require_human_size(interocular: float, unit: str) -> None:
+    """Refuse a scan whose unit is wrong: nothing that is measured in millimetres would mean anything."""
+    if HUMAN[0] <= interocular <= HUMAN[1]:
+        return
+    fitting = [
+        other
+        for other, length in MILLIMETRES.items()
+        if HUMAN[0] <= interocular * length / MILLIMETRES[unit] <= HUMAN[1]
+    ]
+    advice = f"--unit {fitting[0]} would fit" if fitting else "no unit fits, so give --unit auto to estimate the scale"
+    raise MeshganError(f"the eyes are {interocular:.3g} mm apart in this scan if its unit is {unit}; {advice}.")
+
+
+def _given(landmarks: Landmarks, template: FaceTemplate) -> Sighting:
+    rows = template.landmark_rows[landmarks.index]
+    sigma = np.where(landmarks.index < CONTOUR, CONTOUR_SIGMA, GIVEN_SIGMA)
+    pose = robust_similarity(rows @ template.mesh.vertices, landmarks.points, sigma)
+    return Sighting(pose, Anchors(rows, landmarks.points, sigma * pose.scale), landmarks)
+
+
+def _detected(mesh: Mesh, template: FaceTemplate) -> Sighting:
+    if not available():
+        raise UsageError(MISSING)
+    with Detector() as detector:
+        found = find_face(thinned(mesh), detector, template)
+    points, sigma = found.detection.points, template.detector_sigma * found.pose.scale
+    used = np.flatnonzero(found.detection.found & np.isfinite(sigma))
+    return Sighting(
+        found.pose, Anchors(template.detector_rows[used], points[used], sigma[used]), template.named(points, used)
+    )
+
+
+def _cropped(whole: Mesh, template: FaceTemplate, pose: Similarity, frame: Similarity) -> Mesh:
+    """What of the scan lies around the face, in the template's frame, its triangles facing out."""
+    middle = template.mesh.vertices.mean(axis=0)
+    radius = float(np.linalg.norm(template.mesh.vertices - middle, axis=1).max())
+    part = thinned(around(whole, pose(middle[None])[0], REACH * radius * pose.scale))
+    placed = template.mesh.with_vertices(frame.undone(pose)(template.mesh.vertices))
+    return facing_like(part.with_vertices(frame.inverse(part.vertices)), placed)
+
+
+def _upright(result: Registration, template: FaceTemplate) -> Registration:
+    """The same, moved rigidly to where the face lies best on the template's mean."""
+    inside = template.inside.astype(np.float64)
+    motion = similarity_between(template.mesh.vertices, result.vertices, inside, scaled=False)
+    return Registration(
+        motion.inverse(result.vertices),
+        motion.inverse(result.fitted),
+        result.believed,
+        result.scan.with_vertices(motion.inverse(result.scan.vertices)),
+        Landmarks(result.landmarks.index, motion.inverse(result.landmarks.points)),
+        result.to_scan.after(motion),
+    )

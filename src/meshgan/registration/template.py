@@ -1,0 +1,101 @@
+"""What registration knows of a template: its mesh, its named landmarks, the detector's points, and a face model."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from meshgan.geometry.hierarchy import Hierarchy
+from meshgan.geometry.mesh import Mesh
+from meshgan.registration.landmarks import Landmarks
+from meshgan.registration.nricp import Nodes
+from meshgan.registration.prior import Prior
+
+Floats = NDArray[np.float64]
+
+AROUND = 6.0  # mm: width of the neighbourhood from which a named landmark takes its place
+MARGIN = 12.0  # mm from the outer border: there the crop decides what is seen, so it does not count as face
+
+
+@dataclass(frozen=True, eq=False)
+class FaceTemplate:
+    """A template of V vertices that looks along +z, ready to be laid onto scans.
+
+    `landmark_rows` (79, V) and `detector_rows` (478, V) combine vertices to the named landmarks and to the places
+    where the detector sees its points; `detector_sigma` (478,) is their scatter in mm, inf for points not to use.
+    """
+
+    mesh: Mesh
+    landmark_names: tuple[str, ...]
+    landmark_rows: sp.csr_array
+    detector_rows: sp.csr_array
+    detector_sigma: Floats
+    prior: Prior
+
+    @cached_property
+    def nodes(self) -> tuple[Nodes, ...]:
+        """Node graphs for non-rigid ICP, coarse first: some 300 and some 1,300 of a template of 5,000 vertices."""
+        levels = Hierarchy.cached(self.mesh).levels
+        assert levels[0].up is not None
+        assert levels[1].up is not None
+        one, two = levels[0].up, levels[0].up @ levels[1].up
+        return Nodes(levels[2].mesh.edges, sp.csr_array(two)), Nodes(levels[1].mesh.edges, sp.csr_array(one))
+
+    @cached_property
+    def _incidence(self) -> sp.csr_array:
+        corners = self.mesh.triangles.ravel()
+        shape = (len(self.mesh.vertices), len(self.mesh.triangles))
+        return sp.csr_array((np.ones(len(corners)), (corners, np.repeat(np.arange(shape[1]), 3))), shape=shape)
+
+    def normals(self, vertices: Floats) -> Floats:
+        """Unit normals (V, 3) of the template deformed to `vertices` (V, 3)."""
+        a, b, c = (vertices[self.mesh.triangles[:, corner]] for corner in range(3))
+        normals = self._incidence @ np.cross(b - a, c - a)
+        return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+
+    @cached_property
+    def inside(self) -> NDArray[np.bool_]:
+        """The vertices (V,) at least `MARGIN` away from the outer border: those that make up the face."""
+        border = self.mesh.vertices[_outer_border(self.mesh)]
+        if not len(border):
+            return np.ones(len(self.mesh.vertices), dtype=bool)
+        return cKDTree(border).query(self.mesh.vertices)[0] > MARGIN
+
+    def interocular(self, vertices: Floats) -> float:
+        """The distance between the middles of the eyes of a face (V, 3): of the six points around each."""
+        points = self.landmark_rows[36:48] @ vertices
+        return float(np.linalg.norm(points[:6].mean(axis=0) - points[6:].mean(axis=0)))
+
+    def named(self, points: Floats, used: NDArray[np.int64]) -> Landmarks:
+        """The named landmarks that follow from the detector's points (478, 3), of which those `used` are good.
+
+        Each is the combination of the detector's points around it that is exact for affine deformations; landmarks
+        away from all of them are left out.
+        """
+        places = self.detector_rows[used] @ self.mesh.vertices
+        index, found = [], []
+        for number, place in enumerate(self.landmark_rows @ self.mesh.vertices):
+            nearness = np.exp(-0.5 * ((places - place) ** 2).sum(axis=1) / AROUND**2)
+            if nearness.max(initial=0.0) < np.exp(-2.0):
+                continue
+            moments = np.concatenate([np.ones((len(places), 1)), (places - place) / AROUND], axis=1)
+            gram = (moments * nearness[:, None]).T @ moments + 1e-3 * np.eye(4)
+            weights = nearness * (moments @ np.linalg.solve(gram, [1.0, 0.0, 0.0, 0.0]))
+            index.append(number)
+            found.append(weights @ points[used] / weights.sum())
+        return Landmarks(np.array(index, dtype=np.int64), np.array(found).reshape(-1, 3))
+
+
+def _outer_border(mesh: Mesh) -> NDArray[np.int64]:
+    """Vertices of the longest boundary loop; eye and mouth openings are shorter."""
+    edges = mesh.boundary_edges
+    if not len(edges):
+        return np.empty(0, dtype=np.int64)
+    size = len(mesh.vertices)
+    graph = sp.coo_array((np.ones(len(edges)), edges.T), shape=(size, size))
+    labels = sp.csgraph.connected_components(graph, directed=False)[1]
+    lengths = np.bincount(labels[edges[:, 0]], np.linalg.norm(np.diff(mesh.vertices[edges], axis=1)[:, 0], axis=1))
+    return np.unique(edges[labels[edges[:, 0]] == lengths.argmax()])

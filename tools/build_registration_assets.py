@@ -1,0 +1,94 @@
+"""What registration knows of the default template, derived from the corpus: src/meshgan/registration/assets/.
+
+face_prior.npz       the principal components of the corpus's faces, half of them with an expression
+detector_points.npz  where on the template the face detector sees its points
+
+For the second, the detector looks at faces of the corpus, whose every surface point is known on the template, exactly
+as it looks at scans: from three sides, lifted to the surface. Each of its points is then somewhere on the template on
+average, and scatters about that place. Needs the extra `[landmarks]`; takes some two minutes.
+
+    python tools/build_registration_assets.py
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meshgan.data.corpora.basis import FaceBasis, face_template
+from meshgan.data.corpora.draws import Draws
+from meshgan.data.corpora.population import draw_people
+from meshgan.geometry.align import rigid
+from meshgan.geometry.mesh import Mesh
+from meshgan.geometry.surface import closest_points
+from meshgan.registration.detect import detect
+from meshgan.registration.detector import POINTS, Detector
+from meshgan.registration.find import HALF_WIDTH
+from meshgan.registration.models import OWN, corpus_fingerprint
+from meshgan.registration.prior import learn
+from meshgan.registration.views import Frame, Scene
+
+PRIOR_FACES, COMPONENTS, STEP_MM = 2000, 200, 0.005
+ACTIVE = 0.15  # share of the facial actions that take part in the expressions of every other face
+DETECTED_FACES = 160
+LEAST_SEEN = 0.4  # share of faces on which a point must have been found
+MOST_SCATTER = 5.0  # mm
+RMS_OF_MEDIAN = np.sqrt(3) / 1.538  # of the lengths of Gaussian vectors in space
+
+Places = NDArray[np.float64]
+
+
+def corpus_faces(count: int, stream: str) -> NDArray[np.float32]:
+    """Faces (N, V, 3) of people of the corpus's population, every other one with an expression."""
+    basis, template = FaceBasis.read(), face_template()
+    draws = Draws(0, stream, np.arange(count))
+    people = draw_people(basis, draws)
+    expressive = np.arange(count)[:, None] % 2
+    neutral = basis.neutral(people.phenotype, people.features)
+    faces = basis.perform(neutral, expressive * draws.sparse(len(basis.action_names), ACTIVE))
+    return rigid(faces, template.vertices).apply(faces).astype(np.float32)
+
+
+def prior() -> dict[str, NDArray[np.generic]]:
+    """The arrays of face_prior.npz: `mean` (V, 3), `basis` (3, K, V) in steps of `step_mm`."""
+    learned = learn(corpus_faces(PRIOR_FACES, "registration prior"), COMPONENTS)
+    basis = np.rint(learned.basis / STEP_MM).astype(np.int16)
+    return {"mean": learned.mean.astype(np.float32), "basis": basis, "step_mm": np.array(STEP_MM)}
+
+
+def places(faces: NDArray[np.float32], template: Mesh) -> Places:
+    """Where each face (N, V, 3) shows each detector point, on the template: (N, 478, 3), NaN where it does not."""
+    found = np.full((len(faces), POINTS, 3), np.nan)
+    with Detector() as detector:
+        for row, vertices in enumerate(faces):
+            mesh = template.with_vertices(vertices)
+            frame = Frame(np.eye(3), mesh.vertices.mean(axis=0), HALF_WIDTH)
+            detection = detect(Scene(mesh), detector, frame)
+            seen = np.flatnonzero(detection.found)
+            if len(seen):
+                nearest = closest_points(detection.points[seen], mesh)
+                corners = template.vertices[template.triangles[nearest.triangle]]
+                found[row, seen] = np.einsum("nk,nkc->nc", nearest.barycentric, corners)
+    return found
+
+
+def detector_points() -> dict[str, NDArray[np.generic]]:
+    """The arrays of detector_points.npz: for each point its place on the template and its scatter, in mm."""
+    found = places(corpus_faces(DETECTED_FACES, "detector points"), face_template())
+    points, scatter = np.zeros((POINTS, 3)), np.full(POINTS, np.inf)
+    for number in range(POINTS):
+        seen = found[np.isfinite(found[:, number, 0]), number]
+        if len(seen) >= LEAST_SEEN * DETECTED_FACES:
+            points[number] = np.median(seen, axis=0)
+            scatter[number] = RMS_OF_MEDIAN * np.median(np.linalg.norm(seen - points[number], axis=1))
+    scatter[scatter > MOST_SCATTER] = np.inf
+    return {"points": points.astype(np.float32), "scatter_mm": scatter.astype(np.float32)}
+
+
+def main() -> None:
+    for name, arrays in (("face_prior", prior()), ("detector_points", detector_points())):
+        path = OWN / f"{name}.npz"
+        np.savez_compressed(str(path), corpus=np.array(corpus_fingerprint()), **arrays)
+        print(f"{path}: {', '.join(f'{key} {array.shape}' for key, array in arrays.items())}")
+
+
+if __name__ == "__main__":
+    main()
