@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from operators import hierarchy, laplacian, upsampling
 
 from meshgan.nn import kernel, paths
-from meshgan.nn.chebyshev import ChebConv, chain
+from meshgan.nn.chebyshev import Chain, ChebConv
 from meshgan.nn.networks import Autoencoder, Decoder, NetworkSpec, ScalarCritic
 from meshgan.nn.plan import BLOCK, Plan
 from meshgan.nn.sampling import Reordering, SparseOperator
@@ -67,7 +67,7 @@ def results(
     x = x.clone().requires_grad_()
     parameters = [tensor for layer in layers for tensor in (layer.weight, layer.bias)]
     with paths.forced(path):
-        y = chain(layers, x, *orders)
+        y = Chain(layers, *orders)(x)
         direction = torch.randn(y.shape, generator=torch.Generator().manual_seed(2)).to(y)
         return [y.detach(), *torch.autograd.grad(y, [x, *parameters], direction)]
 

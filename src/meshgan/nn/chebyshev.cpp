@@ -26,17 +26,19 @@
 #include <thread>
 #include <vector>
 
+// WIDTH floats in a register; the rest says how many of them the dense routines use at a time.
 #if defined(__AVX512F__)
-constexpr int WIDTH = 16, TILE = 24, STRIPE = 6, OUTER = 16;
+constexpr int WIDTH = 16, TILE = 24, STRIPE = 6, OUTER = 16, NARROW_TILE = 12;
 #elif defined(__AVX2__) || defined(__AVX__)
-constexpr int WIDTH = 8, TILE = 6, STRIPE = 2, OUTER = 4;
+constexpr int WIDTH = 8, TILE = 6, STRIPE = 2, OUTER = 4, NARROW_TILE = 4;
 #else
-constexpr int WIDTH = 4, TILE = 3, STRIPE = 1, OUTER = 2;
+constexpr int WIDTH = 4, TILE = 3, STRIPE = 1, OUTER = 2, NARROW_TILE = 2;
 #endif
-constexpr long VERSION = 2;       // to be raised, here and in kernel.py, whenever a call or a struct changes its meaning
+constexpr long VERSION = 3;       // to be raised, here and in kernel.py, whenever a call or a struct changes its meaning
 constexpr int LANES = 16;         // floats in a row
 constexpr int PARTS = LANES / WIDTH;
 constexpr int COORDINATES = 4;    // lanes of one sample in a row of a narrow field
+constexpr int NARROW_TERMS = 6;   // terms of a narrow field that are multiplied at a time, in 24 lanes
 constexpr int GROUP = 4;          // samples in a row of a narrow field, and the most that a thread takes at a time
 constexpr int DENSE_ROWS = 64;    // rows that are collected before they are multiplied
 
@@ -46,6 +48,15 @@ typedef float Lanes __attribute__((vector_size(WIDTH * 4)));
 
 struct Row {
     Lanes part[PARTS];
+};
+
+// Half a row, for the terms of narrow fields.
+constexpr int HALF_WIDTH = WIDTH > 8 ? 8 : WIDTH, HALF_PARTS = 8 / HALF_WIDTH;
+typedef float HalfVector __attribute__((vector_size(HALF_WIDTH * 4), aligned(4), may_alias));
+typedef float HalfLanes __attribute__((vector_size(HALF_WIDTH * 4)));
+typedef float Quarter __attribute__((vector_size(16), aligned(4), may_alias));
+struct Half {
+    HalfLanes part[HALF_PARTS];
 };
 
 #define INLINE inline __attribute__((always_inline))
@@ -74,6 +85,16 @@ static INLINE Row operator+(Row a, const Row& b) {
 static INLINE Row operator-(Row a, const Row& b) {
     for (int i = 0; i < PARTS; ++i) a.part[i] -= b.part[i];
     return a;
+}
+
+static INLINE void add_scaled(Half& sum, float factor, const Half& half) {
+    for (int i = 0; i < HALF_PARTS; ++i) sum.part[i] += factor * half.part[i];
+}
+// Four lanes from `I` on.
+template <int I, class Wide>
+static INLINE Quarter quarter(const Wide& wide) {
+    constexpr int N = sizeof(wide.part[0]) / 4, J = I % N;
+    return __builtin_shufflevector(wide.part[I / N], wide.part[I / N], J, J + 1, J + 2, J + 3);
 }
 
 // exp(x) - 1 for x <= 0, to float rounding; NaN stays NaN.
@@ -129,16 +150,30 @@ struct Layer {
     int32_t block, blocks, lag, collect_lag;  // rows of a block, their number; how far apart consecutive steps stay
     Sparse clenshaw;                          // rows of the fine side: Laplacian (forward) or its transpose, then spread
     Sparse recurrence;                        // rows of the fine side: the other of the two
-    Sparse collect;                           // rows of the coarse side: spread, transposed
+    Sparse collect;                           // rows of the coarse side: spread, transposed; none if that is 1
     Sparse last;                              // reducing: rows of the coarse side: those of `recurrence`, then -collect
     const int32_t* needed;                    // (blocks,): coarse rows below this serve the fine blocks up to this one
     const int32_t* ready;                     // (blocks,): coarse rows below this need no fine block beyond this one
     const int32_t* order;                     // (fine,), narrow: where a row lies outside the chain, or null
-    const float* weight;                      // (terms, inputs, outputs)
-    const float* bias;                        // (outputs,)
-    float* weight_gradient;
-    float* bias_gradient;
 };
+
+// A layer with its parameters: weight (terms, inputs, outputs) and bias (outputs,), and where their gradients go.
+struct Convolution : Layer {
+    const float *weight, *bias;
+    float *weight_gradient, *bias_gradient;
+};
+
+// `parameters` and `gradients` hold weight and bias of each layer in turn.
+static std::vector<Convolution> convolutions(const Layer* layers, int count, const float* const* parameters,
+                                             float* const* gradients) {
+    std::vector<Convolution> result;
+    for (int l = 0; l < count; ++l) {
+        float* const weight_gradient = gradients ? gradients[2 * l] : nullptr;
+        float* const bias_gradient = gradients ? gradients[2 * l + 1] : nullptr;
+        result.push_back({layers[l], parameters[2 * l], parameters[2 * l + 1], weight_gradient, bias_gradient});
+    }
+    return result;
+}
 
 static INLINE long padded(long channels) { return (channels + LANES - 1) / LANES * LANES; }
 
@@ -161,33 +196,61 @@ static long kept_terms(const Layer& layer) {
     return (long)layer.coarse * groups_of(layer) * layer.terms * (layer.narrow ? COORDINATES : LANES);
 }
 
-// Weights in the two orders that the dense routines read.
+// Calls `visit(fine channel's group, term, lane, where the coarse channels start, how far apart they are)`: `weight` is
+// (terms, inputs, outputs), and the fine side's channels are an expanding layer's outputs, a reducing layer's inputs.
+template <class Visit>
+static void each_weight(const Layer& layer, Visit visit) {
+    const long fine = layer.expands ? layer.outputs : layer.inputs;
+    const long fine_step = layer.expands ? 1 : layer.outputs, coarse_step = layer.expands ? layer.outputs : 1;
+    for (long k = 0; k < layer.terms; ++k)
+        for (long channel = 0; channel < fine; ++channel)
+            visit(channel / LANES, k, channel % LANES, k * layer.inputs * layer.outputs + channel * fine_step, coarse_step);
+}
+
+// Weights as the dense routines read them: rows of the coarse side's channels, [group, term, lane][coarse channel], for
+// sums over terms; or rows of terms, [group][coarse channel][term, lane], for their projection. Padded with zeros.
 struct Packed {
-    std::vector<float> gathering;   // [group, term, summed][coarse channel]
-    std::vector<float> scattering;  // [group][coarse channel][term, lane], lanes padded with zeros
-    std::vector<float> bias;        // padded with zeros
-    long stride;                    // of a row of `scattering`
+    std::vector<float> weights, bias;
+    long stride = 0;  // of a row of terms
 };
 
-static Packed pack(const Layer& layer) {
+static Packed pack(const Convolution& layer, bool rows_of_terms) {
     const long groups = groups_of(layer), summed = summed_of(layer), channels = coarse_channels(layer);
-    const long lanes = layer.narrow ? COORDINATES : LANES;
+    const long used = layer.expands ? layer.inputs : layer.outputs;
+    const long lanes = layer.narrow ? COORDINATES : LANES, sixes = (layer.terms + NARROW_TERMS - 1) / NARROW_TERMS;
     Packed packed;
-    packed.stride = padded(layer.terms * lanes);
-    packed.gathering.assign(weight_slots(layer), 0.0f);
-    packed.scattering.assign(groups * channels * packed.stride, 0.0f);
+    packed.stride = layer.narrow ? sixes * NARROW_TERMS * COORDINATES : layer.terms * LANES;
+    packed.weights.assign(rows_of_terms ? groups * channels * packed.stride : weight_slots(layer), 0.0f);
+    each_weight(layer, [&](long group, long k, long lane, long from, long step) {
+        float* to = packed.weights.data();
+        to += rows_of_terms ? group * channels * packed.stride + k * lanes + lane
+                            : ((group * layer.terms + k) * summed + lane) * channels;
+        const long to_step = rows_of_terms ? packed.stride : 1;
+        for (long c = 0; c < used; ++c) to[c * to_step] = layer.weight[from + c * step];
+    });
     packed.bias.assign(padded(layer.outputs), 0.0f);
     memcpy(packed.bias.data(), layer.bias, layer.outputs * sizeof(float));
-    for (long k = 0; k < layer.terms; ++k)
-        for (long i = 0; i < layer.inputs; ++i)
-            for (long o = 0; o < layer.outputs; ++o) {
-                const float value = layer.weight[(k * layer.inputs + i) * layer.outputs + o];
-                const long fine = layer.expands ? o : i, coarse = layer.expands ? i : o;
-                const long group = fine / LANES, lane = fine % LANES;
-                packed.gathering[((group * layer.terms + k) * summed + lane) * channels + coarse] = value;
-                packed.scattering[(group * channels + coarse) * packed.stride + k * lanes + lane] = value;
-            }
     return packed;
+}
+
+static std::vector<Packed> pack(const std::vector<Convolution>& layers, bool backward) {
+    std::vector<Packed> packed;
+    for (const Convolution& layer : layers) packed.push_back(pack(layer, (bool)layer.expands != backward));
+    return packed;
+}
+
+// Sums over the samples, always in the same order, and puts gradients back into the order of the parameters.
+static void unpack(const Convolution& layer, const float* slots, long samples, long step) {
+    const long summed = summed_of(layer), channels = coarse_channels(layer);
+    const long used = layer.expands ? layer.inputs : layer.outputs;
+    std::vector<float> sum(slots, slots + weight_slots(layer) + bias_slots(layer));
+    for (long b = 1; b < samples; ++b)
+        for (size_t i = 0; i < sum.size(); ++i) sum[i] += slots[b * step + i];
+    each_weight(layer, [&](long group, long k, long lane, long to, long to_step) {
+        const float* const from = sum.data() + ((group * layer.terms + k) * summed + lane) * channels;
+        for (long c = 0; c < used; ++c) layer.weight_gradient[to + c * to_step] = from[c];
+    });
+    memcpy(layer.bias_gradient, sum.data() + weight_slots(layer), layer.outputs * sizeof(float));
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -260,6 +323,47 @@ static void multiply(const Left& left, const Right& right, const Target& target,
     for (; left_over(HALF); n += HALF * LANES) multiply_stripe<HALF, FINISH>(left, right, target, from, end, n);
     for (; left_over(PAIR); n += PAIR * LANES) multiply_stripe<PAIR, FINISH>(left, right, target, from, end, n);
     for (; left_over(1); n += LANES) multiply_stripe<1, FINISH>(left, right, target, from, end, n);
+}
+
+// M rows of six terms of a narrow field: term k of row m goes to `to + k * step + m * LANES`.
+template <int M>
+static INLINE void multiply_narrow_tile(const float* left, long row, long channels, const Right& right, float* to,
+                                        long step, long terms) {
+    Row first[M];
+    Half second[M];
+    for (int i = 0; i < M; ++i) first[i] = zero(), second[i] = Half{};
+    const float* b = right.at;
+    for (long c = 0; c < channels; ++c, b += right.row) {
+        const Row four = load(b);
+        Half two;
+        for (int i = 0; i < HALF_PARTS; ++i) two.part[i] = *(const HalfVector*)(b + LANES + i * HALF_WIDTH);
+        for (int i = 0; i < M; ++i) {
+            add_scaled(first[i], left[i * row + c], four);
+            add_scaled(second[i], left[i * row + c], two);
+        }
+    }
+    for (int i = 0; i < M; ++i, to += LANES) {
+        *(Quarter*)to = quarter<0>(first[i]);
+        if (terms > 1) *(Quarter*)(to + step) = quarter<4>(first[i]);
+        if (terms > 2) *(Quarter*)(to + 2 * step) = quarter<8>(first[i]);
+        if (terms > 3) *(Quarter*)(to + 3 * step) = quarter<12>(first[i]);
+        if (terms > 4) *(Quarter*)(to + 4 * step) = quarter<0>(second[i]);
+        if (terms > 5) *(Quarter*)(to + 5 * step) = quarter<4>(second[i]);
+    }
+}
+
+// The product of rows [from, end) of one sample with the weights of all terms of a narrow field.
+static void multiply_narrow(const Left& left, const Right& right, long from, long end, float* to, long step, long terms) {
+    for (long k = 0; k < terms; k += NARROW_TERMS) {
+        const Right some = {right.at + k * COORDINATES, right.columns, right.row};
+        float* const out = to + k * step;
+        long m = from;
+        for (; m + NARROW_TILE <= end; m += NARROW_TILE)
+            multiply_narrow_tile<NARROW_TILE>(left.at + m * left.row, left.row, left.count, some, out + m * LANES, step,
+                                              terms - k);
+        for (; m < end; ++m)
+            multiply_narrow_tile<1>(left.at + m * left.row, left.row, left.count, some, out + m * LANES, step, terms - k);
+    }
 }
 
 template <int K, int C>
@@ -400,30 +504,36 @@ static INLINE void clenshaw(const Layer& layer, const float* parts, float* field
 
 // The recurrence T_k = 2 L T_{k-1} - T_{k-2} from T_0 = `first`, collected on the coarse side as soon as rows are
 // complete: `collected(k)` says where term k goes, `done(k, end)` that its rows below `end` are there. `fields` is room for
-// two fields.
+// two fields. Without a matrix to collect by, the terms themselves are wanted, T_0 in its place already.
 template <int SIDE, class Collected, class Done>
 static INLINE void recurrence(const Layer& layer, const float* first, float* fields, Collected collected, Done done) {
     const long terms = layer.terms, size = (long)layer.fine * SIDE * LANES, lag = layer.collect_lag;
+    const bool collects = layer.collect.runs != nullptr;
     const bool shortcut = !layer.expands && terms > 3;  // the last term is wanted at the kept vertices only
+    const auto place = [&](long k) -> float* {
+        if (!collects) return collected(k);
+        return k ? fields + (k & 1) * size : (float*)first;
+    };
     for (long time = 0; time < layer.blocks + (terms - 1) * lag; ++time) {
         for (long k = 0; k < terms; ++k) {
             const long block = time - k * lag;
             if (block < 0) break;
             if (block >= layer.blocks) continue;
             const long row = block * layer.block, coarse_row = block ? layer.ready[block - 1] : 0;
-            float* const to = fields + (k & 1) * size;
-            const float* const before = k == 1 ? first : fields + ((k & 1) ^ 1) * size;
-            const Product product = {before, k == 1 ? 1.0f : 2.0f, nullptr, k == 2 ? first : to, to};
+            const float factor = k == 1 ? 1.0f : 2.0f;
             if (shortcut && k == terms - 1) {
-                const Product last = {before, 2.0f, to, nullptr, collected(k)};
+                const Product last = {place(k - 1), factor, place(k - 2), nullptr, collected(k)};
                 multiply_sparse<SIDE, BOTH>(layer.last, block, coarse_row, last);
             } else {
                 if (k > 1)
-                    multiply_sparse<SIDE, BOTH_MINUS>(layer.recurrence, block, row, product);
+                    multiply_sparse<SIDE, BOTH_MINUS>(layer.recurrence, block, row,
+                                                      {place(k - 1), factor, nullptr, place(k - 2), place(k)});
                 else if (k)
-                    multiply_sparse<SIDE, BOTH>(layer.recurrence, block, row, product);
-                const Product collecting = {k ? to : first, 1.0f, nullptr, nullptr, collected(k)};
-                multiply_sparse<SIDE, BOTH>(layer.collect, block, coarse_row, collecting);
+                    multiply_sparse<SIDE, BOTH>(layer.recurrence, block, row,
+                                                {place(0), factor, nullptr, nullptr, place(1)});
+                if (collects)
+                    multiply_sparse<SIDE, BOTH>(layer.collect, block, coarse_row,
+                                                {place(k), 1.0f, nullptr, nullptr, collected(k)});
             }
             done(k, layer.ready[block]);
         }
@@ -460,29 +570,21 @@ static size_t room(const Layer& layer, int side) {
     const size_t fields = 3 * (size_t)layer.fine * LANES;
     const size_t parts = (size_t)layer.coarse * layer.terms * LANES;
     const size_t gradient = (size_t)layer.coarse * padded(layer.outputs) * GROUP;
-    return (fields + parts) * side + gradient + (size_t)DENSE_ROWS * padded(layer.terms * COORDINATES);
+    return (fields + parts) * side + gradient;
 }
 
 // Rows [from, end) of all p_k = x W_k, for each sample.
 template <int SIDE>
 static void project(const Layer& layer, const Packed& packed, long group, const Field& inputs, int samples, long from,
-                    long end, float* parts, float* rows) {
+                    long end, float* parts) {
     const long channels = coarse_channels(layer), size = (long)layer.coarse * SIDE * LANES;
-    const Right right = {packed.scattering.data() + group * channels * packed.stride, packed.stride, packed.stride};
-    if (!layer.narrow)
-        for (int s = 0; s < SIDE; ++s)
-            multiply<STORE>({inputs.of(s), inputs.row, 1, 0, channels}, right,
-                            {parts + s * LANES, SIDE * LANES, size, nullptr, false}, from, end);
-    for (; layer.narrow && from < end; from += DENSE_ROWS) {
-        const long stop = from + DENSE_ROWS < end ? from + DENSE_ROWS : end;
-        for (int s = 0; s < samples; ++s) {
-            const Left left = {inputs.of(s) + from * inputs.row, inputs.row, 1, 0, channels};
-            multiply<STORE>(left, right, {rows, packed.stride, LANES, nullptr, false}, 0, stop - from);
-            for (long m = from; m < stop; ++m)
-                for (long k = 0; k < layer.terms; ++k)
-                    memcpy(parts + k * size + m * LANES + s * COORDINATES,
-                           rows + (m - from) * packed.stride + k * COORDINATES, COORDINATES * sizeof(float));
-        }
+    const Right right = {packed.weights.data() + group * channels * packed.stride, packed.stride, packed.stride};
+    for (int s = 0; s < samples; ++s) {
+        const Left left = {inputs.of(s), inputs.row, 1, 0, channels};
+        if (layer.narrow)
+            multiply_narrow(left, right, from, end, parts + s * COORDINATES, size, layer.terms);
+        else
+            multiply<STORE>(left, right, {parts + s * LANES, SIDE * LANES, size, nullptr, false}, from, end);
     }
 }
 
@@ -492,12 +594,11 @@ static INLINE void spread(const Layer& layer, const Packed& packed, long group, 
                           float* memory, Finish finish) {
     float* const fields = memory;
     float* const parts = fields + 2 * (size_t)layer.fine * SIDE * LANES;
-    float* const rows = parts + (size_t)layer.coarse * layer.terms * SIDE * LANES;
     if (layer.narrow && samples < GROUP) memset(parts, 0, sizeof(float) * layer.coarse * layer.terms * LANES);
     long done = 0;
     const auto produce = [&](long end) {
         if (end <= done) return;
-        project<SIDE>(layer, packed, group, inputs, samples, done, end, parts, rows);
+        project<SIDE>(layer, packed, group, inputs, samples, done, end, parts);
         done = end;
     };
     clenshaw<SIDE>(layer, parts, fields, produce, finish);
@@ -505,22 +606,32 @@ static INLINE void spread(const Layer& layer, const Packed& packed, long group, 
 
 static INLINE long place_of(const Layer& layer, long row) { return layer.order ? layer.order[row] : row; }
 
-// A row of a narrow field from a field outside the chain, and back.
+// A row of a narrow field from a field outside the chain, and back. Three channels are unrolled.
+template <int CHANNELS>
+static INLINE void copy_channels(float* to, const float* from, long channels) {
+    for (long c = 0; c < (CHANNELS ? CHANNELS : channels); ++c) to[c] = from[c];
+}
 static INLINE Row gather_narrow(const Field& field, int samples, long row, long channels) {
     float lanes[LANES] = {};
-    for (int s = 0; s < samples; ++s)
-        for (long c = 0; c < channels; ++c) lanes[s * COORDINATES + c] = field.of(s)[row * channels + c];
+    for (int s = 0; s < samples; ++s) {
+        const float* const from = field.of(s) + row * channels;
+        channels == 3 ? copy_channels<3>(lanes + s * COORDINATES, from, 3)
+                      : copy_channels<0>(lanes + s * COORDINATES, from, channels);
+    }
     return load(lanes);
 }
 static INLINE void scatter_narrow(const Row& value, const Field& field, int samples, long row, long channels) {
     float lanes[LANES];
     store(lanes, value);
-    for (int s = 0; s < samples; ++s)
-        for (long c = 0; c < channels; ++c) field.of(s)[row * channels + c] = lanes[s * COORDINATES + c];
+    for (int s = 0; s < samples; ++s) {
+        float* const to = field.of(s) + row * channels;
+        channels == 3 ? copy_channels<3>(to, lanes + s * COORDINATES, 3)
+                      : copy_channels<0>(to, lanes + s * COORDINATES, channels);
+    }
 }
 
 template <int SIDE>
-static void expand_forward(const Layer& layer, const Packed& packed, const Field& inputs, const Field& outputs,
+static void expand_forward(const Convolution& layer, const Packed& packed, const Field& inputs, const Field& outputs,
                            int samples, float* memory) {
     const bool activate = layer.elu;
     if (layer.narrow) {
@@ -586,8 +697,8 @@ static void expand_backward(const Layer& layer, const Packed& packed, const Fiel
     const long channels = coarse_channels(layer), summed = summed_of(layer);
     const long size = (long)layer.coarse * SIDE * LANES, lanes = layer.narrow ? COORDINATES : LANES;
     float* const fields = memory;
-    float* const first = fields + 2 * (size_t)layer.fine * SIDE * LANES;
-    float* const terms = first + (size_t)layer.fine * SIDE * LANES;
+    float* const terms = fields + 3 * (size_t)layer.fine * SIDE * LANES;
+    float* const first = layer.collect.runs ? terms - (size_t)layer.fine * SIDE * LANES : terms;
     for (long group = 0; group < groups_of(layer); ++group) {
         const long weights = group * layer.terms * summed * channels;
         expand_gradient<SIDE>(layer, group, outputs, gradients, samples, first, slots);
@@ -596,7 +707,7 @@ static void expand_backward(const Layer& layer, const Packed& packed, const Fiel
             if (k < layer.terms - 1 || (end - from < DENSE_ROWS && end < layer.coarse)) return;
             for (int s = 0; s < samples; ++s) {
                 const Left left = {terms + s * lanes, SIDE * LANES, layer.terms, size, summed};
-                const Right right = {packed.gathering.data() + weights, channels, channels};
+                const Right right = {packed.weights.data() + weights, channels, channels};
                 if (input_gradients.at) {
                     const Target target = {input_gradients.of(s), input_gradients.row, LANES, nullptr, false};
                     if (group)
@@ -648,7 +759,7 @@ static void reduce_forward(const Layer& layer, const Packed& packed, const Field
     }
     for (int s = 0; s < samples; ++s)
         multiply<OUTPUT>({kept.of(s), kept.row, groups * terms, size, summed_of(layer)},
-                         {packed.gathering.data(), channels, channels},
+                         {packed.weights.data(), channels, channels},
                          {outputs.of(s), outputs.row, LANES, packed.bias.data(), (bool)layer.elu}, 0, layer.coarse);
 }
 
@@ -805,12 +916,12 @@ long meshgan_tape(const Layer* layers, int count) { return Places(layers, count)
 long meshgan_slots(const Layer* layers, int count) { return Places(layers, count).slots; }
 
 // x (batch, V, C) to y (batch, V', C'); `tape` (batch, meshgan_tape) may be null. Returns 0, or 1 without memory.
-int meshgan_forward(const Layer* layers, int count, long batch, const float* x, float* y, float* tape, int threads,
-                    Parallel parallel) {
-    const Places places(layers, count);
-    std::vector<Packed> packed;
-    for (int l = 0; l < count; ++l) packed.push_back(pack(layers[l]));
-    const long unit = unit_size(layers, count, batch, threads);
+int meshgan_forward(const Layer* given, int count, const float* const* parameters, long batch, const float* x, float* y,
+                    float* tape, int threads, Parallel parallel) {
+    const std::vector<Convolution> layers = convolutions(given, count, parameters, nullptr);
+    const std::vector<Packed> packed = pack(layers, false);
+    const Places places(given, count);
+    const long unit = unit_size(given, count, batch, threads);
     std::atomic<int> failed{0};
     in_parallel((batch + unit - 1) / unit, threads, parallel, [&](long item) {
         const long start = item * unit;
@@ -822,12 +933,12 @@ int meshgan_forward(const Layer* layers, int count, long batch, const float* x, 
             return;
         }
         float* const own = tape ? tape + start * places.tape : memory + room;
-        in_order(layers, count, samples, side, false, [&](int l, int s, int together) {
+        in_order(given, count, samples, side, false, [&](int l, int s, int together) {
             float* const mine = own + s * places.tape;
             const Field inputs = places.input(l, x, mine, start + s, side);
             const Field outputs = places.result(l, y, mine, start + s, side);
             const Field kept = places.terms(l, mine, side);
-            const Layer& layer = layers[l];
+            const Convolution& layer = layers[l];
             if (side == 2 && !layer.narrow)
                 layer.expands ? expand_forward<2>(layer, packed[l], inputs, outputs, together, memory)
                               : reduce_forward<2>(layer, packed[l], inputs, outputs, kept, together, memory);
@@ -839,14 +950,15 @@ int meshgan_forward(const Layer* layers, int count, long batch, const float* x, 
     return failed;
 }
 
-// Gradients of the weights and biases into the layers' own arrays, unless `slots` (batch, meshgan_slots) is null; of x
-// into `dx`, unless that is null. `threads` must be the number that `forward` was called with.
-int meshgan_backward(const Layer* layers, int count, long batch, const float* x, const float* y, const float* tape,
-                     const float* dy, float* dx, float* slots, int threads, Parallel parallel) {
-    const Places places(layers, count);
-    std::vector<Packed> packed;
-    for (int l = 0; l < count; ++l) packed.push_back(pack(layers[l]));
-    const long unit = unit_size(layers, count, batch, threads);
+// Gradients of weights and biases into `gradients`, unless `slots` (batch, meshgan_slots) is null; of x into `dx`, unless
+// that is null. `threads` must be the number that `forward` was called with.
+int meshgan_backward(const Layer* given, int count, const float* const* parameters, float* const* gradients, long batch,
+                     const float* x, const float* y, const float* tape, const float* dy, float* dx, float* slots,
+                     int threads, Parallel parallel) {
+    const std::vector<Convolution> layers = convolutions(given, count, parameters, gradients);
+    const std::vector<Packed> packed = pack(layers, true);
+    const Places places(given, count);
+    const long unit = unit_size(given, count, batch, threads);
     std::atomic<int> failed{0};
     in_parallel((batch + unit - 1) / unit, threads, parallel, [&](long item) {
         const long start = item * unit;
@@ -865,7 +977,7 @@ int meshgan_backward(const Layer* layers, int count, long batch, const float* x,
             if (side == 2) return Field{at, 2 * channels, channels, 2 * places.widest};
             return Field{at, channels, places.widest, 2 * places.widest};
         };
-        in_order(layers, count, samples, side, true, [&](int l, int s, int together) {
+        in_order(given, count, samples, side, true, [&](int l, int s, int together) {
             float* const mine = (float*)tape + (start + s) * places.tape;
             const Field inputs = places.input(l, x, mine, start + s, side);
             const Field outputs = places.result(l, y, mine, start + s, side);
@@ -876,7 +988,7 @@ int meshgan_backward(const Layer* layers, int count, long batch, const float* x,
             for (int i = 0; slots && i < together; ++i)
                 sums[i] = slots + (start + s + i) * places.slots + places.slot[l];
             float* const* const to = slots ? sums : nullptr;
-            const Layer& layer = layers[l];
+            const Convolution& layer = layers[l];
             if (side == 2 && !layer.narrow)
                 layer.expands
                     ? expand_backward<2>(layer, packed[l], inputs, outputs, gradients, wanted, to, together, memory)
@@ -888,23 +1000,7 @@ int meshgan_backward(const Layer* layers, int count, long batch, const float* x,
         });
     });
     if (failed || !slots) return failed;
-    // Sum over the samples, always in the same order, and put the weights back into the order of the parameters.
-    std::vector<float> sum(places.slots, 0.0f);
-    for (long b = 0; b < batch; ++b)
-        for (long i = 0; i < places.slots; ++i) sum[i] += slots[b * places.slots + i];
-    for (int l = 0; l < count; ++l) {
-        const Layer& layer = layers[l];
-        const long summed = summed_of(layer), channels = coarse_channels(layer);
-        const float* const from = sum.data() + places.slot[l];
-        for (long k = 0; k < layer.terms; ++k)
-            for (long i = 0; i < layer.inputs; ++i)
-                for (long o = 0; o < layer.outputs; ++o) {
-                    const long fine = layer.expands ? o : i, coarse = layer.expands ? i : o;
-                    const long at = ((fine / LANES * layer.terms + k) * summed + fine % LANES) * channels + coarse;
-                    layer.weight_gradient[(k * layer.inputs + i) * layer.outputs + o] = from[at];
-                }
-        memcpy(layer.bias_gradient, from + weight_slots(layer), layer.outputs * sizeof(float));
-    }
+    for (int l = 0; l < count; ++l) unpack(layers[l], slots + places.slot[l], batch, places.slots);
     return 0;
 }
 }

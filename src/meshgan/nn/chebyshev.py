@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,10 +43,11 @@ class ChebConv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs))
         glorot(self.weight, terms * inputs, terms * outputs, generator)
         self._project_first = self._projecting_first_is_cheaper()
+        self._alone = Chain([self])
 
     def forward(self, values: Tensor) -> Tensor:
         """Convolve `values` (B, V_in, inputs) into (B, V_out, outputs)."""
-        return chain([self], values)
+        return self._alone(values)
 
     def on_rows(self, field: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """The same on a field laid out (V_in, B, inputs), by PyTorch operations: one sparse product per batch."""
@@ -99,16 +101,27 @@ class ChebConv(nn.Module):
         return (terms * ups + products) * outputs + below * terms * inputs * outputs < summed
 
 
-def chain(
-    layers: Sequence[ChebConv], values: Tensor, before: Reordering | None = None, after: Reordering | None = None
-) -> Tensor:
-    """Run layers one after the other on `values` (B, V, C), reordering vertices before and after."""
-    if paths.compiled() and kernel.supports(layers, values):
-        return kernel.run(layers, values, before, after, _plain)
-    parameters = [tensor for layer in layers for tensor in (layer.weight, layer.bias)]
-    values = values if before is None else before.inwards(values)
-    values = _plain(layers, values, parameters)
-    return values if after is None else after.outwards(values)
+class Chain:
+    """Layers one after the other, with the vertices reordered before and after; owns no parameters."""
+
+    def __init__(
+        self, layers: Sequence[ChebConv], before: Reordering | None = None, after: Reordering | None = None
+    ) -> None:
+        self.layers, self.before, self.after = tuple(layers), before, after
+        self._compiled: kernel.Compiled | None = None
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Convolve `values` (B, V, C)."""
+        if paths.compiled() and kernel.supports(self.layers, values):
+            self._compiled = self._compiled or kernel.Compiled(self.layers, self.before, self.after)
+            return kernel.run(self._compiled, values, _plain)
+        parameters = [tensor for layer in self.layers for tensor in (layer.weight, layer.bias)]
+        values = values if self.before is None else self.before.inwards(values)
+        values = _plain(self.layers, values, parameters)
+        return values if self.after is None else self.after.outwards(values)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_compiled": None}  # pointers are not for copies
 
 
 def _plain(layers: Sequence[ChebConv], values: Tensor, parameters: Sequence[Tensor]) -> Tensor:

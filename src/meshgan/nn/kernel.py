@@ -8,7 +8,7 @@ import ctypes
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,7 +19,8 @@ from meshgan.nn.sampling import Reordering
 if TYPE_CHECKING:
     from meshgan.nn.chebyshev import ChebConv
 
-VERSION = 2  # of the library's calls, as in chebyshev.cpp
+VERSION = 3  # of the library's calls, as in chebyshev.cpp
+KEPT_BYTES = 2**28  # of memory of one size that is kept for the next pass
 NARROW = 4  # fields of so few channels enter and leave a chain without padding
 FALLBACKS = {"avx512": ("avx512", "avx2", "base"), "avx2": ("avx2", "base")}
 
@@ -40,13 +41,23 @@ def load(instructions: str) -> ctypes.CDLL | None:
     for file in Path(__file__).parent.glob(f"_chebyshev_{instructions}.*"):
         try:
             loaded = ctypes.CDLL(str(file))
-            for function in (loaded.meshgan_version, loaded.meshgan_tape, loaded.meshgan_slots):
-                function.restype = ctypes.c_long
+            _declare(loaded)
         except (OSError, AttributeError):
             continue
         if loaded.meshgan_version() == VERSION * 10_000 + ctypes.sizeof(Layer):
             return loaded
     return None
+
+
+def _declare(loaded: ctypes.CDLL) -> None:
+    pointer, number, chain = ctypes.c_void_p, ctypes.c_long, (ctypes.c_void_p, ctypes.c_int)
+    for function in (loaded.meshgan_version, loaded.meshgan_tape, loaded.meshgan_slots):
+        function.restype = number
+    loaded.meshgan_version.argtypes = ()
+    loaded.meshgan_tape.argtypes = loaded.meshgan_slots.argtypes = chain
+    threads = (ctypes.c_int, pointer)
+    loaded.meshgan_forward.argtypes = (*chain, pointer, number, *(pointer,) * 3, *threads)
+    loaded.meshgan_backward.argtypes = (*chain, pointer, pointer, number, *(pointer,) * 6, *threads)
 
 
 @cache
@@ -58,33 +69,24 @@ def _parallel() -> ctypes.c_void_p:
         return ctypes.c_void_p(None)
 
 
-def supports(layers: Sequence["ChebConv"], values: Tensor) -> bool:
-    """True where the library is there and can compute this chain: float32 on the CPU."""
-    tensors = (values, *(layer.weight for layer in layers))
-    return (
-        library() is not None
-        and all(tensor.dtype == torch.float32 and tensor.device.type == "cpu" for tensor in tensors)
-        and all(layer.up is None or layer.kept is None for layer in layers)
-        and values.numel() > 0
-    )
-
-
-class Chain:
-    """Layers as the library reads them. Channels are padded to whole rows except at a narrow end."""
+class Compiled:
+    """A chain of layers as the library reads it. Channels are padded to whole rows except at a narrow end."""
 
     def __init__(self, layers: Sequence["ChebConv"], before: Reordering | None, after: Reordering | None) -> None:
         self.layers, self.before, self.after = layers, before, after
-        self.threads = torch.get_num_threads()
         self.structs = (Layer * len(layers))(*(_struct(layer) for layer in layers))
         first, last = self.structs[0], self.structs[-1]
         self.narrow_in = not first.expands and first.inputs <= NARROW
         self.narrow_out = bool(last.expands) and last.outputs <= NARROW
-        for struct, narrow, order in ((first, self.narrow_in, before), (last, self.narrow_out, after)):
+        self._orders = [None if ends is None else ends.order for ends in (before, after)]  # kept: structs point there
+        for struct, narrow, order in zip((first, last), (self.narrow_in, self.narrow_out), self._orders, strict=True):
             if narrow:
                 struct.narrow = 1
-                struct.order = None if order is None else order.order.data_ptr()
+                struct.order = None if order is None else order.data_ptr()
         self.rows = last.fine if last.expands else last.coarse
         self.outputs = last.outputs if self.narrow_out else padded(last.outputs)
+        self.tape_size = _library().meshgan_tape(self.structs, len(layers))
+        self.slots_size = _library().meshgan_slots(self.structs, len(layers))
 
     def enter(self, values: Tensor) -> Tensor:
         """Reorder and pad what the library does not reorder and pad itself."""
@@ -110,83 +112,90 @@ class Chain:
             values = self.after.outwards(values)
         return _widened(values, self.outputs)
 
-    def forward(self, values: Tensor, parameters: Sequence[Tensor], keep: bool) -> tuple[Tensor, Tensor | None]:
-        """The result, and what the backward pass needs if `keep`."""
-        batch = len(values)
-        self._point(parameters, ("weight", "bias"))
-        result = values.new_empty(batch, self.rows, self.outputs)
-        tape = values.new_empty(batch, _library().meshgan_tape(self.structs, len(self.layers))) if keep else None
-        self._call("forward", batch, values, result, tape)
-        return result, tape
+    def forward(self, values: Tensor, parameters: Sequence[Tensor], tape: Tensor | None, threads: int) -> Tensor:
+        """The result; what the backward pass needs goes to `tape` (B, tape_size)."""
+        result = values.new_empty(len(values), self.rows, self.outputs)
+        pointers = (_pointers(parameters), len(values), values.data_ptr(), result.data_ptr(), _pointer(tape))
+        _check(_library().meshgan_forward(self.structs, len(self.layers), *pointers, threads, _parallel()))
+        return result
 
     def backward(
         self,
-        saved: Sequence[Tensor],
+        saved: tuple[Tensor, Tensor, Tensor],
         parameters: Sequence[Tensor],
         gradient: Tensor,
-        for_input: bool,
-        for_weights: bool,
-    ) -> tuple[Tensor | None, list[Tensor | None]]:
-        """Gradients of the input and of the parameters, where wanted."""
+        wanted: tuple[bool, bool],
+        threads: int,
+    ) -> tuple[Tensor | None, Sequence[Tensor | None]]:
+        """Gradients of the input and of the parameters, where `wanted`; `threads` as in `forward`."""
         values, result, tape = saved
-        self._point(parameters, ("weight", "bias"))
-        gradients: list[Tensor | None] = [None] * len(parameters)
-        slots = input_gradient = None
-        if for_weights:
-            gradients = [torch.empty_like(parameter) for parameter in parameters]
-            self._point(gradients, ("weight_gradient", "bias_gradient"))
-            slots = values.new_empty(len(values), _library().meshgan_slots(self.structs, len(self.layers)))
-        if for_input:
-            input_gradient = torch.empty_like(values)
-        self._call("backward", len(values), values, result, tape, gradient.contiguous(), input_gradient, slots)
-        return input_gradient, gradients
-
-    def _point(self, tensors: Sequence[Any], names: tuple[str, str]) -> None:
-        for i, struct in enumerate(self.structs):
-            for name, tensor in zip(names, tensors[2 * i : 2 * i + 2], strict=True):
-                setattr(struct, name, tensor.data_ptr())
-
-    def _call(self, name: str, batch: int, *tensors: Tensor | None) -> None:
-        pointers = (ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors)
-        function = getattr(_library(), f"meshgan_{name}")
-        structs = (self.structs, len(self.layers), ctypes.c_long(batch))
-        if function(*structs, *pointers, self.threads, _parallel()):
-            raise MemoryError("the convolutions of a batch do not fit in memory")
+        gradient = gradient.contiguous()
+        input_gradient = torch.empty_like(values) if wanted[0] else None
+        gradients = [torch.empty_like(parameter) for parameter in parameters] if wanted[1] else None
+        slots = Borrowed(len(values), self.slots_size) if wanted[1] else None
+        tensors = (values, result, tape, gradient, input_gradient, slots.tensor if slots else None)
+        pointers = (_pointers(parameters), gradients and _pointers(gradients), len(values), *map(_pointer, tensors))
+        _check(_library().meshgan_backward(self.structs, len(self.layers), *pointers, threads, _parallel()))
+        return input_gradient, gradients or [None] * len(parameters)
 
 
-def run(
-    layers: Sequence["ChebConv"], values: Tensor, before: Reordering | None, after: Reordering | None, plain: Plain
-) -> Tensor:
+def supports(layers: Sequence["ChebConv"], values: Tensor) -> bool:
+    """True where the library is there and can compute this chain: float32 on the CPU."""
+    tensors = (values, *(layer.weight for layer in layers))
+    return (
+        library() is not None
+        and all(tensor.dtype == torch.float32 and tensor.device.type == "cpu" for tensor in tensors)
+        and all(layer.up is None or layer.kept is None for layer in layers)
+        and values.numel() > 0
+    )
+
+
+def run(compiled: Compiled, values: Tensor, plain: Plain) -> Tensor:
     """The chain on `values` (B, V, C); `plain` computes the same by PyTorch, for derivatives of derivatives."""
-    chain = Chain(layers, before, after)
-    parameters = [tensor.contiguous() for layer in layers for tensor in (layer.weight, layer.bias)]
-    entering = chain.enter(values)
+    parameters = [tensor.contiguous() for layer in compiled.layers for tensor in (layer.weight, layer.bias)]
+    entering = compiled.enter(values)
     if not torch.is_grad_enabled():
-        return chain.leave(chain.forward(entering, parameters, keep=False)[0])
-    return chain.leave(_Function.apply(chain, plain, entering, *parameters))  # type: ignore[no-untyped-call]
+        return compiled.leave(compiled.forward(entering, parameters, None, torch.get_num_threads()))
+    return compiled.leave(_Function.apply(compiled, plain, entering, *parameters))  # type: ignore[no-untyped-call]
 
 
 class _Function(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, chain: Chain, plain: Plain, values: Tensor, *parameters: Tensor) -> Tensor:
-        result, tape = chain.forward(values, parameters, keep=any(ctx.needs_input_grad))
-        if tape is not None:
-            ctx.save_for_backward(values, result, tape, *parameters)
-            ctx.chain, ctx.plain = chain, plain
+    def forward(ctx: Any, compiled: Compiled, plain: Plain, values: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.compiled, ctx.plain, ctx.threads = compiled, plain, torch.get_num_threads()
+        ctx.tape = Borrowed(len(values), compiled.tape_size) if any(ctx.needs_input_grad) else None
+        result = compiled.forward(values, parameters, ctx.tape and ctx.tape.tensor, ctx.threads)
+        if ctx.tape:
+            ctx.save_for_backward(values, result, *parameters)
         return result
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        values, result, tape, *parameters = ctx.saved_tensors
-        for_input, *for_parameters = ctx.needs_input_grad[2:]
+        values, result, *parameters = ctx.saved_tensors
+        needed = ctx.needs_input_grad[2:]
         if torch.is_grad_enabled():
-            wanted = [t for t, need in zip([values, *parameters], ctx.needs_input_grad[2:], strict=True) if need]
-            again = ctx.chain.differentiable(ctx.plain, values, parameters)
-            found = iter(torch.autograd.grad(again, wanted, gradient, create_graph=True))
-            return None, None, *(next(found) if need else None for need in ctx.needs_input_grad[2:])
-        saved = (values, result, tape)
-        input_gradient, gradients = ctx.chain.backward(saved, parameters, gradient, for_input, any(for_parameters))
+            inputs = [tensor for tensor, need in zip([values, *parameters], needed, strict=True) if need]
+            again = ctx.compiled.differentiable(ctx.plain, values, parameters)
+            found = iter(torch.autograd.grad(again, inputs, gradient, create_graph=True))
+            return None, None, *(next(found) if need else None for need in needed)
+        saved, wanted = (values, result, ctx.tape.tensor), (needed[0], any(needed[1:]))
+        input_gradient, gradients = ctx.compiled.backward(saved, parameters, gradient, wanted, ctx.threads)
         return None, None, input_gradient, *gradients
+
+
+class Borrowed:
+    """Memory (B, size) for one pass, returned for the next one: fresh memory costs a page fault for each 4 KiB."""
+
+    _free: ClassVar[dict[int, list[Tensor]]] = {}
+
+    def __init__(self, batch: int, size: int) -> None:
+        free = self._free.get(batch * size)
+        self.tensor = free.pop() if free else torch.empty(batch * size)
+
+    def __del__(self) -> None:
+        free = self._free.setdefault(self.tensor.numel(), [])
+        if self.tensor.nbytes * (len(free) + 1) <= KEPT_BYTES:
+            free.append(self.tensor)
 
 
 def padded(channels: int) -> int:
@@ -206,7 +215,20 @@ def _struct(layer: "ChebConv") -> Layer:
     return struct
 
 
+def _pointer(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _pointers(tensors: Sequence[Tensor]) -> Any:
+    return (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])
+
+
 def _library() -> ctypes.CDLL:
     loaded = library()
     assert loaded is not None
     return loaded
+
+
+def _check(failed: int) -> None:
+    if failed:
+        raise MemoryError("the convolutions of a batch do not fit in memory")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from meshgan.errors import UsageError
 from meshgan.geometry.hierarchy import Hierarchy
-from meshgan.nn.chebyshev import ChebConv, chain, glorot
+from meshgan.nn.chebyshev import Chain, ChebConv, glorot
 from meshgan.nn.ordering import OrderedLevel, ordered
 from meshgan.nn.sampling import Reordering, SparseOperator
 
@@ -21,7 +21,7 @@ class NetworkSpec:
 
     `widths` holds the encoder's channels, one per down-sampling, and is mirrored in the decoder; `terms` counts the
     Chebyshev polynomials T₀ … ; `skips` up-samples the decoder's first tensor to every level (BEGAN's skip
-    connections); `linear` adds a linear path from code to mesh beside the decoder's convolutions; `code_activation`
+    connections); `linear` adds a fixed linear map from code to mesh beside the decoder's convolutions; `code_activation`
     "relu" is what CoMA's published code does.
     """
 
@@ -56,9 +56,10 @@ class _Convolutions(nn.Module):
             )
             for i, level in enumerate(levels)
         )
+        self.chain = Chain(list(self.layers), before=self.order)  # type: ignore[arg-type]
 
     def forward(self, vertices: Tensor) -> Tensor:
-        return chain(list(self.layers), vertices, before=self.order).flatten(1)  # type: ignore[arg-type]
+        return self.chain(vertices).flatten(1)
 
 
 class Encoder(nn.Module):
@@ -105,18 +106,16 @@ class Decoder(nn.Module):
             for i in range(len(levels))
         )
         self.last = ChebConv(laplacians[-1], outputs[-1], COORDINATES, spec.terms, elu=False, generator=generator)
-        self.linear = nn.Linear(spec.code, laplacians[-1].shape[0] * COORDINATES, bias=False) if spec.linear else None
-        if self.linear is not None:
-            nn.init.zeros_(self.linear.weight)
+        self.chain = Chain([*self.layers, self.last], after=self.order)
+        self.tail = Chain([self.last], after=self.order)
+        matrix = torch.zeros(spec.code, laplacians[-1].shape[0] * COORDINATES) if spec.linear else None
+        self.register_buffer("linear", matrix)
 
     def forward(self, code: Tensor) -> Tensor:
         first = self.dense(code).unflatten(1, (-1, self.spec.widths[-1]))
-        if self.spec.skips:
-            vertices = self._with_skips(first)
-        else:
-            vertices = chain([*self.layers, self.last], first, after=self.order)
+        vertices = self._with_skips(first) if self.spec.skips else self.chain(first)
         if self.linear is not None:
-            vertices = vertices + self.linear(code).view_as(vertices)
+            vertices = vertices + (code @ self.linear).view_as(vertices)
         return vertices
 
     def _with_skips(self, first: Tensor) -> Tensor:
@@ -130,14 +129,14 @@ class Decoder(nn.Module):
                 carried = below(carried.transpose(0, 1)).transpose(0, 1)
                 values = torch.cat([values, carried], dim=-1)
             values = layer(values)
-        return chain([self.last], values, after=self.order)
+        return self.tail(values)
 
-    def start_linear_from(self, matrix: Tensor) -> None:
-        """Set the linear path to `matrix` (code, V, 3), for example principal components times their deviations."""
+    def set_linear(self, matrix: Tensor) -> None:
+        """Set the linear map to `matrix` (code, V, 3), for example principal components times their deviations."""
         if self.linear is None:
-            raise UsageError("this decoder has no linear path: set linear = true in its NetworkSpec.")
+            raise UsageError("this decoder has no linear map: set linear = true in its NetworkSpec.")
         with torch.no_grad():
-            self.linear.weight.copy_(matrix.flatten(1).T)
+            self.linear.copy_(matrix.flatten(1))
 
 
 class Autoencoder(nn.Module):

@@ -31,7 +31,6 @@ class Layer(ctypes.Structure):
         *((name, ctypes.c_int32) for name in ("terms", "block", "blocks", "lag", "collect_lag")),
         *((name, Sparse) for name in MATRICES),
         *((name, ctypes.c_void_p) for name in ("needed", "ready", "order")),
-        *((name, ctypes.c_void_p) for name in ("weight", "bias", "weight_gradient", "bias_gradient")),
     )
 
 
@@ -67,14 +66,15 @@ class Plan:
         self.arrays: dict[str, Numbers] = {"needed": needed.astype(np.int32), "ready": ready.astype(np.int32)}
         self._store("clenshaw", ends, forward if kept is None else backward, spread)
         self._store("recurrence", ends, backward if kept is None else forward)
-        self._store("collect", ready, collect)
+        if kept is not None or transfer is not None:
+            self._store("collect", ready, collect)
         if kept is not None:
             self._store("last", ready, forward[kept], -collect)
         self._struct: Layer | None = None
 
     @property
     def struct(self) -> Layer:
-        """A new struct that points into the arrays; channels and parameters are still to be filled in."""
+        """A new struct that points into the arrays; the channels are still to be filled in."""
         if self._struct is None:
             self._struct = Layer(**self.sizes)
             for name in MATRICES:
