@@ -86,6 +86,19 @@ def test_labels_that_cannot_be_used_are_named(faces: FaceSet) -> None:
         label_table(faces, ["subject"])
 
 
+def test_some_faces_alone_can_be_described(model: PcaModel, faces: FaceSet) -> None:
+    everybody, calm = describe(model, faces, ["age"]), describe(model, faces, ["age"], {"mood": "calm"})
+    rows = [row for row in faces.split.train if faces.labels["mood"][row] == "calm"]
+    ages = faces.labels["age"][rows].astype(float)
+    assert calm.directions.mean[0] == pytest.approx(ages.mean())
+    assert calm.directions.deviation[0] == pytest.approx(ages.std())
+    assert calm.directions.mean[0] != everybody.directions.mean[0]
+    with pytest.raises(UsageError, match="too few faces of mood angry"):
+        describe(model, faces, ["age"], {"mood": "angry"})
+    with pytest.raises(UsageError, match="has no label 'colour'"):
+        describe(model, faces, ["age"], {"colour": "red"})
+
+
 def test_the_command_keeps_the_directions_with_the_model(model: PcaModel, faces: FaceSet, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     model.save(folder)
@@ -95,4 +108,7 @@ def test_the_command_keeps_the_directions_with_the_model(model: PcaModel, faces:
     assert [row["label"] for row in json.loads(result.stdout)] == ["age", "calm", "glad", "sad"]
     assert Directions.load(folder).names == ("age", "calm", "glad", "sad")
     PcaModel.load(folder)  # still a whole model
-    assert "selectivity" in CliRunner().invoke(app, arguments).stdout
+    assert "selectivity" in CliRunner().invoke(app, [*arguments]).stdout
+    some = [*arguments[:-1], "age", "--only", "mood = calm", "--json"]
+    assert [row["label"] for row in json.loads(CliRunner().invoke(app, some).stdout)] == ["age"]
+    assert isinstance(CliRunner().invoke(app, [*arguments, "--only", "calm"]).exception, UsageError)

@@ -11,8 +11,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from meshgan.data.faceset import Faces, FaceSet
-from meshgan.errors import UsageError
 from meshgan.evaluation.recognition import Curve
+from meshgan.evaluation.semantics import chosen
 from meshgan.model.compose import check_same_template, compose
 from meshgan.model.latent import Codes, interpolate
 from meshgan.model.load import Model
@@ -129,11 +129,7 @@ def representative(faces: FaceSet, **labels: str) -> Faces:
     Its own features are mild, so that what is exaggerated is what the words mean. Raises `UsageError` if the
     training or the test part has no such face.
     """
-    mine = np.all([faces.labels[column] == word for column, word in labels.items()], axis=0)
-    train, test = (rows[mine[rows]] for rows in (faces.split.train, faces.split.test))
-    if not len(test) or not len(train):
-        words = " and ".join(f"{column} {word}" for column, word in labels.items())
-        raise UsageError(f"{faces.path} has too few faces of {words}.")
+    train, test = (chosen(faces, rows, labels) for rows in (faces.split.train, faces.split.test))
     mean = np.mean(faces.vertices[train], axis=0, dtype=np.float64)
     distances = np.linalg.norm(faces.vertices[test] - mean, axis=-1).mean(axis=1)
     return np.asarray(faces.vertices[test[distances.argmin()]])

@@ -10,7 +10,6 @@ from meshgan.data.faceset import FaceSet
 from meshgan.errors import UsageError
 from meshgan.model.directions import (
     Directions,
-    Reader,
     estimate_directions,
     fit_reader,
     marginal,
@@ -23,6 +22,7 @@ from meshgan.model.latent import Codes
 from meshgan.model.load import Model
 
 FITTED, READ, MOVED = 1000, 2000, 64  # faces used for directions, for the reader, and as starting points of moves
+EVERYTHING: Mapping[str, str] = {}
 VALUES = 12  # a text column with more of them is no set of classes
 
 Floats = NDArray[np.float64]
@@ -50,8 +50,8 @@ class Semantics:
     response: Floats
 
 
-def describe(model: Model, faces: FaceSet, columns: Sequence[str]) -> Semantics:
-    """Directions for the label `columns` of a FaceSet, and their meaning.
+def describe(model: Model, faces: FaceSet, columns: Sequence[str], only: Mapping[str, str] = EVERYTHING) -> Semantics:
+    """Directions for the label `columns` of a FaceSet, and their meaning; from the faces with the labels `only`.
 
     A column of numbers is one label; a column of words becomes one label for each word, 1 or 0
     (of two words only the first: the second is its opposite). Raises `UsageError`
@@ -59,12 +59,14 @@ def describe(model: Model, faces: FaceSet, columns: Sequence[str]) -> Semantics:
     """
     check_connectivity(faces.template, model.template, str(faces.path))
     table, groups = label_table(faces, columns)
-    rows = spread(faces.split.train, FITTED)
+    train, test = (chosen(faces, part, only) for part in (faces.split.train, faces.split.test))
+    rows = spread(train, FITTED)
     codes = codes_of(model, faces, rows)
     directions = estimate_directions(codes, {name: column[rows] for name, column in table.items()})
 
     standard = (np.column_stack(list(table.values())) - directions.mean) / directions.deviation
-    reader, shown = _reader(faces, standard)
+    shown, unseen = spread(train, READ), spread(test, READ)
+    reader = fit_reader(faces.vertices[shown], standard[shown], faces.vertices[unseen], standard[unseen])
     starts = codes[:: max(1, len(codes) // MOVED)]
     response = responses(model.decode, starts, directions.vectors, reader)
     naive = responses(model.decode, starts, marginal(codes - codes.mean(0), standard[rows]), reader)
@@ -106,6 +108,18 @@ def _as_numbers(name: str, faces: FaceSet) -> dict[str, Floats]:
     return {name: values}
 
 
+def chosen(faces: FaceSet, rows: NDArray[np.int64], only: Mapping[str, str]) -> NDArray[np.int64]:
+    """Those of `rows` that have the labels `only` (column → word). Raises `UsageError` if there are none."""
+    for column, word in only.items():
+        if column not in faces.labels:
+            raise UsageError(f"{faces.path} has no label '{column}'; it has {', '.join(faces.labels)}.")
+        rows = rows[faces.labels[column][rows] == word]
+    if not len(rows):
+        words = " and ".join(f"{column} {word}" for column, word in only.items())
+        raise UsageError(f"{faces.path} has too few faces of {words}.")
+    return rows
+
+
 def codes_of(model: Model, faces: FaceSet, rows: NDArray[np.int64]) -> Codes:
     """Codes (R, D) of some faces: encoded where there is an encoder, else by Eq. 2."""
     if isinstance(model, FaceModel) and model.encoder is not None:
@@ -116,12 +130,6 @@ def codes_of(model: Model, faces: FaceSet, rows: NDArray[np.int64]) -> Codes:
 def spread(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """At most `count` of `rows`, evenly spread."""
     return rows[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(np.int64))]
-
-
-def _reader(faces: FaceSet, standard: Floats) -> tuple[Reader, NDArray[np.int64]]:
-    """A reader fitted to training faces and scored on test faces; also the training rows that it saw."""
-    train, test = spread(faces.split.train, READ), spread(faces.split.test, READ)
-    return fit_reader(faces.vertices[train], standard[train], faces.vertices[test], standard[test]), train
 
 
 def _moved(model: Model, codes: Codes, vector: Floats) -> float:

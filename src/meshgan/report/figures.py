@@ -21,7 +21,7 @@ from meshgan.evaluation.figures import (
     representative,
 )
 from meshgan.evaluation.recognition import FACTORS, Curve, confusion, extrapolation_hits, recognition_curve
-from meshgan.evaluation.semantics import spread
+from meshgan.evaluation.semantics import chosen, spread
 from meshgan.model.load import Model, load_model
 from meshgan.report.corpora import classifier_corpus
 from meshgan.report.reproduce import TABLES, corpus_of, home_of, make_model
@@ -138,6 +138,6 @@ def _models(table: str, out: Path, size: Scale, device: str, *names: str) -> tup
 
 
 def _curve(model: Model, faces: FaceSet, classifier: Classifier) -> Curve:
-    rows = faces.split.test[faces.labels["kind"][faces.split.test] == "posed"]
+    rows = chosen(faces, faces.split.test, {"kind": "posed"})
     hits = extrapolation_hits(model, np.asarray(faces.vertices[rows]), faces.labels[LABEL][rows], classifier.predict)
     return recognition_curve(hits, faces.subjects[rows])
