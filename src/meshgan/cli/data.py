@@ -87,6 +87,53 @@ def anny_identities(
     print(f"{count} faces lie in {out}; `meshgan data info {out}` describes them.")
 
 
+@app.command("anny-expressions")
+def anny_expressions(
+    out: Annotated[Path, typer.Argument(help="The set of faces to write.")],
+    subjects: Annotated[int, typer.Option(min=1, help="How many people, each in two to four sessions.")] = 180,
+    posed: Annotated[int, typer.Option(min=0, help="Faces at the apex of one of six expressions.")] = 6651,
+    spontaneous: Annotated[int, typer.Option(min=0, help="Faces of every intensity: mixed, partial.")] = 7567,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same faces.")] = 0,
+    noise_mm: Annotated[float, typer.Option(min=0, help="Root mean square length of the registration noise.")] = 0.1,
+    part: Annotated[str, typer.Option(help="model or classifier: no subject is in both.")] = "model",
+) -> None:
+    """Make the default corpus of expressions: neutral, posed and spontaneous faces of a synthetic population.
+
+    The labels are subject, session, expression, intensity, kind and row. `meshgan data decouple` takes the identity
+    out. The classifier of expressions learns from people that no model has seen:
+    `meshgan data anny-expressions faces --part classifier --posed 6000 --spontaneous 0`
+
+    Example: `meshgan data anny-expressions expressions --subjects 40 --posed 600 --spontaneous 600`
+    """
+    from meshgan.data.corpora.expressions import ExpressionPlan, make_expressions
+
+    plan = ExpressionPlan(subjects, posed, spontaneous, seed, noise_mm, part)
+    make_expressions(out, plan)
+    print(f"{len(plan)} faces lie in {out}, {plan.neutrals} of them neutral.")
+
+
+@app.command()
+def decouple(
+    path: Annotated[Path, typer.Argument(metavar="SET", help="A set of faces with expressions.")],
+    out: Annotated[Path, typer.Argument(help="The set of pure expressions to write.")],
+    smoothing_mm: Annotated[
+        float, typer.Option(min=0, help="How far the smoothing of displacements reaches; 0 for none.")
+    ] = 1.5,
+) -> None:
+    """Put the expressions of a set on its template, without the identities.
+
+    The set needs the labels subject, expression and, if people came more than once, session; each subject and
+    session needs a face whose expression is `neutral`.
+
+    Example: `meshgan data decouple expressions pure-expressions`
+    """
+    from meshgan.data.expression import decouple as decouple_set
+    from meshgan.data.faceset import FaceSet
+
+    count = decouple_set(FaceSet.open(path), out, smoothing_mm)
+    print(f"{count} faces lie in {out}: the template with the expressions of {path}.")
+
+
 @app.command()
 def info(
     path: Annotated[Path, typer.Argument(metavar="SET", help="A set of faces.")],

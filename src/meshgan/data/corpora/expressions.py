@@ -1,0 +1,204 @@
+"""The default corpus of expressions: posed and spontaneous faces of people over several sessions.
+
+Rows come in this order: the neutral face of each session of each subject, the posed faces, the spontaneous ones.
+Everything about row r follows from the plan and r, so the pure deformation of a row, on the template, without
+identity and noise, can be made again at any time (`ExpressionPlan.pure`): the ground truth of decoupling.
+"""
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meshgan.data.corpora.anny import LICENCE, SOURCE
+from meshgan.data.corpora.basis import FaceBasis, Floats, Neutral, Phenotype, average_adult, face_template
+from meshgan.data.corpora.draws import Doubles, Draws
+from meshgan.data.corpora.noise import RegistrationNoise
+from meshgan.data.corpora.performance import NEUTRAL, POSED, SPONTANEOUS, Style, draw_actions, draw_style, draw_units
+from meshgan.data.corpora.population import People, draw_people
+from meshgan.data.corpora.recipes import EXPRESSIONS
+from meshgan.data.faceset import Card, FaceSet, blocks, create_faceset
+from meshgan.errors import UsageError
+from meshgan.geometry.align import rigid
+from meshgan.geometry.mesh import Integers, Mesh
+
+CORPUS = "anny-expressions"
+BLOCK = 256
+PREFIXES = {"model": "E", "classifier": "C"}  # the parts of the corpus have no subject in common
+SESSIONS = 4  # at most: not everybody comes back
+SESSION_SHARES = (0.15, 0.3, 0.55)  # of subjects with 2, 3 and 4 sessions
+AGE_SHARES = (0.03, 0.08, 0.55, 0.25, 0.09)
+KINDS = ("neutral", "posed", "spontaneous")
+WEAK_LABEL = 0.15  # of spontaneous faces are labelled by their film, not by what they show
+SESSION_WEIGHT, SESSION_FEATURE = 0.02, 0.012  # how neutral faces change between sessions
+STILL = 0.12  # vertices that no action moves further than this share of the largest motion align a face
+
+
+@dataclass(frozen=True, eq=False)
+class Takes:
+    """B faces to make: who (index of the subject), in which session, of which kind (index into KINDS), the label
+    (index into EXPRESSIONS, -1 for neutral), the intensity and the facial actions (B, A)."""
+
+    who: Integers
+    session: Integers
+    kind: Integers
+    label: Integers
+    intensity: Doubles
+    actions: Doubles
+
+
+@dataclass(frozen=True)
+class ExpressionPlan:
+    """What an expression corpus consists of; nothing is computed before it is asked for."""
+
+    subjects: int = 180
+    posed: int = 6651
+    spontaneous: int = 7567
+    seed: int = 0
+    noise_mm: float = 0.1
+    part: str = "model"
+
+    def __post_init__(self) -> None:
+        if self.subjects < 1 or min(self.posed, self.spontaneous, self.noise_mm) < 0:
+            raise UsageError("an expression corpus needs at least one subject, and no number below zero.")
+        if self.part not in PREFIXES:
+            raise UsageError(f"'{self.part}' is no part of the corpus; choose {' or '.join(PREFIXES)}.")
+
+    @classmethod
+    def of(cls, faces: FaceSet) -> "ExpressionPlan":
+        """The plan by which a set of faces was made."""
+        parameters = dict(faces.card.parameters)
+        if parameters.pop("corpus", None) != CORPUS:
+            raise UsageError(f"{faces.path} was not made by `meshgan data anny-expressions`.")
+        return cls(**parameters)
+
+    @cached_property
+    def basis(self) -> FaceBasis:
+        return FaceBasis.read()
+
+    @cached_property
+    def template(self) -> Mesh:
+        return face_template()
+
+    @cached_property
+    def sessions(self) -> Integers:
+        """How many sessions each subject has (S,)."""
+        return 2 + self._draws("sessions", np.arange(self.subjects)).choice(SESSION_SHARES)
+
+    @cached_property
+    def people(self) -> People:
+        return draw_people(self.basis, self._draws("people", np.arange(self.subjects)), AGE_SHARES)
+
+    @cached_property
+    def style(self) -> Style:
+        return draw_style(self._draws("style", np.arange(self.subjects)))
+
+    @property
+    def neutrals(self) -> int:
+        """The number of neutral faces, one a session."""
+        return int(self.sessions.sum())
+
+    def __len__(self) -> int:
+        return self.neutrals + self.posed + self.spontaneous
+
+    def takes(self, rows: Integers) -> Takes:
+        """Who does what in these rows (B,)."""
+        starts = np.array([0, self.neutrals, self.neutrals + self.posed])
+        kind = np.searchsorted(starts, rows, side="right") - 1
+        place = rows - starts[kind]
+        draws = self._draws("takes", rows)
+        drawn = draws.choice([1.0] * len(EXPRESSIONS))
+        expression = np.where(kind == POSED, place % len(EXPRESSIONS), drawn)
+        who, session = self._sittings(draws, kind, place)
+        units, intensity = draw_units(draws, self.style, who, expression, kind)
+        film = draws.choice([1.0] * len(EXPRESSIONS))
+        weak = (kind == SPONTANEOUS) & (draws.uniform(1)[:, 0] < WEAK_LABEL)
+        label = np.where(kind == NEUTRAL, -1, np.where(weak, film, expression))
+        actions = draw_actions(draws, self.style, who, units, self.basis.action_names)
+        return Takes(who, session, kind, label, intensity, actions)
+
+    def _sittings(self, draws: Draws, kind: Integers, place: Integers) -> tuple[Integers, Integers]:
+        """Subject and session of the `place`-th face of its kind: neutral faces take all sessions in turn."""
+        held = np.arange(SESSIONS) < self.sessions[:, None]
+        subject, session = np.nonzero(held)
+        turn = np.minimum(place, self.neutrals - 1)
+        who = np.where(kind == NEUTRAL, subject[turn], place // len(EXPRESSIONS) % self.subjects)
+        drawn = (draws.uniform(1)[:, 0] * self.sessions[who]).astype(np.int64)
+        return who, np.where(kind == NEUTRAL, session[turn], drawn)
+
+    def neutral(self, who: Integers, session: Integers) -> Neutral:
+        """The neutral faces, without noise, of subjects (B,) in sessions (B,): weight and features change a little."""
+        draws = self._draws("session", who * SESSIONS + session)
+        person, features = self.people.phenotype, self.people.features[who]
+        weight = np.clip(person.weight[who] + SESSION_WEIGHT * draws.normal(1)[:, 0], 0, 1)
+        features = features + SESSION_FEATURE * draws.normal(features.shape[1]) * (features != 0)
+        age, female, muscle = person.age[who], person.female[who], person.muscle[who]
+        return self.basis.neutral(Phenotype(age, female, muscle, weight, person.ancestry[who]), features)
+
+    def faces(self, rows: Integers, takes: Takes) -> Floats:
+        """The registered faces (B, V, 3) of these rows: identity, expression and noise, rigidly aligned."""
+        neutral = self.neutral(takes.who, takes.session)
+        size = _spread(neutral.vertices) / _spread(self.template.vertices[None])  # small faces move less
+        faces = self.basis.perform(neutral, takes.actions, size)
+        motion = rigid(faces[:, self.still], self.template.vertices[self.still])
+        noise = self._noise.draw(self._draws("noise", rows), self.noise_mm)
+        return motion.apply(faces).astype(np.float32) + noise
+
+    def pure(self, rows: Integers) -> Floats:
+        """The template (B, V, 3) doing what is done in these rows (B,): no identity, no noise."""
+        adult = self.basis.neutral(average_adult(), np.zeros((1, len(self.basis.feature_names))))
+        shift = self.template.vertices.astype(np.float32) - adult.vertices[0]
+        everyone = np.zeros(len(rows), dtype=np.int64)
+        template = Neutral((adult.vertices + shift)[everyone], (adult.joints + shift.mean(axis=0))[everyone])
+        return self.basis.perform(template, self.takes(rows).actions)
+
+    @cached_property
+    def still(self) -> Integers:
+        """Vertices that expressions hardly move. They align the faces: a dropped jaw shall not tilt the head."""
+        reach = np.linalg.norm(self.basis.actions, axis=2).max(axis=0)
+        return np.flatnonzero((reach < STILL * reach.max()) & (self.basis.jaw_weights < 0.01))
+
+    @cached_property
+    def _noise(self) -> RegistrationNoise:
+        return RegistrationNoise(self.template.vertices, self.seed)
+
+    def _draws(self, name: str, items: Integers) -> Draws:
+        return Draws(self.seed, f"{self.part}-{name}", items)
+
+    def labels(self, rows: Integers, takes: Takes) -> list[dict[str, object]]:
+        """One label row a face."""
+        people = self.people.labels([f"{PREFIXES[self.part]}{who:04d}" for who in range(self.subjects)])
+        columns = (rows, takes.who, takes.session, takes.label, takes.intensity, takes.kind)
+        return [
+            {
+                "subject": people[who]["subject"],
+                "session": int(session) + 1,
+                "expression": "neutral" if label < 0 else EXPRESSIONS[label],
+                "intensity": f"{intensity:.3f}",
+                "kind": KINDS[kind],
+                "row": int(row),
+            }
+            for row, who, session, label, intensity, kind in zip(*columns, strict=True)
+        ]
+
+
+def make_expressions(out: Path, plan: ExpressionPlan) -> None:
+    """Write the FaceSet of a plan: neutral, posed and spontaneous faces in millimetres.
+
+    Labels: subject, session, expression, intensity (0 to 1), kind, and row, the number that the plan knows a face by.
+    """
+    parameters = {"corpus": CORPUS, **asdict(plan)}
+    card = Card(name=CORPUS, source=SOURCE, licence=LICENCE, synthetic=True, parameters=parameters)
+    with create_faceset(out, plan.template, len(plan), card) as writer:
+        for block in blocks(len(plan), "making faces", BLOCK):
+            rows = np.arange(block.start, block.start + BLOCK)  # always as many: rounding depends on the number
+            takes, kept = plan.takes(rows), block.stop - block.start
+            writer.append(plan.faces(rows, takes)[:kept], plan.labels(rows, takes)[:kept])
+
+
+def _spread(faces: NDArray[np.floating]) -> Doubles:
+    """Root mean square distance (B,) of a face's vertices from their mean."""
+    centred = faces - faces.mean(axis=1, keepdims=True)
+    return np.sqrt((centred.astype(np.float64) ** 2).sum(axis=2).mean(axis=1))

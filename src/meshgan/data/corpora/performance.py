@@ -1,0 +1,106 @@
+"""How people make faces: which action units, how strongly, and how far left and right agree."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from meshgan.data.corpora.draws import Doubles, Draws
+from meshgan.data.corpora.recipes import BESIDES, EXPRESSIONS, LIMITS, RECIPES, UNITS, Units
+from meshgan.geometry.mesh import Integers
+
+NEUTRAL, POSED, SPONTANEOUS = range(3)
+
+FAVOURITE = (0.55, 0.25, 0.2)  # shares of people who prefer each variant of an expression
+FAVOURITE_KEPT = 0.8  # of faces follow it
+UNIT_GAIN, TAKE_GAIN = 0.2, 0.14  # how strongly a unit is made, by people and by takes: deviation of the logarithm
+UNIT_MISSING = 0.06  # of a person's units are never used
+SIDE_BIAS, SIDE_TAKE = 0.07, 0.05  # standard deviation of left against right, of a person and of a take
+ONE_SIDED, ONE_SIDE = 0.12, 0.6  # the share of a person's actions that are one-sided, and by how much at most
+MIXED, MIXED_SHARE = 0.35, 0.5  # of spontaneous faces have a second expression, of at most that share
+PARTIAL, PARTIAL_MISSING = 0.5, 0.35  # of spontaneous faces lack that share of their units
+BESIDES_SHARE, BESIDES_POSED = 0.5, 0.15  # of faces do something besides; how much of it while posing
+
+NUMBERS = sorted(UNITS)
+NAMES = sorted({name for unit in UNITS.values() for name in unit})
+UNSIDED = {
+    "browInnerUp",
+    "jawOpen",
+    "mouthFunnel",
+    "mouthPucker",
+    "mouthRollLower",
+    "mouthRollUpper",
+    "mouthShrugLower",
+}
+SIDED = [name for name in NAMES if name not in UNSIDED | {"jawSide"}]
+
+
+@dataclass(frozen=True, eq=False)
+class Style:
+    """What is personal about S people's faces: favourite `variants` (S, 6) of the expressions, `gains` (S, U) of
+    the units, `bias` (S, N) of the sided actions: below 0 the right side is stronger."""
+
+    variants: Integers
+    gains: Doubles
+    bias: Doubles
+
+
+def draw_style(draws: Draws) -> Style:
+    """Draw the style of each item of `draws`."""
+    variants = np.stack([draws.choice(FAVOURITE) for _ in EXPRESSIONS], axis=1)
+    gains = np.exp(UNIT_GAIN * draws.normal(len(NUMBERS)))
+    gains *= draws.uniform(len(NUMBERS)) > UNIT_MISSING
+    bias = SIDE_BIAS * draws.normal(len(SIDED))
+    bias += ONE_SIDE * np.sign(draws.normal(len(SIDED))) * draws.sparse(len(SIDED), ONE_SIDED)
+    return Style(variants, gains, bias)
+
+
+def draw_units(
+    draws: Draws, style: Style, who: Integers, expression: Integers, kind: Integers
+) -> tuple[Doubles, Doubles]:
+    """Strengths (B, U) of the units in takes of people `who` (B,), and their intensities (B,) in [0, 1].
+
+    Posed faces are at their apex; spontaneous ones have any intensity, and may be mixed or partial.
+    """
+    spontaneous = kind == SPONTANEOUS
+    mixed, share, partial, level, besides = draws.uniform(5).T
+    posed = 0.65 + 0.35 * np.sqrt(level)
+    intensity = np.select([kind == NEUTRAL, kind == POSED], [0.0, posed], 0.1 + 0.9 * level**1.6)
+    kept = draws.uniform(1)[:, 0] < FAVOURITE_KEPT
+    variant = np.where(kept, style.variants[who, expression], draws.choice(FAVOURITE))
+    second = STRENGTHS[draws.choice([1.0] * len(EXPRESSIONS)), draws.choice(FAVOURITE)]
+    blend = np.where(spontaneous & (mixed < MIXED), MIXED_SHARE * share, 0.0)[:, None]
+    missing = np.where(spontaneous & (partial < PARTIAL), PARTIAL_MISSING, 0.0)[:, None]
+    units = (1 - blend) * STRENGTHS[expression, variant] * (draws.uniform(len(NUMBERS)) > missing) + blend * second
+    units *= style.gains[who] * np.exp(TAKE_GAIN * draws.normal(len(NUMBERS))) * intensity[:, None]
+    amount = np.select([kind == NEUTRAL, kind == POSED], [0.0, BESIDES_POSED * besides], besides)
+    which = draws.choice([BESIDES_SHARE / len(BESIDES)] * len(BESIDES) + [1 - BESIDES_SHARE])
+    return units + amount[:, None] * BESIDES_STRENGTHS[which], intensity
+
+
+def draw_actions(draws: Draws, style: Style, who: Integers, units: Doubles, names: tuple[str, ...]) -> Doubles:
+    """Facial actions (B, A) named `names` that make up the units; left and right differ a little, or much."""
+    lean = style.bias[who] + SIDE_TAKE * draws.normal(len(SIDED))
+    leftwards = draws.uniform(1)[:, 0] < 0.5
+    strengths = dict(zip(NAMES, (units @ UNIT_ACTIONS).T, strict=True))
+    actions = {name: strengths[name] for name in UNSIDED}
+    actions |= {"jawLeft": strengths["jawSide"] * leftwards, "jawRight": strengths["jawSide"] * ~leftwards}
+    for name, bias in zip(SIDED, lean.T, strict=True):
+        actions[f"{name}Left"] = strengths[name] * (1 + np.minimum(bias, 0))
+        actions[f"{name}Right"] = strengths[name] * (1 - np.maximum(bias, 0))
+    absent = np.zeros(len(units))
+    limits = [LIMITS.get(name.removesuffix("Left").removesuffix("Right"), 1.0) for name in names]
+    return np.clip(np.stack([actions.get(name, absent) for name in names], axis=1), 0, limits)
+
+
+def _strengths(units: Units) -> Doubles:
+    return np.array([units.get(number, 0.0) for number in NUMBERS])
+
+
+def _unit_actions(units: Mapping[int, Mapping[str, float]]) -> Doubles:
+    return np.array([[units[number].get(name, 0.0) for name in NAMES] for number in NUMBERS])
+
+
+UNIT_ACTIONS = _unit_actions(UNITS)  # (U, names)
+STRENGTHS = np.array([[_strengths(variant) for variant in RECIPES[name]] for name in EXPRESSIONS])  # (6, 3, U)
+BESIDES_STRENGTHS = np.array([_strengths(units) for units in BESIDES] + [np.zeros(len(NUMBERS))])

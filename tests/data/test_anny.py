@@ -1,0 +1,194 @@
+"""The default corpus of identities."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from meshgan.cli.main import app
+from meshgan.data.corpora.anny import BLOCK, identities, make_identities
+from meshgan.data.corpora.basis import FaceBasis, face_template
+from meshgan.data.corpora.draws import Draws
+from meshgan.data.corpora.population import AGE_GROUPS, GROUPS, draw_people
+from meshgan.data.faceset import FaceSet
+from meshgan.data.summary import summarise
+from meshgan.errors import MeshganError, UsageError
+from meshgan.geometry.align import rigid
+
+COUNT = 400
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    path = tmp_path_factory.mktemp("corpus") / "set"
+    make_identities(path, COUNT, seed=0)
+    return FaceSet.open(path)
+
+
+@pytest.fixture(scope="module")
+def people():
+    return draw_people(FaceBasis.read(), Draws(0, "identities", np.arange(4000)))
+
+
+def group(corpus, **wanted):
+    chosen = np.ones(len(corpus), dtype=bool)
+    for label, value in wanted.items():
+        chosen &= corpus.labels[label] == value
+    return corpus.vertices[chosen].astype(float)
+
+
+def test_a_face_does_not_depend_on_how_many_there_are(corpus, tmp_path):
+    make_identities(tmp_path / "few", 60, seed=0)
+    few = FaceSet.open(tmp_path / "few")
+    np.testing.assert_array_equal(few.vertices, corpus.vertices[:60])
+    for name, column in few.labels.items():
+        np.testing.assert_array_equal(column, corpus.labels[name][:60])
+
+
+def test_the_same_seed_gives_the_same_bytes(corpus, tmp_path):
+    make_identities(tmp_path / "again", COUNT, seed=0)
+    for name in ("vertices.npy", "labels.csv", "card.json", "template.ply"):
+        assert (tmp_path / "again" / name).read_bytes() == (corpus.path / name).read_bytes()
+
+
+def test_another_seed_gives_other_people(corpus):
+    other, _ = identities(FaceBasis.read(), face_template(), 1, 0)
+    assert np.linalg.norm(other - corpus.vertices[:BLOCK], axis=2).mean() > 2
+
+
+def test_faces_are_rigidly_aligned_without_scaling(corpus):
+    motion = rigid(corpus.vertices, corpus.template.vertices)
+    np.testing.assert_allclose(motion.rotation, np.broadcast_to(np.eye(3), (COUNT, 3, 3)), atol=1e-4)
+    np.testing.assert_allclose(motion.translation, 0, atol=1e-3)
+    sizes = np.linalg.norm(corpus.vertices - corpus.vertices.mean(axis=1, keepdims=True), axis=2).mean(axis=1)
+    assert sizes.min() / sizes.max() < 0.85  # children stay smaller than adults
+
+
+def test_labels_name_the_groups(corpus):
+    assert set(corpus.labels) == {"subject", "ancestry", "sex", "age", "age_group", "weight", "build"}
+    assert set(corpus.labels["ancestry"]) == set(GROUPS)
+    assert set(corpus.labels["age_group"]) == set(AGE_GROUPS)
+    assert set(corpus.labels["sex"]) == {"female", "male"}
+    assert len(set(corpus.subjects)) == COUNT
+    ages = corpus.labels["age"].astype(int)
+    assert ages.min() >= 4
+    assert ages.max() <= 86
+    assert ages[corpus.labels["age_group"] == "elderly"].min() >= 60
+
+
+def test_groups_differ_as_people_do(corpus):
+    children, elderly = group(corpus, age_group="child"), group(corpus, age_group="elderly")
+    young = group(corpus, age_group="young")
+    size = [np.ptp(faces[..., 1], axis=1).mean() for faces in (children, young)]
+    assert size[0] < 0.93 * size[1]
+    means = [group(corpus, ancestry=name, age_group="young").mean(axis=0) for name in GROUPS[:3]]
+    pairs = [np.linalg.norm(means[i] - means[i - 1], axis=1).mean() for i in range(3)]
+    assert min(pairs) > 1.0  # mm: further apart than sampling error
+    halves = np.linalg.norm(young[::2].mean(axis=0) - young[1::2].mean(axis=0), axis=1).mean()
+    assert halves < 0.7 * min(pairs)
+    assert np.linalg.norm(elderly.mean(axis=0) - young.mean(axis=0), axis=1).mean() > 0.7
+
+
+def test_the_population_is_not_one_gaussian(people):
+    share = people.phenotype.ancestry.max(axis=1)
+    assert np.mean(share > 0.8) > 0.8
+    assert np.mean((share > 0.65) & (share < 0.8)) < 0.01  # a gap between the clusters and the mixed
+    cleft = people.features[:, FaceBasis.read().feature_names.index("chin-cleft-incr")]
+    assert np.mean(cleft == 0) > 0.8
+    np.testing.assert_allclose(people.phenotype.ancestry.sum(axis=1), 1)
+
+
+def test_faces_are_mildly_asymmetric(corpus):
+    with np.load("src/meshgan/data/assets/face_basis.npz") as arrays:
+        mirror = arrays["mirror"].astype(int)
+    mirrored = corpus.vertices[:, mirror] * np.array([-1, 1, 1], dtype=np.float32)
+    back = rigid(mirrored, corpus.template.vertices).apply(mirrored)
+    difference = np.linalg.norm(back - corpus.vertices, axis=2).mean(axis=1)
+    assert 0.2 < difference.mean() < 1.5
+    assert difference.max() < 3
+
+
+def test_faces_are_varied_and_sane(corpus):
+    faces = corpus.vertices.astype(float)
+    distance = np.linalg.norm(faces - faces.mean(axis=0), axis=2).mean(axis=1)
+    assert 3 < distance.mean() < 5.5
+    assert distance.max() < 16
+    corners = faces[:100, corpus.template.triangles]
+    crosses = np.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0])
+    turned = (crosses * corpus.template.triangle_normals).sum(axis=2) < 0
+    assert turned.mean() < 0.004  # folds, next to the lids and inside the lips
+    assert np.isfinite(faces).all()
+
+
+def test_draws_belong_to_their_place():
+    many, few = Draws(7, "x", np.arange(10)), Draws(7, "x", np.array([4, 2]))
+    np.testing.assert_array_equal(many.uniform(5)[[4, 2]], few.uniform(5))
+    np.testing.assert_array_equal(many.normal(3)[[4, 2]], few.normal(3))
+    assert not np.array_equal(Draws(7, "y", [2]).uniform(5), Draws(7, "x", [2]).uniform(5))
+    assert not np.array_equal(Draws(8, "x", [2]).uniform(5), Draws(7, "x", [2]).uniform(5))
+
+
+def test_draws_have_their_distributions():
+    draws = Draws(0, "test", np.arange(4000))
+    uniform, normal = draws.uniform(5), draws.normal(5)
+    assert 0 < uniform.min() < 0.001 < 0.999 < uniform.max() < 1
+    assert abs(uniform.mean() - 0.5) < 0.01
+    assert abs(normal.mean()) < 0.02
+    assert abs(normal.std() - 1) < 0.02
+    counts = np.bincount(draws.choice([1, 2, 1]), minlength=3) / 4000
+    np.testing.assert_allclose(counts, [0.25, 0.5, 0.25], atol=0.03)
+    sparse = draws.sparse(1, 0.2)
+    assert np.mean(sparse > 0) == pytest.approx(0.2, abs=0.03)
+
+
+def test_an_existing_folder_is_kept(corpus):
+    with pytest.raises(MeshganError, match="exists already"):
+        make_identities(corpus.path, 10)
+    assert len(FaceSet.open(corpus.path)) == COUNT
+
+
+def test_a_count_below_one_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="at least 1"):
+        make_identities(tmp_path / "none", 0)
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_command_line(tmp_path):
+    run = CliRunner()
+    made = run.invoke(app, ["data", "anny-identities", str(tmp_path / "set"), "--count", "30", "--seed", "3"])
+    assert made.exit_code == 0, made.output
+    told = run.invoke(app, ["data", "info", str(tmp_path / "set"), "--json", "--sheet", str(tmp_path / "sheet.png")])
+    summary = json.loads(told.output)
+    assert summary["faces"] == summary["subjects"] == 30
+    assert summary["template"]["vertices"] == 5036
+    assert summary["card"]["parameters"]["seed"] == 3
+    assert sum(summary["labels"]["sex"]["counts"].values()) == 30
+    assert summary["split"] == {"train": 27, "test": 3}
+    assert (tmp_path / "sheet.png").stat().st_size > 10_000
+    plain = run.invoke(app, ["data", "info", str(tmp_path / "set")])
+    assert "30 faces of 30 subjects" in plain.output
+    assert "CC0-1.0" in plain.output
+
+
+def test_a_summary_tells_ranges_and_words(corpus):
+    labels = summarise(corpus)["labels"]
+    assert labels["subject"] == {"different": COUNT}
+    assert labels["weight"]["from"] < 0.3 < 0.7 < labels["weight"]["to"]
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_count(tmp_path):
+    script = (
+        "import resource, sys; from pathlib import Path; from meshgan.data.corpora.anny import make_identities;"
+        "make_identities(Path(sys.argv[1]), int(sys.argv[2]));"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+    )
+    used = []
+    for count in (256, 6000):
+        command = [sys.executable, "-c", script, str(tmp_path / str(count)), str(count)]
+        used.append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    assert used[1] < 1024  # MiB
+    assert used[1] < used[0] + 450  # 6,000 faces are 345 MiB; pages of the mapped file may stay in memory
