@@ -87,10 +87,10 @@ def test_the_linear_path_adds_a_matrix() -> None:
     codes = torch.randn(2, 7, generator=seeded())
     torch.testing.assert_close(network(codes), plain(codes))
     matrix = faces(7)
-    network.start_linear_from(matrix)
+    network.set_linear(matrix)
     torch.testing.assert_close(network(codes), plain(codes) + torch.einsum("bc,cvd->bvd", codes, matrix))
     with pytest.raises(UsageError):
-        plain.start_linear_from(matrix)
+        plain.set_linear(matrix)
 
 
 def test_code_activation() -> None:

@@ -12,6 +12,7 @@ from meshgan.errors import MeshganError, UsageError
 from meshgan.training import watch
 from meshgan.training.began import Began
 from meshgan.training.checkpoint import RunFolder, read_checkpoint
+from meshgan.training.linear import principal_matrix
 from meshgan.training.loop import crossed, share_kept, total_steps, train
 from meshgan.training.model_folder import read_model_folder
 from meshgan.training.recipe import load_recipe, parse_recipe
@@ -178,13 +179,33 @@ def test_every_objective_trains(tmp_path, tiny_faces, recipe_table):
         assert read_model_folder(model).card.name == "tiny"
 
 
-def test_a_linear_path_starts_with_the_spread_of_the_faces(tmp_path, tiny_faces, recipe_table):
+def test_a_linear_map_starts_with_the_spread_of_the_faces_and_stays(tmp_path, tiny_faces, recipe_table):
     recipe_table["network"]["linear"] = True
     recipe_table["schedule"].update(faces=8, log_every=1)
     train(parse_recipe(recipe_table, "x"), tiny_faces, tmp_path / "run")
     (line,) = RunFolder(tmp_path / "run").lines()
     real = diversity(tiny_faces.vertices[tiny_faces.split.train])
-    assert 0.5 * real < line["diversity_mm"] < 1.5 * real
+    assert 0.7 * real < line["diversity_mm"] < 1.3 * real
+    assert not any("linear" in name for name in final_tensors(tmp_path / "run"))
+    kept = read_model_folder(tmp_path / "run/model").tensors["generator/linear"]
+    np.testing.assert_array_equal(kept.reshape(4, 162, 3), principal_matrix(tiny_faces, 4))
+
+
+def test_principal_axes_have_the_covariance_of_the_faces(tiny_faces):
+    values = tiny_faces.normalisation.apply(tiny_faces.vertices[tiny_faces.split.train]).reshape(72, -1)
+    codes = np.random.default_rng(0).uniform(-1, 1, (20_000, 8))
+    drawn = (codes @ principal_matrix(tiny_faces, 8).reshape(8, -1)).astype(np.float64)
+    expected, found = (np.linalg.svd(x / np.sqrt(len(x)), compute_uv=False)[:5] for x in (values, drawn))
+    np.testing.assert_allclose(found, expected, rtol=0.03)  # five ways to bend, so five axes are all there is
+    assert principal_matrix(tiny_faces, 100)[71:].any() == False  # noqa: E712 (numpy's own type)
+
+
+def test_the_generator_may_learn_more_slowly(tmp_path, tiny_faces, recipe_table):
+    recipe_table["optimiser"] = {"kind": "momentum", "lr": 0.01, "generator_factor": 1e-9}
+    train(parse_recipe(recipe_table, "x"), tiny_faces, tmp_path / "run")
+    before = final_tensors(tmp_path / "run")
+    (slow,) = (before[f"network/generator/{name}"] for name in ("dense.bias",))
+    assert slow.abs().max() < 1e-6 < before["network/critic/decoder.dense.bias"].abs().max()
 
 
 def test_lengths_are_counted_in_epochs_or_faces(recipe_table):

@@ -148,7 +148,7 @@ def check_connectivity(mesh: Mesh, template: Mesh, source: str) -> None:
 def _filled(network: nn.Module, name: str, tensors: Mapping[str, Tensor]) -> nn.Module:
     """Put the weights `name/…` into a network, checking names and shapes."""
     mine = {key.removeprefix(f"{name}/"): value for key, value in tensors.items() if key.startswith(f"{name}/")}
-    wanted = dict(network.named_parameters())
+    wanted = network.state_dict()
     fits = mine.keys() == wanted.keys() and all(mine[key].shape == wanted[key].shape for key in mine)
     if not fits or not all(torch.isfinite(value).all() for value in mine.values()):
         raise MeshganError("weights.safetensors does not fit model.json; get the model again.")

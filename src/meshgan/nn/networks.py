@@ -21,8 +21,8 @@ class NetworkSpec:
 
     `widths` holds the encoder's channels, one per down-sampling, and is mirrored in the decoder; `terms` counts the
     Chebyshev polynomials T₀ … ; `skips` up-samples the decoder's first tensor to every level (BEGAN's skip
-    connections); `linear` adds a fixed linear map from code to mesh beside the decoder's convolutions; `code_activation`
-    "relu" is what CoMA's published code does.
+    connections); `linear` adds a fixed linear map from code to mesh beside the decoder's convolutions;
+    `code_activation` "relu" is what CoMA's published code does.
     """
 
     code: int = 64
@@ -81,6 +81,8 @@ class Encoder(nn.Module):
 
 class Decoder(nn.Module):
     """Codes (B, code) to vertices (B, V, 3), normalised; MeshGAN's generator, and the back of its discriminator."""
+
+    linear: Tensor | None
 
     def __init__(
         self, hierarchy: Hierarchy, spec: NetworkSpec | None = None, generator: torch.Generator | None = None

@@ -24,7 +24,7 @@ def write_model(
         f"{name}/{key}": parameter
         for name in KEPT
         if name in state.networks
-        for key, parameter in state.best(name).named_parameters()
+        for key, parameter in state.best(name).state_dict().items()
     }
     tensors["normalisation/mean"] = torch.from_numpy(faces.normalisation.mean)
     tensors["normalisation/std"] = torch.from_numpy(faces.normalisation.std)

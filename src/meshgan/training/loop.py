@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import MeshganError
@@ -106,11 +106,15 @@ def total_steps(recipe: Recipe, steps_per_epoch: int) -> int:
 
 
 def start(recipe: Recipe, faces: FaceSet, hierarchy: Hierarchy, seed: int, crew: Team) -> State:
-    """The state before the first step: random weights from `seed`, a linear path from principal components."""
+    """The state before the first step: random weights from `seed`.
+
+    A generator with a linear map is the principal components alone to begin with: its last convolution is zero.
+    """
     networks = recipe.objective.build(hierarchy, recipe.network, torch.Generator().manual_seed(seed))
     if recipe.network.linear:
         matrix = torch.from_numpy(principal_matrix(faces, recipe.network.code))
-        networks["generator"].start_linear_from(matrix)  # type: ignore[operator]
+        networks["generator"].set_linear(matrix)  # type: ignore[operator]
+        nn.init.zeros_(networks["generator"].last.weight)  # type: ignore[union-attr, arg-type]
     for network in networks.values():
         network.to(crew.device)
         crew.broadcast_(list(network.parameters()))
@@ -125,7 +129,7 @@ def start(recipe: Recipe, faces: FaceSet, hierarchy: Hierarchy, seed: int, crew:
     )
 
 
-def optimiser(spec: Adam | Momentum, network: torch.nn.Module, crew: Team) -> torch.optim.Optimizer:
+def optimiser(spec: Adam | Momentum, network: nn.Module, crew: Team) -> torch.optim.Optimizer:
     """The optimiser of one network; on a GPU its learning rate is a tensor, so that a captured graph follows it."""
     on_gpu = crew.device.type == "cuda"
     rate = torch.tensor(spec.lr, device=crew.device) if on_gpu else spec.lr
@@ -152,14 +156,15 @@ def restore(run: RunFolder, identity: Identity, state: State) -> tuple[int, Sums
 
 
 def set_learning_rate(state: State, recipe: Recipe, epoch: int) -> float:
-    """Set and return the learning rate of an epoch."""
+    """Set and return the learning rate of an epoch; the generator's may be a multiple of it."""
     rate = recipe.optimiser.lr * recipe.optimiser.decay**epoch
-    for one in state.optimisers.values():
+    for name, one in state.optimisers.items():
+        own = rate * recipe.optimiser.generator_factor if name == "generator" else rate
         for group in one.param_groups:
             if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)
+                group["lr"].fill_(own)
             else:
-                group["lr"] = rate
+                group["lr"] = own
     return rate
 
 

@@ -46,6 +46,7 @@ class Adam:
     beta1: Share = 0.5
     beta2: Share = 0.999
     decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # factor on the learning rate after each epoch
+    generator_factor: Positive = 1.0  # learning rate of the generator relative to the others'
     clip: Annotated[float, Field(ge=0)] = 0.0  # largest norm of a network's gradient; 0: no limit
 
 
@@ -57,6 +58,7 @@ class Momentum:
     lr: Positive = 0.008
     momentum: Share = 0.9
     decay: Annotated[float, Field(gt=0, le=1)] = 0.99  # factor on the learning rate after each epoch
+    generator_factor: Positive = 1.0  # learning rate of the generator relative to the others'
     clip: Annotated[float, Field(ge=0)] = 0.0  # largest norm of a network's gradient; 0: no limit
 
 
