@@ -134,6 +134,11 @@ def test_another_kind_starts_its_section_anew():
     assert load_recipe("paper", ["optimiser.kind=adam", "optimiser.lr=0.1"]).optimiser == Adam(lr=0.1)
 
 
+def test_one_length_replaces_the_other():
+    schedule = load_recipe("paper", ["schedule.faces=100"]).schedule
+    assert (schedule.faces, schedule.epochs) == (100, None)
+
+
 def test_differences_name_each_changed_value():
     old, new = load_recipe("paper"), load_recipe("paper", ["objective.gamma=0.5", "optimiser.kind=adam", "name=x"])
     found = differences(old, new)

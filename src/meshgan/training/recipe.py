@@ -20,6 +20,7 @@ from meshgan.training.gan import Gan
 from meshgan.training.wgan import Wgan
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
+LENGTHS = ("epochs", "faces")  # two ways to say how long; one is given
 STRICT = ConfigDict(allow_inf_nan=False)
 
 Objective = Annotated[Began | BeganCs | Gan | Wgan | Autoencoding, Field(discriminator="kind")]
@@ -162,6 +163,9 @@ def _apply(table: dict[str, Any], change: str) -> None:
     value = _toml_value(text.strip())
     if last == "kind" and table.get("kind") != value:
         table.clear()  # the numbers of another kind mean nothing here
+    if parents == ["schedule"] and last in LENGTHS:
+        for other in LENGTHS:
+            table.pop(other, None)
     table[last] = value
 
 
@@ -200,7 +204,8 @@ def _suggestion(key: str, known: list[str]) -> str:
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     place = ".".join(str(part) for part in problem["loc"])
-    return f"{place}: {problem['msg']}." if place else f"{problem['msg']}."
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{place}: {message}." if place else f"{message}."
 
 
 def recipe_toml(recipe: Recipe) -> str:
