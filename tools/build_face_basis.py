@@ -26,6 +26,7 @@ from scipy.spatial.transform import Rotation
 import face_landmarks
 import face_template as face
 from meshgan.data.corpora.basis import FaceBasis, average_adult
+from meshgan.data.expression import Smoother
 from meshgan.data.template import Template, cut
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.files import write_mesh
@@ -44,6 +45,7 @@ LEAST_MM = 0.02  # a local shape that moves the face less (root mean square, rig
 OPPOSITES = {"incr": "decr", "up": "down", "out": "in", "forward": "backward", "convex": "concave", "l": "r"}
 OPPOSITES["uncompress"] = "compress"
 CHIN_WEIGHT = 0.85  # of the jaw in the rig at the chin
+SMOOTHED_MM = {"mouthSmileLeft": 3.0, "mouthSmileRight": 3.0}  # actions that fold the cheeks at full strength
 JAW_ACTIONS = ("jawForward", "jawLeft", "jawOpen", "jawRight")  # turn and move the jaw as a rigid body
 
 SEXES = ("male", "female")
@@ -278,6 +280,9 @@ def build(source: Source) -> tuple[Integers, dict[str, np.ndarray], list[dict[st
         offsets = source.offsets(file, size)
         offsets[eyes] = 0.0  # a turning eyeball does not change the surface
         moved, motion = template.carry @ offsets, np.zeros(6)
+        if name in SMOOTHED_MM:
+            smoother = Smoother(template.mesh, SMOOTHED_MM[name])
+            moved = smoother(smoother(moved[None]))[0]
         if name in JAW_ACTIONS:
             motion, moved = jaw_motion(moved, template.mesh.vertices, (joint_row @ rest.vertices)[0], following)
         actions.append(moved)

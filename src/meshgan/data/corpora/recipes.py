@@ -21,7 +21,7 @@ UNITS: dict[int, dict[str, float]] = {
     7: {"eyeSquint": 1.0},  # lid tightener
     9: {"noseSneer": 1.0, "mouthUpperUp": 0.15},  # nose wrinkler
     10: {"mouthUpperUp": 0.9},  # upper lip raiser
-    12: {"mouthSmile": 0.62, "mouthDimple": 0.15},  # lip corner puller
+    12: {"mouthSmile": 1.0},  # lip corner puller
     14: {"mouthDimple": 1.0},  # dimpler
     15: {"mouthFrown": 1.0},  # lip corner depressor
     16: {"mouthLowerDown": 1.0},  # lower lip depressor
@@ -79,5 +79,5 @@ BESIDES: tuple[Units, ...] = (
     {43: 0.9}, {64: 0.7}, {26: 0.5}, {22: 0.5}, {18: 0.7}, {28: 0.6}, {14: 0.8}, {17: 0.5}, {30: 0.6}, {2: 0.5},
 )  # fmt: skip
 
-# How far an action may go where 1 is too far for some faces (the cheeks fold), or not far enough.
-LIMITS = {"browInnerUp": 1.5, "browOuterUp": 1.4, "mouthSmile": 0.68}
+# How far an action may go where 1 is not far enough.
+LIMITS = {"browInnerUp": 1.5, "browOuterUp": 1.4, "mouthSmile": 1.15}
