@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from meshgan import __version__
-from meshgan.cli import compose, data, directions, evaluate, register, sample, train
+from meshgan.cli import compose, data, directions, evaluate, register, sample, studio, train
 from meshgan.errors import MeshganError
 
 app = typer.Typer(
@@ -28,6 +28,8 @@ app.command()(evaluate.reproduce)
 app.command()(evaluate.report)
 app.command()(compose.compose)
 app.command()(directions.directions)
+app.command()(studio.studio)
+app.command()(studio.export)
 
 
 @app.callback(invoke_without_command=True)

@@ -1,0 +1,123 @@
+"""`meshgan studio` and `meshgan export`: faces in the browser, and the generator as ONNX."""
+
+import json
+import signal
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from meshgan.errors import UsageError
+
+if TYPE_CHECKING:
+    from meshgan.studio.models import StudioModel
+
+DEMO = Path("demo/run")  # what `make demo` leaves
+
+
+def studio(
+    identity: Annotated[
+        str | None, typer.Argument(metavar="ID_MODEL", help="Identity model: a folder, or the name of one that ships.")
+    ] = None,
+    expression: Annotated[
+        str | None, typer.Argument(metavar="EXP_MODEL", help="Expression model, of the same template.")
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; 0 takes any free port.")] = 8080,
+    host: Annotated[
+        str, typer.Option(help="0.0.0.0 opens the studio to your network; then it asks visitors for a token.")
+    ] = "127.0.0.1",
+) -> None:
+    """Make faces in the browser: random ones, by sliders, between others, like a mesh of yours; then take them away.
+
+    Without models, the shipped ones are shown, or what `make demo` has trained. Ctrl-C stops the studio.
+
+    Example: `meshgan studio runs/identity runs/expression`
+    """
+    if not find_spec("viser"):
+        raise UsageError("the studio needs the extra `studio`; install it with: pip install 'meshgan[studio]'.")
+    from meshgan.studio.server import Studio
+    from meshgan.studio.shared import Shared
+
+    pair = _load(identity, expression)
+    running = Studio(Shared(*pair), host, port)
+    try:
+        _announce(running.addresses, bool(running.token), asked=port, got=running.port)
+        _wait()
+    finally:
+        running.stop()
+    print("The studio is closed.")
+
+
+def _load(identity: str | None, expression: str | None) -> "tuple[StudioModel, StudioModel | None]":
+    """The models that were named, else the shipped ones, else the demo's.
+
+    The shipped expressions also go with any identity model of their template.
+    """
+    from meshgan.model.face_model import SHIPPED
+    from meshgan.studio.models import load_pair
+
+    first = identity or ("identity" if _is_model(SHIPPED / "identity") else str(DEMO))
+    if identity is None and first == str(DEMO) and not _is_model(DEMO / "model"):
+        raise UsageError(
+            f"there is no model to show: name one, as in `meshgan studio runs/first`, or let `make demo` train {DEMO}."
+        )
+    print(f"Loading {first} …", flush=True)
+    if expression is None and _is_model(SHIPPED / "expression"):
+        with suppress(UsageError):
+            return load_pair(first, "expression")
+    return load_pair(first, expression)
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / "model.json").is_file()
+
+
+def _announce(addresses: list[str], guarded: bool, asked: int, got: int) -> None:
+    if asked not in (0, got):
+        print(f"Port {asked} is taken, so the studio is at {got}.")
+    print(f"The studio is open at {' or '.join(addresses)} (Ctrl-C closes it).", flush=True)
+    if guarded:
+        print(
+            "Warning: others on your network can reach it. Only who has an address with its token may enter; the "
+            "connection is not encrypted, so share it only where you trust the network.",
+            flush=True,
+        )
+
+
+def _wait() -> None:
+    """Until Ctrl-C, or until the process is asked to end."""
+    done = Event()
+    signal.signal(signal.SIGTERM, lambda *_: done.set())
+    with suppress(KeyboardInterrupt):
+        while not done.wait(1.0):
+            pass
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="A model folder, a run folder, or the name of a model that ships.")],
+    out: Annotated[Path, typer.Option("--out", help="The ONNX file to write.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Write the generator as ONNX: codes in, vertices in millimetres out, any batch size.
+
+    The file is checked against the model before it appears. Its metadata holds the model card and how codes are drawn.
+
+    Example: `meshgan export runs/first --out face.onnx`
+    """
+    from meshgan.model.load import load_model
+    from meshgan.model.onnx import export_onnx
+
+    if out.suffix != ".onnx":
+        raise UsageError(f"{out} should end in .onnx.")
+    loaded = load_model(model)
+    export_onnx(loaded, out)
+    if as_json:
+        shape = [len(loaded.template.vertices), 3]
+        print(json.dumps({"file": str(out), "code": loaded.code_size, "vertices": shape, "bytes": out.stat().st_size}))
+        return
+    print(
+        f"Wrote {out}: codes (batch, {loaded.code_size}) in, vertices (batch, {len(loaded.template.vertices)}, 3) out."
+    )

@@ -1,0 +1,159 @@
+"""The controls beside the face, tab by tab. Each calls one method of the visitor's session."""
+
+from functools import partial
+
+import numpy as np
+import viser
+from PIL import Image
+
+from meshgan.studio.downloads import download
+from meshgan.studio.fitting import fit_controls
+from meshgan.studio.models import StudioModel
+from meshgan.studio.page import Page
+from meshgan.studio.session import GRID, Half
+from meshgan.studio.sliders import Slider
+from meshgan.view.figures import tiles
+from meshgan.view.lettering import fitting, write
+
+Icon = viser.Icon
+
+THUMBNAIL, LETTER = 170, 24  # pixels
+SAVED = {"Mesh": ("glb", "obj", "ply"), "Picture": ("png",), "Code": ("json",)}
+FORMATS_EXPLAINED = (
+    "**GLB** opens in game engines and Blender, in metres, and has morph targets for expressions. **OBJ** and **PLY** "
+    "are in millimetres. **PNG** is a picture of 1024 pixels from where you look. **JSON** holds the code: bring it "
+    "back in the tab Fit."
+)
+NO_DIRECTIONS = (
+    "This model has no named sliders yet. Stop the studio, run `meshgan directions MODEL --data SET {labels}`, "
+    "and start it again. The axes below work without."
+)
+
+
+def build(page: Page) -> None:
+    """Put all controls on a page."""
+    gui, session = page.gui, page.session
+    status = gui.add_html(page.status())
+    page.refresh.append(lambda: setattr(status, "content", page.status()))
+    _always(page)
+    tabs = gui.add_tab_group()
+    with tabs.add_tab("Face"):
+        _face(page)
+    with tabs.add_tab("Traits"):
+        _sliders(page, session.identity, "identity", "--labels age,sex,ancestry,weight")
+    if session.expression is not None:
+        with tabs.add_tab("Expression"):
+            _sliders(page, session.expression, "expression", "--labels expression")
+    with tabs.add_tab("Blend"):
+        _blend(page)
+    with tabs.add_tab("Fit"):
+        fit_controls(page)
+    with tabs.add_tab("Save"):
+        _save(page)
+    page.show()
+
+
+def _always(page: Page) -> None:
+    """What is at hand in every tab."""
+    gui, session = page.gui, page.session
+    gui.add_button("Random face", icon=Icon.DICE_5).on_click(page.act(session.random))
+    if session.expression is not None:
+        halves = {"Identity": lambda: session.random("identity"), "Expression": lambda: session.random("expression")}
+        page.choice("Only a new", halves)
+    page.choice("Step", {"Undo": session.history.undo, "Redo": session.history.redo})
+    back = gui.add_button("Back to my face", icon=Icon.ARROW_LEFT, visible=False)
+    back.on_click(page.act(lambda: session.pick(-1)))
+    page.refresh.append(lambda: setattr(back, "visible", session.gallery is not None))
+
+
+def _face(page: Page) -> None:
+    gui, session = page.gui, page.session
+    page.choice("Look around", {"Similar faces": lambda: session.offer_similar(2 if page.stage.portrait else 4)})
+    starts = {"Mean face": lambda: session.start_over("identity")}
+    if session.expression is not None:
+        starts |= {"Neutral": lambda: session.start_over("expression")}
+    page.choice("Start from", starts)
+    page.choice("View", {"From the front": page.stage.look}, keep_view=True)
+    _lock(page, "identity", "Keep identity")
+    if session.expression is not None:
+        _lock(page, "expression", "Keep expression")
+    seed = gui.add_text("Seed", session.state.seed, hint="Copy it, and paste it later to get the same face back")
+    page.refresh.append(lambda: setattr(seed, "value", session.state.seed))
+    page.choice("", {"Go to this seed": lambda: session.use_seed(seed.value)})
+
+
+def _lock(page: Page, half: Half, label: str) -> None:
+    locked = page.session.locked
+    box = page.gui.add_checkbox(label, False, hint=f"Random faces and blends leave the {half} as it is")
+    box.on_update(page.act(lambda: (locked.add if box.value else locked.discard)(half), keep_view=True))
+
+
+def _sliders(page: Page, model: StudioModel, half: Half, labels: str) -> None:
+    """Named sliders, and the principal axes in a folder of their own."""
+    gui = page.gui
+    named = [slider for slider in model.sliders.values() if not slider.expert]
+    if not named:
+        gui.add_markdown(NO_DIRECTIONS.format(labels=labels))
+    for slider in named:
+        _slider(page, slider)
+    page.choice("Sliders", {"All to zero": lambda: page.session.reset_sliders(half)}, keep_view=True)
+    with gui.add_folder("Expert: principal axes", expand_by_default=False):
+        for slider in model.sliders.values():
+            if slider.expert:
+                _slider(page, slider)
+
+
+def _slider(page: Page, slider: Slider) -> None:
+    session = page.session
+    control = page.gui.add_slider(slider.title, slider.low, slider.high, slider.step, 0.0, marks=slider.marks)
+    control.on_update(page.act(lambda: session.slide(slider.key, control.value), keep_view=True))
+    page.refresh.append(lambda: setattr(control, "value", float(session.amount(slider.key))))
+
+
+def _blend(page: Page) -> None:
+    gui, session = page.gui, page.session
+    picture = gui.add_image(_pair(page), format="png")
+    shown = [session.a, session.b]
+
+    def refresh() -> None:
+        if [session.a, session.b] != shown:
+            shown[:] = [session.a, session.b]
+            picture.image = _pair(page)
+
+    page.refresh.append(refresh)
+    page.choice("My face is now", {"A": lambda: session.keep("A"), "B": lambda: session.keep("B")})
+    low, high = GRID[0], GRID[-1]
+    marks = ((low, f"{low:g}".replace("-", "−")), (0.0, "A"), (1.0, "B"), (high, f"{high:g}"))
+    mix = gui.add_slider("From A to B", low, high, 0.01, 0.0, marks=marks, hint="Beyond A and B it exaggerates")
+    mix.on_update(page.act(lambda: session.blend(mix.value)))
+    page.choice("All between", {"Grid of blends": session.offer_grid}, hint="Identity changes down, expression across")
+
+
+def _pair(page: Page) -> np.ndarray:
+    """A and B side by side, as a picture."""
+    session = page.session
+    drawn = tiles(session.faces([session.a, session.b]), session.identity.template.triangles, THUMBNAIL)
+    sheet = Image.new("RGB", (2 * THUMBNAIL, THUMBNAIL + LETTER), "white")
+    for number, (name, picture) in enumerate(zip("AB", drawn, strict=True)):
+        sheet.paste(Image.fromarray(picture), (number * THUMBNAIL, 0))
+        middle = ((number + 0.5) * THUMBNAIL, THUMBNAIL + LETTER / 2)
+        write(sheet, name, middle, fitting((), LETTER - 6, THUMBNAIL))
+    return np.asarray(sheet)
+
+
+def _save(page: Page) -> None:
+    """Files to download."""
+    for label, kinds in SAVED.items():
+        page.choice(label, {kind.upper(): partial(_send, page, kind) for kind in kinds}, keep_view=True)
+    origin = page.session.identity.model.card.origin
+    synthetic = "; no real person is in it" if origin.synthetic else ""
+    page.gui.add_markdown(FORMATS_EXPLAINED)
+    page.gui.add_markdown(f"The model was trained on *{origin.data}*, licence {origin.licence}{synthetic}.")
+
+
+def _send(page: Page, kind: str) -> None:
+    """Send the present face to the browser as a file."""
+    targets = page.shared.targets() if kind == "glb" else {}
+    yaw, pitch = page.stage.view if kind == "png" else (0.0, 0.0)
+    content = download(page.session, kind, targets, yaw, pitch)
+    page.client.send_file_download(f"face.{kind}", content, save_immediately=True)

@@ -1,0 +1,148 @@
+"""A model made ready for the studio: decoded quickly, with sliders, and with the range that it was trained on."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from meshgan.data.faceset import Faces
+from meshgan.geometry.mesh import Mesh
+from meshgan.model.compose import check_same_template
+from meshgan.model.directions import FILE, Directions
+from meshgan.model.face_model import FaceModel, find_model
+from meshgan.model.latent import Codes
+from meshgan.model.load import Model, load_model
+from meshgan.model.pca import PcaModel, principal_components
+from meshgan.studio.sliders import Slider, axes, expressions, principal_directions, traits
+
+Floats = NDArray[np.float64]
+Place = Literal["inside", "edge", "outside"]
+
+SAMPLES = 512  # faces from which the principal axes are found
+DRAWS = 4000  # codes from which the range is found
+AXES = 10
+USUAL, MOST = 0.95, 0.999  # shares of a model's own random faces that are usual, and nearly all
+MARGIN = 1.15  # real faces have longer tails than a model's own: this much further is still in range
+QUICK = 40  # steps of Eq. 2 for the neutral expression, which lies near the mean
+LEAST_MM = 0.15  # a trait that moves vertices less than this, for one standard deviation, gets no slider
+
+
+@dataclass(frozen=True, eq=False)
+class Range:
+    """Where a model's codes lie: Mahalanobis distances, against the quantiles of those of its own random faces."""
+
+    mean: Floats
+    whitening: Floats
+    usual: float
+    limit: float
+
+    @classmethod
+    def of(cls, codes: Codes) -> "Range":
+        """The range of drawn codes (N, D)."""
+        mean = codes.mean(axis=0, dtype=np.float64)
+        values, vectors = np.linalg.eigh(np.cov(codes, rowvar=False).reshape(codes.shape[1], -1))
+        whitening = vectors / np.sqrt(np.maximum(values, 1e-6 * values.max()))
+        usual, most = np.quantile(np.linalg.norm((codes - mean) @ whitening, axis=1), [USUAL, MOST])
+        return cls(mean, whitening, float(usual), MARGIN * float(most))
+
+    def place(self, code: Codes) -> Place:
+        """Whether a code (D,) is usual, unusual, or further out than faces of this kind ever are."""
+        distance = float(np.linalg.norm((code - self.mean) @ self.whitening))
+        return "inside" if distance <= self.usual else "edge" if distance <= self.limit else "outside"
+
+
+class StudioModel:
+    """One of the two models of a studio. Codes are (D,), faces (V, 3) float32 in mm.
+
+    `start` is the code that nothing has been done to: the mean face, or the neutral expression.
+    """
+
+    def __init__(self, model: Model, start: Codes, sliders: list[Slider]) -> None:
+        self.model, self.start = model, start
+        self.sliders = {slider.key: slider for slider in sliders}
+        self.range = Range.of(model.codes(DRAWS))
+
+    @property
+    def template(self) -> Mesh:
+        return self.model.template
+
+    @cached_property
+    def still(self) -> Faces:
+        """The face (V, 3) of `start`."""
+        return self.decode(self.start[None])[0]
+
+    @cached_property
+    def mean_face(self) -> Faces:
+        """The mean (V, 3) of the faces that the model was trained on."""
+        if isinstance(self.model, FaceModel):
+            return self.model.normalisation.mean
+        assert isinstance(self.model, PcaModel)
+        return self.model.mean
+
+    def decode(self, codes: Codes) -> Faces:
+        """The faces (B, V, 3) of codes (B, D)."""
+        return decode(self.model, codes)
+
+
+def decode(model: Model, codes: Codes) -> Faces:
+    """Like `model.decode`, but without its padding, which fixes the last bit and takes thirty times as long."""
+    if not isinstance(model, FaceModel):
+        return model.decode(codes)
+    with torch.inference_mode():
+        return model.normalisation.undo(model.decoder(torch.from_numpy(codes)).numpy())
+
+
+def load_pair(identity: str, expression: str | None) -> tuple[StudioModel, StudioModel | None]:
+    """Both models, from folders or by names. Raises `UsageError` if they are of two templates."""
+    first = load_model(identity)
+    second = load_model(expression) if expression is not None else None
+    if second is not None:
+        check_same_template(first, second)
+    return (
+        identity_model(first, _directions(identity)),
+        expression_model(second, _directions(expression)) if second is not None else None,
+    )
+
+
+def identity_model(model: Model, found: Directions | None) -> StudioModel:
+    """Starts at the mean; its traits, if there are directions, and its principal axes are its sliders."""
+    start = _middle(model)
+    named = [slider for slider in (traits(found) if found else []) if _moves(model, start, slider) >= LEAST_MM]
+    return StudioModel(model, start, named + _axes(model, "id"))
+
+
+def expression_model(model: Model, found: Directions | None) -> StudioModel:
+    """Starts at the neutral expression; named expressions, if there are directions, and axes are its sliders."""
+    neutral = model.template.vertices[None].astype(np.float32)
+    fit = model.fit(neutral, steps=QUICK) if isinstance(model, FaceModel) else model.fit(neutral)
+    start = fit.codes[0]
+    return StudioModel(model, start, (expressions(found, start) if found else []) + _axes(model, "exp"))
+
+
+def _directions(where: str | None) -> Directions | None:
+    """What `meshgan directions` has left in a model folder, if it was asked."""
+    folder = find_model(where or "")
+    return Directions.load(folder) if (folder / FILE).is_file() else None
+
+
+def _middle(model: Model) -> Codes:
+    """The mean of the codes that a model is sampled with."""
+    samplers = model.samplers
+    fitted = samplers.mean if samplers.default == "fitted-normal" else None
+    return np.zeros(model.code_size, np.float32) if fitted is None else fitted.astype(np.float32)
+
+
+def _axes(model: Model, prefix: str) -> list[Slider]:
+    codes, faces = model.codes(SAMPLES), model.sample(SAMPLES)
+    found = principal_components(faces, np.arange(SAMPLES), AXES)
+    shares = found.variances / np.var(faces, axis=0, ddof=1, dtype=np.float64).sum()
+    return axes(principal_directions(codes, found.codes(faces)), shares, prefix)
+
+
+def _moves(model: Model, start: Codes, slider: Slider) -> float:
+    """How far, in mm on average, a third of the slider's reach moves vertices."""
+    before, after = decode(model, np.stack([start, start + slider.high / 3 * slider.vector]))
+    return float(np.linalg.norm(after - before, axis=1).mean())

@@ -1,0 +1,215 @@
+"""What a visitor sees: a clay face in studio light, a gallery to choose from, or the errors of a fit in colour.
+
+The whole scene is in millimetres; faces look along +z, y is up.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import trimesh
+import viser
+from numpy.typing import NDArray
+
+from meshgan.data.faceset import Faces
+from meshgan.geometry.mesh import Mesh
+from meshgan.view.backing import holes
+from meshgan.view.raster import decoded
+
+CLAY, DARK = (205, 186, 172), (48, 36, 34)
+DEPTH = 0.35  # of a hole's width: how deep it looks
+FIELD_OF_VIEW = np.radians(24.0)
+AIR = 1.16  # of the picture's size against the face's
+ASIDE = (0.16, 0.03)  # of the camera's way to the right and up, so that a nose is a nose
+GAP = 1.12  # between the faces of a gallery, against their size
+
+# Towards each light, its colour and strength: key from the upper left, cool fill from the right, rim from behind.
+LIGHTS = {
+    "key": ((-0.55, 0.65, 0.85), (255, 243, 230), 2.6),
+    "fill": ((0.95, 0.10, 0.60), (222, 233, 255), 1.0),
+    "rim": ((0.25, 0.90, -0.65), (255, 255, 255), 1.3),
+}
+SKY, GROUND, AMBIENT = (236, 240, 248), (130, 112, 100), 0.6
+BACKGROUND = "radial-gradient(ellipse at 50% 42%, #f5f5f3 0%, #dfdfdd 65%, #c9c9c7 100%)"
+
+
+def dress(server: viser.ViserServer, template: Mesh) -> None:
+    """What all visitors share: light, background, and the camera before the middle of the template."""
+    scene, camera = server.scene, server.initial_camera
+    scene.set_up_direction("+y")
+    scene.world_axes.visible = False
+    scene.configure_default_lights(False)
+    scene.configure_environment_map(None)
+    for name, (towards, colour, strength) in LIGHTS.items():
+        x, y, z = (1000.0 * part for part in towards)
+        scene.add_light_directional(f"/light/{name}", color=colour, intensity=strength, position=(x, y, z))
+    scene.add_light_hemisphere("/light/sky", sky_color=SKY, ground_color=GROUND, intensity=AMBIENT)
+    server.gui.add_html(f"<style>canvas[data-engine] {{ background: {BACKGROUND} }}</style>")
+    low, high = template.vertices.min(axis=0), template.vertices.max(axis=0)
+    middle, (width, height, _) = (low + high) / 2, high - low
+    camera.fov, camera.near, camera.far = float(FIELD_OF_VIEW), 10.0, 20_000.0
+    camera.look_at = tuple(middle)
+    camera.position = tuple(middle + distance(width, height, 1.0) * direction())
+
+
+def direction() -> NDArray[np.float64]:
+    """From the face to the camera."""
+    towards = np.array([*ASIDE, 1.0])
+    return towards / np.linalg.norm(towards)
+
+
+def distance(width: float, height: float, aspect: float) -> float:
+    """How far away the camera stands to see `width` by `height` mm in a picture `aspect` times as wide as high."""
+    return AIR * max(height, width / aspect) / (2 * np.tan(FIELD_OF_VIEW / 2))
+
+
+class Stage:
+    """The scene of one visitor."""
+
+    def __init__(
+        self, client: viser.ClientHandle, loop: asyncio.AbstractEventLoop, template: Mesh, face: Faces
+    ) -> None:
+        self.client, self._loop = client, loop
+        self.triangles = template.triangles.astype(np.uint32)
+        low, high = template.vertices.min(axis=0), template.vertices.max(axis=0)
+        self.middle, self.size = (low + high) / 2, high - low
+        self.loops = holes(template.triangles, len(template.vertices))
+        self.clay, self.dark = self._clay("/face", face), self._hollow("/hollow", face)
+        self.heat: viser.GlbHandle | None = None
+        self.gallery: list[Any] = []
+        self._aspect, self._placed = 1.0, np.zeros(3)
+        self.look()
+        client.camera.on_update(self._fit_window)
+
+    def show(self, face: Faces) -> None:
+        """Show a face (V, 3)."""
+        self.clay.vertices = face
+        self.dark.vertices = self._cones(face)[0]
+        self._only(self.clay)
+
+    def show_heat(self, face: Faces, colours: NDArray[np.float32]) -> None:
+        """Show a face (V, 3) with a colour (V, 3), sRGB in [0, 1], at each vertex."""
+        data = coloured_glb(face, self.triangles, colours)
+        if self.heat is None:
+            self.heat = self.client.scene.add_glb("/heat", data, cast_shadow=False, receive_shadow=False)
+        else:
+            self.heat.glb_data = data
+        self.dark.vertices = self._cones(face)[0]
+        self._only(self.heat)
+
+    def show_gallery(
+        self, faces: Faces, above: Sequence[str], beside: Sequence[str], pick: Callable[[int], None]
+    ) -> None:
+        """Show faces (N, V, 3) in rows and columns with titles; `pick` gets the number of the one that is clicked."""
+        self.close_gallery()
+        pitch = GAP * self.size[:2]
+        xs = pitch[0] * (np.arange(len(above)) - (len(above) - 1) / 2)
+        ys = pitch[1] * ((len(beside) - 1) / 2 - np.arange(len(beside)))
+        for number, face in enumerate(faces):
+            place = (xs[number % len(xs)], ys[number // len(xs)], 0.0)
+            clay = self._clay(f"/gallery/{number}", face, place)
+            clay.on_click(partial(_picked, pick, number))
+            self.gallery += [clay, self._hollow(f"/hollows/{number}", face, place)]
+        edge = pitch / 2
+        self._titles("above", above, [(x, ys[0] + edge[1], 0.0) for x in xs], "bottom-center")
+        self._titles("beside", beside, [(xs[0] - edge[0], y, 0.0) for y in ys], "center-right")
+        self._only(None)
+        self.look((len(xs) + any(beside)) * pitch[0], len(ys) * pitch[1], aside=False)
+
+    def _titles(self, name: str, titles: Sequence[str], places: Sequence[Any], anchor: Any) -> None:
+        for number, (title, place) in enumerate(zip(titles, places, strict=True)):
+            if title:
+                label = self.client.scene.add_label(
+                    f"/titles/{name}/{number}", title, position=self.middle + place, anchor=anchor
+                )
+                self.gallery.append(label)
+
+    def close_gallery(self) -> None:
+        """Take the gallery down."""
+        for thing in self.gallery:
+            thing.remove()
+        if self.gallery:
+            self.gallery = []
+            self.look()
+
+    def look(self, width: float = 0.0, height: float = 0.0, aside: bool = True) -> None:
+        """Put the camera where it sees `width` by `height` mm, or one face."""
+        self._framed = (width or float(self.size[0]), height or float(self.size[1]), aside)
+        self._loop.call_soon_threadsafe(self._frame)  # the browser's own messages come in there: no race with them
+
+    def _frame(self) -> None:
+        camera, (width, height, aside) = self.client.camera, self._framed
+        self._aspect = camera.aspect
+        towards = direction() if aside else np.array([0.0, 0.0, 1.0])
+        self._placed = self.middle + distance(width, height, self._aspect) * towards
+        with self.client.atomic():
+            camera.position = self._placed
+            camera.look_at = self.middle
+
+    async def _fit_window(self, camera: viser.CameraHandle) -> None:
+        """Frame again when the window has another shape, unless the visitor has turned the face."""
+        untouched = np.allclose(camera.position, self._placed, atol=1.0)
+        if untouched and abs(camera.aspect / self._aspect - 1) > 0.02:
+            self._frame()
+
+    @property
+    def portrait(self) -> bool:
+        """Whether the picture is much higher than wide."""
+        return bool(self.client.camera.aspect < 0.8)
+
+    @property
+    def view(self) -> tuple[float, float]:
+        """Yaw and pitch, in degrees, by which the face is turned away from the camera (see `view.raster.Camera`)."""
+        x, y, z = self.client.camera.position - self.client.camera.look_at
+        return -float(np.degrees(np.arctan2(x, z))), -float(np.degrees(np.arctan2(y, np.hypot(x, z))))
+
+    def _clay(self, name: str, face: Faces, place: Any = (0.0, 0.0, 0.0)) -> viser.MeshHandle:
+        return self._mesh(name, face, self.triangles, CLAY, place)
+
+    def _hollow(self, name: str, face: Faces, place: Any = (0.0, 0.0, 0.0)) -> viser.MeshHandle:
+        return self._mesh(name, *self._cones(face), DARK, place)
+
+    def _mesh(self, name: str, vertices: Any, triangles: Any, colour: Any, place: Any) -> viser.MeshHandle:
+        return self.client.scene.add_mesh_simple(
+            name, vertices, triangles, color=colour, side="double", cast_shadow=False, receive_shadow=False,
+            position=place,
+        )  # fmt: skip
+
+    def _cones(self, face: Faces) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
+        """A dark cone behind each hole of the face, as behind open lips, for one does not look through a head."""
+        vertices, triangles, count = [np.zeros((1, 3), np.float32)], [np.zeros((1, 3), np.uint32)], 1
+        for edges in self.loops:
+            loop, size = face[edges[:, 0]], len(edges)
+            tip = loop.mean(axis=0) - [0.0, 0.0, DEPTH * np.ptp(loop, axis=0).max()]
+            place = dict(zip(edges[:, 0].tolist(), range(size), strict=True))
+            following = [place[end] for end in edges[:, 1].tolist()]
+            triangles.append(count + np.stack([np.arange(size), following, np.full(size, size)], axis=1))
+            vertices += [loop, tip[None]]
+            count += size + 1
+        return np.concatenate(vertices).astype(np.float32), np.concatenate(triangles).astype(np.uint32)
+
+    def _only(self, shown: Any) -> None:
+        for thing in (self.clay, self.heat):
+            if thing is not None:
+                thing.visible = thing is shown
+        self.dark.visible = shown is not None
+
+
+def _picked(pick: Callable[[int], None], number: int, _: Any) -> None:
+    pick(number)
+
+
+def coloured_glb(face: Faces, triangles: NDArray[np.uint32], colours: NDArray[np.float32]) -> bytes:
+    """A GLB for the browser alone, in millimetres: vertex colours on a rough surface that does not shine."""
+    linear = np.round(255 * decoded(colours)).astype(np.uint8)  # as glTF has it
+    mesh = trimesh.Trimesh(face, triangles, vertex_colors=linear, process=False)
+    material = {"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0}, "doubleSided": True}
+
+    def finish(tree: dict[str, Any]) -> None:
+        tree["materials"] = [material]
+        tree["meshes"][0]["primitives"][0]["material"] = 0
+
+    export: Callable[..., bytes] = trimesh.exchange.gltf.export_glb
+    return export(mesh.scene(), include_normals=True, tree_postprocessor=finish)

@@ -1,0 +1,131 @@
+"""What a face in the studio is made of, and its seed: a line of text that brings the same face back.
+
+    id=48213 exp=7051 age=12 happiness=0.5
+
+`id` and `exp` are the seeds of random codes, `start` (the mean face, the neutral expression), or `~` and the code
+itself where it came from a mesh or a blend. The rest are the values of sliders that were moved.
+"""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from meshgan.errors import UsageError
+from meshgan.model.latent import Codes
+from meshgan.studio.models import StudioModel
+
+SEEDS = 100_000  # random faces have seeds below this
+LONGEST = 8000  # characters of a seed
+FARTHEST = 1000.0  # of a code's numbers
+IDENTITY, EXPRESSION, START = "id", "exp", "start"
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """The identity or the expression of a face: a base code (D,), where it is from, and the sliders moved since."""
+
+    source: str
+    base: Codes
+    amounts: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def at_start(cls, model: StudioModel) -> "Part":
+        """The mean face, or the neutral expression."""
+        return cls(START, model.start)
+
+    @classmethod
+    def random(cls, model: StudioModel, seed: int) -> "Part":
+        """The code that `meshgan sample MODEL --seed SEED --count 1` draws."""
+        return cls(str(seed), model.model.codes(1, seed)[0])
+
+    @classmethod
+    def of_code(cls, code: Codes) -> "Part":
+        """A given code, rounded to half precision (well below 0.01 mm): so its seed stays short, and is exact."""
+        half = code.astype("<f2")
+        return cls(f"~{base64.urlsafe_b64encode(half.tobytes()).decode()}", half.astype(np.float32))
+
+    @classmethod
+    def of_source(cls, model: StudioModel, source: str) -> "Part":
+        """The inverse of `source`. Raises `UsageError` if it means nothing to this model."""
+        if source == START:
+            return cls.at_start(model)
+        if source.isascii() and source.isdigit() and len(source) <= 18:
+            return cls.random(model, int(source))
+        return cls.of_code(_code(source, model.model.code_size))
+
+    def moved(self, key: str, value: float) -> "Part":
+        """The same with a slider at `value`; at 0 it is as if it had never been moved."""
+        amounts = {name: amount for name, amount in self.amounts.items() if name != key}
+        return replace(self, amounts=amounts | ({key: value} if value else {}))
+
+    def code(self, model: StudioModel) -> Codes:
+        """The code (D,): the base and all sliders."""
+        moves = [np.float32(value) * model.sliders[key].vector for key, value in self.amounts.items()]
+        return np.sum([self.base, *moves], axis=0, dtype=np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """One face: its identity and, where there is an expression model, its expression."""
+
+    identity: Part
+    expression: Part | None
+
+    @property
+    def seed(self) -> str:
+        """The line of text that `read_seed` reads."""
+        parts = {IDENTITY: self.identity} | ({EXPRESSION: self.expression} if self.expression else {})
+        sources = [f"{name}={part.source}" for name, part in parts.items()]
+        return " ".join(
+            sources + [f"{key}={value:g}" for part in parts.values() for key, value in part.amounts.items()]
+        )
+
+
+def read_seed(text: str, identity: StudioModel, expression: StudioModel | None) -> State:
+    """The face of a seed. Raises `UsageError` with a sentence if it is none of these models'."""
+    words = dict(_words(text))
+    if IDENTITY not in words:
+        raise UsageError("a seed starts with id=, as in: id=48213 exp=7051.")
+    person = Part.of_source(identity, words.pop(IDENTITY))
+    source = words.pop(EXPRESSION, START)
+    feeling = Part.of_source(expression, source) if expression else None
+    for key, value in words.items():
+        if key in identity.sliders:
+            person = person.moved(key, identity.sliders[key].clipped(_number(key, value)))
+        elif expression and feeling and key in expression.sliders:
+            feeling = feeling.moved(key, expression.sliders[key].clipped(_number(key, value)))
+        else:
+            raise UsageError(f"the seed names '{key[:40]}', which is no slider of these models.")
+    return State(person, feeling)
+
+
+def _words(text: str) -> list[tuple[str, str]]:
+    if len(text) > LONGEST:
+        raise UsageError("this text is too long to be a seed.")
+    pairs = [word.partition("=") for word in text.split()]
+    if not all(sign and value for _, sign, value in pairs):
+        raise UsageError("a seed is made of words like id=48213, with blanks between them.")
+    return [(name, value) for name, _, value in pairs]
+
+
+def _number(key: str, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError as error:
+        raise UsageError(f"the seed says '{key}={value[:20]}', which is no number.") from error
+
+
+def _code(source: str, size: int) -> Codes:
+    """A code (D,) from `~` and Base64. Raises `UsageError` if it is damaged or of another model."""
+    try:
+        if not source.startswith("~"):
+            raise ValueError
+        code = np.frombuffer(base64.b64decode(source[1:], altchars=b"-_", validate=True), "<f2").astype(np.float32)
+    except (ValueError, binascii.Error) as error:
+        raise UsageError(f"'{source[:20]}' is no seed: it should be a number, or start with ~.") from error
+    if code.shape != (size,) or not (np.abs(code) <= FARTHEST).all():
+        raise UsageError("this seed holds the code of another model, or was not copied as a whole.")
+    return code
