@@ -14,8 +14,8 @@ from meshgan.training.inversion import first_guess, invert
 
 Codes = NDArray[np.float32]
 
-STEPS = 200  # of Adam
-PRIOR = 0.01  # mm for each unit of |z|²/D: keeps codes in range where few points leave them open
+STEPS = 100  # of Adam
+PRIOR = 0.1  # mm for each unit of |z|²/D where only a part is known: keeps the code in range, and the rest likely
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,15 +48,17 @@ def fit_codes(
     """Eq. 2, x* = argmin_z |x − G(z)|: codes (B, D) for faces (B, V, 3) in mm, all at once.
 
     Minimises the mean over vertices, weighted by `weights` (V,), of the Euclidean distance in mm, the quantity that
-    the paper reports, plus a weak pull of the code towards zero. `steps` steps of Adam from `start`, by default
-    what a ridge regression from faces to codes says that was learned from the decoded `examples` (N, D).
+    the paper reports; where some vertices have no weight, plus a weak pull of the code towards zero. `steps` steps
+    of Adam from `start`, by default what a ridge regression from faces to codes says that was learned from the
+    decoded `examples` (N, D).
     """
     values, scale = torch.from_numpy(normalisation.apply(targets)), torch.from_numpy(normalisation.std)
     shares = torch.from_numpy(weights)
     first = torch.from_numpy(start) if start is not None else None
     if first is None:
         first = first_guess(decoder, torch.from_numpy(examples), values, scale, shares)
-    return invert(decoder, values, scale, shares, first, steps, PRIOR / examples.shape[1]).numpy()
+    prior = 0.0 if (weights > 0).all() else PRIOR / examples.shape[1]
+    return invert(decoder, values, scale, shares, first, steps, prior).numpy()
 
 
 def check_weights(weights: ArrayLike | None, count: int) -> Faces:

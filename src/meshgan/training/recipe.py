@@ -95,7 +95,7 @@ class Sampling:
 
     kind: Literal["uniform", "standard-normal", "fitted-normal"] = "uniform"
     faces: Annotated[int, Field(ge=0)] = 500  # training faces whose codes "fitted-normal" is fitted to; 0: none
-    steps: Count = 100  # of Eq. 2 for each of them, where the objective has no encoder
+    steps: Count = 40  # of Eq. 2 for each of them, where the objective has no encoder
 
 
 @dataclass(frozen=True, config=STRICT)
