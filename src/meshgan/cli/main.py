@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from meshgan import __version__
-from meshgan.cli import compose, data, directions, evaluate, register, sample, studio, train
+from meshgan.cli import bench, compose, data, directions, evaluate, register, sample, studio, train
 from meshgan.errors import MeshganError
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.add_typer(data.app, name="data")
+app.add_typer(bench.app, name="bench")
 app.command()(register.register)
 app.command()(train.train)
 app.command()(sample.sample)

@@ -1,0 +1,79 @@
+"""`meshgan bench NAME`: the measurements behind every figure about speed."""
+
+import importlib
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from meshgan.errors import UsageError
+from meshgan.storage import atomic_file
+
+app = typer.Typer(help="Measure how fast things are on this machine.", no_args_is_help=True)
+
+Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures to this file.")]
+
+
+@app.command("train-step")
+def train_step(json_file: Json = None) -> None:
+    """A BEGAN step against PyTorch Geometric, plain CSR and the machine's floor; decoding; growth with size and batch.
+
+    Example: `meshgan bench train-step --json step.json`
+    """
+    _run("train_step", json_file)
+
+
+@app.command()
+def data(json_file: Json = None) -> None:
+    """Making the corpus.
+
+    Example: `meshgan bench data`
+    """
+    _run("data", json_file)
+
+
+@app.command()
+def hierarchy(json_file: Json = None) -> None:
+    """Building the levels of a template.
+
+    Example: `meshgan bench hierarchy`
+    """
+    _run("hierarchy", json_file)
+
+
+@app.command()
+def metrics(json_file: Json = None) -> None:
+    """Evaluating a model.
+
+    Example: `meshgan bench metrics`
+    """
+    _run("metrics", json_file)
+
+
+@app.command()
+def raster(json_file: Json = None) -> None:
+    """Drawing pictures.
+
+    Example: `meshgan bench raster`
+    """
+    _run("raster", json_file)
+
+
+@app.command()
+def register(json_file: Json = None) -> None:
+    """Registering scans.
+
+    Example: `meshgan bench register`
+    """
+    _run("register", json_file)
+
+
+def _run(name: str, json_file: Path | None) -> None:
+    """Call `run()` of the benchmark's module, and write what it returns."""
+    if json_file is not None and not json_file.parent.is_dir():
+        raise UsageError(f"the folder of {json_file} does not exist; make it first.")
+    result = importlib.import_module(f"meshgan.bench.{name}").run()
+    if json_file is not None:
+        with atomic_file(json_file) as partial:
+            partial.write_text(json.dumps(result, indent=2) + "\n")

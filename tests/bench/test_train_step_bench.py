@@ -1,0 +1,90 @@
+import json
+
+import pytest
+import torch
+
+from meshgan.bench import growth, machine, train_step
+from meshgan.bench.hierarchy import hills
+from meshgan.bench.player import Player
+from meshgan.bench.work import Passes, Work, convolution, network, training_step
+from meshgan.errors import MeshganError
+from meshgan.geometry.hierarchy import Hierarchy
+from meshgan.nn.chebyshev import ChebConv
+
+pytest.importorskip("torch_geometric", exc_type=ImportError)
+
+
+@pytest.fixture(scope="module")
+def sheet() -> Hierarchy:
+    return Hierarchy.build(hills(14))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_file_holds_what_it_promises(monkeypatch, capsys, sheet) -> None:
+    monkeypatch.setattr(train_step, "face_template", lambda: hills(14))
+    monkeypatch.setattr(train_step.Hierarchy, "cached", lambda mesh: sheet)
+    monkeypatch.setattr(train_step, "growth", lambda: {"linear": True})
+    monkeypatch.setattr(train_step, "ROUNDS", 1)
+    monkeypatch.setattr(train_step, "BATCH", 2)
+    monkeypatch.setattr(machine, "SIZE", 64)
+    monkeypatch.setattr(machine, "COPIED", 1000)
+    result = json.loads(json.dumps(train_step.run()))
+    assert (result["vertices"], result["batch"]) == (196, 2)
+    assert set(result["ms"]) == {"meshgan", "csr", "pyg"}
+    assert set(result["ratio"]) == {"csr", "pyg", "floor"}
+    assert result["ratio"]["csr"] == pytest.approx(result["ms"]["csr"] / result["ms"]["meshgan"])
+    assert result["ratio"]["floor"] == pytest.approx(result["ms"]["meshgan"] / result["floor_ms"])
+    assert result["floor_ms"] == pytest.approx(result["gflop"] / result["gflops"] * 1e3)
+    assert 0 < max(result["difference"].values()) < 1e-4
+    assert "floor:" in capsys.readouterr().out
+
+
+def test_versions_that_differ_are_refused(sheet) -> None:
+    players = train_step.versions(sheet)
+    faces = torch.randn(2, 196, 3)
+    train_step.check(players, faces)
+    with torch.no_grad():
+        players["csr"].critic.parts[1].convolutions[2].bias += 0.1
+    with pytest.raises(MeshganError, match="csr"):
+        train_step.check(players, faces)
+
+
+def test_the_arithmetic_is_counted_as_by_hand(sheet) -> None:
+    player = Player.of(sheet)
+    last, first = player.generator.last, player.critic.encoder.convolutions.layers[0]
+    entries, kept = last.laplacian.entries, first.kept
+    assert isinstance(first, ChebConv)
+    multiply, products = 196 * 6 * 16 * 3, 5 * entries * 3
+    found = convolution(last)
+    assert [work.flops for work in (found.forward, found.weights, found.inputs)] == [
+        2 * (multiply + products),
+        2 * (multiply + products),
+        2 * multiply,
+    ]
+    some = sum(len(first.laplacian.matrix[[int(row)]].indices) for row in kept)
+    assert convolution(first).forward.flops == 2 * (3 * (4 * entries + some) + len(kept) * 6 * 3 * 16)
+
+
+def test_a_step_is_made_of_its_passes(sheet) -> None:
+    player = Player.of(sheet)
+    g, d = network(player.generator), network(player.critic)
+    whole = training_step(player.generator, player.critic, 5)
+    everything = sum((p.forward + p.weights + p.inputs for p in (g, d, d)), start=Work()) * 5
+    assert 0.8 * everything.flops < whole.flops < everything.flops
+    assert isinstance(g + d, Passes)
+
+
+def test_growth_measures_time_and_memory(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(growth, "SECONDS", 0.0)
+    row = growth.measure(14, 3)
+    assert (row["vertices"], row["batch"]) == (196, 3)
+    assert row["ms"] > 0
+    assert row["mb"] >= 0
+    assert growth.slope([1, 10, 100], [3, 30, 300]) == pytest.approx(1)
+
+
+def test_the_machine_is_described() -> None:
+    about = machine.machine()
+    assert about["threads"] >= 1
+    assert about["processor"]
