@@ -91,7 +91,6 @@ def test_an_expression_slider_at_one_is_the_labels_mean_face(session, pair):
 
 @pytest.mark.parametrize("factor", [-0.5, 0.25, 1.5])
 def test_a_blend_is_equation_3(session, pair, factor):
-    identity, expression = pair
     session.random()
     session.keep("A")
     session.random()
@@ -135,7 +134,7 @@ def test_similar_faces_are_near_and_as_varied_as_random_ones(session, pair):
     others = np.stack([state.identity.code(identity) for state in offered[1:]])
     near = np.linalg.norm((others - codes(session)[0]) @ identity.range.whitening, axis=1)
     far = np.linalg.norm((identity.model.codes(50) - codes(session)[0]) @ identity.range.whitening, axis=1)
-    assert 0 < near.min()
+    assert near.min() > 0
     assert near.mean() < 2 * NEARNESS * far.mean()
     assert all(state.expression is session.state.expression for state in offered)
 

@@ -78,7 +78,7 @@ def _face(page: Page) -> None:
     if session.expression is not None:
         _lock(page, "expression", "Keep expression")
     seed = gui.add_text("Seed", session.state.seed, hint="Copy it, and paste it later to get the same face back")
-    page.refresh.append(lambda: setattr(seed, "value", session.state.seed))
+    page.mirror(seed, lambda: session.state.seed)
     page.choice("", {"Go to this seed": lambda: session.use_seed(seed.value)})
 
 
@@ -106,8 +106,8 @@ def _sliders(page: Page, model: StudioModel, half: Half, labels: str) -> None:
 def _slider(page: Page, slider: Slider) -> None:
     session = page.session
     control = page.gui.add_slider(slider.title, slider.low, slider.high, slider.step, 0.0, marks=slider.marks)
-    control.on_update(page.act(lambda: session.slide(slider.key, control.value), keep_view=True))
-    page.refresh.append(lambda: setattr(control, "value", float(session.amount(slider.key))))
+    follow = page.mirror(control, lambda: float(session.amount(slider.key)))
+    control.on_update(page.act(lambda: session.slide(slider.key, follow()), keep_view=True))
 
 
 def _blend(page: Page) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -29,7 +29,7 @@ SECONDS = 8.0  # that a sentence stays
 
 
 class Page:
-    """One browser's page. `refresh` holds what brings the controls up to date after a change."""
+    """One browser's page. `refresh` holds what brings the controls up to date; `changes` counts what has been done."""
 
     def __init__(self, client: viser.ClientHandle, loop: asyncio.AbstractEventLoop, shared: Shared) -> None:
         self.client, self.shared, self.gui = client, shared, client.gui
@@ -38,9 +38,10 @@ class Page:
         self.view: View = "face"
         self.limit_mm = 1.0  # where the colours of errors end
         self.refresh: list[Change] = []
+        self.closed = False
         self._lock = threading.Lock()
         self._counting = threading.Lock()
-        self._newest = 0
+        self._newest = self.changes = 0
         self._hung: Gallery | None = None
 
     def act(self, change: Change, keep_view: bool = False) -> Callable[[Any], None]:
@@ -56,11 +57,12 @@ class Page:
                 self._newest += 1
                 mine = self._newest
             with self._lock:
-                self._try(change)
+                self.attempt(change)
                 if not keep_view:
                     self.view = "face"
                 if mine == self._newest:
-                    self._try(self.show)
+                    self.attempt(self.show)
+                self.changes += 1
 
         return callback
 
@@ -78,13 +80,33 @@ class Page:
 
         return group
 
-    def _try(self, change: Change) -> None:
+    def mirror(self, control: Any, read: Callable[[], Any]) -> Callable[[], Any]:
+        """Let a control show what `read` says. Returns how to take over the value that the visitor has given it.
+
+        It is only touched when `read` says something new: the server must not pull back a slider that is being moved.
+        """
+        known = [control.value]
+
+        def refresh() -> None:
+            if (value := read()) != known[0]:
+                known[0] = control.value = value
+
+        def follow() -> Any:
+            known[0] = control.value
+            return known[0]
+
+        self.refresh.append(refresh)
+        return follow
+
+    def attempt(self, change: Change) -> None:
         """Whatever goes wrong becomes a sentence on the page; the studio goes on."""
         try:
             change()
         except MeshganError as error:
             self.say(str(error))
         except Exception:
+            if self.closed:
+                return  # there is nobody to show it to
             traceback.print_exc()
             self.say("that went wrong, and it is the studio's fault; its console says more.")
 
@@ -128,8 +150,8 @@ class Page:
 
     def _pick(self, number: int) -> None:
         with self._lock:
-            self._try(lambda: self.session.pick(number))
-            self._try(self.show)
+            self.attempt(lambda: self.session.pick(number))
+            self.attempt(self.show)
 
     @property
     def errors(self) -> np.ndarray:
@@ -149,7 +171,8 @@ class Page:
 
     def close(self) -> None:
         """Let go of everything, when the visitor has left."""
-        with self._lock, suppress(Exception):
+        self.closed = True
+        with self._lock:
             self.refresh.clear()
             self.stage.gallery.clear()
 

@@ -70,7 +70,9 @@ class Studio:
             client.gui.add_markdown("The studio is full. Please come back later.")
             return
         page = self.pages[client.client_id] = Page(client, self.server.get_event_loop(), self.shared)
-        build(page)
+        page.attempt(lambda: build(page))
+        if client.client_id not in self.server.get_clients():  # gone already, perhaps before we knew them
+            self._farewell(client)
 
     def _farewell(self, client: viser.ClientHandle) -> None:
         page = self.pages.pop(client.client_id, None)

@@ -1,0 +1,120 @@
+"""`meshgan studio` and `meshgan export` as a person starts and stops them."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+import pytest
+from typer.testing import CliRunner
+
+from meshgan.cli.main import app
+from meshgan.errors import UsageError
+from meshgan.model.pca import fit_pca
+
+pytest.importorskip("viser", reason="needs the extra studio")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, tiny_faces):
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    fit_pca(tiny_faces, 5).save(folder)
+    return folder
+
+
+class Running:
+    """A studio in a process of its own, for a `with` block; `end` closes it and keeps what it said."""
+
+    def __init__(self, *words, cwd):
+        command = [sys.executable, "-m", "meshgan.cli.main", "studio", *map(str, words), "--port", "0"]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(command, cwd=cwd, env=environment, stdout=-1, stderr=-1, text=True)
+
+    def __enter__(self):
+        said = iter(self.process.stdout.readline, "")
+        found = next((f for line in said if (f := re.search(r"open at (http://\S+)", line))), None)
+        assert found, self.process.stderr.read()
+        self.address = found[1]
+        return self
+
+    def end(self, how=signal.SIGINT):
+        self.process.send_signal(how)
+        self.out, self.err = self.process.communicate(timeout=30)
+        return self.process.returncode
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.communicate()
+
+
+def test_it_opens_shows_a_page_and_ctrl_c_closes_it(model, tmp_path):
+    with Running(model, cwd=tmp_path) as studio:
+        assert studio.address.startswith("http://127.0.0.1:")
+        with urllib.request.urlopen(studio.address, timeout=20) as page:
+            assert b"<html" in page.read()
+        assert studio.end() == 0
+        assert "The studio is closed." in studio.out
+        assert studio.err == ""
+
+
+@pytest.mark.slow
+def test_it_ends_when_the_machine_asks_it_to(model, tmp_path):
+    with Running(model, cwd=tmp_path) as studio:
+        assert studio.end(signal.SIGTERM) == 0
+        assert studio.err == ""
+
+
+@pytest.mark.slow
+def test_what_make_demo_has_trained_is_shown_by_default(model, tmp_path):
+    (tmp_path / "demo" / "run").mkdir(parents=True)
+    (tmp_path / "demo" / "run" / "model").symlink_to(model)
+    with Running(cwd=tmp_path) as studio:
+        assert studio.end() == 0
+
+
+@pytest.mark.slow
+def test_open_to_the_network_it_warns_and_wants_a_token(model, tmp_path):
+    with Running(model, "--host", "0.0.0.0", cwd=tmp_path) as studio:
+        assert "?token=" in studio.address
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(studio.address.partition("?")[0], timeout=20)
+        assert studio.end() == 0
+        assert "Warning: others on your network can reach it" in studio.out
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["studio", "nowhere"], r"nowhere is no model folder"),
+        (["export", "nowhere", "--out", "x.onnx"], r"nowhere is no model folder"),
+        (["export", "nowhere", "--out", "x.obj"], r"x\.obj should end in \.onnx"),
+    ],
+)
+def test_wrong_use_is_one_sentence(words, sentence):
+    result = CliRunner().invoke(app, words)
+    assert isinstance(result.exception, UsageError)
+    assert re.search(sentence, str(result.exception))
+
+
+def test_without_any_model_it_says_how_to_get_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("meshgan.model.face_model.SHIPPED", tmp_path / "nothing")
+    result = CliRunner().invoke(app, ["studio"])
+    assert re.search(r"there is no model to show: .*make demo", str(result.exception))
+
+
+def test_without_the_extra_it_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("meshgan.cli.studio.find_spec", lambda name: None)
+    assert "meshgan[studio]" in str(CliRunner().invoke(app, ["studio"]).exception)
+
+
+def test_export_writes_the_generator(model, tmp_path):
+    pytest.importorskip("onnxruntime", reason="needs the extra export")
+    result = CliRunner().invoke(app, ["export", str(model), "--out", str(tmp_path / "tiny.onnx"), "--json"])
+    told = json.loads(result.stdout)
+    assert told["code"] == 5
+    assert told["bytes"] == (tmp_path / "tiny.onnx").stat().st_size

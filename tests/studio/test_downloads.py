@@ -1,0 +1,135 @@
+"""Every file that leaves the studio, opened by another program's reader."""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+
+import numpy as np
+import pygltflib
+import pytest
+import trimesh
+from PIL import Image
+
+from meshgan.studio.downloads import CURRENT, PICTURE, download, morph_targets
+from meshgan.studio.session import Session
+
+pytest.importorskip("pygltflib", reason="needs the extra studio")
+
+VALIDATE = """
+const validator = require('gltf-validator'), fs = require('fs');
+validator.validateBytes(new Uint8Array(fs.readFileSync(process.argv[1])))
+  .then(report => console.log(JSON.stringify(report.issues)));
+"""
+
+
+@pytest.fixture(scope="module")
+def targets(pair):
+    return morph_targets(*pair)
+
+
+@pytest.fixture
+def session(pair):
+    """A face with an expression and moved sliders."""
+    session = Session(*pair, seed=2)
+    session.random()
+    session.slide("age", 9)
+    session.slide("anger", 0.6)
+    return session
+
+
+def vectors(gltf, number):
+    accessor = gltf.accessors[number]
+    view = gltf.bufferViews[accessor.bufferView]
+    start = (view.byteOffset or 0) + (accessor.byteOffset or 0)
+    data = gltf.binary_blob()[start : start + accessor.count * 12]
+    return np.frombuffer(data, "<f4").reshape(-1, 3).astype(float)
+
+
+def opened(data):
+    """Base (V, 3), targets by name, and weights by name of a GLB, read by pygltflib, in metres."""
+    gltf = pygltflib.GLTF2.load_from_bytes(data)
+    mesh = gltf.meshes[0]
+    primitive, names = mesh.primitives[0], (mesh.extras or {}).get("targetNames", [])
+    shifts = {name: vectors(gltf, t["POSITION"]) for name, t in zip(names, primitive.targets or [], strict=True)}
+    return vectors(gltf, primitive.attributes.POSITION), shifts, dict(zip(names, mesh.weights or [], strict=True))
+
+
+def test_the_glb_opens_as_the_face_on_the_page(session, targets):
+    base, shifts, weights = opened(download(session, "glb", targets))
+    shown = base + sum(weights[name] * shift for name, shift in shifts.items())
+    assert np.abs(shown - session.face / 1000).max() < 1e-5
+    assert weights == {name: float(name == CURRENT) for name in shifts}
+
+
+def test_its_sliders_do_what_ours_do(session, targets, pair):
+    """With the present expression off, expressionAnger at 1 is the face of our slider at 1, to 1e-5 m."""
+    base, shifts, _ = opened(download(session, "glb", targets))
+    session.start_over("expression")
+    assert np.abs(base - session.face / 1000).max() < 1e-5
+    for key, name in (("anger", "expressionAnger"), ("happiness", "expressionHappiness")):
+        session.slide(key, 1.0)
+        assert np.abs(base + shifts[name] - session.face / 1000).max() < 1e-5
+        session.slide(key, 0.0)
+
+
+def test_the_targets_are_named_expressions_and_axes(targets):
+    assert list(targets)[:2] == ["expressionAnger", "expressionHappiness"]
+    assert {"expressionAxis01Plus", "expressionAxis01Minus"} <= set(targets)
+    assert not any("eutral" in name for name in targets)
+
+
+def test_without_expressions_the_axes_of_identity_are_targets(pair):
+    session = Session(pair[0], None, seed=2)
+    base, shifts, weights = opened(download(session, "glb", morph_targets(pair[0], None)))
+    assert np.abs(base - session.face / 1000).max() < 1e-5
+    assert list(shifts)[:2] == ["identityAxis01Plus", "identityAxis01Minus"]
+    assert set(weights.values()) == {0.0}
+    session.start_over("identity")
+    start = session.face
+    session.slide("id-1", 2.0)
+    assert np.abs(shifts["identityAxis01Plus"] - (session.face - start) / 1000).max() < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["obj", "ply"])
+def test_meshes_hold_the_face_in_millimetres(session, kind):
+    loaded = trimesh.load_mesh(io.BytesIO(download(session, kind, {})), file_type=kind, process=False)
+    np.testing.assert_allclose(loaded.vertices, session.face, atol=1e-4)
+    np.testing.assert_array_equal(loaded.faces, session.identity.template.triangles)
+
+
+def test_the_picture_is_large_and_seen_from_where_the_visitor_stands(session):
+    pictures = [
+        np.asarray(Image.open(io.BytesIO(download(session, "png", {}, yaw)))).astype(float) for yaw in (0.0, 50.0)
+    ]
+    assert pictures[0].shape == (PICTURE, PICTURE, 3)
+    assert np.abs(pictures[0] - pictures[1]).mean() > 3
+    assert pictures[0].std() > 10
+
+
+def test_the_code_is_json_for_us_and_for_interpolate(session, pair):
+    kept = json.loads(download(session, "json", {}))
+    np.testing.assert_allclose(kept["code"], session.state.identity.code(pair[0]), rtol=1e-6)
+    np.testing.assert_allclose(kept["expression_code"], session.state.expression.code(pair[1]), rtol=1e-6)
+    assert kept["seed"] == session.state.seed
+    assert kept["model"] == kept["expression_model"] == "pca"
+
+
+def validator() -> bool:
+    node = shutil.which("node")
+    return (
+        bool(node)
+        and not subprocess.run(
+            [node, "-e", "require('gltf-validator')"], capture_output=True, env=os.environ, check=False
+        ).returncode
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not validator(), reason="needs node with gltf-validator on NODE_PATH: npm install gltf-validator")
+def test_the_khronos_validator_finds_nothing(session, targets, tmp_path):
+    (tmp_path / "face.glb").write_bytes(download(session, "glb", targets))
+    run = subprocess.run(["node", "-e", VALIDATE, tmp_path / "face.glb"], capture_output=True, text=True, check=True)
+    issues = json.loads(run.stdout)
+    assert issues["numErrors"] == issues["numWarnings"] == 0, issues["messages"]

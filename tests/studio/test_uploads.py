@@ -1,0 +1,150 @@
+"""What visitors bring along: their own meshes, and whatever else somebody may send."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meshgan.errors import MeshganError, UsageError
+from meshgan.geometry.files import write_mesh
+from meshgan.model.compose import compose
+from meshgan.studio import uploads
+from meshgan.studio.downloads import download
+from meshgan.studio.session import Session
+from meshgan.studio.state import read_seed
+from meshgan.studio.uploads import fit, read_code, read_upload
+
+TURN = np.array([[0.8, 0, 0.6], [0, 1, 0], [-0.6, 0, 0.8]])
+
+
+@pytest.fixture
+def mesh(pair):
+    """An unseen face, turned and moved."""
+    return pair[0].template.with_vertices(pair[0].decode(pair[0].model.codes(1, seed=5))[0] @ TURN.T + [40, -10, 900])
+
+
+def content(mesh, tmp_path, ending):
+    write_mesh(tmp_path / f"mesh{ending}", mesh)
+    return (tmp_path / f"mesh{ending}").read_bytes()
+
+
+@pytest.mark.parametrize("ending", [".obj", ".ply", ".glb", ".PLY"])
+def test_a_mesh_is_read_and_fitted(mesh, pair, tmp_path, ending):
+    read = read_upload(f"my face{ending}", content(mesh, tmp_path, ending.lower()), "mm")
+    np.testing.assert_allclose(read.vertices, mesh.vertices, atol=1e-3)
+    found = fit(read, "my face", "mm", pair[0])
+    sides = [np.linalg.norm(v[1:] - v[:-1], axis=1) for v in (found.target, mesh.vertices)]
+    np.testing.assert_allclose(*sides, rtol=1e-4)  # moved, not bent
+    np.testing.assert_array_equal(found.identity, pair[0].model.fit(found.target[None]).codes[0])
+    assert found.expression is None
+
+
+def test_where_a_mesh_lies_does_not_matter(mesh, pair):
+    upright = mesh.with_vertices((mesh.vertices - [40, -10, 900]) @ TURN)
+    first, second = (fit(one, "x", "mm", pair[0]) for one in (mesh, upright))
+    np.testing.assert_allclose(first.identity, second.identity, atol=1e-4)
+    np.testing.assert_allclose(first.target, second.target, atol=1e-3)
+
+
+def test_identity_and_expression_are_fitted_in_turn(pair):
+    identity, expression = pair
+    person, feeling = identity.model.codes(1, seed=5), expression.model.codes(1, seed=6)
+    face = compose(identity.decode(person), expression.decode(feeling), expression.still)[0]
+    mesh = identity.template.with_vertices(face)
+    session = Session(*pair)
+    errors = []
+    for other in (None, expression):
+        found = fit(mesh, "x", "mm", identity, other)
+        session.adopt(found.target, found.identity, found.expression)
+        errors.append(np.linalg.norm(session.face - found.target, axis=1).mean())
+    assert errors[1] <= errors[0] + 1e-3
+    assert found.expression is not None
+
+
+def test_the_unit_is_asked_for_and_checked(mesh, pair):
+    small = mesh.with_vertices(mesh.vertices / 1000)
+    with pytest.raises(UsageError, match=r"head\.obj is 0\.00\d+ times as large as a face.*choose the unit m\."):
+        fit(small, "head.obj", "mm", pair[0])
+    with pytest.raises(UsageError, match="no unit fits"):
+        fit(mesh.with_vertices(mesh.vertices * 4), "head.obj", "mm", pair[0])
+
+
+def test_a_mesh_of_another_template_is_told_what_to_do(pair, mesh):
+    other = type(mesh)(mesh.vertices[:40], [[0, 1, 2], [3, 4, 5]])
+    with pytest.raises(UsageError, match=r"scan\.obj is not of the model's template.*register it first"):
+        fit(other, "scan.obj", "mm", pair[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "sentence"),
+    [
+        ("virus.exe", b"MZ", r"virus\.exe: meshes are read from"),
+        ("none", b"", "none: meshes are read from"),
+        ("a.obj", b"", r"a\.obj"),
+        ("a.ply", b"ply\nformat ascii 1.0\nelement vertex 999999999999\nend_header\n", r"a\.ply"),
+        ("a.glb", b"glTF" + b"\xff" * 40, r"a\.glb"),
+        ("a.stl", b"\0" * 84, r"a\.stl"),
+        ("a.obj", b"v nan nan nan\nv 0 0 0\nv 1 0 0\nf 1 2 3\n", r"a\.obj"),
+        ("a.obj", b"v 0 0 0\nf 1 2 99999999\n", r"a\.obj"),
+        ("../../etc/passwd.obj", b"f f f", r"^passwd\.obj"),
+        ("..\\..\\boot.obj", b"f f f", r"^boot\.obj"),
+        ("x" * 500 + ".obj", b"f f f", "^x{56}.obj"),
+        ("a\n\x1b[2J.obj", b"f f f", r"^a\[2J\.obj"),
+    ],
+)
+def test_bad_files_are_one_sentence_without_our_paths(name, data, sentence):
+    with pytest.raises(MeshganError, match=sentence) as caught:
+        read_upload(name, data, "mm")
+    assert "/tmp" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_too_large_is_not_even_read(monkeypatch):
+    monkeypatch.setattr(uploads, "MOST_BYTES", 10)
+    with pytest.raises(UsageError, match="larger than"):
+        read_upload("a.obj", b"v 0 0 0\n" * 9, "mm")
+
+
+def test_nothing_is_left_on_the_disk(tmp_path, monkeypatch, mesh):
+    data = content(mesh, tmp_path, ".ply")
+    monkeypatch.setattr(uploads.tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    read_upload("a.ply", data, "mm")
+    with pytest.raises(MeshganError):
+        read_upload("a.ply", data[: len(data) // 2], "mm")
+    assert not list((tmp_path / "temporary").iterdir())
+
+
+@given(st.binary(max_size=300), st.sampled_from([".obj", ".ply", ".glb", ".stl", ".json"]))
+@settings(max_examples=60, deadline=None)
+def test_any_bytes_are_a_mesh_or_a_sentence(data, ending):
+    try:
+        read_code("a.json", data) if ending == ".json" else read_upload(f"a{ending}", data, "mm")
+    except MeshganError as error:
+        assert str(error).endswith((".", "?"))
+
+
+def test_a_saved_code_brings_the_face_back(pair):
+    session = Session(*pair, seed=3)
+    session.blend(0.37)
+    session.slide("age", 4)
+    seed = read_code("face.json", download(session, "json", {}))
+    other = Session(*pair, seed=99)
+    other.use_seed(seed)
+    np.testing.assert_array_equal(other.face, session.face)
+
+
+def test_a_code_of_the_command_line_is_read_too(pair):
+    code = pair[0].model.codes(1, seed=8)[0]
+    state = read_seed(read_code("face-000.json", json.dumps({"code": code.tolist(), "mean_mm": 1}).encode()), *pair)
+    np.testing.assert_allclose(state.identity.code(pair[0]), code, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b"{}", b'{"code": "x"}', b'{"code": [[1], [2, 3]]}', b"[" * 100000, b"{" + b" " * 2**21 + b"}"]
+)
+def test_other_json_is_refused(data):
+    with pytest.raises(UsageError, match=r"face\.json holds no face"):
+        read_code("face.json", data)
