@@ -15,6 +15,7 @@ from meshgan.training.recipe import (
     Averaging,
     Momentum,
     Recipe,
+    Sampling,
     Schedule,
     differences,
     load_recipe,
@@ -131,7 +132,10 @@ def test_a_file_that_is_no_toml_is_named(tmp_path, content):
 
 
 def test_another_kind_starts_its_section_anew():
-    assert load_recipe("paper", ["optimiser.kind=adam", "optimiser.lr=0.1"]).optimiser == Adam(lr=0.1)
+    for changes in (["optimiser.kind=adam", "optimiser.lr=0.1"], ["optimiser.lr=0.1", "optimiser.kind = adam"]):
+        assert load_recipe("paper", changes).optimiser == Adam(lr=0.1)
+    changes = ["sampling.faces=3", "sampling.kind=fitted-normal"]
+    assert load_recipe("paper", changes).sampling == Sampling("fitted-normal", faces=3)
 
 
 def test_one_length_replaces_the_other():

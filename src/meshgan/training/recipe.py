@@ -20,6 +20,7 @@ from meshgan.training.gan import Gan
 from meshgan.training.wgan import Wgan
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
+KINDS = ("objective.kind", "optimiser.kind")  # they say which other keys a section has
 LENGTHS = ("epochs", "faces")  # two ways to say how long; one is given
 STRICT = ConfigDict(allow_inf_nan=False)
 
@@ -123,7 +124,7 @@ def load_recipe(name: str | Path, changes: Iterable[str] = ()) -> Recipe:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is no TOML file ({error}).") from error
-    for change in changes:
+    for change in sorted(changes, key=lambda change: not change.startswith(KINDS)):
         _apply(table, change)
     return parse_recipe(table, str(path))
 
@@ -161,7 +162,7 @@ def _apply(table: dict[str, Any], change: str) -> None:
         if not isinstance(table, dict):
             raise UsageError(f"--set {change}: '{parent}' is not a section.")
     value = _toml_value(text.strip())
-    if last == "kind" and table.get("kind") != value:
+    if key.strip() in KINDS and table.get("kind") != value:
         table.clear()  # the numbers of another kind mean nothing here
     if parents == ["schedule"] and last in LENGTHS:
         for other in LENGTHS:
