@@ -13,10 +13,8 @@ average, and scatters about that place. Needs the extra `[landmarks]`; takes som
 import numpy as np
 from numpy.typing import NDArray
 
-from meshgan.data.corpora.basis import FaceBasis, face_template
-from meshgan.data.corpora.draws import Draws
-from meshgan.data.corpora.population import draw_people
-from meshgan.geometry.align import rigid
+from meshgan.bench.fake_scans import corpus_people
+from meshgan.data.corpora.basis import face_template
 from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import closest_points
 from meshgan.registration.detect import detect
@@ -27,7 +25,6 @@ from meshgan.registration.prior import learn
 from meshgan.registration.views import Frame, Scene
 
 PRIOR_FACES, COMPONENTS, STEP_MM = 2000, 200, 0.005
-ACTIVE = 0.15  # share of the facial actions that take part in the expressions of every other face
 DETECTED_FACES = 160
 LEAST_SEEN = 0.4  # share of faces on which a point must have been found
 MOST_SCATTER = 5.0  # mm
@@ -36,20 +33,9 @@ RMS_OF_MEDIAN = np.sqrt(3) / 1.538  # of the lengths of Gaussian vectors in spac
 Places = NDArray[np.float64]
 
 
-def corpus_faces(count: int, stream: str) -> NDArray[np.float32]:
-    """Faces (N, V, 3) of people of the corpus's population, every other one with an expression."""
-    basis, template = FaceBasis.read(), face_template()
-    draws = Draws(0, stream, np.arange(count))
-    people = draw_people(basis, draws)
-    expressive = np.arange(count)[:, None] % 2
-    neutral = basis.neutral(people.phenotype, people.features)
-    faces = basis.perform(neutral, expressive * draws.sparse(len(basis.action_names), ACTIVE))
-    return rigid(faces, template.vertices).apply(faces).astype(np.float32)
-
-
 def prior() -> dict[str, NDArray[np.generic]]:
     """The arrays of face_prior.npz: `mean` (V, 3), `basis` (3, K, V) in steps of `step_mm`."""
-    learned = learn(corpus_faces(PRIOR_FACES, "registration prior"), COMPONENTS)
+    learned = learn(corpus_people(PRIOR_FACES, "registration prior"), COMPONENTS)
     basis = np.rint(learned.basis / STEP_MM).astype(np.int16)
     return {"mean": learned.mean.astype(np.float32), "basis": basis, "step_mm": np.array(STEP_MM)}
 
@@ -72,7 +58,7 @@ def places(faces: NDArray[np.float32], template: Mesh) -> Places:
 
 def detector_points() -> dict[str, NDArray[np.generic]]:
     """The arrays of detector_points.npz: for each point its place on the template and its scatter, in mm."""
-    found = places(corpus_faces(DETECTED_FACES, "detector points"), face_template())
+    found = places(corpus_people(DETECTED_FACES, "detector points"), face_template())
     points, scatter = np.zeros((POINTS, 3)), np.full(POINTS, np.inf)
     for number in range(POINTS):
         seen = found[np.isfinite(found[:, number, 0]), number]

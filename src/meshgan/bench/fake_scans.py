@@ -6,12 +6,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from meshgan.data.corpora.basis import FaceBasis, face_template
+from meshgan.data.corpora.draws import Draws
+from meshgan.data.corpora.population import draw_people
+from meshgan.geometry.align import rigid
 from meshgan.geometry.mesh import Mesh
 from meshgan.registration.pose import Similarity
 from meshgan.registration.scan import clustered
 
 Floats = NDArray[np.float64]
 
+ACTIVE = 0.15  # share of the facial actions that take part in an expression
 NOISE_MM = 0.2
 SPACING_MM = (1.2, 2.5)  # of the new vertices; the template's are some 3 mm apart
 HOLES, HOLE_MM = 5, (3.0, 8.0)
@@ -67,3 +72,14 @@ def _kept(mesh: Mesh, keep: NDArray[np.bool_]) -> Mesh:
     triangles = mesh.triangles[keep[mesh.triangles].all(axis=1)]
     used, renumbered = np.unique(triangles, return_inverse=True)
     return Mesh(mesh.vertices[used], renumbered.reshape(-1, 3))
+
+
+def corpus_people(count: int, stream: str) -> NDArray[np.float32]:
+    """Faces (N, V, 3) of people of the corpus's population; every other one has an expression."""
+    basis, template = FaceBasis.read(), face_template()
+    draws = Draws(0, stream, np.arange(count))
+    people = draw_people(basis, draws)
+    expressive = np.arange(count)[:, None] % 2
+    neutral = basis.neutral(people.phenotype, people.features)
+    faces = basis.perform(neutral, expressive * draws.sparse(len(basis.action_names), ACTIVE))
+    return rigid(faces, template.vertices).apply(faces).astype(np.float32)

@@ -5,10 +5,10 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from meshgan import __version__
 from meshgan.data.corpora.naming import ENDINGS, customary_subjects, mesh_files
 from meshgan.data.faceset import Card, create_faceset
 from meshgan.errors import MeshganError, UsageError
@@ -70,7 +70,7 @@ def register_all(
     work.mkdir(parents=True, exist_ok=True)
     jobs = plan(named, settings, work)
     outcomes = run(jobs, workers, scheduler)
-    subtitle = f"meshgan {__version__}, unit {unit}, template of {len(face_template.mesh.vertices)} vertices"
+    subtitle = f"meshgan {version('meshgan')}, unit {unit}, template of {len(face_template.mesh.vertices)} vertices"
     usable = [job for job, outcome in zip(jobs, outcomes, strict=True) if outcome.verdict != "failed"]
     if not usable:
         _only_report(out, subtitle, jobs, outcomes, face_template.landmark_names)
@@ -128,7 +128,7 @@ def _absolute(path: Path | None) -> Path | None:
 def _card(out: Path, settings: Settings, outcomes: Sequence[Outcome]) -> Card:
     return Card(
         name=out.name,
-        source=f"{len(outcomes)} scans registered with meshgan {__version__}",
+        source=f"{len(outcomes)} scans registered with meshgan {version('meshgan')}",
         licence="that of the scans",
         synthetic=False,
         parameters={

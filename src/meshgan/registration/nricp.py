@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from meshgan.registration.banded import BandedForm
 from meshgan.registration.prior import Anchors
-from meshgan.registration.surface import Matches, Surface
+from meshgan.registration.surface import Pull
 
 Floats = NDArray[np.float64]
 
@@ -37,17 +37,15 @@ class Step:
     stiffness: float
     landmarks: float  # beta: weight of one landmark against one vertex
     far: float  # mm: closest points beyond this are not believed
-    iterations: int = 3
+    iterations: int
 
 
 SCHEDULE = (
-    Step(0, 200.0, 1.0, 8.0),
-    Step(0, 50.0, 0.5, 6.0),
-    Step(1, 20.0, 0.2, 4.0),
-    Step(1, 5.0, 0.05, 3.0),
-    Step(1, 1.0, 0.0, 2.5),
-    Step(-1, 1.0, 0.0, 2.0),
-    Step(-1, 0.2, 0.0, 2.0),
+    Step(0, 50.0, 0.5, 6.0, 2),
+    Step(1, 10.0, 0.1, 4.0, 2),
+    Step(1, 1.0, 0.0, 2.5, 2),
+    Step(-1, 0.5, 0.0, 2.0, 2),
+    Step(-1, 0.2, 0.0, 2.0, 2),
 )
 FACING = 0.8  # least cosine between the normals of a vertex and of its closest point
 
@@ -72,44 +70,34 @@ class State:
 
 def nonrigid_icp(
     start: Floats,
-    surface: Surface,
+    pull: Callable[[Floats], Pull],
     nodes: tuple[Nodes, ...],
     edges: NDArray[np.int64],
     anchors: Anchors,
-    normals: Callable[[Floats], Floats],
     schedule: tuple[Step, ...] = SCHEDULE,
 ) -> Iterator[State]:
-    """Deform a template that lies at `start` (V, 3) onto `surface`; yields after every iteration.
+    """Deform a template that lies at `start` (V, 3) onto a surface, which draws it by `pull`.
 
-    `edges` (E, 2) are the template's own. The caller may stop at any time: each state is a whole result.
+    `edges` (E, 2) are the template's own. Yields after every iteration; the caller may stop at any time, each state
+    is a whole result.
     """
     forms = [_map_form(level, start, anchors.rows) for level in nodes]
     forms.append(_displacement_form(edges, anchors.rows, len(start)))
-    vertices, base = start, np.zeros_like(start)
-    sigma = anchors.sigma.min(initial=np.inf) / anchors.sigma
+    certainty = (anchors.sigma.min(initial=np.inf) / anchors.sigma) ** 2
+    vertices, base, present = start, np.zeros_like(start), 0
     for step in schedule:
-        form = forms[step.nodes]
-        if step.nodes == -1 and not base.any():
-            base = vertices
+        if step.nodes != present:  # displacements add to what the maps have reached
+            base, present = (vertices if step.nodes == -1 else np.zeros_like(start)), step.nodes
         for _ in range(step.iterations):
-            matches = surface.closest(vertices)
-            weights = robust_weights(vertices, matches, normals(vertices), step.far)
-            everything = np.concatenate([weights, step.landmarks * sigma**2])
-            targets = np.concatenate([matches.points, anchors.targets])
-            if step.nodes == -1:
-                moved = base + form.solve(step.stiffness, everything, targets - _with_rows(base, anchors.rows))
-            else:
-                moved = form.rows[: len(start)] @ form.solve(step.stiffness, everything, targets)
+            drawn = pull(vertices)
+            weights = drawn.weights(step.far, FACING)
+            targets = np.concatenate([drawn.points, anchors.targets]) - _with_rows(base, anchors.rows)
+            form = forms[step.nodes]
+            solution = form.solve(step.stiffness, np.concatenate([weights, step.landmarks * certainty]), targets)
+            moved = base + form.rows[: len(start)] @ solution
             change = float(np.linalg.norm(moved - vertices, axis=1).mean())
             vertices = moved
             yield State(step, vertices, weights, change)
-
-
-def robust_weights(vertices: Floats, matches: Matches, normals: Floats, far: float) -> Floats:
-    """Weights (V,) of closest points: zero where a test fails, falling with the distance (Geman and McClure)."""
-    facing = np.einsum("vc,vc->v", normals, matches.normals)
-    believed = (matches.distance < far) & (facing > FACING) & ~matches.on_border
-    return np.where(believed, (1 + (matches.distance / far) ** 2) ** -2, 0.0)
 
 
 def _with_rows(vertices: Floats, rows: sp.csr_array) -> Floats:

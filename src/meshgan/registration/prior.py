@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from meshgan.registration.pose import Similarity
-from meshgan.registration.surface import Surface
+from meshgan.registration.surface import Pull
 
 Floats = NDArray[np.float64]
 
@@ -66,11 +66,10 @@ class FitStep:
 
 
 FIT = (
-    FitStep(3, 20, 0.0, np.inf),  # landmarks alone
-    FitStep(4, 20, 15.0, 4.0),
-    FitStep(4, 50, 8.0, 2.0),
-    FitStep(6, 100, 5.0, 1.0),
-    FitStep(8, 200, 3.0, 0.4),
+    FitStep(2, 30, 0.0, np.inf),  # landmarks alone
+    FitStep(3, 30, 15.0, 4.0),
+    FitStep(3, 80, 8.0, 1.0),
+    FitStep(6, 200, 4.0, 0.4),
 )
 FACING = 0.7  # least cosine between the normals of a vertex and of its closest point
 SCALE_SIGMA = 0.1  # faces are so much larger or smaller than the model knows
@@ -91,12 +90,11 @@ def fit(
     prior: Prior,
     anchors: Anchors,
     start: Similarity,
-    surface: Surface,
-    normals: Callable[[Floats], Floats],
+    pull: Callable[[Floats], Pull],
     scale_sigma: float = SCALE_SIGMA,
     schedule: tuple[FitStep, ...] = FIT,
 ) -> Fitted:
-    """Fit the model to landmarks, then to landmarks and the surface; `normals` of template vertices (V, 3).
+    """Fit the model to landmarks, then to landmarks and a surface, which draws vertices (V, 3) by `pull`.
 
     Each iteration solves for coefficients, turn, shift and growth together: point to point at landmarks, point to
     plane on the surface, with a standard normal prior on the coefficients.
@@ -106,9 +104,8 @@ def fit(
         for _ in range(step.iterations):
             equations = _landmark_rows(prior, anchors, fitted, step)
             if step.far > 0:
-                equations = [
-                    a + b for a, b in zip(equations, _surface_rows(prior, surface, normals, fitted, step), strict=True)
-                ]
+                drawn = _surface_rows(prior, pull(fitted.vertices), fitted, step)
+                equations = [a + b for a, b in zip(equations, drawn, strict=True)]
             fitted = _solve(prior, fitted, step, scale_sigma, *equations)
     return fitted
 
@@ -126,27 +123,21 @@ def _landmark_rows(prior: Prior, anchors: Anchors, fitted: Fitted, step: FitStep
     return _normal_equations(jacobian, (anchors.targets - model).ravel(), np.repeat(weights, 3))
 
 
-def _surface_rows(
-    prior: Prior,
-    surface: Surface,
-    normals: Callable[[Floats], Floats],
-    fitted: Fitted,
-    step: FitStep,
-) -> list[Floats]:
-    """Normal equations of the closest points: each a robust point-to-plane term."""
-    matches = surface.closest(fitted.vertices)
-    facing = np.einsum("vc,vc->v", normals(fitted.vertices), matches.normals)
-    model = fitted.pose(prior.mean)
-    away = np.einsum("vc,vc->v", matches.points - fitted.vertices, matches.normals)
-    believed = (matches.distance < step.far) & (facing > FACING) & ~matches.on_border
-    spread = 1.48 * np.median(np.abs(away[believed])) if believed.any() else step.far
-    sigma = max(step.surface_sigma, TOGETHER * spread)
-    weights = np.where(believed, (1 + (2 * matches.distance / step.far) ** 2) ** -2 / sigma**2, 0.0)
-    turned = (fitted.pose.scale * matches.normals @ fitted.pose.rotation).astype(np.float32)
-    basis = sum(turned[:, axis] * prior.basis[axis, : step.components] for axis in range(3))
-    motions = np.einsum("kvc,vc->kv", _motions(fitted.vertices, fitted), matches.normals)
-    residual = np.einsum("vc,vc->v", matches.points - model, matches.normals)
-    return _normal_equations(np.concatenate([basis, motions.astype(np.float32)]), residual, weights)
+def _surface_rows(prior: Prior, pull: Pull, fitted: Fitted, step: FitStep) -> list[Floats]:
+    """Normal equations of the closest points: each a robust point-to-plane term.
+
+    Their sigma is what the scatter of the distances says: a face that the model describes well is followed closely,
+    another one loosely, so that the model is not bent to say what it cannot.
+    """
+    weights = pull.weights(step.far, FACING)
+    away = np.einsum("vc,vc->v", pull.points - fitted.vertices, pull.normals)[weights > 0]
+    scatter = 1.48 * float(np.median(np.abs(away))) if len(away) else step.far
+    sigma = max(step.surface_sigma, TOGETHER * scatter)
+    turned = (fitted.pose.scale * pull.normals @ fitted.pose.rotation).astype(np.float32)
+    basis = np.einsum("vc,ckv->kv", turned, prior.basis[:, : step.components])
+    motions = np.einsum("kvc,vc->kv", _motions(fitted.vertices, fitted), pull.normals)
+    residual = np.einsum("vc,vc->v", pull.points - fitted.pose(prior.mean), pull.normals)
+    return _normal_equations(np.concatenate([basis, motions.astype(np.float32)]), residual, weights / sigma**2)
 
 
 def _motions(points: Floats, fitted: Fitted) -> Floats:

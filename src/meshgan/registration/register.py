@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,11 +87,9 @@ def register(
     to_scan = Similarity(scale, sighting.pose.rotation, sighting.pose.translation)
     scan = _cropped(whole, template, sighting.pose, to_scan)
     surface, sighting = Surface(scan), sighting.seen_from(to_scan)
-    growth = FIXED if estimate else FREE
-    fitted = fit(template.prior, sighting.anchors, sighting.pose, surface, template.normals, growth)
-    states = nonrigid_icp(
-        fitted.vertices, surface, template.nodes, template.mesh.edges, sighting.anchors, template.normals
-    )
+    pull = partial(template.pull, surface=surface)
+    fitted = fit(template.prior, sighting.anchors, sighting.pose, pull, FIXED if estimate else FREE)
+    states = nonrigid_icp(fitted.vertices, pull, template.nodes, template.mesh.edges, sighting.anchors)
     for state in states:
         if watch is not None:
             watch(state)

@@ -13,6 +13,7 @@ Integers = NDArray[np.int64]
 FEWEST_TRIANGLES = 500  # a face needs some
 MOST_TRIANGLES = 12_000_000  # beyond it, memory is no longer bounded by what a workstation has
 MANY_TRIANGLES = 400_000  # more than this is thinned for the search, and again after the crop
+MOST_LAYERS = 12.0  # of a surface as large as the sphere around it; hair has a few
 NEAR = 20.0  # mm: triangles this close to the model decide which way a scan faces
 GRID = 2**20  # cells per side of the box in which vertices count as one
 
@@ -30,6 +31,8 @@ def cleaned(mesh: Mesh) -> Mesh:
     unique = solid[np.unique(_triangle_keys(solid), return_index=True)[1]] if len(solid) else solid
     result = _used(mesh.vertices, unique)
     _require_sensible_size(len(result.triangles))
+    if result.areas.sum() > MOST_LAYERS * np.pi * np.linalg.norm(np.ptp(result.vertices, axis=0)) ** 2:
+        raise MeshganError("the triangles lie in heaps on each other; this is no surface.")
     return result
 
 

@@ -15,7 +15,7 @@ Integers = NDArray[np.int64]
 
 SPACING = 3.0  # mm: triangles with longer edges get sample points inside, so that the search cannot miss them
 ON = 1e-3  # barycentric coordinate below which a point lies on a side
-NEAREST = 3  # samples whose triangles are tried
+NEAREST = 2  # samples whose triangles are tried
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +28,22 @@ class Matches:
     normals: Floats
     distance: Floats
     on_border: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Pull:
+    """Where the surface draws the vertices of a template: closest points (V, 3) with normals (V, 3), the distance
+    (V,), and the cosine (V,) between the two normals, -1 where the surface must have no say."""
+
+    points: Floats
+    normals: Floats
+    distance: Floats
+    cosine: Floats
+
+    def weights(self, far: float, least_cosine: float) -> Floats:
+        """Weights (V,): zero where a test fails, else falling with the distance (Geman and McClure, at half of far)."""
+        believed = (self.distance < far) & (self.cosine > least_cosine)
+        return np.where(believed, (1 + (2 * self.distance / far) ** 2) ** -2, 0.0)
 
 
 class Surface:
@@ -104,54 +120,59 @@ def _inside_large(mesh: Mesh) -> tuple[Floats, Integers]:
     return np.concatenate(points), np.concatenate(owners)
 
 
-@numba.njit(cache=True, fastmath=False)
+@numba.njit(cache=True)
 def _project(
-    points: Floats, nearest: Integers, starts: Integers, owners: Integers, vertices: Floats, triangles: Integers
+    points: Floats,
+    nearest: Integers,
+    starts: Integers,
+    owners: Integers,
+    vertices: Floats,
+    triangles: Integers,
 ) -> tuple[Integers, Floats]:
     """For each point the closest of the candidate triangles (N,) and the barycentrics (N, 3) there."""
-    count = len(points)
-    best_triangle = np.zeros(count, dtype=np.int64)
-    best_weights = np.zeros((count, 3))
-    for n in range(count):
+    best_triangle = np.zeros(len(points), dtype=np.int64)
+    best_weights = np.zeros((len(points), 3))
+    for n in range(len(points)):
         best = np.inf
+        px, py, pz = points[n]
         for sample in nearest[n]:
             for slot in range(starts[sample], starts[sample + 1]):
-                triangle = owners[slot]
-                a, b, c = triangles[triangle]
-                u, v, w = _barycentric(points[n], vertices[a], vertices[b], vertices[c])
-                away = 0.0
-                for axis in range(3):
-                    at = u * vertices[a, axis] + v * vertices[b, axis] + w * vertices[c, axis]
-                    away += (points[n, axis] - at) ** 2
+                a, b, c = triangles[owners[slot]]
+                # the corners as seen from the point: what is sought is the point nearest to the origin
+                ax, ay, az = vertices[a, 0] - px, vertices[a, 1] - py, vertices[a, 2] - pz
+                bx, by, bz = vertices[b, 0] - px, vertices[b, 1] - py, vertices[b, 2] - pz
+                cx, cy, cz = vertices[c, 0] - px, vertices[c, 1] - py, vertices[c, 2] - pz
+                u, v, w = _nearest_to_origin(ax, ay, az, bx, by, bz, cx, cy, cz)
+                x, y, z = u * ax + v * bx + w * cx, u * ay + v * by + w * cy, u * az + v * bz + w * cz
+                away = x * x + y * y + z * z
                 if away < best:
                     best = away
-                    best_triangle[n] = triangle
+                    best_triangle[n] = owners[slot]
                     best_weights[n, 0], best_weights[n, 1], best_weights[n, 2] = u, v, w
     return best_triangle, best_weights
 
 
 @numba.njit(cache=True)
-def _dot(a: Floats, b: Floats) -> float:
-    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+def _nearest_to_origin(
+    ax: float, ay: float, az: float, bx: float, by: float, bz: float, cx: float, cy: float, cz: float
+) -> tuple[float, float, float]:
+    """Barycentrics of the point of triangle abc nearest to the origin: Ericson, Real-Time Collision Detection, 5.1.5.
 
-
-@numba.njit(cache=True)
-def _barycentric(p: Floats, a: Floats, b: Floats, c: Floats) -> tuple[float, float, float]:
-    """Barycentrics of the point of triangle abc closest to p: Ericson, Real-Time Collision Detection, 5.1.5."""
-    ab, ac, ap = b - a, c - a, p - a
-    d1, d2 = _dot(ab, ap), _dot(ac, ap)
+    Scalars throughout: arrays of three would be allocated millions of times.
+    """
+    abx, aby, abz = bx - ax, by - ay, bz - az
+    acx, acy, acz = cx - ax, cy - ay, cz - az
+    d1, d2 = -(abx * ax + aby * ay + abz * az), -(acx * ax + acy * ay + acz * az)
     if d1 <= 0 and d2 <= 0:
         return 1.0, 0.0, 0.0
-    bp = p - b
-    d3, d4 = _dot(ab, bp), _dot(ac, bp)
+    d3, d4 = -(abx * bx + aby * by + abz * bz), -(acx * bx + acy * by + acz * bz)
     if d3 >= 0 and d4 <= d3:
         return 0.0, 1.0, 0.0
     vc = d1 * d4 - d3 * d2
     if vc <= 0 and d1 >= 0 and d3 <= 0:
         along = d1 / (d1 - d3) if d1 > d3 else 0.0
         return 1.0 - along, along, 0.0
-    cp = p - c
-    d5, d6 = _dot(ab, cp), _dot(ac, cp)
+    d5, d6 = -(abx * cx + aby * cy + abz * cz), -(acx * cx + acy * cy + acz * cz)
     if d6 >= 0 and d5 <= d6:
         return 0.0, 0.0, 1.0
     vb = d5 * d2 - d1 * d6
@@ -159,8 +180,9 @@ def _barycentric(p: Floats, a: Floats, b: Floats, c: Floats) -> tuple[float, flo
         along = d2 / (d2 - d6) if d2 > d6 else 0.0
         return 1.0 - along, 0.0, along
     va = d3 * d6 - d5 * d4
-    if va <= 0 and d4 - d3 >= 0 and d5 - d6 >= 0:
-        along = (d4 - d3) / ((d4 - d3) + (d5 - d6)) if (d4 - d3) + (d5 - d6) > 0 else 0.0
+    if va <= 0 and d4 >= d3 and d5 >= d6:
+        span = (d4 - d3) + (d5 - d6)
+        along = (d4 - d3) / span if span > 0 else 0.0
         return 0.0, 1.0 - along, along
     total = va + vb + vc
     if total <= 0:  # a triangle without area: one of its corners is as good as any other

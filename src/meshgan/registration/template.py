@@ -13,10 +13,12 @@ from meshgan.geometry.mesh import Mesh
 from meshgan.registration.landmarks import Landmarks
 from meshgan.registration.nricp import Nodes
 from meshgan.registration.prior import Prior
+from meshgan.registration.surface import Pull, Surface
 
 Floats = NDArray[np.float64]
 
 AROUND = 6.0  # mm: width of the neighbourhood from which a named landmark takes its place
+EYE_DEPTH = 15.0  # mm before and behind the lids
 MARGIN = 12.0  # mm from the outer border: there the crop decides what is seen, so it does not count as face
 
 
@@ -56,13 +58,34 @@ class FaceTemplate:
         normals = self._incidence @ np.cross(b - a, c - a)
         return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
 
+    def pull(self, vertices: Floats, surface: Surface) -> Pull:
+        """Where a scan draws the template that lies at `vertices` (V, 3).
+
+        Borders of the scan draw nothing, and nothing draws the eyeballs: scanners see gleam and lids there, and the
+        face model knows better.
+        """
+        matches = surface.closest(vertices)
+        cosine = np.einsum("vc,vc->v", self.normals(vertices), matches.normals)
+        free = matches.on_border | self.eyeballs
+        return Pull(matches.points, matches.normals, matches.distance, np.where(free, -1.0, cosine))
+
+    @cached_property
+    def eyeballs(self) -> NDArray[np.bool_]:
+        """The vertices (V,) between the lids, seen from the front."""
+        vertices, marks = self.mesh.vertices, self.landmark_rows @ self.mesh.vertices
+        found = np.zeros(len(vertices), dtype=bool)
+        for lids in (marks[36:42], marks[42:48]):
+            near = np.abs(vertices[:, 2] - lids[:, 2].mean()) < EYE_DEPTH
+            found |= near & _inside_polygon(vertices[:, :2], lids[:, :2])
+        return found
+
     @cached_property
     def inside(self) -> NDArray[np.bool_]:
-        """The vertices (V,) at least `MARGIN` away from the outer border: those that make up the face."""
+        """The vertices (V,) at least `MARGIN` away from the outer border, eyeballs apart: those that make the face."""
         border = self.mesh.vertices[_outer_border(self.mesh)]
         if not len(border):
-            return np.ones(len(self.mesh.vertices), dtype=bool)
-        return cKDTree(border).query(self.mesh.vertices)[0] > MARGIN
+            return ~self.eyeballs
+        return (cKDTree(border).query(self.mesh.vertices)[0] > MARGIN) & ~self.eyeballs
 
     def interocular(self, vertices: Floats) -> float:
         """The distance between the middles of the eyes of a face (V, 3): of the six points around each."""
@@ -87,6 +110,16 @@ class FaceTemplate:
             index.append(number)
             found.append(weights @ points[used] / weights.sum())
         return Landmarks(np.array(index, dtype=np.int64), np.array(found).reshape(-1, 3))
+
+
+def _inside_polygon(points: Floats, corners: Floats) -> NDArray[np.bool_]:
+    """Whether points (N, 2) lie inside a polygon (M, 2): a ray to the right crosses an odd number of sides."""
+    (x, y), ends = points.T, np.roll(corners, -1, axis=0)
+    crossings = np.zeros(len(points), dtype=np.int64)
+    for (x0, y0), (x1, y1) in zip(corners, ends, strict=True):
+        if y0 != y1:
+            crossings += ((y0 > y) != (y1 > y)) & (x < x0 + (y - y0) * (x1 - x0) / (y1 - y0))
+    return crossings % 2 == 1
 
 
 def _outer_border(mesh: Mesh) -> NDArray[np.int64]:

@@ -1,0 +1,272 @@
+"""From a scan to a registration: fake scans whose truth is known, real ones if at hand, and what is no scan at all."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+from scipy.spatial.transform import Rotation
+
+from meshgan.bench.fake_scans import corpus_people, fake_scan
+from meshgan.errors import MeshganError, UsageError
+from meshgan.geometry.files import read_mesh
+from meshgan.geometry.mesh import Mesh
+from meshgan.registration import models
+from meshgan.registration import register as module
+from meshgan.registration.detector import Detector, available
+from meshgan.registration.find import find_face
+from meshgan.registration.landmarks import Landmarks, read_landmarks
+from meshgan.registration.models import OWN, adopted, corpus_fingerprint, default_template
+from meshgan.registration.orient import degrees_between
+from meshgan.registration.quality import judge, measure
+from meshgan.registration.register import register
+from meshgan.registration.surface import Surface
+from meshgan.registration.unfold import folded
+
+SCANS = Path(__file__).parents[2] / ".." / "shared" / "data" / "scans"
+needs_detector = pytest.mark.skipif(not available(), reason="needs the extra [landmarks]")
+needs_scans = pytest.mark.skipif(not SCANS.is_dir(), reason="the real scans are not at hand")
+
+
+@pytest.fixture(scope="module")
+def template():
+    return default_template()
+
+
+@pytest.fixture(scope="module")
+def faces():
+    return corpus_people(3, "tests")
+
+
+@pytest.fixture(scope="module")
+def scanned(template, faces):
+    """A face of the corpus as a scan, and where each of its vertices truly lies in it."""
+    scan = fake_scan(template.mesh.with_vertices(faces[0]), np.random.default_rng(5))
+    return scan.mesh, scan.pose(faces[0].astype(np.float64))
+
+
+def marked(template, truth, index=range(17, 79)):
+    index = np.array(list(index))
+    return Landmarks(index, template.landmark_rows[index] @ truth)
+
+
+def errors(result, truth):
+    return np.linalg.norm(result.to_scan(result.vertices) - truth, axis=1)
+
+
+def test_the_assets_belong_to_the_corpus():
+    """If this fails, the corpus has changed: run tools/build_registration_assets.py."""
+    for name in ("face_prior", "detector_points"):
+        with np.load(OWN / f"{name}.npz", allow_pickle=False) as arrays:
+            assert str(arrays["corpus"]) == corpus_fingerprint()
+
+
+def test_the_model_spans_faces_it_has_not_seen(template, faces):
+    basis = template.prior.basis.transpose(1, 2, 0).reshape(template.prior.basis.shape[1], -1)
+    away = (faces - template.prior.mean).reshape(len(faces), -1).astype(np.float32)
+    residual = away - (np.linalg.lstsq(basis.T, away.T, rcond=None)[0].T @ basis)
+    assert np.linalg.norm(residual.reshape(-1, 3), axis=1).mean() < 0.25
+    assert np.linalg.norm(away.reshape(-1, 3), axis=1).mean() > 2.0
+
+
+def test_eyeballs_and_inside_are_where_they_should_be(template):
+    middle = template.mesh.vertices[template.eyeballs]
+    assert 50 < template.eyeballs.sum() < 500
+    assert np.abs(np.abs(middle[:, 0]) - 32).max() < 20
+    tip = template.landmark_rows[30] @ template.mesh.vertices
+    nearest = np.linalg.norm(template.mesh.vertices - tip, axis=1).argmin()
+    assert template.inside[nearest]
+    assert not template.inside[template.mesh.boundary_vertices].all()
+    assert 0.6 < template.inside.mean() < 0.97
+
+
+@needs_detector
+def test_a_fake_scan_in_any_orientation_is_brought_into_correspondence(template, scanned):
+    mesh, truth = scanned
+    states = []
+    result = register(mesh, template, watch=states.append)
+    error = errors(result, truth)
+    assert error.mean() < 1.2
+    assert np.percentile(error, 95) < 2.8
+    quality = measure(result, template)
+    assert quality.median_mm < 0.3
+    assert quality.folded <= 0.001
+    assert judge(quality)[0] == "good"
+    assert len(states) == 10
+    assert (
+        np.linalg.norm(
+            truth - truth.mean(axis=0) - (template.mesh.vertices - template.mesh.vertices.mean(axis=0)), axis=1
+        ).mean()
+        > 30
+    )
+
+
+def test_given_landmarks_do_without_the_detector(template, scanned, monkeypatch):
+    mesh, truth = scanned
+    monkeypatch.setattr(module, "available", lambda: False)
+    with pytest.raises(UsageError, match=r"meshgan\[landmarks\].*--landmarks FILE"):
+        register(mesh, template)
+    few = [30, 36, 45, 48, 54, 8]
+    result = register(mesh, template, marked(template, truth, few))
+    assert errors(result, truth).mean() < 1.5
+    assert result.landmarks.index.tolist() == few
+    better = register(mesh, template, marked(template, truth))
+    assert errors(better, truth).mean() < 1.0
+
+
+def test_wrong_units_are_told_and_unknown_ones_estimated(template, scanned):
+    mesh, truth = scanned
+    metres = mesh.with_vertices(mesh.vertices / 1000)
+    with pytest.raises(MeshganError, match="--unit m would fit"):
+        register(metres, template, marked(template, truth / 1000), "mm")
+    odd = mesh.with_vertices(mesh.vertices * 0.0371)
+    with pytest.raises(MeshganError, match="--unit auto"):
+        register(odd, template, marked(template, truth * 0.0371), "mm")
+    result = register(odd, template, marked(template, truth * 0.0371), "auto")
+    assert errors(result, truth * 0.0371).mean() < 1.0 * 0.0371
+    assert 55 < measure(result, template).interocular_mm < 70
+
+
+@pytest.mark.parametrize("damage", ["inside out", "soup", "disorder", "shoulders"])
+def test_damaged_meshes_give_the_same_face(template, scanned, damage):
+    mesh, truth = scanned
+    rng = np.random.default_rng(0)
+    vertices, triangles = mesh.vertices, mesh.triangles
+    if damage == "inside out":
+        mesh = Mesh(vertices, triangles[:, ::-1])
+    elif damage == "soup":
+        mesh = Mesh(vertices[triangles].reshape(-1, 3), np.arange(3 * len(triangles)).reshape(-1, 3))
+    elif damage == "disorder":
+        mesh = Mesh(vertices, np.where(rng.random((len(triangles), 1)) < 0.5, triangles, triangles[:, ::-1]))
+    else:
+        body = trimesh.creation.icosphere(4, radius=180.0)
+        chin = (template.landmark_rows[[8]] @ truth)[0]
+        below = truth.mean(axis=0) + 260 * (chin - truth.mean(axis=0)) / 90
+        mesh = Mesh(
+            np.concatenate([vertices, body.vertices + below]), np.concatenate([triangles, body.faces + len(vertices)])
+        )
+    result = register(mesh, template, marked(template, truth))
+    assert errors(result, truth).mean() < 1.0
+
+
+@needs_detector
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_face_is_found_from_every_side(template, scanned, faces, seed):
+    scan = fake_scan(template.mesh.with_vertices(faces[1 + seed % 2]), np.random.default_rng(seed))
+    with Detector() as detector:
+        found = find_face(scan.mesh, detector, template)
+    assert degrees_between(found.pose.rotation, scan.pose.rotation) < 8
+    assert found.detection.found.sum() > 200
+    assert found.misfit_mm < 6
+
+
+def no_face(kind):
+    rng = np.random.default_rng(0)
+    if kind == "sphere":
+        ball = trimesh.creation.icosphere(5, radius=90.0)
+        return Mesh(ball.vertices, ball.faces)
+    if kind == "hand":
+        parts = [trimesh.creation.box((80, 90, 25)).subdivide().subdivide().subdivide()]
+        for finger in range(5):
+            part = trimesh.creation.capsule(height=60, radius=9)
+            part.apply_transform(trimesh.transformations.euler_matrix(np.pi / 2, 0, 0))
+            part.apply_translation([-40 + 20 * finger, 100 + 8 * (finger % 3), 0])
+            parts.append(part)
+        whole = trimesh.util.concatenate(parts)
+        return Mesh(whole.vertices, whole.faces)
+    return Mesh(rng.normal(scale=80, size=(3000, 3)), rng.integers(0, 3000, size=(4000, 3)))
+
+
+@needs_detector
+@pytest.mark.parametrize("kind", ["sphere", "hand", "noise"])
+def test_what_is_no_face_is_said_to_be_none(template, kind):
+    with pytest.raises(MeshganError, match=r"no face was found|no surface"):
+        register(no_face(kind), template)
+
+
+@needs_detector
+def test_another_template_takes_over_what_is_known_of_ours(template, faces):
+    """A user's template: another person, other triangles. Landmarks, detector and model go over to it."""
+    other = fake_scan(template.mesh.with_vertices(faces[2]), np.random.default_rng(3))
+    mesh = other.mesh.with_vertices(other.pose.inverse(other.mesh.vertices))
+    theirs = adopted(mesh, template, Path("theirs.ply"))
+    places = theirs.landmark_rows @ mesh.vertices
+    assert np.linalg.norm(places - template.landmark_rows @ faces[2], axis=1)[17:].mean() < 1.5
+    scan = fake_scan(template.mesh.with_vertices(faces[0]), np.random.default_rng(4))
+    result = register(scan.mesh, theirs, marked(template, scan.pose(faces[0].astype(np.float64))))
+    assert len(result.vertices) == len(mesh.vertices)
+    surface = Surface(template.mesh.with_vertices(scan.pose(faces[0].astype(np.float64))))
+    assert np.median(surface.closest(result.to_scan(result.vertices)).distance) < 0.4
+    assert not folded(theirs.mesh.with_vertices(result.vertices), result.fitted).mean() > 0.002
+    on_its_side = mesh.with_vertices(mesh.vertices @ Rotation.from_euler("z", 90, degrees=True).as_matrix().T)
+    with pytest.raises(UsageError, match="along \\+z"):
+        adopted(on_its_side, template, Path("theirs.ply"))
+
+
+def test_a_trained_model_can_guide_the_fit(template, monkeypatch, tmp_path):
+    class Model:
+        template = default_template().mesh
+
+        @classmethod
+        def load(cls, folder):
+            return cls()
+
+        def sample(self, count, seed):
+            return np.concatenate([corpus_people(8, "model")] * 2)
+
+    monkeypatch.setattr("meshgan.model.face_model.FaceModel", Model)
+    guided = models.load_template(None, tmp_path)
+    assert guided.mesh is template.mesh
+    assert guided.prior.basis.shape[1] <= 16
+    Model.template = Mesh(np.eye(3), [[0, 1, 2]])
+    with pytest.raises(UsageError, match="another template"):
+        models.load_template(None, tmp_path)
+
+
+@needs_scans
+@needs_detector
+def test_james(template):
+    """A real scan with hair, holes and six components; parts off the shelf gave 0.46 mm and 1.4 % flipped triangles."""
+    result = register(read_mesh(SCANS / "james" / "james.obj"), template)
+    quality = measure(result, template)
+    assert quality.median_mm < 0.3
+    assert quality.folded <= 0.001
+    assert judge(quality)[0] == "good"
+    given = read_landmarks(SCANS / "james" / "james.ljson", template.landmark_names)
+    assert given.index.tolist() == list(range(68))
+    misses = np.linalg.norm(result.to_scan(template.landmark_rows @ result.vertices)[:68] - given.points, axis=1)
+    assert misses[27:].mean() < 3.0  # nose, eyes, mouth
+    by_hand = register(read_mesh(SCANS / "james" / "james.obj"), template, given)
+    assert measure(by_hand, template).median_mm < 0.35
+
+
+@needs_scans
+@needs_detector
+def test_lee_perry_smith(template):
+    """A head with shoulders in no unit, its eyes closed."""
+    mesh = read_mesh(SCANS / "lee_perry_smith" / "LeePerrySmith.ply")
+    with pytest.raises(MeshganError, match="--unit auto"):
+        register(mesh, template, unit="mm")
+    quality = measure(register(mesh, template, unit="auto"), template)
+    assert quality.median_mm < 0.3
+    assert quality.folded <= 0.001
+    assert quality.coverage > 0.8
+
+
+@needs_detector
+@pytest.mark.slow
+def test_ten_million_triangles_are_bounded(template, faces):
+    fine = trimesh.Trimesh(faces[0], template.mesh.triangles, process=False)
+    vertices, triangles = trimesh.remesh.subdivide_loop(fine.vertices, fine.faces, iterations=5)
+    assert len(triangles) > 10_000_000
+    result = register(Mesh(vertices, triangles), template)
+    assert np.linalg.norm(result.to_scan(result.vertices) - faces[0], axis=1).mean() < 1.5
+
+
+def test_landmark_scheme_and_template_agree(template):
+    assert len(template.landmark_names) == 79
+    marks = template.landmark_rows @ template.mesh.vertices
+    assert marks[36, 0] < marks[45, 0]  # the person's right eye lies on the viewer's left
+    assert marks[8, 1] < marks[57, 1] < marks[30, 1] < marks[27, 1]
+    json.dumps(template.landmark_names)

@@ -1,0 +1,185 @@
+"""Non-rigid ICP and the model fit: against dense references, and on shapes whose truth is known."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import trimesh
+from scipy.spatial.transform import Rotation
+
+from meshgan.geometry.mesh import Mesh
+from meshgan.registration import nricp
+from meshgan.registration.nricp import Nodes, Step, nonrigid_icp
+from meshgan.registration.pose import Similarity
+from meshgan.registration.prior import Anchors, Prior, fit, learn
+from meshgan.registration.surface import Pull, Surface
+
+NOTHING = Anchors(sp.csr_array((0, 162)), np.empty((0, 3)), np.empty(0))
+
+
+def ball(level=2, radius=60.0):
+    sphere = trimesh.creation.icosphere(level, radius=radius)
+    return Mesh(sphere.vertices, sphere.faces)
+
+
+def puller(mesh, surface):
+    def pull(vertices):
+        matches = surface.closest(vertices)
+        normals = mesh.with_vertices(vertices).vertex_normals
+        cosine = np.einsum("vc,vc->v", normals, matches.normals)
+        return Pull(matches.points, matches.normals, matches.distance, np.where(matches.on_border, -1.0, cosine))
+
+    return pull
+
+
+def every_vertex(mesh):
+    return Nodes(mesh.edges, sp.csr_array(sp.eye_array(len(mesh.vertices))))
+
+
+def test_one_step_minimises_amberg_s_energy():
+    """The first iteration with a node at every vertex against the paper's equations 8 and 12, solved densely."""
+    mesh = ball(1)
+    count = len(mesh.vertices)
+    surface = Surface(mesh.with_vertices(mesh.vertices * [1.1, 1.0, 0.95]))
+    rows = sp.csr_array((np.ones(2), ([0, 1], [3, 30])), shape=(2, count))
+    anchors = Anchors(rows, mesh.vertices[[3, 30]] * 1.05, np.array([2.0, 4.0]))
+    step = Step(0, 7.0, 0.5, 20.0, 1)
+    state = next(
+        nonrigid_icp(mesh.vertices, puller(mesh, surface), (every_vertex(mesh),), mesh.edges, anchors, (step,))
+    )
+
+    pull = puller(mesh, surface)(mesh.vertices)
+    weights = np.concatenate([pull.weights(20.0, nricp.FACING), 0.5 * np.array([1.0, 0.25])])
+    targets = np.concatenate([pull.points, anchors.targets])
+    homogeneous = np.concatenate(
+        [(mesh.vertices - mesh.vertices.mean(axis=0)) / nricp.UNIT, np.ones((count, 1))], axis=1
+    )
+    data = np.zeros((count, 4 * count))
+    for v in range(count):
+        data[v, 4 * v : 4 * v + 4] = homogeneous[v]
+    data = np.concatenate([data, rows.toarray() @ data])
+    arcs = np.zeros((len(mesh.edges), count))
+    arcs[np.arange(len(arcs)), mesh.edges[:, 0]] = -1
+    arcs[np.arange(len(arcs)), mesh.edges[:, 1]] = 1
+    stiff = np.sqrt(7.0) * np.kron(arcs, np.diag([1, 1, 1, nricp.GAMMA]))
+    system = np.concatenate([stiff, np.sqrt(weights)[:, None] * data])
+    right = np.concatenate([np.zeros((len(stiff), 3)), np.sqrt(weights)[:, None] * targets])
+    solution = np.linalg.lstsq(system, right, rcond=None)[0]
+    np.testing.assert_allclose(state.vertices, data[:count] @ solution, atol=1e-6)
+
+
+def test_an_ellipsoid_is_reached_and_the_caller_may_stop_early():
+    mesh = ball()
+    truth = mesh.vertices * [1.15, 0.9, 1.0]
+    surface = Surface(ball(4).with_vertices(ball(4).vertices * [1.15, 0.9, 1.0]))
+    coarse = np.arange(0, 162, 6)
+    weights = np.exp(-((np.linalg.norm(mesh.vertices[:, None] - mesh.vertices[coarse], axis=2) / 25) ** 2))
+    near = [
+        (i, j)
+        for i in range(len(coarse))
+        for j in range(i)
+        if np.linalg.norm(mesh.vertices[coarse[i]] - mesh.vertices[coarse[j]]) < 50
+    ]
+    blend = sp.csr_array(weights / weights.sum(axis=1, keepdims=True))
+    nodes = (Nodes(np.array(near), blend), every_vertex(mesh))
+    schedule = tuple(Step(s.nodes, s.stiffness, s.landmarks, 25.0, 4) for s in nricp.SCHEDULE)
+    states = list(nonrigid_icp(mesh.vertices, puller(mesh, surface), nodes, mesh.edges, NOTHING, schedule))
+    assert surface.closest(states[-1].vertices).distance.max() < 0.3
+    assert np.linalg.norm(states[-1].vertices - truth, axis=1).mean() < 3.0  # it may slide a little
+    first = next(nonrigid_icp(mesh.vertices, puller(mesh, surface), nodes, mesh.edges, NOTHING, schedule))
+    np.testing.assert_array_equal(first.vertices, states[0].vertices)
+    assert states[0].moved_mm > 10 * states[-1].moved_mm
+
+
+def test_a_template_that_fits_already_stays_where_it_is():
+    mesh = ball()
+    states = list(
+        nonrigid_icp(mesh.vertices, puller(mesh, Surface(mesh)), (every_vertex(mesh),) * 2, mesh.edges, NOTHING)
+    )
+    np.testing.assert_allclose(states[-1].vertices, mesh.vertices, atol=1e-8)
+    assert (states[-1].weights == 1).all()
+
+
+def test_landmarks_hold_where_the_surface_says_nothing():
+    """On a sphere every turn fits the surface; only landmarks can tell which one is meant."""
+    mesh = ball()
+    truth = mesh.vertices @ Rotation.from_euler("y", 8, degrees=True).as_matrix().T
+    marked = np.arange(0, 162, 9)
+    rows = sp.csr_array((np.ones(len(marked)), (np.arange(len(marked)), marked)), shape=(len(marked), 162))
+    anchors = Anchors(rows, truth[marked], np.ones(len(marked)))
+    pull, nodes = puller(mesh, Surface(ball(4))), (every_vertex(mesh),)
+    schedule = (Step(0, 50.0, 50.0, 20.0, 12),)
+    with_marks = list(nonrigid_icp(mesh.vertices, pull, nodes, mesh.edges, anchors, schedule))[-1].vertices
+    without = list(nonrigid_icp(mesh.vertices, pull, nodes, mesh.edges, NOTHING, schedule))[-1].vertices
+    assert np.linalg.norm(with_marks - truth, axis=1).mean() < 1.0
+    assert np.linalg.norm(without - truth, axis=1).mean() > 4.0
+
+
+def test_what_is_too_far_or_faces_away_does_not_pull():
+    pull = Pull(np.zeros((4, 3)), np.zeros((4, 3)), np.array([0.0, 1.0, 9.0, 1.0]), np.array([1.0, 0.9, 1.0, 0.2]))
+    weights = pull.weights(4.0, 0.8)
+    assert weights[0] == 1
+    assert 0 < weights[1] < 1
+    assert weights[2] == weights[3] == 0
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Bent balls: a mean and eight smooth ways to bend."""
+    mesh = ball(3)
+    rng = np.random.default_rng(0)
+    directions = mesh.vertices / 60
+    ways = np.stack(
+        [np.cos(directions @ rng.normal(scale=2.5, size=3) + k)[:, None] * rng.normal(size=3) for k in range(8)]
+    )
+    faces = mesh.vertices + 3 * np.einsum("nk,kvc->nvc", rng.normal(size=(60, 8)), ways)
+    return mesh, learn(faces.astype(np.float32), 8), faces
+
+
+def test_principal_components_describe_the_faces(model):
+    _, prior, faces = model
+    flat = prior.basis.transpose(1, 2, 0).reshape(8, -1).astype(np.float64)
+    centred = (faces - prior.mean).reshape(60, -1)
+    coefficients = np.linalg.lstsq(flat.T, centred.T, rcond=None)[0]
+    np.testing.assert_allclose(flat.T @ coefficients, centred.T, atol=1e-3)
+    np.testing.assert_allclose(coefficients.std(axis=1, ddof=1), 1.0, atol=1e-3)
+    np.testing.assert_allclose(prior.shape(coefficients[:, 5]), faces[5], atol=1e-3)
+
+
+def test_the_fit_finds_pose_and_shape_and_ignores_wild_landmarks(model):
+    mesh, prior, faces = model
+    pose = Similarity(
+        1.02, Rotation.from_euler("xyz", [4, -3, 5], degrees=True).as_matrix(), np.array([3.0, -2.0, 4.0])
+    )
+    truth = pose(faces[7])
+    surface = Surface(mesh.with_vertices(truth))
+    rng = np.random.default_rng(1)
+    marked = rng.choice(len(truth), 40, replace=False)
+    targets = truth[marked] + rng.normal(scale=0.5, size=(40, 3))
+    targets[:4] += 60.0
+    rows = sp.csr_array((np.ones(40), (np.arange(40), marked)), shape=(40, len(truth)))
+    start = Similarity(1.0, np.eye(3), np.zeros(3))
+    found = fit(prior, Anchors(rows, targets, np.full(40, 1.0)), start, puller(mesh, surface))
+    assert np.linalg.norm(found.vertices - truth, axis=1).mean() < 0.5
+    assert abs(found.pose.scale - 1.02) < 0.02
+    alone = fit(
+        prior, Anchors(rows, targets, np.full(40, 1.0)), start, partial(puller(mesh, surface)), scale_sigma=1e-6
+    )
+    assert abs(alone.pose.scale - 1.0) < 1e-3
+
+
+def test_the_prior_says_no_more_than_its_mean_without_data(model):
+    mesh, prior, _ = model
+    far = Surface(mesh.with_vertices(mesh.vertices + 1000))
+    rows = sp.csr_array(np.eye(8, len(mesh.vertices)))
+    anchors = Anchors(rows, prior.mean[:8], np.full(8, 1.0))
+    found = fit(prior, anchors, Similarity(1.0, np.eye(3), np.zeros(3)), puller(mesh, far))
+    np.testing.assert_allclose(found.vertices, prior.mean, atol=1e-3)
+
+
+def test_learning_does_not_depend_on_the_sign_that_the_solver_picks(model):
+    _, prior, faces = model
+    mirrored = learn(faces[::-1].astype(np.float32), 8)
+    np.testing.assert_allclose(mirrored.basis, prior.basis, atol=1e-3)
+    assert isinstance(prior, Prior)
