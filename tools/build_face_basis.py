@@ -13,6 +13,7 @@ import gzip
 import hashlib
 import importlib.metadata
 import importlib.util
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -155,8 +156,7 @@ def crop(points: Floats) -> Floats:
 
 def face_quads(source: Source, head: Head) -> Integers:
     """The skin of the head, and a few rings of quads behind the lips."""
-    image = Image.open((source.folder / "segmentation/body_parts_segmentation.png").open("rb"))
-    source.read("segmentation/body_parts_segmentation.png")
+    image = Image.open(io.BytesIO(source.read("segmentation/body_parts_segmentation.png")))
     skin, mouth = head.labelled(image, [90, 86, 255]), head.labelled(image, [112, 172, 255])
     reached = np.isin(np.arange(len(head.vertices)), np.intersect1d(skin, mouth))
     reached[head.vertices[:, 2] < 100] = False  # the mouth opens into the throat as well

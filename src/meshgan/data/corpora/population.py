@@ -54,9 +54,9 @@ EFFECTS: dict[str, dict[str, float]] = {
     "old": {"eye-bag-incr": 0.35, "mouth-laugh-lines-out": -0.2, "nose-point-up": -0.1, "nose-scale-depth-incr": 0.1,
             "eye-height2-incr": -0.2, "mouth-upperlip-volume-incr": -0.3, "mouth-lowerlip-volume-incr": -0.25,
             "cheek-inner-incr": -0.1, "mouth-angles-up": -0.15},
-    "child": {"nose-scale-depth-incr": -0.12, "eye-scale-incr": 0.25, "cheek-volume-incr": 0.25, "nose-point-up": 0.15},
-    "heavy": {"head-fat-incr": 0.45, "cheek-volume-incr": 0.35, "neck-double-incr": 0.35, "chin-width-incr": 0.1},
-    "slim": {"head-fat-incr": -0.35, "cheek-inner-incr": -0.2, "cheek-bones-incr": 0.2, "cheek-volume-incr": -0.15},
+    "child": {"nose-scale-depth-incr": -0.12, "eye-scale-incr": 0.25, "cheek-volume-incr": 0.15, "nose-point-up": 0.15},
+    "heavy": {"head-fat-incr": 0.6, "cheek-volume-incr": 0.4, "neck-double-incr": 0.45, "chin-width-incr": 0.15},
+    "slim": {"head-fat-incr": -0.4, "cheek-inner-incr": -0.25, "cheek-bones-incr": 0.25, "cheek-volume-incr": -0.25},
 }  # fmt: skip
 
 
@@ -144,8 +144,8 @@ def _drivers(phenotype: Phenotype) -> Mapping[str, Doubles]:
         "female": phenotype.female,
         "old": np.clip((age - 45) / 40, 0, 1),
         "child": np.clip((16 - age) / 12, 0, 1),
-        "heavy": np.clip((weight - 0.55) / 0.35, 0, 1),
-        "slim": np.clip((0.45 - weight) / 0.25, 0, 1),
+        "heavy": np.clip((weight - 0.5) / 0.3, 0, 1),
+        "slim": np.clip((0.48 - weight) / 0.2, 0, 1),
     }
 
 
