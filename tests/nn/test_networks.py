@@ -8,6 +8,7 @@ import torch
 from operators import hierarchy
 
 from meshgan.errors import UsageError
+from meshgan.nn import paths
 from meshgan.nn.networks import (
     Autoencoder,
     Decoder,
@@ -130,3 +131,41 @@ def test_a_hierarchy_of_the_wrong_depth_is_refused() -> None:
         Encoder(hierarchy(), NetworkSpec(widths=(16, 32)))
     with pytest.raises(UsageError):
         NetworkSpec(code=0)
+
+
+@pytest.mark.slow  # a minute of compilation
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_the_fused_path_of_gpus_gives_the_same_numbers() -> None:
+    network = Autoencoder(hierarchy((80, 30)), NetworkSpec(code=4, widths=(16,), terms=3), seeded())
+    x = faces(3, 80)
+    found = {}
+    for path in ("rows", "gather", "fused"):
+        leaf = x.clone().requires_grad_()
+        with paths.forced(path):
+            loss = network(leaf).square().mean()
+            found[path] = [loss.detach(), *torch.autograd.grad(loss, [leaf, *network.parameters()])]
+    for path in ("gather", "fused"):
+        for one, other in zip(found[path], found["rows"], strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_numbers_of_the_cpu() -> None:
+    network = Autoencoder(hierarchy((300, 80, 30, 15, 9)), NetworkSpec(code=8), seeded())
+    x = faces(3, 300)
+    expected = network(x)
+    expected.square().mean().backward()
+    gradients = [parameter.grad for parameter in network.parameters()]
+    network.zero_grad()
+    network.cuda()
+    for _ in range(2):  # the first call compiles
+        network.zero_grad()
+        found = network(x.cuda())
+        found.square().mean().backward()
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-4, atol=1e-5)
+    for parameter, gradient in zip(network.parameters(), gradients, strict=True):
+        assert parameter.grad is not None
+        assert gradient is not None
+        assert (parameter.grad.cpu() - gradient).norm() < 1e-4 * gradient.norm() + 1e-7
+    with torch.no_grad():
+        torch.testing.assert_close(network(x.cuda()).cpu(), expected, rtol=1e-4, atol=1e-5)

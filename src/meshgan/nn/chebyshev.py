@@ -1,8 +1,8 @@
 """ChebConv: convolution by Chebyshev polynomials of the rescaled mesh Laplacian (Eq. 1 of the paper)."""
 
 import math
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from meshgan.nn import kernel, paths
 from meshgan.nn.plan import Plan
-from meshgan.nn.sampling import Reordering, SparseOperator
+from meshgan.nn.sampling import Reordering, SparseOperator, select
 
 
 class ChebConv(nn.Module):
@@ -87,7 +87,7 @@ class ChebConv(nn.Module):
         return Plan(self.laplacian.matrix, up, kept)
 
     def _select(self, field: Tensor) -> Tensor:
-        return field if self.kept is None else field[self.kept]
+        return field if self.kept is None else select(field, self.kept)
 
     def _projecting_first_is_cheaper(self) -> bool:
         """Compare the multiplications of the two orders."""
@@ -117,7 +117,7 @@ class Chain:
             return kernel.run(self._compiled, values, _plain)
         parameters = [tensor for layer in self.layers for tensor in (layer.weight, layer.bias)]
         values = values if self.before is None else self.before.inwards(values)
-        values = _plain(self.layers, values, parameters)
+        values = (_fused() if paths.fused(values) else _plain)(self.layers, values, parameters)
         return values if self.after is None else self.after.outwards(values)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -129,6 +129,12 @@ def _plain(layers: Sequence[ChebConv], values: Tensor, parameters: Sequence[Tens
     for layer, weight, bias in zip(layers, parameters[::2], parameters[1::2], strict=True):
         field = layer.on_rows(field, weight, bias)
     return field.transpose(0, 1).contiguous()
+
+
+@cache
+def _fused() -> Callable[[Sequence[ChebConv], Tensor, Sequence[Tensor]], Tensor]:
+    """`_plain`, compiled: gathers, sums over neighbours and the steps of the recurrences become single kernels."""
+    return torch.compile(_plain)
 
 
 def glorot(weight: Tensor, fan_in: int, fan_out: int, generator: torch.Generator | None) -> None:

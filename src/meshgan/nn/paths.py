@@ -1,21 +1,30 @@
-"""Which code computes a mesh convolution. All paths give the same numbers, to rounding."""
+"""Which code computes a mesh convolution. All paths give the same numbers, to rounding.
 
+kernel   compiled C++ (chebyshev.cpp): float32 on the CPU, where it has been built
+rows     PyTorch, sparse matrices in compressed rows: everything else on the CPU
+gather   PyTorch, sparse matrices as padded gathers of neighbours: GPUs, and export, which knows no sparse tensors
+fused    the same through torch.compile: training on a GPU
+"""
+
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
+from importlib.util import find_spec
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-Path = Literal["kernel", "rows", "gather"]
+Path = Literal["kernel", "rows", "gather", "fused"]
 
 _forced: ContextVar[Path | None] = ContextVar("meshgan_forced_path", default=None)
 
 
 @contextmanager
 def forced(path: Path) -> Iterator[None]:
-    """Within the block, compute by `path`: the compiled kernel, compressed rows, or padded gathers (for export)."""
+    """Within the block, compute by `path`."""
     token = _forced.set(path)
     try:
         yield
@@ -24,12 +33,29 @@ def forced(path: Path) -> Iterator[None]:
 
 
 def gathers(field: Tensor) -> bool:
-    """True where sparse products are done by padded gathers: off the CPU, when compiling, when exporting."""
+    """True where sparse products are done by padded gathers."""
+    if torch.compiler.is_compiling():
+        return True
     if path := _forced.get():
-        return path == "gather"
-    return field.device.type != "cpu" or torch.compiler.is_compiling()
+        return path in ("gather", "fused")
+    return field.device.type != "cpu"
 
 
 def compiled() -> bool:
     """True where the compiled kernel may be used, if it is there."""
-    return _forced.get() in (None, "kernel") and not torch.compiler.is_compiling()
+    return not torch.compiler.is_compiling() and _forced.get() in (None, "kernel")
+
+
+def fused(values: Tensor) -> bool:
+    """True where PyTorch's compiler fuses the gathers: for training only, because it compiles anew for new shapes."""
+    if torch.compiler.is_compiling():
+        return False
+    if path := _forced.get():
+        return path == "fused"
+    return values.device.type == "cuda" and torch.is_grad_enabled() and _can_compile()
+
+
+@cache
+def _can_compile() -> bool:
+    """Triton needs a C compiler on its first call."""
+    return find_spec("triton") is not None and any(shutil.which(name) for name in ("cc", "gcc", "clang"))

@@ -76,11 +76,11 @@ class Reordering(nn.Module):
 
     def inwards(self, values: Tensor) -> Tensor:
         """Fields (B, V, C) from the order outside."""
-        return values.index_select(1, self.order)
+        return _Reorder.apply(values, self.order, self.inverse)  # type: ignore[no-untyped-call]
 
     def outwards(self, values: Tensor) -> Tensor:
         """Fields (B, V, C) back to the order outside."""
-        return values.index_select(1, self.inverse)
+        return _Reorder.apply(values, self.inverse, self.order)  # type: ignore[no-untyped-call]
 
 
 def _compressed(matrix: sp.csr_array) -> dict[str, Tensor]:
@@ -107,6 +107,40 @@ def _padded(matrix: sp.csr_array) -> dict[str, Tensor]:
 
 def _gather(field: Tensor, neighbours: Tensor, weights: Tensor) -> Tensor:
     return (field[neighbours] * weights[:, :, None].to(field.dtype)).sum(dim=1)
+
+
+def select(field: Tensor, kept: Tensor) -> Tensor:
+    """The rows `kept`, all different, of a field (V, B, C)."""
+    return _Select.apply(field, kept)  # type: ignore[no-untyped-call]
+
+
+class _Select(torch.autograd.Function):
+    """Rows once each: the gradient is a copy into zeros, without the sum that indexing would do."""
+
+    @staticmethod
+    def forward(ctx: Any, field: Tensor, kept: Tensor) -> Tensor:
+        ctx.save_for_backward(kept)
+        ctx.rows = field.shape[0]
+        return field.index_select(0, kept)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        (kept,) = ctx.saved_tensors
+        return gradient.new_zeros(ctx.rows, *gradient.shape[1:]).index_copy(0, kept, gradient), None
+
+
+class _Reorder(torch.autograd.Function):
+    """A permutation of dimension 1; its gradient is the inverse permutation."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(order, inverse)
+        return values.index_select(1, order)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        order, inverse = ctx.saved_tensors
+        return _Reorder.apply(gradient, inverse, order), None, None  # type: ignore[no-untyped-call]
 
 
 class _Gather(torch.autograd.Function):
