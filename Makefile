@@ -22,7 +22,7 @@ demo: setup
 	@echo "Look at demo/faces.png; the GLB files lie in demo/faces, the numbers in demo/run/stats.jsonl."
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n auto -m "not slow and not gpu"
 
 test-full: lint
 	$(BIN)/python -m pytest -m "not gpu"
