@@ -20,6 +20,8 @@ from meshgan.registration.models import load_template
 from meshgan.registration.report import write_report
 from meshgan.registration.work import Job, Outcome, Settings, plan, vertices_of
 
+REPORT = {"report.html", "report.csv", "pictures", "landmarks"}
+
 
 @dataclass(frozen=True)
 class Registered:
@@ -59,8 +61,7 @@ def register_all(
     """
     if unit not in {*MILLIMETRES, "auto"}:
         raise UsageError(f"there is no unit {unit!r}; choose one of {', '.join(MILLIMETRES)} or auto.")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} exists already; remove it or choose another name.")
+    _make_room(out)
     named = with_landmarks(named_scans(scans), landmarks)
     if not available() and any(given is None for *_, given in named):
         raise UsageError(MISSING)
@@ -84,6 +85,16 @@ def register_all(
         write_report(writer.folder, out.name, subtitle, jobs, outcomes, face_template.landmark_names)
     shutil.rmtree(work, ignore_errors=True)
     return _registered(outcomes)
+
+
+def _make_room(out: Path) -> None:
+    """Refuse a place that holds something, apart from the report of a run in which every scan failed."""
+    if not out.exists():
+        return
+    held = {path.name for path in out.iterdir()} if out.is_dir() else {"a file"}
+    if held - REPORT:
+        raise UsageError(f"{out} exists already; remove it or choose another name.")
+    shutil.rmtree(out)
 
 
 def named_scans(paths: Sequence[Path]) -> list[tuple[Path, str]]:

@@ -28,6 +28,7 @@ from meshgan.registration.register import register
 from meshgan.registration.template import FaceTemplate
 from meshgan.registration.work import Job, Outcome, Settings, outcome_of, save
 
+ANSWER_SECONDS = 10.0  # within which a Dask scheduler must answer
 KILLED = "the process that worked on it was killed, twice; it may need more memory than there is"
 
 
@@ -131,7 +132,7 @@ def over_dask(jobs: Sequence[Job], scheduler: str) -> Iterator[str]:
         raise UsageError("--scheduler needs the extra: pip install 'meshgan[scale]'.") from error
     connect: Any = distributed.Client  # without types
     try:
-        client = connect(scheduler, timeout="20s")
+        client = connect(scheduler, timeout=ANSWER_SECONDS)
     except (OSError, ValueError) as error:
         raise UsageError(f"no Dask scheduler answers at {scheduler}; start one with `dask scheduler`.") from error
     completed: Any = distributed.as_completed

@@ -79,16 +79,10 @@ def register(
     them. `watch` sees every state of the non-rigid stage. Raises `MeshganError` if there is no face, hardly a
     surface, or no human size.
     """
-    whole, estimate = cleaned(mesh), unit == "auto"
-    sighting = _given(landmarks, template) if landmarks is not None else _detected(whole, template)
-    if not estimate:
-        _require_human_size(sighting.pose.scale * template.interocular(template.mesh.vertices), unit)
-    scale = sighting.pose.scale if estimate else 1.0
-    to_scan = Similarity(scale, sighting.pose.rotation, sighting.pose.translation)
-    scan = _cropped(whole, template, sighting.pose, to_scan)
-    surface, sighting = Surface(scan), sighting.seen_from(to_scan)
+    sighting, scan, to_scan = sight(mesh, template, landmarks, unit)
+    surface = Surface(scan)
     pull = partial(template.pull, surface=surface)
-    fitted = fit(template.prior, sighting.anchors, sighting.pose, pull, FIXED if estimate else FREE)
+    fitted = fit(template.prior, sighting.anchors, sighting.pose, pull, FIXED if unit == "auto" else FREE)
     states = nonrigid_icp(fitted.vertices, pull, template.nodes, template.mesh.edges, sighting.anchors)
     for state in states:
         if watch is not None:
@@ -97,6 +91,19 @@ def register(
     return _upright(
         Registration(vertices, fitted.vertices, state.weights > 0, scan, sighting.landmarks, to_scan), template
     )
+
+
+def sight(
+    mesh: Mesh, template: FaceTemplate, landmarks: Landmarks | None = None, unit: str = "mm"
+) -> tuple[Sighting, Mesh, Similarity]:
+    """Find the face: where it is in the template's frame, what of the scan lies around it there, and the way back."""
+    whole = cleaned(mesh)
+    sighting = _given(landmarks, template) if landmarks is not None else _detected(whole, template)
+    if unit != "auto":
+        _require_human_size(sighting.pose.scale * template.interocular(template.mesh.vertices), unit)
+    scale = sighting.pose.scale if unit == "auto" else 1.0
+    to_scan = Similarity(scale, sighting.pose.rotation, sighting.pose.translation)
+    return sighting.seen_from(to_scan), _cropped(whole, template, sighting.pose, to_scan), to_scan
 
 
 def _require_human_size(interocular: float, unit: str) -> None:

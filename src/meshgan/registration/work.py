@@ -127,7 +127,7 @@ def vertices_of(job: Job) -> NDArray[np.float32]:
 def arrays_of(job: Job) -> dict[str, NDArray[Any]]:
     """`vertices` (V, 3) in the template's frame, `landmark_index` (L,), `landmarks` (L, 3) in the scan's own."""
     try:
-        with np.load(job.file("npz"), allow_pickle=False) as arrays:
+        with job.file("npz").open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in ("vertices", "landmark_index", "landmarks")}
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise MeshganError(f"{job.file('npz')} is damaged; remove it and run again.") from error
