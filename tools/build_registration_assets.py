@@ -25,6 +25,7 @@ from meshgan.registration.prior import learn
 from meshgan.registration.views import Frame, Scene
 
 PRIOR_FACES, COMPONENTS, STEP_MM = 2000, 200, 0.005
+ACTIVE = 0.15  # share of the facial actions that every other face moves: more than people do at a time
 DETECTED_FACES = 160
 LEAST_SEEN = 0.4  # share of faces on which a point must have been found
 MOST_SCATTER = 5.0  # mm
@@ -35,7 +36,7 @@ Places = NDArray[np.float64]
 
 def prior() -> dict[str, NDArray[np.generic]]:
     """The arrays of face_prior.npz: `mean` (V, 3), `basis` (3, K, V) in steps of `step_mm`."""
-    learned = learn(corpus_people(PRIOR_FACES, "registration prior"), COMPONENTS)
+    learned = learn(corpus_people(PRIOR_FACES, "registration prior", ACTIVE), COMPONENTS)
     basis = np.rint(learned.basis / STEP_MM).astype(np.int16)
     return {"mean": learned.mean.astype(np.float32), "basis": basis, "step_mm": np.array(STEP_MM)}
 
@@ -58,7 +59,7 @@ def places(faces: NDArray[np.float32], template: Mesh) -> Places:
 
 def detector_points() -> dict[str, NDArray[np.generic]]:
     """The arrays of detector_points.npz: for each point its place on the template and its scatter, in mm."""
-    found = places(corpus_people(DETECTED_FACES, "detector points"), face_template())
+    found = places(corpus_people(DETECTED_FACES, "detector points", ACTIVE), face_template())
     points, scatter = np.zeros((POINTS, 3)), np.full(POINTS, np.inf)
     for number in range(POINTS):
         seen = found[np.isfinite(found[:, number, 0]), number]

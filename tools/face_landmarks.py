@@ -11,8 +11,20 @@ from meshgan.geometry.mesh import Floats, Mesh
 
 FRONT, SIDE = (0, 1, 2), (1, 2, 0)  # the two axes of a view, and the one along it
 
-JAW = ((734, 73), (718, 74), (702, 75), (686, 76.5), (664, 79), (650, 89), (640, 103), (632.5, 118))  # ear to chin
-BROW = ((11, 746), (19, 749.5), (28, 750.5), (37, 748), (45, 742))  # inner to outer
+# Ear to chin, closer together towards the chin, as people set these points on photographs.
+JAW = (
+    (730, 73.2),
+    (708.5, 74.6),
+    (686.5, 76.5),
+    (667.5, 78.6),
+    (650.5, 88.7),
+    (639.3, 104),
+    (632.8, 117.4),
+    (630, 127),
+)
+# The outer border of the lips lies where a detector trained on photographs sees it, on average over faces; the brows
+# halfway between where it sees them and the mean of annotated photographs, since ours have no hair.
+BROW = ((11.7, 749.1), (24.5, 752), (36.5, 753.5), (47.1, 751.6), (54.8, 746.4))  # inner to outer
 RIDGE = ((0, 737), (0, 725), (0, 712.5), (0, 700))
 NOSE_BASE = ((0, 688), (7, 689.5), (14.5, 691))  # middle to outer
 EYE = (
@@ -23,8 +35,8 @@ EYE = (
     (35, 730.2),
     (24.5, 730.9),
 )  # inner, upper, outer, lower
-OUTER_LIPS = ((23.5, 667.6), (14.5, 676), (5.5, 679), (0, 677.8))  # corner to middle, upper
-OUTER_LOWER = ((16.5, 660), (8, 656.8), (0, 656.3))
+OUTER_LIPS = ((23.5, 667.6), (13.8, 674.8), (6, 676.7), (0, 675.3))  # corner to middle, upper
+OUTER_LOWER = ((17, 663.3), (7.5, 660.2), (0, 659.9))
 INNER_LIPS = ((21.2, 668.6), (8, 669.9), (0, 669.3))
 INNER_LOWER = ((8, 667.5), (0, 667.3))
 MORE = (

@@ -236,7 +236,8 @@ def test_james(template):
     given = read_landmarks(SCANS / "james" / "james.ljson", template.landmark_names)
     assert given.index.tolist() == list(range(68))
     misses = np.linalg.norm(result.to_scan(template.landmark_rows @ result.vertices)[:68] - given.points, axis=1)
-    assert misses[27:].mean() < 3.0  # nose, eyes, mouth
+    assert misses.mean() < 3.0
+    assert misses[17:].mean() < 2.7  # the jaw line slides
     by_hand = register(read_mesh(SCANS / "james" / "james.obj"), template, given)
     assert measure(by_hand, template).median_mm < 0.35
 

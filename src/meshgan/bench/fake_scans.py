@@ -16,7 +16,7 @@ from meshgan.registration.scan import clustered
 
 Floats = NDArray[np.float64]
 
-ACTIVE = 0.15  # share of the facial actions that take part in an expression
+ACTIVE = 0.05  # of 52 facial actions: two or three at a time
 NOISE_MM = 0.2
 SPACING_MM = (1.2, 2.5)  # of the new vertices; the template's are some 3 mm apart
 HOLES, HOLE_MM = 5, (3.0, 8.0)
@@ -74,12 +74,12 @@ def _kept(mesh: Mesh, keep: NDArray[np.bool_]) -> Mesh:
     return Mesh(mesh.vertices[used], renumbered.reshape(-1, 3))
 
 
-def corpus_people(count: int, stream: str) -> NDArray[np.float32]:
-    """Faces (N, V, 3) of people of the corpus's population; every other one has an expression."""
+def corpus_people(count: int, stream: str, active: float = ACTIVE) -> NDArray[np.float32]:
+    """Faces (N, V, 3) of the corpus's population; every other one moves a share `active` of its facial actions."""
     basis, template = FaceBasis.read(), face_template()
     draws = Draws(0, stream, np.arange(count))
     people = draw_people(basis, draws)
     expressive = np.arange(count)[:, None] % 2
     neutral = basis.neutral(people.phenotype, people.features)
-    faces = basis.perform(neutral, expressive * draws.sparse(len(basis.action_names), ACTIVE))
+    faces = basis.perform(neutral, expressive * draws.sparse(len(basis.action_names), active))
     return rigid(faces, template.vertices).apply(faces).astype(np.float32)

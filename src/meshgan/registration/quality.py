@@ -4,8 +4,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from meshgan.geometry.laplacian import mass
+from meshgan.geometry.mesh import Mesh
 from meshgan.registration.register import Registration
 from meshgan.registration.surface import Surface
 from meshgan.registration.template import FaceTemplate
@@ -51,6 +54,11 @@ THRESHOLDS = (
         "share of the face that no surface of the scan holds: 1 - coverage",
     ),
     Threshold(
+        "gap_mm2", 350.0, 2500.0,
+        "a patch of {value:.0f} mm² around nose and mouth is not held by the scan",
+        "largest patch around nose and mouth that no surface of the scan holds: a hole, or a part that went astray",
+    ),
+    Threshold(
         "folded", 0.001, 0.02,
         "{value:.2%} of the triangles are folded over",
         "share of triangles that are turned over",
@@ -64,14 +72,16 @@ class Quality:
     """The figures of one registration; lengths in mm, the rest as shares.
 
     `median_mm` and `p95_mm`: from scan vertices over the inside of the face to the result. `landmark_mm`: mean over
-    the landmarks found or given. `coverage`: share of the inside of the face that the scan holds. `folded`: share of
-    triangles. `interocular_mm`: between the middles of the eyes.
+    the landmarks found or given. `coverage`: share of the inside of the face that the scan holds. `gap_mm2`: the
+    largest patch around nose and mouth that it does not. `folded`: share of triangles. `interocular_mm`: between the
+    middles of the eyes.
     """
 
     median_mm: float
     p95_mm: float
     landmark_mm: float
     coverage: float
+    gap_mm2: float
     folded: float
     interocular_mm: float
 
@@ -93,9 +103,18 @@ def measure(result: Registration, template: FaceTemplate) -> Quality:
         float(np.percentile(seen, 95)) if len(seen) else np.inf,
         float(misses.mean()) if len(misses) else np.inf,
         float(result.believed[template.inside].mean()),
+        _largest_patch(mesh, template.middle & ~result.believed),
         float(folded(mesh, result.fitted).mean()),
         template.interocular(result.vertices),
     )
+
+
+def _largest_patch(mesh: Mesh, marked: NDArray[np.bool_]) -> float:
+    """The area in mm² of the largest connected patch of `marked` vertices (V,)."""
+    i, j = mesh.edges[marked[mesh.edges].all(axis=1)].T
+    graph = sp.coo_array((np.ones(len(i)), (i, j)), shape=(len(marked),) * 2)
+    labels = sp.csgraph.connected_components(graph, directed=False)[1]
+    return float(np.bincount(labels, np.where(marked, mass(mesh), 0.0)).max())
 
 
 def scan_distances(result: Registration, template: FaceTemplate) -> Floats:

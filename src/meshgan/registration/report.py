@@ -14,9 +14,11 @@ from meshgan.registration.quality import INTEROCULAR, THRESHOLDS, VERDICTS
 from meshgan.registration.work import Job, Outcome, arrays_of
 
 COLUMNS = (
-    "scan", "verdict", "reason", "median_mm", "p95_mm", "landmark_mm", "coverage", "folded", "interocular_mm", "seconds"
+    "scan", "verdict", "reason", "median_mm", "p95_mm", "landmark_mm", "coverage", "folded", "gap_mm2",
+    "interocular_mm", "seconds",
 )  # fmt: skip
-DIGITS = {"coverage": 4, "folded": 5, "seconds": 2}  # of the CSV; lengths have three
+FORMS = {"uncovered": "{:.0%}", "folded": "{:.1%}", "gap_mm2": "{:.0f} mm²"}  # of thresholds; others are lengths
+DIGITS = {"coverage": 4, "gap_mm2": 0, "folded": 5, "seconds": 2}  # of the CSV; lengths have three
 
 
 def write_report(
@@ -77,7 +79,7 @@ def _write_landmarks(folder: Path, jobs: Sequence[Job], names: Sequence[str]) ->
 def _thresholds() -> list[tuple[str, str, str, str]]:
     rows = []
     for threshold in THRESHOLDS:
-        form = "{:.1%}" if threshold.name in ("uncovered", "folded") else "{:.1f} mm"
+        form = FORMS.get(threshold.name, "{:.1f} mm")
         rows.append((threshold.name, form.format(threshold.good), form.format(threshold.failed), threshold.meaning))
     rows.append(
         (

@@ -19,6 +19,8 @@ Floats = NDArray[np.float64]
 
 AROUND = 6.0  # mm: width of the neighbourhood from which a named landmark takes its place
 EYE_DEPTH = 15.0  # mm before and behind the lids
+MIDDLE = 50.0  # mm around a point between nose and mouth
+FACING_VIEWER = 0.3  # cosine
 MARGIN = 12.0  # mm from the outer border: there the crop decides what is seen, so it does not count as face
 
 
@@ -78,6 +80,13 @@ class FaceTemplate:
             near = np.abs(vertices[:, 2] - lids[:, 2].mean()) < EYE_DEPTH
             found |= near & _inside_polygon(vertices[:, :2], lids[:, :2])
         return found
+
+    @cached_property
+    def middle(self) -> NDArray[np.bool_]:
+        """The vertices (V,) around nose and mouth that face the viewer: what every scan of a face should show."""
+        marks = self.landmark_rows[[30, 62]] @ self.mesh.vertices  # tip of the nose, middle of the upper lip
+        near = np.linalg.norm(self.mesh.vertices[:, :2] - marks.mean(axis=0)[:2], axis=1) < MIDDLE
+        return near & self.inside & (self.mesh.vertex_normals[:, 2] > FACING_VIEWER)
 
     @cached_property
     def inside(self) -> NDArray[np.bool_]:

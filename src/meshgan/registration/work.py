@@ -62,6 +62,7 @@ class Outcome(BaseModel):
     p95_mm: float | None = None
     landmark_mm: float | None = None
     coverage: float | None = None
+    gap_mm2: float | None = None
     folded: float | None = None
     interocular_mm: float | None = None
     seconds: float = 0.0
