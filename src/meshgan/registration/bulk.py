@@ -4,12 +4,14 @@ What can happen to one scan stays with it: an error becomes its outcome; a proce
 (by the system, for its memory) is replaced, and the scan is tried once more by itself before it is given up.
 """
 
+import os
 import signal
 import time
 import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import lru_cache
 from multiprocessing import get_context
 from typing import Any
@@ -114,14 +116,27 @@ def _until_broken(jobs: Sequence[Job], workers: int) -> Iterator[str]:
     for job in jobs:
         job.file("started").unlink(missing_ok=True)
     quiet = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for this process to handle
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), signal.signal, quiet)
+    with _one_thread_each():
+        pool = ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), signal.signal, quiet)
+        try:
+            for future in as_completed([pool.submit(work_on, job) for job in jobs]):
+                yield future.result()
+        except BrokenProcessPool:
+            return
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Processes started meanwhile compute with one thread, unless the user has said otherwise."""
+    added = [name for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS") if name not in os.environ]
+    os.environ |= dict.fromkeys(added, "1")
     try:
-        for future in as_completed([pool.submit(work_on, job) for job in jobs]):
-            yield future.result()
-    except BrokenProcessPool:
-        return
+        yield
     finally:
-        pool.shutdown(cancel_futures=True)
+        for name in added:
+            del os.environ[name]
 
 
 def over_dask(jobs: Sequence[Job], scheduler: str) -> Iterator[str]:

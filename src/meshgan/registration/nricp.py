@@ -41,13 +41,13 @@ class Step:
 
 
 SCHEDULE = (
-    Step(0, 50.0, 0.5, 6.0, 2),
-    Step(1, 10.0, 0.1, 4.0, 2),
-    Step(1, 1.0, 0.0, 2.5, 2),
-    Step(-1, 0.5, 0.0, 2.0, 2),
-    Step(-1, 0.2, 0.0, 2.0, 2),
+    Step(0, 50.0, 0.5, 8.0, 2),
+    Step(1, 10.0, 0.1, 6.0, 2),
+    Step(1, 1.0, 0.0, 4.0, 2),
+    Step(-1, 0.5, 0.0, 3.0, 2),
+    Step(-1, 0.2, 0.0, 3.0, 2),
 )
-FACING = 0.8  # least cosine between the normals of a vertex and of its closest point
+FACING = 0.7  # least cosine between the normals of a vertex and of its closest point
 
 
 @dataclass(frozen=True, eq=False)
