@@ -1,0 +1,411 @@
+"""The studio as a person meets it: Chromium clicks every control, opens every file, and looks at the picture.
+
+Needs Debian's `chromium` (any GPU or none: WebGL runs in software) and the Python package playwright.
+"""
+
+import io
+import json
+import os
+import shutil
+import time
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+from meshgan.data.corpora.anny import identities
+from meshgan.data.corpora.basis import FaceBasis, face_template
+from meshgan.data.corpora.expressions import ExpressionPlan
+from meshgan.data.faceset import Card, FaceSet, create_faceset
+from meshgan.geometry.files import write_mesh
+from meshgan.model.directions import estimate_directions
+from meshgan.model.pca import fit_pca
+
+pytest.importorskip("viser", reason="needs the extra studio")
+pytest.importorskip("playwright.sync_api", reason="needs playwright")
+
+from playwright.sync_api import sync_playwright
+
+from meshgan.studio.models import load_pair
+from meshgan.studio.server import Studio
+from meshgan.studio.session import GRID, SIMILAR, Session
+from meshgan.studio.shared import Shared
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+SOFTWARE = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-sandbox"]
+DESKTOP, TABLET = {"width": 1440, "height": 900}, {"width": 820, "height": 1180}
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: sudo apt-get install -y chromium"),
+]
+
+
+def face_set(path, faces, labels):
+    with create_faceset(
+        path, face_template(), len(faces), Card(name=path.name, source="test", licence="CC0-1.0", synthetic=True)
+    ) as writer:
+        writer.append(faces, labels)
+    return FaceSet.open(path)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Real faces: a PCA identity model and a PCA expression model, with directions."""
+    base = tmp_path_factory.mktemp("browser")
+    faces, people = identities(FaceBasis.read(), face_template(), 0, 0)
+    names = [f"I{i}" for i in range(len(faces))]
+    found = face_set(base / "people", faces, people.labels(names))
+    identity = fit_pca(found, 40)
+    identity.save(base / "identity")
+    labels = {"age": found.labels["age"].astype(float), "female": (found.labels["sex"] == "female").astype(float)}
+    estimate_directions(identity.encode(faces), labels).save(base / "identity")
+    plan = ExpressionPlan(subjects=12, posed=120, spontaneous=60, noise_mm=0.0)
+    rows = np.arange(len(plan))
+    found = face_set(base / "moods", plan.pure(rows), plan.labels(rows, plan.takes(rows)))
+    expression = fit_pca(found, 20)
+    expression.save(base / "expression")
+    words = found.labels["expression"]
+    shares = {word: (words == word).astype(float) for word in np.unique(words)}
+    estimate_directions(expression.encode(found.vertices[:]), shares).save(base / "expression")
+    return load_pair(str(base / "identity"), str(base / "expression"))
+
+
+@pytest.fixture(scope="module")
+def studio(models):
+    running = Studio(Shared(*models), port=0)
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=SOFTWARE)
+        yield chromium
+        chromium.close()
+
+
+class Person:
+    """Sits before one window, and remembers what they have clicked."""
+
+    def __init__(self, browser, studio, size=DESKTOP, script=None):
+        before = set(studio.pages)
+        self.window = browser.new_page(viewport=size, accept_downloads=True)
+        self.errors = []
+        self.window.on("pageerror", lambda error: self.errors.append(str(error)))
+        if script:
+            self.window.add_init_script(script)
+        self.window.goto(studio.addresses[0])
+        self.window.get_by_role("button", name="Random face").wait_for(timeout=60_000)
+        (number,) = until(lambda: set(studio.pages) - before)
+        self.page = studio.pages[number]
+        self.session = self.page.session
+        self.used = set()
+        self.window.wait_for_timeout(2500)
+        for close in self.window.locator(".mantine-Notification-closeButton").all():
+            close.click()  # the viewer remarks that it draws in software
+        self.window.wait_for_timeout(500)
+
+    def tab(self, name):
+        self.window.get_by_role("tab", name=name, exact=True).click()
+        self.window.wait_for_timeout(300)
+
+    def does(self, name, action):
+        """Do something on the page; wait until the server has done its part."""
+        before = self.page.changes
+        action()
+        until(lambda: self.page.changes > before)
+        self.used.add(name)
+        self.window.wait_for_timeout(400)
+
+    def click(self, name, option=None):
+        button = self.window.get_by_role("button", name=option or name, exact=True)
+        self.does(name, lambda: button.first.click())
+
+    def push(self, label, key="ArrowRight", times=1):
+        """Move a slider with the keyboard."""
+        thumb = self.window.locator(f"[id='{self.uuid(label)}'] [role=slider]")
+        thumb.focus()
+        for _ in range(times):
+            self.does(label, lambda: self.window.keyboard.press(key))
+
+    def uuid(self, label):
+        """The control with this label. Titles of axes are in two tabs: those of identities come first."""
+        return next(uuid for uuid, h in self.controls.items() if h.label == label)
+
+    @property
+    def controls(self):
+        return dict(self.page.gui._gui_input_handle_from_uuid)
+
+    def picture(self):
+        """What is drawn, (H, W, 3) in [0, 255], without the panel."""
+        canvas = self.window.locator("canvas[data-engine]").bounding_box()
+        image = Image.open(io.BytesIO(self.window.screenshot(clip=canvas))).convert("RGB")
+        return np.asarray(image).astype(float)
+
+
+def until(condition, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "the studio never got there"
+        time.sleep(0.02)
+    return value
+
+
+def clay(picture):
+    """Where the picture shows a face: the background is grey, clay is not."""
+    return picture.max(axis=2) - picture.min(axis=2) > 12
+
+
+@pytest.fixture(scope="module")
+def person(browser, studio):
+    person = Person(browser, studio)
+    yield person
+    person.window.close()
+
+
+def test_the_first_picture_is_a_lit_face_in_the_middle(person):
+    picture = person.picture()
+    shown = clay(picture)
+    rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
+    height, width = shown.shape
+    assert 0.6 * height < np.ptp(rows) < 0.95 * height
+    assert abs(rows.mean() - height / 2) < 0.06 * height
+    assert abs(columns.mean() - width / 2) < 0.06 * width
+    assert 20 < picture[shown].std() < 90  # neither flat nor burnt out
+    assert not person.errors
+
+
+def test_faces_locks_undo_and_seeds(person):
+    session, first = person.session, person.picture()
+    seed = session.state.seed
+    person.click("Random face")
+    assert np.abs(person.picture() - first).mean() > 1
+    person.click("Step", "Undo")
+    assert session.state.seed == seed
+    assert np.abs(person.picture() - first).mean() < 0.5
+    person.click("Step", "Redo")
+    person.click("Only a new", "Identity")
+    person.click("Only a new", "Expression")
+    kept = session.state.identity.source
+    box = person.window.get_by_role("checkbox")
+    person.does("Keep identity", lambda: box.nth(0).click())
+    person.click("Random face")
+    assert session.state.identity.source == kept
+    person.does("Keep identity", lambda: box.nth(0).click())
+    person.does("Keep expression", lambda: box.nth(1).click())
+    person.does("Keep expression", lambda: box.nth(1).click())
+    assert not session.locked
+    person.click("Start from", "Mean face")
+    person.click("Start from", "Neutral")
+    person.click("View", "From the front")
+    field = person.window.get_by_role("textbox").first
+    assert field.input_value() == "id=start exp=start"
+    field.fill(seed)
+    person.window.wait_for_timeout(300)
+    person.used.add("Seed")
+    person.click("", "Go to this seed")
+    assert session.state.seed == seed
+    assert np.abs(person.picture() - first).mean() < 0.5
+
+
+def test_similar_faces_are_picked_by_a_click_on_one(person):
+    person.click("Look around", "Similar faces")
+    person.window.wait_for_timeout(3000)
+    session, before = person.session, person.session.state
+    offered = session.gallery.states
+    assert len(offered) == SIMILAR
+    shown = clay(person.picture())
+    assert shown.any(axis=0).mean() > 0.5  # several faces beside each other
+    canvas = person.window.locator("canvas[data-engine]").bounding_box()
+    rows = np.flatnonzero(shown.any(axis=1))
+    spot = (canvas["x"] + canvas["width"] / 2 + 60, canvas["y"] + float(rows[len(rows) * 3 // 4]))
+    person.window.mouse.move(*spot)
+    person.window.wait_for_timeout(500)
+    person.window.mouse.click(*spot)
+    until(lambda: session.gallery is None)
+    assert session.state in offered
+    assert session.state is not before
+
+
+def test_every_slider_moves_the_face(person):
+    for tab, model in (("Traits", person.session.identity), ("Expression", person.session.expression)):
+        person.tab(tab)
+        person.window.get_by_text("Expert: principal axes").last.click()
+        person.window.wait_for_timeout(500)
+        for slider in model.sliders.values():
+            handle = next(
+                h for h in person.controls.values() if h.label == slider.title and f"{id(h)}" not in person.used
+            )
+            person.used.add(f"{id(handle)}")
+            face = person.session.face
+            thumb = person.window.locator(f"[id='{handle._impl.uuid}'] [role=slider]")
+            thumb.focus()
+            person.does(slider.title, lambda: person.window.keyboard.press("ArrowRight"))
+            assert person.session.amount(slider.key) == pytest.approx(slider.step)
+            assert not np.array_equal(person.session.face, face)
+        person.click("Sliders", "All to zero")
+        assert thumb.get_attribute("aria-valuenow") == "0"
+
+
+def test_blends_and_their_grid(person):
+    session = person.session
+    person.tab("Blend")
+    person.click("My face is now", "A")
+    person.click("Random face")
+    person.click("My face is now", "B")
+    assert session.b is session.state
+    person.push("From A to B", "End")
+    person.push("From A to B", "ArrowLeft")
+    assert session.state.identity.source.startswith("~")
+    person.click("All between", "Grid of blends")
+    person.window.wait_for_timeout(4000)
+    assert len(session.gallery.states) == len(GRID) ** 2
+    person.click("Back to my face")
+    assert session.gallery is None
+
+
+def upload(person, *files):
+    with person.window.expect_file_chooser() as chooser:
+        person.window.get_by_role("button", name="Load a mesh").click()
+    chooser.value.set_files(*files)
+
+
+def test_a_mesh_is_loaded_fitted_and_shown_in_colour(person, models, tmp_path):
+    person.tab("Fit")
+    person.window.get_by_role("combobox", name="Unit of the file").click()
+    person.window.get_by_role("option", name="cm", exact=True).click()
+    until(lambda: next(h for h in person.controls.values() if h.label == "Unit of the file").value == "cm")
+    person.used.add("Unit of the file")
+    box = person.window.get_by_role("checkbox").last
+    box.click()
+    person.used.add("With an expression")
+    face = identities(FaceBasis.read(), face_template(), 1, 0)[0][3]  # of somebody whom the model has not seen
+    write_mesh(tmp_path / "mine.ply", models[0].template.with_vertices(face / 10))
+    person.does("Load a mesh", lambda: upload(person, tmp_path / "mine.ply"))
+    person.window.wait_for_timeout(2500)
+    assert person.page.view == "errors"
+    assert 0.05 < person.page.errors.mean() < 1.5
+    picture = person.picture()
+    colourful = (picture.max(axis=2) - picture.min(axis=2) > 100).mean()
+    assert colourful > 0.05
+    for option, view in (("Face", "face"), ("My mesh", "mesh"), ("Errors", "errors"), ("Face", "face")):
+        person.click("Show", option)
+        assert person.page.view == view
+    assert person.window.get_by_text("from your mesh on average").is_visible()
+
+
+def test_bad_files_get_a_sentence_in_the_page(person, tmp_path):
+    person.tab("Fit")
+    (tmp_path / "broken.obj").write_text("v 0 0\nf 1 2 3\n")
+    person.does("Load a mesh", lambda: upload(person, tmp_path / "broken.obj"))
+    person.window.get_by_text("broken.obj cannot be read as a mesh").wait_for(timeout=5000)
+
+
+def test_every_format_is_saved_and_opened(person, models):
+    person.tab("Save")
+    session, opened = person.session, {}
+    for option in ("GLB", "OBJ", "PLY", "PNG", "JSON"):
+        with person.window.expect_download(timeout=60_000) as waiting:
+            person.window.get_by_role("button", name=option, exact=True).click()
+        assert waiting.value.suggested_filename == f"face.{option.lower()}"
+        opened[option] = waiting.value.path().read_bytes()
+    person.used |= {"Mesh", "Picture", "Code"}
+    for kind in ("OBJ", "PLY"):
+        mesh = trimesh.load_mesh(io.BytesIO(opened[kind]), file_type=kind.lower(), process=False)
+        np.testing.assert_allclose(mesh.vertices, session.face, atol=1e-3)
+    scene = trimesh.load_scene(io.BytesIO(opened["GLB"]), file_type="glb")
+    assert sum(len(part.faces) for part in scene.geometry.values()) == len(models[0].template.triangles)
+    assert Image.open(io.BytesIO(opened["PNG"])).size == (1024, 1024)
+    other = Session(*models, seed=0)
+    other.use_seed(json.loads(opened["JSON"])["seed"])
+    np.testing.assert_array_equal(other.face, session.face)
+
+
+def test_no_control_was_left_out(person):
+    labels = {handle.label for handle in person.controls.values()}
+    assert labels - person.used == set()
+    assert not person.errors
+
+
+def test_turning_the_face_with_the_mouse(person):
+    person.tab("Face")
+    person.click("View", "From the front")
+    person.window.wait_for_timeout(600)
+    before, (yaw, _) = person.picture(), person.page.stage.view
+    canvas = person.window.locator("canvas[data-engine]").bounding_box()
+    x, y = canvas["x"] + canvas["width"] / 2, canvas["y"] + canvas["height"] / 2
+    person.window.mouse.move(x, y)
+    person.window.mouse.down()
+    for step in range(12):
+        person.window.mouse.move(x + 15 * step, y)
+    person.window.mouse.up()
+    person.window.wait_for_timeout(1000)
+    assert np.abs(person.picture() - before).mean() > 3
+    assert abs(person.page.stage.view[0] - yaw) > 10
+
+
+def test_a_tablet_shows_the_whole_face_and_all_tabs(browser, studio):
+    person = Person(browser, studio, TABLET)
+    shown = clay(person.picture())
+    columns, rows = np.flatnonzero(shown.any(axis=0)), np.flatnonzero(shown.any(axis=1))
+    assert columns[0] > 4
+    assert columns[-1] < shown.shape[1] - 5
+    assert np.ptp(columns) > 0.6 * shown.shape[1]
+    assert abs(columns.mean() - shown.shape[1] / 2) < 0.06 * shown.shape[1]
+    assert abs(rows.mean() - shown.shape[0] / 2) < 0.06 * shown.shape[0]
+    for name in ("Face", "Traits", "Expression", "Blend", "Fit", "Save"):
+        person.tab(name)
+    assert person.window.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert not person.errors
+    person.window.close()
+    until(lambda: person.page not in studio.pages.values())
+
+
+WATCH = """
+window.slides = [];
+window.addEventListener('keydown', () => { window.pressed = performance.now() }, true);
+const upload = WebGL2RenderingContext.prototype.bufferSubData;
+WebGL2RenderingContext.prototype.bufferSubData = function (...words) {
+  const data = words.find(ArrayBuffer.isView);
+  if (window.pressed && data && data.byteLength === SIZE) {
+    window.slides.push(performance.now() - window.pressed);
+    window.pressed = 0;
+  }
+  return upload.apply(this, words);
+};
+"""
+
+
+def test_a_slider_is_on_the_screen_within_50_ms(browser, studio, models):
+    """From the key to the frame that draws the new vertices. Other work on the machine only adds: the best counts."""
+    load = os.getloadavg()[0]
+    size = 12 * len(models[0].template.vertices)
+    person = Person(browser, studio, {"width": 700, "height": 450}, WATCH.replace("SIZE", str(size)))
+    person.tab("Traits")
+    thumb = person.window.locator(f"[id='{person.uuid('Age, years')}'] [role=slider]")
+    thumb.focus()
+    for _ in range(30):
+        person.window.keyboard.press("ArrowRight")
+        person.window.wait_for_timeout(300)
+    slides = sorted(person.window.evaluate("window.slides"))
+    person.window.close()
+    print(f"\nslider to screen: best {slides[0]:.0f} ms, median {slides[len(slides) // 2]:.0f} ms of {len(slides)}")
+    if slides[0] >= 50 and load > (os.cpu_count() or 1):
+        pytest.skip(f"the machine is too busy to tell: load {load:.1f}, best {slides[0]:.0f} ms")
+    assert slides[0] < 50
+
+
+def test_the_servers_share_is_small(studio, models):
+    """Moving a slider, decoding, measuring: what the server does before the new vertices leave."""
+    session = Session(*models, seed=1)
+    times = []
+    for number in range(60):
+        start = time.perf_counter()
+        session.slide("age", number % 20)
+        session.measure()
+        times.append(1000 * (time.perf_counter() - start))
+    print(f"\nserver: best {min(times):.1f} ms, median {np.median(times):.1f} ms")
+    assert min(times) < 20
