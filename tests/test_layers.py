@@ -16,7 +16,7 @@ ALLOWED = {
     "evaluation": {"model", "training", "nn", "data", "geometry", "view"},
     "view": {"geometry"},
     "registration": {"model", "data", "geometry"},
-    "studio": {"evaluation", "model", "training", "nn", "data", "geometry", "view"},
+    "studio": {"registration", "evaluation", "model", "training", "nn", "data", "geometry", "view"},
     "report": {"evaluation", "model", "training", "nn", "data", "geometry", "view"},
 }
 TORCH_FREE = {"geometry", "data", "view", "registration"} | FOUNDATION

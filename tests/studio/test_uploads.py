@@ -1,21 +1,31 @@
 """What visitors bring along: their own meshes, and whatever else somebody may send."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meshgan.data.corpora.anny import identities
+from meshgan.data.corpora.basis import FaceBasis, face_template
+from meshgan.data.faceset import Card, FaceSet, create_faceset
 from meshgan.errors import MeshganError, UsageError
+from meshgan.geometry.align import similarity
 from meshgan.geometry.files import write_mesh
+from meshgan.geometry.mesh import Mesh
 from meshgan.model.compose import compose
+from meshgan.model.pca import fit_pca
 from meshgan.studio import uploads
 from meshgan.studio.downloads import download
+from meshgan.studio.models import identity_model
 from meshgan.studio.session import Session
 from meshgan.studio.state import read_seed
-from meshgan.studio.uploads import fit, read_code, read_upload
+from meshgan.studio.uploads import Upload, fit, read_code, read_upload
 
+SCANS = Path(__file__).parents[2] / "../shared/data/scans"
 TURN = np.array([[0.8, 0, 0.6], [0, 1, 0], [-0.6, 0, 0.8]])
 
 
@@ -33,8 +43,8 @@ def content(mesh, tmp_path, ending):
 @pytest.mark.parametrize("ending", [".obj", ".ply", ".glb", ".PLY"])
 def test_a_mesh_is_read_and_fitted(mesh, pair, tmp_path, ending):
     read = read_upload(f"my face{ending}", content(mesh, tmp_path, ending.lower()), "mm")
-    np.testing.assert_allclose(read.vertices, mesh.vertices, atol=1e-3)
-    found = fit(read, "my face", "mm", pair[0])
+    np.testing.assert_allclose(read.mesh.vertices, mesh.vertices, atol=1e-3)
+    found = fit(read, pair[0])
     sides = [np.linalg.norm(v[1:] - v[:-1], axis=1) for v in (found.target, mesh.vertices)]
     np.testing.assert_allclose(*sides, rtol=1e-4)  # moved, not bent
     np.testing.assert_array_equal(found.identity, pair[0].model.fit(found.target[None]).codes[0])
@@ -43,7 +53,7 @@ def test_a_mesh_is_read_and_fitted(mesh, pair, tmp_path, ending):
 
 def test_where_a_mesh_lies_does_not_matter(mesh, pair):
     upright = mesh.with_vertices((mesh.vertices - [40, -10, 900]) @ TURN)
-    first, second = (fit(one, "x", "mm", pair[0]) for one in (mesh, upright))
+    first, second = (fit(Upload("x", one, "mm"), pair[0]) for one in (mesh, upright))
     np.testing.assert_allclose(first.identity, second.identity, atol=1e-4)
     np.testing.assert_allclose(first.target, second.target, atol=1e-3)
 
@@ -56,7 +66,7 @@ def test_identity_and_expression_are_fitted_in_turn(pair):
     session = Session(*pair)
     errors = []
     for other in (None, expression):
-        found = fit(mesh, "x", "mm", identity, other)
+        found = fit(Upload("x", mesh, "mm"), identity, other)
         session.adopt(found.target, found.identity, found.expression)
         errors.append(np.linalg.norm(session.face - found.target, axis=1).mean())
     assert errors[1] <= errors[0] + 1e-3
@@ -66,15 +76,51 @@ def test_identity_and_expression_are_fitted_in_turn(pair):
 def test_the_unit_is_asked_for_and_checked(mesh, pair):
     small = mesh.with_vertices(mesh.vertices / 1000)
     with pytest.raises(UsageError, match=r"head\.obj is 0\.00\d+ times as large as a face.*choose the unit m\."):
-        fit(small, "head.obj", "mm", pair[0])
-    with pytest.raises(UsageError, match="no unit fits"):
-        fit(mesh.with_vertices(mesh.vertices * 4), "head.obj", "mm", pair[0])
+        fit(Upload("head.obj", small, "mm"), pair[0])
+    with pytest.raises(UsageError, match="choose unknown"):
+        fit(Upload("head.obj", mesh.with_vertices(mesh.vertices * 4), "mm"), pair[0])
+
+
+def test_an_unknown_unit_makes_the_face_as_large_as_the_template(mesh, pair):
+    found = [fit(Upload("x", mesh.with_vertices(mesh.vertices * s), "unknown"), pair[0]) for s in (0.02, 30)]
+    np.testing.assert_allclose(found[0].target, found[1].target, atol=1e-3)
+    assert similarity(found[0].target[None], pair[0].template.vertices).scale[0] == pytest.approx(1)
 
 
 def test_a_mesh_of_another_template_is_told_what_to_do(pair, mesh):
+    """Where the model is not of the template that scans are registered to."""
     other = type(mesh)(mesh.vertices[:40], [[0, 1, 2], [3, 4, 5]])
     with pytest.raises(UsageError, match=r"scan\.obj is not of the model's template.*register it first"):
-        fit(other, "scan.obj", "mm", pair[0])
+        fit(Upload("scan.obj", other, "mm"), pair[0])
+
+
+@pytest.fixture
+def scan_model(tmp_path):
+    """An identity model of the default template."""
+    faces = identities(FaceBasis.read(), face_template(), 0, 0)[0][:60]
+    card = Card(name="people", source="test", licence="CC0-1.0", synthetic=True)
+    with create_faceset(tmp_path / "people", face_template(), len(faces), card) as writer:
+        writer.append(faces, [{"subject": f"I{i}"} for i in range(len(faces))])
+    return identity_model(fit_pca(FaceSet.open(tmp_path / "people"), 20), None)
+
+
+def test_what_holds_no_face_is_said_so(scan_model):
+    box = trimesh.creation.box((150, 180, 120)).subdivide().subdivide().subdivide()
+    with pytest.raises(MeshganError, match=r"^box\.obj: "):
+        fit(Upload("box.obj", Mesh(box.vertices, box.faces), "mm"), scan_model)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SCANS.is_dir(), reason="needs the real scans")
+@pytest.mark.parametrize(
+    ("name", "unit"), [("james/james.obj", "mm"), ("lee_perry_smith/LeePerrySmith.ply", "unknown")]
+)
+def test_a_real_scan_is_registered_and_fitted(scan_model, name, unit):
+    upload = read_upload(name, (SCANS / name).read_bytes(), unit)
+    found = fit(upload, scan_model)
+    error = np.linalg.norm(scan_model.decode(found.identity[None])[0] - found.target, axis=1)
+    assert error.mean() < 3.5  # twenty components of sixty faces are a coarse model
+    assert np.linalg.norm(found.target - scan_model.mean_face, axis=1).mean() < 12
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import viser
 
-from meshgan.geometry.files import MILLIMETRES, READERS
+from meshgan.geometry.files import READERS
 from meshgan.studio import uploads
 from meshgan.studio.page import Page, View
 from meshgan.view.figures import heat_colours
@@ -17,7 +17,7 @@ VIEWS: dict[str, View] = {"Face": "face", "Errors": "errors", "My mesh": "mesh"}
 def fit_controls(page: Page) -> None:
     """The controls of the tab."""
     gui = page.gui
-    unit = gui.add_dropdown("Unit of the file", tuple(MILLIMETRES), hint="GLB is always in metres")
+    unit = gui.add_dropdown("Unit of the file", uploads.UNITS, hint="GLB is always in metres")
     smiling = gui.add_checkbox(
         "With an expression",
         False,
@@ -27,8 +27,8 @@ def fit_controls(page: Page) -> None:
     upload = gui.add_upload_button("Load a mesh", icon=viser.Icon.UPLOAD, mime_type=",".join([*READERS, ".json"]))
     upload.on_upload(page.act(lambda: _load(page, upload, str(unit.value), smiling.value), keep_view=True))
     result = gui.add_markdown(
-        f"A mesh of the model's own triangles ({', '.join(READERS)}), for example from `meshgan register`; or a "
-        "code that was saved here (.json)."
+        f"A scan of a face, or a mesh of the model's own triangles ({', '.join(READERS)}); or a code that was saved "
+        "here (.json). A scan takes about a quarter of a minute."
     )
     views = {name: partial(setattr, page, "view", view) for name, view in VIEWS.items()}
     shown = page.choice("Show", views, keep_view=True)
@@ -53,9 +53,11 @@ def _load(page: Page, upload: viser.GuiUploadButtonHandle, unit: str, smiling: b
         page.view = "face"
         return
     mesh = uploads.read_upload(name, content, unit)
+    known = len(mesh.mesh.vertices) == len(session.identity.template.vertices)
     expression = session.expression if smiling else None
-    with page.busy("Fitting the model to your mesh"), page.shared.turn:
-        found = uploads.fit(mesh, name, unit, session.identity, expression)
+    title = "Fitting the model to your mesh" if known else "Finding the face in your scan, then fitting the model"
+    with page.busy(title), page.shared.turn:
+        found = uploads.fit(mesh, session.identity, expression)
     session.adopt(found.target, found.identity, found.expression)
     page.view = "errors"
     page.scale_errors()

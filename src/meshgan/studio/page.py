@@ -117,7 +117,7 @@ class Page:
     @contextmanager
     def busy(self, title: str) -> Iterator[None]:
         """Show that something takes seconds."""
-        note = self.client.add_notification(title, "A few seconds …", loading=True, with_close_button=False)
+        note = self.client.add_notification(title, "Please wait …", loading=True, with_close_button=False)
         self.client.flush()
         try:
             yield
