@@ -18,6 +18,8 @@ from meshgan.model.pca import fit_pca
 
 pytest.importorskip("viser", reason="needs the extra studio")
 
+from visitor import Visitor
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory, tiny_faces):
@@ -27,12 +29,18 @@ def model(tmp_path_factory, tiny_faces):
 
 
 class Running:
-    """A studio in a process of its own, for a `with` block; `end` closes it and keeps what it said."""
+    """A studio in a process of its own, for a `with` block; `end` closes it and keeps what it said.
 
-    def __init__(self, *words, cwd):
-        command = [sys.executable, "-m", "meshgan.cli.main", "studio", *map(str, words), "--port", "0"]
+    `first` is Python that it runs first; `deaf` starts it as scripts start what runs in the background.
+    """
+
+    def __init__(self, *words, cwd, first="", deaf=False):
+        code = f"{first}\nfrom meshgan.cli.main import main\nmain()"
+        command = [sys.executable, "-c", code, "studio", *map(str, words), "--port", "0"]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN if deaf else signal.default_int_handler)
         self.process = subprocess.Popen(command, cwd=cwd, env=environment, stdout=-1, stderr=-1, text=True)
+        signal.signal(signal.SIGINT, before)
 
     def __enter__(self):
         said = iter(self.process.stdout.readline, "")
@@ -58,6 +66,24 @@ def test_it_opens_shows_a_page_and_ctrl_c_closes_it(model, tmp_path):
             assert b"<html" in page.read()
         assert studio.end() == 0
         assert "The studio is closed." in studio.out
+        assert studio.err == ""
+
+
+@pytest.mark.slow
+def test_ctrl_c_also_ends_what_was_started_in_the_background(model, tmp_path):
+    with Running(model, cwd=tmp_path, deaf=True) as studio:
+        assert studio.end() == 0
+        assert studio.err == ""
+
+
+@pytest.mark.slow
+def test_ctrl_c_does_not_wait_for_a_fit(model, tmp_path):
+    endless = "import time, meshgan.studio.uploads as uploads\nuploads.fit = lambda *_: time.sleep(300)"
+    with Running(model, cwd=tmp_path, first=endless) as studio:
+        with Visitor(studio.address) as visitor:
+            visitor.upload("Load a mesh", "template.ply", (model / "template.ply").read_bytes())
+            visitor.wait(lambda: any("Please wait" in note for note in visitor.notes))
+            assert studio.end() == 0
         assert studio.err == ""
 
 

@@ -13,11 +13,10 @@ import trimesh
 
 pytest.importorskip("viser", reason="needs the extra studio")
 
-from visitor import Visitor
-
 from meshgan.geometry.files import write_mesh
 from meshgan.studio.server import Studio, is_loopback
 from meshgan.studio.session import GRID, Session
+from visitor import Visitor
 
 HIDDEN = {"/light/key", "/light/fill", "/light/rim", "/light/sky"}
 
@@ -253,6 +252,31 @@ def test_a_visitor_who_leaves_frees_everything(studio):
         return not any(ref() for ref in left)
 
     until(freed)
+
+
+@pytest.fixture
+def slow_pages(monkeypatch):
+    """A page takes a fifth of a second before anything is on it."""
+    monkeypatch.setattr("meshgan.studio.page.Session", lambda *words: time.sleep(0.2) or Session(*words))
+
+
+@pytest.mark.parametrize("after", [0.0, 0.1, 0.21, 0.25])
+def test_a_visitor_who_leaves_while_the_page_is_built_leaves_no_words(studio, slow_pages, capsys, after):
+    with Visitor(studio.addresses[0]):
+        time.sleep(after)
+    time.sleep(0.4)
+    until(lambda: not studio.pages)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("after", [0.0, 0.1, 0.21, 0.25])
+def test_stopping_while_a_page_is_built_leaves_no_words(shared, slow_pages, capsys, after):
+    running = Studio(shared, port=0)
+    with Visitor(running.addresses[0]):
+        time.sleep(after)
+        running.stop()
+    time.sleep(0.4)
+    assert capsys.readouterr().err == ""
 
 
 def test_several_visitors_each_have_their_own_face(studio):

@@ -1,11 +1,12 @@
 """`meshgan studio` and `meshgan export`: faces in the browser, and the generator as ONNX."""
 
 import json
+import os
 import signal
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from threading import Event
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -41,14 +42,17 @@ def studio(
     from meshgan.studio.server import Studio
     from meshgan.studio.shared import Shared
 
-    pair = _load(identity, expression)
-    running = Studio(Shared(*pair), host, port)
+    shared = Shared(*_load(identity, expression))
+    asked = _asked_to_end()
+    running = Studio(shared, host, port)
     try:
-        _announce(running.addresses, bool(running.token), asked=port, got=running.port)
-        _wait()
+        _announce(running.addresses, bool(running.token), wanted=port, got=running.port)
+        asked.get()
     finally:
         running.stop()
-    print("The studio is closed.")
+    print("The studio is closed.", flush=True)
+    if shared.turn.locked():
+        os._exit(0)  # a visitor's fit goes on in its thread for up to half a minute, and nobody waits for it any more
 
 
 def _load(identity: str | None, expression: str | None) -> "tuple[StudioModel, StudioModel | None]":
@@ -75,9 +79,9 @@ def _is_model(folder: Path) -> bool:
     return (folder / "model.json").is_file()
 
 
-def _announce(addresses: list[str], guarded: bool, asked: int, got: int) -> None:
-    if asked not in (0, got):
-        print(f"Port {asked} is taken, so the studio is at {got}.")
+def _announce(addresses: list[str], guarded: bool, wanted: int, got: int) -> None:
+    if wanted not in (0, got):
+        print(f"Port {wanted} is taken, so the studio is at {got}.")
     print(f"The studio is open at {' or '.join(addresses)} (Ctrl-C closes it).", flush=True)
     if guarded:
         print(
@@ -87,13 +91,16 @@ def _announce(addresses: list[str], guarded: bool, asked: int, got: int) -> None
         )
 
 
-def _wait() -> None:
-    """Until Ctrl-C, or until the process is asked to end."""
-    done = Event()
-    signal.signal(signal.SIGTERM, lambda *_: done.set())
-    with suppress(KeyboardInterrupt):
-        while not done.wait(1.0):
-            pass
+def _asked_to_end() -> "SimpleQueue[int]":
+    """A queue that gets something at Ctrl-C, or when the process is asked to end.
+
+    Also where Ctrl-C was ignored when we began, as it is for what a script starts in the background. A queue, because
+    it may be filled from a signal's handler, unlike an event, whose lock the waiting thread may hold.
+    """
+    asked: SimpleQueue[int] = SimpleQueue()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda caught, _: asked.put(caught))
+    return asked
 
 
 def export(

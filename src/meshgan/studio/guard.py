@@ -30,7 +30,7 @@ class Guard:
         self._server, self._refuse = server, refuse
         self._received: dict[int, tuple[str, int]] = {}  # visitor: the transfer and its bytes so far
         socket = server._websock_server
-        socket.on_client_connect(self._limit_messages)
+        socket.on_client_connect(self._arrived)
         socket.on_client_disconnect(self._left)
         socket.register_handler(messages.FileTransferStartUpload, self._start)
         socket.register_handler(messages.FileTransferPart, self._part)
@@ -38,8 +38,10 @@ class Guard:
         for tunnel in (messages.ShareUrlRequest, messages.ShareUrlDisconnect):
             socket.unregister_handler(tunnel)  # a visitor shall not open the studio to the world
 
-    def _limit_messages(self, connection: viser.infra.WebsockClientConnection) -> None:
+    def _arrived(self, connection: viser.infra.WebsockClientConnection) -> None:
+        """Limit the size of messages; and let a visitor leave while their page is built, without a warning of it."""
         self._server._websock_server._live_connections[connection.client_id].protocol.max_message_size = MOST_MESSAGE
+        connection.get_message_buffer()._sanctioned_dead_writes += 1
 
     def _left(self, connection: viser.infra.WebsockClientConnection) -> None:
         self._received.pop(connection.client_id, None)

@@ -85,6 +85,8 @@ class Studio:
 
     def stop(self) -> None:
         """Disconnect everybody and free the port."""
+        for page in list(self.pages.values()):
+            page.closed = True  # what is still being done for them need not succeed
         if self._gate is not None:
             self._gate.stop()
         with _quiet():

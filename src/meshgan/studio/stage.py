@@ -5,6 +5,7 @@ The whole scene is in millimetres; faces look along +z, y is up.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -137,7 +138,8 @@ class Stage:
     def look(self, width: float = 0.0, height: float = 0.0, aside: bool = True) -> None:
         """Put the camera where it sees `width` by `height` mm, or one face."""
         self._framed = (width or float(self.size[0]), height or float(self.size[1]), aside)
-        self._loop.call_soon_threadsafe(self._frame)  # the browser's own messages come in there: no race with them
+        with suppress(RuntimeError):  # the studio has been closed meanwhile
+            self._loop.call_soon_threadsafe(self._frame)  # browsers' own messages come in there: no race with them
 
     def _frame(self) -> None:
         camera, (width, height, aside) = self.client.camera, self._framed
