@@ -21,6 +21,7 @@ NOISE_MM = 0.2
 SPACING_MM = (1.2, 2.5)  # of the new vertices; the template's are some 3 mm apart
 HOLES, HOLE_MM = 5, (3.0, 8.0)
 CROPPED = 0.08  # share of the vertices beyond a random plane
+STRANGE_MM, STRANGE_WIDTH, BUMPS = 2.0, 25.0, 60  # root mean square and width of what no model knows
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,3 +84,14 @@ def corpus_people(count: int, stream: str, active: float = ACTIVE) -> NDArray[np
     neutral = basis.neutral(people.phenotype, people.features)
     faces = basis.perform(neutral, expressive * draws.sparse(len(basis.action_names), active))
     return rigid(faces, template.vertices).apply(faces).astype(np.float32)
+
+
+def estranged(face: Mesh, rng: np.random.Generator) -> Floats:
+    """The face's vertices (V, 3) with smooth random bumps and dents, which lie in no population of faces.
+
+    What slides along the surface would leave no trace in a scan without texture; so each pushes along the normal.
+    """
+    centres = rng.choice(len(face.vertices), BUMPS)
+    apart = ((face.vertices[:, None] - face.vertices[centres]) ** 2).sum(axis=2)
+    field = np.exp(-0.5 * apart / STRANGE_WIDTH**2) @ (rng.normal(size=(BUMPS, 1)) * face.vertex_normals[centres])
+    return np.asarray(face.vertices + field * STRANGE_MM / np.sqrt((field**2).sum(axis=1).mean()))

@@ -72,6 +72,12 @@ class Scene:
         triangle = np.atleast_1d(triangle).astype(np.int64)  # a single ray comes back as scalars
         return Hits(triangle, barycentric.reshape(-1, 3), np.where(triangle >= 0, depth, np.inf))
 
+    def open_along(self, points: Floats, direction: Floats) -> NDArray[np.bool_]:
+        """Whether nothing lies between points (N, 3) and a viewer far away in a unit `direction` (3,)."""
+        directions = np.broadcast_to(direction, points.shape).copy()
+        triangle, *_ = self._caster.intersect_rays(np.ascontiguousarray(points), directions)
+        return np.atleast_1d(triangle) < 0
+
     def points(self, hits: Hits) -> Floats:
         """Positions (N, 3) of the hits; NaN where nothing was met."""
         corners = self.mesh.vertices[self.mesh.triangles[np.maximum(hits.triangle, 0)]]
