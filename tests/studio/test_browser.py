@@ -183,10 +183,10 @@ def test_faces_locks_undo_and_seeds(person):
     seed = session.state.seed
     person.click("Random face")
     assert np.abs(person.picture() - first).mean() > 1
-    person.click("Step", "Undo")
+    person.click("History", "Undo")
     assert session.state.seed == seed
     assert np.abs(person.picture() - first).mean() < 0.5
-    person.click("Step", "Redo")
+    person.click("History", "Redo")
     person.click("Only a new", "Identity")
     person.click("Only a new", "Expression")
     kept = session.state.identity.source
@@ -222,8 +222,10 @@ def test_similar_faces_are_picked_by_a_click_on_one(person):
     canvas = person.window.locator("canvas[data-engine]").bounding_box()
     rows = np.flatnonzero(shown.any(axis=1))
     spot = (canvas["x"] + canvas["width"] / 2 + 60, canvas["y"] + float(rows[len(rows) * 3 // 4]))
+    without = person.picture()
     person.window.mouse.move(*spot)
     person.window.wait_for_timeout(500)
+    assert np.abs(person.picture() - without).mean() < 0.1  # what may be clicked is not drawn over
     person.window.mouse.click(*spot)
     until(lambda: session.gallery is None)
     assert session.state in offered
@@ -281,7 +283,7 @@ def test_a_mesh_is_loaded_fitted_and_shown_in_colour(person, models, tmp_path):
     person.used.add("Unit of the file")
     box = person.window.get_by_role("checkbox").last
     box.click()
-    person.used.add("With an expression")
+    person.used.add("Fit expression")
     face = identities(FaceBasis.read(), face_template(), 1, 0)[0][3]  # of somebody whom the model has not seen
     write_mesh(tmp_path / "mine.ply", models[0].template.with_vertices(face / 10))
     person.does("Load a mesh", lambda: upload(person, tmp_path / "mine.ply"))

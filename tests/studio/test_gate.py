@@ -8,11 +8,11 @@ import pytest
 pytest.importorskip("viser", reason="needs the extra studio")
 
 import websockets.exceptions
-from visitor import Visitor
 
 from meshgan.errors import UsageError
 from meshgan.studio.gate import COOKIE, Gate
 from meshgan.studio.server import Studio
+from visitor import Visitor
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ import pytest
 pytest.importorskip("viser", reason="needs the extra studio")
 
 import msgspec
-from visitor import Visitor
 from websockets.exceptions import ConnectionClosed
 
 from meshgan.studio import guard
 from meshgan.studio.server import Studio
+from visitor import Visitor
 
 LIMIT = 100_000
 
@@ -106,7 +106,9 @@ def test_controls_take_small_values_only(studio, visitor, updates):
     assert page.session.amount("age") == 0
 
 
-@pytest.mark.parametrize(("label", "value"), [("Step", "Explode"), ("Look around", ""), ("Unit of the file", "parsec")])
+@pytest.mark.parametrize(
+    ("label", "value"), [("History", "Explode"), ("Look around", ""), ("Unit of the file", "parsec")]
+)
 def test_choices_that_are_not_offered_do_nothing(studio, visitor, label, value):
     visitor.put(label, value)
     assert answers(visitor)
@@ -151,7 +153,7 @@ def test_memory_of_a_busy_visitor_is_bounded(studio, visitor):
         for _ in range(100):
             visitor.press("Random face")
             visitor.put("Age, years", 5.0)
-            visitor.press("Step", "Undo")
+            visitor.press("History", "Undo")
         (page,) = studio.pages.values()
         while page._newest > page.changes:
             time.sleep(0.02)

@@ -77,10 +77,10 @@ def test_sliders_move_the_face_and_follow_undo(studio, visitor):
     until(lambda: session.amount("age") == 12)
     visitor.wait(lambda: np.allclose(visitor.scene["/face"]["vertices"], session.face))
     assert not np.allclose(session.face, before)
-    press(visitor, studio, "Step", "Undo")
+    press(visitor, studio, "History", "Undo")
     visitor.wait(lambda: visitor.control("Age, years")["value"] == 0.0)
     np.testing.assert_allclose(session.face, before)
-    press(visitor, studio, "Step", "Redo")
+    press(visitor, studio, "History", "Redo")
     visitor.wait(lambda: visitor.control("Age, years")["value"] == 12.0)
 
 
@@ -147,8 +147,7 @@ def test_similar_faces_are_shown_and_picked(studio, visitor):
 def test_the_grid_is_shown_and_left(studio, visitor):
     press(visitor, studio, "All between", "Grid of blends")
     visitor.wait(lambda: sum(name.startswith("/gallery/") for name in visitor.scene) >= len(GRID) ** 2)
-    titles = {p["text"] for name, p in visitor.scene.items() if "text" in p}
-    assert {"id = −0.5", "exp = 1.5"} <= titles
+    visitor.wait(lambda: {"id = −0.5", "exp = 1.5"} <= {thing.get("text") for thing in visitor.scene.values()})
     press(visitor, studio, "Back to my face")
     visitor.wait(lambda: visitor.scene["/face"]["visible"])
 

@@ -40,7 +40,7 @@ def test_age_is_counted_in_years_and_others_in_deviations():
     np.testing.assert_allclose(nose.vector, directions.vectors[1], rtol=1e-5)
     assert age.step == 1.0
     assert age.high == np.ceil(3 * directions.deviation[0]) == -age.low
-    assert nose.marks == ((-3.0, "less"), (3.0, "more"))
+    assert nose.marks == ((-3.0, "less"), (0.0, ""), (3.0, "more"))
 
 
 def test_an_expression_at_one_is_the_mean_of_its_label_and_neutral_is_none():

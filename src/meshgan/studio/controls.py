@@ -60,7 +60,7 @@ def _always(page: Page) -> None:
     if session.expression is not None:
         halves = {"Identity": lambda: session.random("identity"), "Expression": lambda: session.random("expression")}
         page.choice("Only a new", halves)
-    page.choice("Step", {"Undo": session.history.undo, "Redo": session.history.redo})
+    page.choice("History", {"Undo": session.history.undo, "Redo": session.history.redo})
     back = gui.add_button("Back to my face", icon=Icon.ARROW_LEFT, visible=False)
     back.on_click(page.act(lambda: session.pick(-1)))
     page.refresh.append(lambda: setattr(back, "visible", session.gallery is not None))

@@ -19,7 +19,7 @@ def fit_controls(page: Page) -> None:
     gui = page.gui
     unit = gui.add_dropdown("Unit of the file", uploads.UNITS, hint="GLB is always in metres")
     smiling = gui.add_checkbox(
-        "With an expression",
+        "Fit expression",
         False,
         visible=page.session.expression is not None,
         hint="Fit identity and expression in turn",

@@ -55,7 +55,9 @@ def _trait(name: str, row: int, found: Directions) -> Slider:
     unit = float(found.deviation[row]) if name == YEARS else 1.0
     reach = float(np.ceil(REACH * unit))
     vector = (found.vectors[row] / unit).astype(np.float32)
-    return Slider(_key(name), title, vector, -reach, reach, 1.0 if unit > 1 else 0.05, ((-reach, less), (reach, more)))
+    return Slider(
+        _key(name), title, vector, -reach, reach, 1.0 if unit > 1 else 0.05, ((-reach, less), (0.0, ""), (reach, more))
+    )
 
 
 def expressions(found: Directions, neutral: Codes) -> list[Slider]:
@@ -75,7 +77,7 @@ def axes(vectors: NDArray[Any], shares: Iterable[float], prefix: str) -> list[Sl
     return [
         Slider(
             f"{prefix}-{number}", f"Axis {number} ({share:.0%})", vector.astype(np.float32), -REACH, REACH, 0.05,
-            ((-REACH, f"−{REACH:g} σ"), (REACH, f"+{REACH:g} σ")), expert=True,
+            ((-REACH, f"−{REACH:g} σ"), (0.0, ""), (REACH, f"+{REACH:g} σ")), expert=True,
         )
         for number, (vector, share) in enumerate(zip(vectors, shares, strict=True), start=1)
     ]  # fmt: skip

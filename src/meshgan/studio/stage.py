@@ -4,6 +4,7 @@ The whole scene is in millimetres; faces look along +z, y is up.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -25,6 +26,8 @@ FIELD_OF_VIEW = np.radians(24.0)
 AIR = 1.16  # of the picture's size against the face's
 ASIDE = (0.16, 0.03)  # of the camera's way to the right and up, so that a nose is a nose
 GAP = 1.12  # between the faces of a gallery, against their size
+CORNERS = np.array([(-1.0, -1.0, 0.0), (1.0, -1.0, 0.0), (1.0, 1.0, 0.0), (-1.0, 1.0, 0.0)])
+PANE = np.array([(0, 1, 2), (0, 2, 3)], np.uint32)  # seen from the front
 
 # Towards each light, its colour and strength: key from the upper left, cool fill from the right, rim from behind.
 LIGHTS = {
@@ -33,7 +36,15 @@ LIGHTS = {
     "rim": ((0.25, 0.90, -0.65), (255, 255, 255), 1.3),
 }
 SKY, GROUND, AMBIENT = (236, 240, 248), (130, 112, 100), 0.6
-BACKGROUND = "radial-gradient(ellipse at 50% 42%, #f5f5f3 0%, #dfdfdd 65%, #c9c9c7 100%)"
+# A backdrop as in a photographer's studio; labels that can be read; and where a slider's middle is zero, no bar to it.
+STYLE = """
+canvas[data-engine] { background: radial-gradient(ellipse at 50% 42%, #f5f5f3 0%, #dfdfdd 65%, #c9c9c7 100%) }
+label[for] { letter-spacing: -0.1px; color: #4a5058 }
+.mantine-Slider-root { margin: 0 0.5em }
+.mantine-Slider-markLabel { color: #6a7079; white-space: nowrap }
+.mantine-Slider-root:has([aria-valuemin^="-"]) .mantine-Slider-bar { opacity: 0 }
+.mantine-Slider-root:has([aria-valuemin^="-"]) .mantine-Slider-mark { border-color: #ced4da }
+"""
 
 
 def dress(server: viser.ViserServer, template: Mesh) -> None:
@@ -47,7 +58,7 @@ def dress(server: viser.ViserServer, template: Mesh) -> None:
         x, y, z = (1000.0 * part for part in towards)
         scene.add_light_directional(f"/light/{name}", color=colour, intensity=strength, position=(x, y, z))
     scene.add_light_hemisphere("/light/sky", sky_color=SKY, ground_color=GROUND, intensity=AMBIENT)
-    server.gui.add_html(f"<style>canvas[data-engine] {{ background: {BACKGROUND} }}</style>")
+    server.gui.add_html(f"<style>{STYLE}</style>")
     low, high = template.vertices.min(axis=0), template.vertices.max(axis=0)
     middle, (width, height, _) = (low + high) / 2, high - low
     camera.fov, camera.near, camera.far = float(FIELD_OF_VIEW), 10.0, 20_000.0
@@ -80,7 +91,7 @@ class Stage:
         self.clay, self.dark = self._clay("/face", face), self._hollow("/hollow", face)
         self.heat: viser.GlbHandle | None = None
         self.gallery: list[Any] = []
-        self._aspect, self._placed = 1.0, np.zeros(3)
+        self._aspect, self._places = 1.0, deque([np.asarray(client.camera.position)], maxlen=4)
         self.look()
         client.camera.on_update(self._fit_window)
 
@@ -105,14 +116,15 @@ class Stage:
     ) -> None:
         """Show faces (N, V, 3) in rows and columns with titles; `pick` gets the number of the one that is clicked."""
         self.close_gallery()
-        pitch = GAP * self.size[:2]
+        pitch = GAP * np.maximum(self.size[:2], np.ptp(faces[..., :2], axis=1).max(axis=0))
         xs = pitch[0] * (np.arange(len(above)) - (len(above) - 1) / 2)
         ys = pitch[1] * ((len(beside) - 1) / 2 - np.arange(len(beside)))
         for number, face in enumerate(faces):
             place = (xs[number % len(xs)], ys[number // len(xs)], 0.0)
-            clay = self._clay(f"/gallery/{number}", face, place)
-            clay.on_click(partial(_picked, pick, number))
-            self.gallery += [clay, self._hollow(f"/hollows/{number}", face, place)]
+            pane = self._pane(f"/gallery/{number}", pitch, place)
+            pane.on_click(partial(_picked, pick, number))
+            self.gallery += [pane, self._clay(f"/faces/{number}", face, place)]
+            self.gallery.append(self._hollow(f"/hollows/{number}", face, place))
         edge = pitch / 2
         self._titles("above", above, [(x, ys[0] + edge[1], 0.0) for x in xs], "bottom-center")
         self._titles("beside", beside, [(xs[0] - edge[0], y, 0.0) for y in ys], "center-right")
@@ -145,14 +157,17 @@ class Stage:
         camera, (width, height, aside) = self.client.camera, self._framed
         self._aspect = camera.aspect
         towards = direction() if aside else np.array([0.0, 0.0, 1.0])
-        self._placed = self.middle + distance(width, height, self._aspect) * towards
+        self._places.append(self.middle + distance(width, height, self._aspect) * towards)
         with self.client.atomic():
-            camera.position = self._placed
+            camera.position = self._places[-1]
             camera.look_at = self.middle
 
     async def _fit_window(self, camera: viser.CameraHandle) -> None:
-        """Frame again when the window has another shape, unless the visitor has turned the face."""
-        untouched = np.allclose(camera.position, self._placed, atol=1.0)
+        """Frame again when the window has another shape, unless the visitor has turned the face.
+
+        The browser may not yet be where it was last told to go; so it counts where it has been told to go before.
+        """
+        untouched = any(np.allclose(camera.position, place, atol=1.0) for place in self._places)
         if untouched and abs(camera.aspect / self._aspect - 1) > 0.02:
             self._frame()
 
@@ -173,10 +188,17 @@ class Stage:
     def _hollow(self, name: str, face: Faces, place: Any = (0.0, 0.0, 0.0)) -> viser.MeshHandle:
         return self._mesh(name, *self._cones(face), DARK, place)
 
-    def _mesh(self, name: str, vertices: Any, triangles: Any, colour: Any, place: Any) -> viser.MeshHandle:
+    def _pane(self, name: str, size: NDArray[np.float64], place: Any) -> viser.MeshHandle:
+        """An invisible pane through a face, to be clicked: a face itself would get a ragged yellow outline."""
+        corners = self.middle + CORNERS * [*size / 2, 0.0]
+        return self._mesh(name, corners.astype(np.float32), PANE, CLAY, place, opacity=0.0)
+
+    def _mesh(
+        self, name: str, vertices: Any, triangles: Any, colour: Any, place: Any, opacity: float | None = None
+    ) -> viser.MeshHandle:
         return self.client.scene.add_mesh_simple(
             name, vertices, triangles, color=colour, side="double", cast_shadow=False, receive_shadow=False,
-            position=place,
+            position=place, opacity=opacity,
         )  # fmt: skip
 
     def _cones(self, face: Faces) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
