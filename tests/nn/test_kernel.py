@@ -1,8 +1,10 @@
 """The compiled kernel against the plain path in float64, over all instruction sets of this processor."""
 
 import copy
+import os
 import pickle
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -162,13 +164,39 @@ def test_results_do_not_depend_on_the_number_of_threads(threads: None) -> None:
             torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
-def test_without_pytorch_s_openmp_it_starts_threads_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_callers_at_the_same_time_do_not_mix(threads: None) -> None:
+    torch.set_num_threads(2)
     layer = random_layer(np.random.default_rng(0), "up", 200, 16, 16, 6)
-    x = torch.randn(7, 50, 16)
-    expected = results("kernel", [layer], x)
-    monkeypatch.setattr(kernel, "_parallel", lambda: kernel.ctypes.c_void_p(None))
-    for one, other in zip(results("kernel", [layer], x), expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    fields = [torch.randn(9, 50, 16, generator=torch.Generator().manual_seed(seed)) for seed in range(8)]
+    expected = [results("kernel", [layer], field)[0] for field in fields]
+
+    def again(number: int) -> bool:
+        torch.set_num_threads(2)  # a setting of each thread
+        with paths.forced("kernel"), torch.no_grad():
+            return all(torch.equal(layer(fields[number]), expected[number]) for _ in range(200))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(again, range(8)))
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # it is what is tested
+def test_a_forked_process_has_threads_of_its_own(threads: None) -> None:
+    torch.set_num_threads(2)
+    layer = random_layer(np.random.default_rng(0), "up", 200, 16, 16, 6)
+    field = torch.randn(9, 50, 16)
+    with paths.forced("kernel"), torch.no_grad():
+        expected = layer(field)
+        child = os.fork()
+        if not child:
+            os._exit(0 if torch.equal(layer(field), expected) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_alone_leaves_pytorch_with_one_thread(threads: None) -> None:
+    torch.set_num_threads(3)
+    with kernel.alone(), kernel.alone():
+        assert (kernel.threads(), torch.get_num_threads()) == (3, 1)
+    assert (kernel.threads(), torch.get_num_threads()) == (3, 3)
 
 
 def test_the_same_twice() -> None:

@@ -15,6 +15,7 @@ from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.geometry.mesh import Mesh
 from meshgan.model.latent import STEPS, Codes, Fit, check_weights, fit_codes
 from meshgan.model.samplers import Samplers
+from meshgan.nn import kernel
 from meshgan.nn.networks import Decoder, Encoder
 from meshgan.training.inversion import EXAMPLES
 from meshgan.training.model_folder import ModelCard, ModelParts, Sampler, read_model_folder, write_model_folder
@@ -162,6 +163,6 @@ def _in_blocks(network: nn.Module, values: Any) -> Any:
     """Apply a network to an array in blocks of one size (the last is padded), so that the bits never vary."""
     padding = -len(values) % BLOCK
     padded = torch.from_numpy(np.concatenate([values, np.zeros((padding, *values.shape[1:]), np.float32)]))
-    with torch.inference_mode():
+    with kernel.alone(), torch.inference_mode():
         parts = [network(part) for part in padded.split(BLOCK)]
     return torch.cat(parts)[: len(values)].numpy() if parts else network(padded).numpy()

@@ -19,10 +19,14 @@
 
 #include <algorithm>
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <mutex>
 #include <new>
+#include <pthread.h>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -34,7 +38,7 @@ constexpr int WIDTH = 8, TILE = 6, STRIPE = 2, OUTER = 4, NARROW_TILE = 4;
 #else
 constexpr int WIDTH = 4, TILE = 3, STRIPE = 1, OUTER = 2, NARROW_TILE = 2;
 #endif
-constexpr long VERSION = 3;       // to be raised, here and in kernel.py, whenever a call or a struct changes its meaning
+constexpr long VERSION = 4;       // to be raised, here and in kernel.py, whenever a call or a struct changes its meaning
 constexpr int LANES = 16;         // floats in a row
 constexpr int PARTS = LANES / WIDTH;
 constexpr int COORDINATES = 4;    // lanes of one sample in a row of a narrow field
@@ -95,6 +99,23 @@ template <int I, class Wide>
 static INLINE Quarter quarter(const Wide& wide) {
     constexpr int N = sizeof(wide.part[0]) / 4, J = I % N;
     return __builtin_shufflevector(wide.part[I / N], wide.part[I / N], J, J + 1, J + 2, J + 3);
+}
+
+// A row of four samples' coordinates.
+static INLINE Row row_of(Quarter a, Quarter b, Quarter c, Quarter d) {
+    Row row;
+#if defined(__AVX512F__)
+    typedef float Eight __attribute__((vector_size(32)));
+    const Eight low = __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7);
+    const Eight high = __builtin_shufflevector(c, d, 0, 1, 2, 3, 4, 5, 6, 7);
+    row.part[0] = __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+#elif defined(__AVX2__) || defined(__AVX__)
+    row.part[0] = __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7);
+    row.part[1] = __builtin_shufflevector(c, d, 0, 1, 2, 3, 4, 5, 6, 7);
+#else
+    row.part[0] = a, row.part[1] = b, row.part[2] = c, row.part[3] = d;
+#endif
+    return row;
 }
 
 // exp(x) - 1 for x <= 0, to float rounding; NaN stays NaN.
@@ -239,18 +260,15 @@ static std::vector<Packed> pack(const std::vector<Convolution>& layers, bool bac
     return packed;
 }
 
-// Sums over the samples, always in the same order, and puts gradients back into the order of the parameters.
-static void unpack(const Convolution& layer, const float* slots, long samples, long step) {
+// Puts gradients back into the order of the parameters.
+static void unpack(const Convolution& layer, const float* sums) {
     const long summed = summed_of(layer), channels = coarse_channels(layer);
     const long used = layer.expands ? layer.inputs : layer.outputs;
-    std::vector<float> sum(slots, slots + weight_slots(layer) + bias_slots(layer));
-    for (long b = 1; b < samples; ++b)
-        for (size_t i = 0; i < sum.size(); ++i) sum[i] += slots[b * step + i];
     each_weight(layer, [&](long group, long k, long lane, long to, long to_step) {
-        const float* const from = sum.data() + ((group * layer.terms + k) * summed + lane) * channels;
+        const float* const from = sums + ((group * layer.terms + k) * summed + lane) * channels;
         for (long c = 0; c < used; ++c) layer.weight_gradient[to + c * to_step] = from[c];
     });
-    memcpy(layer.bias_gradient, sum.data() + weight_slots(layer), layer.outputs * sizeof(float));
+    memcpy(layer.bias_gradient, sums + weight_slots(layer), layer.outputs * sizeof(float));
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -502,11 +520,13 @@ static INLINE void clenshaw(const Layer& layer, const float* parts, float* field
     }
 }
 
-// The recurrence T_k = 2 L T_{k-1} - T_{k-2} from T_0 = `first`, collected on the coarse side as soon as rows are
-// complete: `collected(k)` says where term k goes, `done(k, end)` that its rows below `end` are there. `fields` is room for
-// two fields. Without a matrix to collect by, the terms themselves are wanted, T_0 in its place already.
-template <int SIDE, class Collected, class Done>
-static INLINE void recurrence(const Layer& layer, const float* first, float* fields, Collected collected, Done done) {
+// The recurrence T_k = 2 L T_{k-1} - T_{k-2} from T_0 = `first`, which `start(from, end)` fills row by row. Terms are
+// collected on the coarse side as soon as rows are complete: `collected(k)` says where term k goes, `done(k, end)` that its
+// rows below `end` are there. `fields` is room for two fields. Without a matrix to collect by, the terms themselves are
+// wanted, and `first` is the place of T_0.
+template <int SIDE, class Start, class Collected, class Done>
+static INLINE void recurrence(const Layer& layer, const float* first, float* fields, Start start, Collected collected,
+                              Done done) {
     const long terms = layer.terms, size = (long)layer.fine * SIDE * LANES, lag = layer.collect_lag;
     const bool collects = layer.collect.runs != nullptr;
     const bool shortcut = !layer.expands && terms > 3;  // the last term is wanted at the kept vertices only
@@ -521,6 +541,7 @@ static INLINE void recurrence(const Layer& layer, const float* first, float* fie
             if (block >= layer.blocks) continue;
             const long row = block * layer.block, coarse_row = block ? layer.ready[block - 1] : 0;
             const float factor = k == 1 ? 1.0f : 2.0f;
+            if (k == 0) start(row, block_end(layer, block));
             if (shortcut && k == terms - 1) {
                 const Product last = {place(k - 1), factor, place(k - 2), nullptr, collected(k)};
                 multiply_sparse<SIDE, BOTH>(layer.last, block, coarse_row, last);
@@ -606,28 +627,32 @@ static INLINE void spread(const Layer& layer, const Packed& packed, long group, 
 
 static INLINE long place_of(const Layer& layer, long row) { return layer.order ? layer.order[row] : row; }
 
-// A row of a narrow field from a field outside the chain, and back. Three channels are unrolled.
-template <int CHANNELS>
-static INLINE void copy_channels(float* to, const float* from, long channels) {
-    for (long c = 0; c < (CHANNELS ? CHANNELS : channels); ++c) to[c] = from[c];
+// Row `row` of one sample of a narrow field outside the chain, in which it is row `place`; missing channels are zero.
+static INLINE Quarter coordinates(const Field& field, int sample, int samples, long place, long channels) {
+    Quarter value = {};
+    if (sample >= samples) return value;
+    const float* const from = field.of(sample) + place * channels;
+    if (channels == 3) return Quarter{from[0], from[1], from[2], 0.0f};
+    for (long c = 0; c < channels; ++c) value[c] = from[c];
+    return value;
 }
-static INLINE Row gather_narrow(const Field& field, int samples, long row, long channels) {
-    float lanes[LANES] = {};
-    for (int s = 0; s < samples; ++s) {
-        const float* const from = field.of(s) + row * channels;
-        channels == 3 ? copy_channels<3>(lanes + s * COORDINATES, from, 3)
-                      : copy_channels<0>(lanes + s * COORDINATES, from, channels);
-    }
-    return load(lanes);
+static INLINE Row gather_narrow(const Field& field, int samples, long place, long channels) {
+    return row_of(coordinates(field, 0, samples, place, channels), coordinates(field, 1, samples, place, channels),
+                  coordinates(field, 2, samples, place, channels), coordinates(field, 3, samples, place, channels));
 }
-static INLINE void scatter_narrow(const Row& value, const Field& field, int samples, long row, long channels) {
-    float lanes[LANES];
-    store(lanes, value);
-    for (int s = 0; s < samples; ++s) {
-        float* const to = field.of(s) + row * channels;
-        channels == 3 ? copy_channels<3>(to, lanes + s * COORDINATES, 3)
-                      : copy_channels<0>(to, lanes + s * COORDINATES, channels);
-    }
+static INLINE void put_coordinates(Quarter value, const Field& field, int sample, int samples, long place, long channels) {
+    if (sample >= samples) return;
+    float* const to = field.of(sample) + place * channels;
+    if (channels == 3)
+        to[0] = value[0], to[1] = value[1], to[2] = value[2];
+    else
+        for (long c = 0; c < channels; ++c) to[c] = value[c];
+}
+static INLINE void scatter_narrow(const Row& value, const Field& field, int samples, long place, long channels) {
+    put_coordinates(quarter<0>(value), field, 0, samples, place, channels);
+    put_coordinates(quarter<4>(value), field, 1, samples, place, channels);
+    put_coordinates(quarter<8>(value), field, 2, samples, place, channels);
+    put_coordinates(quarter<12>(value), field, 3, samples, place, channels);
 }
 
 template <int SIDE>
@@ -660,31 +685,31 @@ static void expand_forward(const Convolution& layer, const Packed& packed, const
     }
 }
 
-// The gradient before the activation, in rows of SIDE times LANES, and its sums, the gradients of the bias.
+// Rows [from, end) of the gradient before the activation; `sums` adds them up, for the gradient of the bias.
 template <int SIDE>
 static void expand_gradient(const Layer& layer, long group, const Field& outputs, const Field& gradients, int samples,
-                            float* to, float* const* slots) {
+                            long from, long end, float* to, Row* sums) {
+    if (layer.narrow) {
+        for (long row = from; row < end; ++row) {
+            const long place = place_of(layer, row);
+            Row gradient = gather_narrow(gradients, samples, place, layer.outputs);
+            if (layer.elu) gradient = through_elu(gradient, gather_narrow(outputs, samples, place, layer.outputs));
+            sums[0] = sums[0] + gradient;
+            store(to + row * LANES, gradient);
+        }
+        return;
+    }
     for (int s = 0; s < SIDE; ++s) {
         const float* const incoming = gradients.of(s) + group * LANES;
         const float* const result = outputs.of(s) + group * LANES;
-        Row sum = zero();
-        for (long row = 0; row < layer.fine; ++row) {
-            const long place = place_of(layer, row);
-            Row gradient = layer.narrow ? gather_narrow(gradients, samples, place, layer.outputs)
-                                        : load(incoming + row * gradients.row);
-            if (layer.elu)
-                gradient = through_elu(gradient, layer.narrow ? gather_narrow(outputs, samples, place, layer.outputs)
-                                                              : load(result + row * outputs.row));
+        Row sum = sums[s];
+        for (long row = from; row < end; ++row) {
+            Row gradient = load(incoming + row * gradients.row);
+            if (layer.elu) gradient = through_elu(gradient, load(result + row * outputs.row));
             sum = sum + gradient;
             store(to + (row * SIDE + s) * LANES, gradient);
         }
-        if (!slots) continue;
-        float lanes[LANES];
-        store(lanes, sum);
-        if (!layer.narrow)
-            memcpy(slots[s] + weight_slots(layer) + group * LANES, lanes, sizeof(lanes));
-        for (int i = 0; layer.narrow && i < samples; ++i)
-            memcpy(slots[i] + weight_slots(layer), lanes + i * COORDINATES, COORDINATES * sizeof(float));
+        sums[s] = sum;
     }
 }
 
@@ -701,7 +726,11 @@ static void expand_backward(const Layer& layer, const Packed& packed, const Fiel
     float* const first = layer.collect.runs ? terms - (size_t)layer.fine * SIDE * LANES : terms;
     for (long group = 0; group < groups_of(layer); ++group) {
         const long weights = group * layer.terms * summed * channels;
-        expand_gradient<SIDE>(layer, group, outputs, gradients, samples, first, slots);
+        Row sums[SIDE];
+        for (int s = 0; s < SIDE; ++s) sums[s] = zero();
+        const auto start = [&](long from, long end) {
+            expand_gradient<SIDE>(layer, group, outputs, gradients, samples, from, end, first, sums);
+        };
         long from = 0;
         const auto done = [&](long k, long end) {
             if (k < layer.terms - 1 || (end - from < DENSE_ROWS && end < layer.coarse)) return;
@@ -719,7 +748,11 @@ static void expand_backward(const Layer& layer, const Packed& packed, const Fiel
             }
             from = end;
         };
-        recurrence<SIDE>(layer, first, fields, [&](long k) { return terms + k * size; }, done);
+        recurrence<SIDE>(layer, first, fields, start, [&](long k) { return terms + k * size; }, done);
+        float biases[SIDE * LANES];
+        for (int s = 0; s < SIDE; ++s) store(biases + s * LANES, sums[s]);
+        for (int s = 0; slots && s < samples; ++s)
+            memcpy(slots[s] + weight_slots(layer) + group * LANES, biases + s * lanes, lanes * sizeof(float));
     }
 }
 
@@ -732,17 +765,18 @@ static void reduce_forward(const Layer& layer, const Packed& packed, const Field
     float* const fields = memory;
     float* const copy = fields + 2 * (size_t)layer.fine * SIDE * LANES;
     float* const rows = copy + (size_t)layer.fine * SIDE * LANES;
+    const bool apart = inputs.row != SIDE * LANES || (SIDE == 2 && inputs.one != LANES);
     for (long group = 0; group < groups; ++group) {
-        const float* first = copy;
-        if (layer.narrow)
-            for (long row = 0; row < layer.fine; ++row)
-                store(copy + row * LANES, gather_narrow(inputs, samples, place_of(layer, row), layer.inputs));
-        else if (inputs.row == SIDE * LANES && (SIDE == 1 || inputs.one == LANES))
-            first = inputs.at;
-        else
-            for (int s = 0; s < SIDE; ++s)
-                for (long row = 0; row < layer.fine; ++row)
-                    store(copy + (row * SIDE + s) * LANES, load(inputs.of(s) + row * inputs.row + group * LANES));
+        const float* const first = layer.narrow || apart ? copy : inputs.at;
+        const auto start = [&](long from, long end) {
+            if (layer.narrow)
+                for (long row = from; row < end; ++row)
+                    store(copy + row * LANES, gather_narrow(inputs, samples, place_of(layer, row), layer.inputs));
+            else if (apart)
+                for (int s = 0; s < SIDE; ++s)
+                    for (long row = from; row < end; ++row)
+                        store(copy + (row * SIDE + s) * LANES, load(inputs.of(s) + row * inputs.row + group * LANES));
+        };
         // The terms of narrow layers are kept apart for each sample.
         std::vector<long> from(terms, 0);
         const auto done = [&](long k, long end) {
@@ -755,7 +789,7 @@ static void reduce_forward(const Layer& layer, const Packed& packed, const Field
         const auto collected = [&](long k) {
             return layer.narrow ? rows + k * layer.coarse * LANES : kept.at + (group * terms + k) * size;
         };
-        recurrence<SIDE>(layer, first, fields, collected, done);
+        recurrence<SIDE>(layer, first, fields, start, collected, done);
     }
     for (int s = 0; s < samples; ++s)
         multiply<OUTPUT>({kept.of(s), kept.row, groups * terms, size, summed_of(layer)},
@@ -804,29 +838,116 @@ static void reduce_backward(const Layer& layer, const Packed& packed, const Fiel
 // ---------------------------------------------------------------------------------------------------------------------
 // Chains
 
-typedef void (*Task)(void*);
-typedef void (*Parallel)(Task, void*, unsigned, unsigned);  // GOMP_parallel of the OpenMP runtime that PyTorch uses
+// Threads that wait for work. The caller does the work itself and waits for no thread that has not begun an item, so one
+// that the system holds back, because something else wants its core, costs nothing. Waiting threads give way: they spin
+// for a moment, because the next call is often near, then sleep.
+class Team {
+  public:
+    typedef void (*Task)(void* work, long item);
+
+    // Never destroyed: its threads may outlive everything else. A process that was forked begins with no threads.
+    static Team& get() {
+        static Team* team = [] {
+            pthread_atfork(nullptr, nullptr, [] { forked = true; });
+            return new Team;
+        }();
+        if (forked.exchange(false)) team = new Team;
+        return *team;
+    }
+
+    // Runs task(work, item) for all items on up to `threads` threads, the caller's among them.
+    void run(long items, int threads, Task task, void* work) {
+        std::unique_lock<std::mutex> mine(busy, std::try_to_lock);
+        if (threads <= 1 || items <= 1 || !mine) {  // others are at work: their threads are not for us
+            for (long item = 0; item < items; ++item) task(work, item);
+            return;
+        }
+        begin(items, std::min((long)threads, items) - 1, task, work);
+        work_on(ticket.load() >> SHIFT);
+        wait([&] { return finished.load() == items; }, caller);
+    }
+
+  private:
+    // A ticket is the number of a call and the number of its next item. A late thread, which has read what belongs to
+    // a call that is over, cannot take an item: the ticket has changed.
+    static constexpr int SHIFT = 32;
+    static constexpr uint64_t ITEM = ((uint64_t)1 << SHIFT) - 1;
+    static constexpr int SPINS = 4000;
+    static std::atomic<bool> forked;
+
+    std::mutex busy, asleep;
+    std::condition_variable workers, caller;
+    std::atomic<uint64_t> ticket{0};
+    std::atomic<long> count{0}, finished{0};
+    std::atomic<int> wanted{0};
+    std::atomic<Task> job{nullptr};
+    std::atomic<void*> data{nullptr};
+    int hired = 0;
+
+    void begin(long items, int helpers, Task task, void* work) {
+        const uint64_t next = (ticket.load() >> SHIFT) + 1;
+        count = 0;  // nobody takes an item while the call is being described
+        job = task, data = work, finished = 0, wanted = helpers;
+        {
+            std::lock_guard<std::mutex> lock(asleep);
+            ticket = next << SHIFT;
+            count = items;
+        }
+        workers.notify_all();
+        try {
+            for (; hired < helpers; ++hired) std::thread([this, rank = hired] { serve(rank); }).detach();
+        } catch (const std::system_error&) {  // no more threads are to be had: fewer do the work
+        }
+    }
+
+    void work_on(uint64_t call) {
+        for (;;) {
+            uint64_t mine = ticket.load();
+            const long items = count.load();
+            const Task task = job.load();
+            void* const work = data.load();
+            if (mine >> SHIFT != call || (long)(mine & ITEM) >= items) return;
+            if (!ticket.compare_exchange_weak(mine, mine + 1)) continue;
+            task(work, (long)(mine & ITEM));
+            if (++finished == items) {
+                std::lock_guard<std::mutex> lock(asleep);
+                caller.notify_one();
+            }
+        }
+    }
+
+    void serve(int rank) {
+        for (uint64_t last = 0;;) {
+            const auto called = [&] { return ticket.load() >> SHIFT != last && rank < wanted.load(); };
+            wait(called, workers);
+            last = ticket.load() >> SHIFT;
+            work_on(last);
+        }
+    }
+
+    template <class Condition>
+    void wait(Condition condition, std::condition_variable& bell) {
+        for (int spin = 0; spin < SPINS; ++spin) {
+            if (condition()) return;
+            pause();
+        }
+        std::unique_lock<std::mutex> lock(asleep);
+        bell.wait(lock, condition);
+    }
+
+    static INLINE void pause() {
+#if defined(__x86_64__)
+        __builtin_ia32_pause();
+#elif defined(__aarch64__)
+        asm volatile("yield");
+#endif
+    }
+};
+std::atomic<bool> Team::forked{false};
 
 template <class Work>
-static void in_parallel(long items, int threads, Parallel parallel, Work work) {
-    struct Shared {
-        std::atomic<long> next{0};
-        long items;
-        Work* work;
-    } shared;
-    shared.items = items;
-    shared.work = &work;
-    const Task task = [](void* data) {
-        Shared& mine = *(Shared*)data;
-        for (long item; (item = mine.next++) < mine.items;) (*mine.work)(item);
-    };
-    if (threads > items) threads = (int)items;
-    if (threads <= 1) return task(&shared);
-    if (parallel) return parallel(task, &shared, threads, 0);
-    std::vector<std::thread> others;
-    for (int i = 1; i < threads; ++i) others.emplace_back(task, &shared);
-    task(&shared);
-    for (auto& other : others) other.join();
+static void in_parallel(long items, int threads, Work work) {
+    Team::get().run(items, threads, [](void* data, long item) { (*(Work*)data)(item); }, &work);
 }
 
 static thread_local Scratch scratch;
@@ -917,13 +1038,13 @@ long meshgan_slots(const Layer* layers, int count) { return Places(layers, count
 
 // x (batch, V, C) to y (batch, V', C'); `tape` (batch, meshgan_tape) may be null. Returns 0, or 1 without memory.
 int meshgan_forward(const Layer* given, int count, const float* const* parameters, long batch, const float* x, float* y,
-                    float* tape, int threads, Parallel parallel) {
+                    float* tape, int threads) {
     const std::vector<Convolution> layers = convolutions(given, count, parameters, nullptr);
     const std::vector<Packed> packed = pack(layers, false);
     const Places places(given, count);
     const long unit = unit_size(given, count, batch, threads);
     std::atomic<int> failed{0};
-    in_parallel((batch + unit - 1) / unit, threads, parallel, [&](long item) {
+    in_parallel((batch + unit - 1) / unit, threads, [&](long item) {
         const long start = item * unit;
         const int samples = (int)(start + unit < batch ? unit : batch - start), side = samples % 2 ? 1 : 2;
         const size_t room = places.room(side);
@@ -954,13 +1075,13 @@ int meshgan_forward(const Layer* given, int count, const float* const* parameter
 // that is null. `threads` must be the number that `forward` was called with.
 int meshgan_backward(const Layer* given, int count, const float* const* parameters, float* const* gradients, long batch,
                      const float* x, const float* y, const float* tape, const float* dy, float* dx, float* slots,
-                     int threads, Parallel parallel) {
+                     int threads) {
     const std::vector<Convolution> layers = convolutions(given, count, parameters, gradients);
     const std::vector<Packed> packed = pack(layers, true);
     const Places places(given, count);
     const long unit = unit_size(given, count, batch, threads);
     std::atomic<int> failed{0};
-    in_parallel((batch + unit - 1) / unit, threads, parallel, [&](long item) {
+    in_parallel((batch + unit - 1) / unit, threads, [&](long item) {
         const long start = item * unit;
         const int samples = (int)(start + unit < batch ? unit : batch - start), side = samples % 2 ? 1 : 2;
         const size_t room = places.room(side);
@@ -1000,7 +1121,14 @@ int meshgan_backward(const Layer* given, int count, const float* const* paramete
         });
     });
     if (failed || !slots) return failed;
-    for (int l = 0; l < count; ++l) unpack(layers[l], slots + places.slot[l], batch, places.slots);
+    // Sums over the samples, in their order whoever adds them up; they end in the first sample's slots.
+    in_parallel(count, threads, [&](long l) {
+        float* const sums = slots + places.slot[l];
+        const long size = weight_slots(layers[l]) + bias_slots(layers[l]);
+        for (long b = 1; b < batch; ++b)
+            for (long i = 0; i < size; ++i) sums[i] += sums[b * places.slots + i];
+        unpack(layers[l], sums);
+    });
     return 0;
 }
 }

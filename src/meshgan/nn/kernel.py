@@ -1,11 +1,13 @@
 """The compiled path: chains of ChebConv in one call, forward and backward (chebyshev.cpp).
 
-The library is optional. It is built once per instruction set, chosen here at run time, and called through ctypes; it
-shares PyTorch's threads by calling the OpenMP runtime that PyTorch has loaded.
+The library is optional. It is built once per instruction set, chosen here at run time, and called through ctypes. It
+has threads of its own, as many as PyTorch is set to use.
 """
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,7 +21,7 @@ from meshgan.nn.sampling import Reordering
 if TYPE_CHECKING:
     from meshgan.nn.chebyshev import ChebConv
 
-VERSION = 3  # of the library's calls, as in chebyshev.cpp
+VERSION = 4  # of the library's calls, as in chebyshev.cpp
 KEPT_BYTES = 2**28  # of memory of one size that is kept for the next pass
 NARROW = 4  # fields of so few channels enter and leave a chain without padding
 FALLBACKS = {"avx512": ("avx512", "avx2", "base"), "avx2": ("avx2", "base")}
@@ -67,18 +69,36 @@ def _declare(loaded: ctypes.CDLL) -> None:
         function.restype = number
     loaded.meshgan_version.argtypes = ()
     loaded.meshgan_tape.argtypes = loaded.meshgan_slots.argtypes = chain
-    threads = (ctypes.c_int, pointer)
-    loaded.meshgan_forward.argtypes = (*chain, pointer, number, *(pointer,) * 3, *threads)
-    loaded.meshgan_backward.argtypes = (*chain, pointer, pointer, number, *(pointer,) * 6, *threads)
+    loaded.meshgan_forward.argtypes = (*chain, pointer, number, *(pointer,) * 3, ctypes.c_int)
+    loaded.meshgan_backward.argtypes = (*chain, pointer, pointer, number, *(pointer,) * 6, ctypes.c_int)
 
 
-@cache
-def _parallel() -> ctypes.c_void_p:
-    """GOMP_parallel of the OpenMP runtime that PyTorch uses, or null: then the library starts threads of its own."""
+_threads: ContextVar[int | None] = ContextVar("meshgan_threads", default=None)
+
+
+def threads() -> int:
+    """How many threads share a batch."""
+    return _threads.get() or torch.get_num_threads()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within the block all threads are the library's, and PyTorch's own operations take one.
+
+    Beside the convolutions they are small, and whenever another program wants a core, what PyTorch's threads lose by
+    waiting for each other is many times what they gain.
+    """
+    before = torch.get_num_threads()
+    if library() is None or _threads.get():
+        yield
+        return
+    token = _threads.set(before)
+    torch.set_num_threads(1)
     try:
-        return ctypes.cast(ctypes.CDLL(torch._C.__file__).GOMP_parallel, ctypes.c_void_p)
-    except (AttributeError, OSError):
-        return ctypes.c_void_p(None)
+        yield
+    finally:
+        torch.set_num_threads(before)
+        _threads.reset(token)
 
 
 class Compiled:
@@ -128,7 +148,7 @@ class Compiled:
         """The result; what the backward pass needs goes to `tape` (B, tape_size)."""
         result = values.new_empty(len(values), self.rows, self.outputs)
         pointers = (_pointers(parameters), len(values), values.data_ptr(), result.data_ptr(), _pointer(tape))
-        _check(_library().meshgan_forward(self.structs, len(self.layers), *pointers, threads, _parallel()))
+        _check(_library().meshgan_forward(self.structs, len(self.layers), *pointers, threads))
         return result
 
     def backward(
@@ -147,7 +167,7 @@ class Compiled:
         slots = Borrowed(len(values), self.slots_size) if wanted[1] else None
         tensors = (values, result, tape, gradient, input_gradient, slots.tensor if slots else None)
         pointers = (_pointers(parameters), gradients and _pointers(gradients), len(values), *map(_pointer, tensors))
-        _check(_library().meshgan_backward(self.structs, len(self.layers), *pointers, threads, _parallel()))
+        _check(_library().meshgan_backward(self.structs, len(self.layers), *pointers, threads))
         return input_gradient, gradients or [None] * len(parameters)
 
 
@@ -167,14 +187,14 @@ def run(compiled: Compiled, values: Tensor, plain: Plain) -> Tensor:
     parameters = [tensor.contiguous() for layer in compiled.layers for tensor in (layer.weight, layer.bias)]
     entering = compiled.enter(values)
     if not torch.is_grad_enabled():
-        return compiled.leave(compiled.forward(entering, parameters, None, torch.get_num_threads()))
+        return compiled.leave(compiled.forward(entering, parameters, None, threads()))
     return compiled.leave(_Function.apply(compiled, plain, entering, *parameters))  # type: ignore[no-untyped-call]
 
 
 class _Function(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, compiled: Compiled, plain: Plain, values: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.compiled, ctx.plain, ctx.threads = compiled, plain, torch.get_num_threads()
+        ctx.compiled, ctx.plain, ctx.threads = compiled, plain, threads()
         ctx.tape = Borrowed(len(values), compiled.tape_size) if any(ctx.needs_input_grad) else None
         result = compiled.forward(values, parameters, ctx.tape and ctx.tape.tensor, ctx.threads)
         if ctx.tape:

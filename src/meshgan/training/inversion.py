@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from meshgan.nn import kernel
 from meshgan.progress import track
 
 CHUNK = 64  # faces optimised together; each has its own code, so chunks do not change the result
@@ -30,7 +31,8 @@ def invert(
     """
     chunks = zip(faces.split(CHUNK), starts.split(CHUNK), strict=True)
     parts = track(chunks, title, total=len(faces), step=CHUNK)
-    return torch.cat([_invert_chunk(decoder, part, scale, weights, start, steps, prior) for part, start in parts])
+    with kernel.alone():
+        return torch.cat([_invert_chunk(decoder, part, scale, weights, start, steps, prior) for part, start in parts])
 
 
 def _invert_chunk(

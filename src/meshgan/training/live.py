@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import torch
 from rich.console import Console
 from rich.status import Status
 from torch import Tensor
 
+from meshgan.nn import kernel
 from meshgan.progress import LINE_SECONDS, duration
 
 LIVE_SECONDS = 0.2  # between two changes of the line on a terminal
@@ -44,6 +46,12 @@ class LiveLine:
         left = duration((self.total - seen) / max(rate, 1e-9))
         values = "  ".join(f"{SYMBOLS.get(name, name)} {value.item():.4f}" for name, value in stats.items())
         return f"{seen:,} of {self.total:,} faces seen  {values}  {rate:,.0f} faces/s  {left} left"
+
+
+def announce(device: torch.device) -> None:
+    """Say once what computes the convolutions."""
+    on_cpu = f"{kernel.describe()}, threads: {kernel.threads()}"
+    print(f"convolutions by {on_cpu if device.type == 'cpu' else f'PyTorch on {device}'}", file=sys.stderr, flush=True)
 
 
 @contextmanager

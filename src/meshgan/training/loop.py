@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import MeshganError
 from meshgan.geometry.hierarchy import Hierarchy
+from meshgan.nn import kernel
 from meshgan.training.batches import Batches
 from meshgan.training.checkpoint import Checkpoint, Identity, RunFolder, check_same_run, fingerprint, read_checkpoint
 from meshgan.training.finish import write_model
 from meshgan.training.graph import stepper
 from meshgan.training.linear import principal_matrix
-from meshgan.training.live import live_line
+from meshgan.training.live import announce, live_line
 from meshgan.training.recipe import Adam, Momentum, Recipe, recipe_toml
 from meshgan.training.state import KEPT, State
 from meshgan.training.stops import Stopped, stop_requests
@@ -44,7 +45,7 @@ def train(
     Ctrl-C or SIGTERM, and `MeshganError` when training fails (not a number, explosion, collapse); the last good
     checkpoint stays.
     """
-    with team(device) as crew:
+    with team(device) as crew, kernel.alone():
         # Set up
         run, schedule = RunFolder(Path(out)), recipe.schedule
         if crew.leads:
@@ -61,6 +62,7 @@ def train(
         seen, finished = step * schedule.batch, step >= last
         if crew.leads and not finished:
             run.note_machine(crew.device)
+            announce(crew.device)
 
         # Train
         with stop_requests(crew) as stop, live_line(last * schedule.batch, seen, crew.leads) as live:
