@@ -69,6 +69,15 @@ def register(json_file: Json = None) -> None:
     _run("register", json_file)
 
 
+@app.command()
+def studio(json_file: Json = None) -> None:
+    """What the studio's server needs for a slider's movement.
+
+    Example: `meshgan bench studio`
+    """
+    _run("studio", json_file)
+
+
 def _run(name: str, json_file: Path | None) -> None:
     """Call `run()` of the benchmark's module, and write what it returns."""
     if json_file is not None and not json_file.parent.is_dir():
