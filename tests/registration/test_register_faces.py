@@ -207,6 +207,22 @@ def test_another_template_takes_over_what_is_known_of_ours(template, faces, monk
         adopted(on_its_side, template, Path("theirs.ply"))
 
 
+def test_a_template_s_own_landmarks_go_before_those_found(template, tmp_path):
+    path = models.landmark_file(tmp_path / "mine.ply")
+    assert models.with_own_landmarks(template, path) is template
+    mark = {"name": "nose_tip", "vertices": [3, 5, 8], "weights": [0.5, 0.25, 0.25]}
+    path.write_text(json.dumps([mark]))
+    moved = models.with_own_landmarks(template, path).landmark_rows - template.landmark_rows
+    corners = template.mesh.vertices
+    expected = 0.5 * corners[3] + 0.25 * corners[5] + 0.25 * corners[8] - template.landmark_rows[[30]] @ corners
+    np.testing.assert_allclose((moved @ corners)[30], expected[0], atol=1e-9)
+    assert not np.delete(moved.toarray(), 30, axis=0).any()
+    for wrong in ({"vertices": [3, 5, 999_999]}, {"name": "elbow"}, {"weights": [1, 2]}):
+        path.write_text(json.dumps([mark | wrong]))
+        with pytest.raises(UsageError, match=r"mine\.landmarks\.json"):
+            models.with_own_landmarks(template, path)
+
+
 def test_a_trained_model_can_guide_the_fit(template, monkeypatch, tmp_path):
     class Model:
         template = default_template().mesh

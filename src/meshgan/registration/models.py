@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeInt, TypeAdapter, ValidationError
 
 from meshgan.data.corpora.basis import ASSETS, face_template
 from meshgan.errors import MeshganError, UsageError
@@ -66,11 +67,12 @@ def _rows(vertices: Sequence[Sequence[int]], weights: Sequence[Sequence[float]],
 def load_template(path: Path | None, model: Path | None) -> FaceTemplate:
     """The template to lay onto scans: the default one, or the mesh at `path`, guided by the corpus or by a model.
 
-    Raises `UsageError` if the mesh shows no upright face in millimetres, or the model is of another template.
+    Landmarks that `meshgan data template` has written beside the mesh go before those found on it. Raises
+    `UsageError` if the mesh shows no upright face in millimetres, or the model is of another template.
     """
     template = default_template()
     if path is not None:
-        template = adopted(read_mesh(path), template, path)
+        template = with_own_landmarks(adopted(read_mesh(path), template, path), landmark_file(path))
     return replace(template, prior=_model_prior(model, template.mesh)) if model is not None else template
 
 
@@ -82,6 +84,41 @@ def _model_prior(folder: Path, template: Mesh) -> Prior:
     if not np.array_equal(model.template.triangles, template.triangles):
         raise UsageError(f"{folder} is a model of another template; give its template with --template.")
     return learn(model.sample(MODEL_FACES, seed=0), COMPONENTS)
+
+
+def landmark_file(mesh: Path) -> Path:
+    """Where a template's own landmarks lie, if it has any."""
+    return mesh.with_suffix(".landmarks.json")
+
+
+class Mark(BaseModel):
+    """A named landmark of a template: a combination of three vertices."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    vertices: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt]
+    weights: tuple[FiniteFloat, FiniteFloat, FiniteFloat]
+
+
+def with_own_landmarks(template: FaceTemplate, path: Path) -> FaceTemplate:
+    """The template with the landmarks of a file in place of its own; unchanged if there is none.
+
+    Raises `UsageError` if the file is of another mesh or names what the scheme does not have.
+    """
+    if not path.is_file():
+        return template
+    try:
+        marks = TypeAdapter(list[Mark]).validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise UsageError(f"{path} is damaged; make the template again with `meshgan data template`.") from error
+    size, names = len(template.mesh.vertices), template.landmark_names
+    if not all(mark.name in names and max(mark.vertices) < size for mark in marks):
+        raise UsageError(f"{path} does not belong to this template; remove it, or make both again.")
+    own = _rows([mark.vertices for mark in marks], [mark.weights for mark in marks], size)
+    rows = template.landmark_rows.tolil()
+    rows[[names.index(mark.name) for mark in marks]] = own.tolil()
+    return replace(template, landmark_rows=sp.csr_array(rows))
 
 
 def adopted(mesh: Mesh, template: FaceTemplate, path: Path) -> FaceTemplate:

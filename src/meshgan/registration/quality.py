@@ -6,7 +6,6 @@ from typing import Literal
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from meshgan.geometry.laplacian import mass
 from meshgan.geometry.mesh import Mesh
@@ -14,15 +13,13 @@ from meshgan.registration.register import Registration
 from meshgan.registration.surface import Surface
 from meshgan.registration.template import FaceTemplate
 from meshgan.registration.unfold import folded
-from meshgan.registration.views import Scene
+from meshgan.registration.views import seen_from_before
 
 Floats = NDArray[np.float64]
 Verdict = Literal["good", "check", "failed"]
 VERDICTS: tuple[Verdict, ...] = ("good", "check", "failed")
 
 OVER = 10.0  # mm: scan vertices farther from the template show something else: hair, shoulders, the back of the head
-VIEWS = ((0.0, 0.0), (0.0, -50.0), (0.0, 50.0), (-35.0, 0.0), (35.0, 0.0))  # degrees up and sideways, around the face
-LIFT = 0.05  # mm: how far above a surface its own rays start
 
 
 @dataclass(frozen=True)
@@ -132,15 +129,8 @@ def scan_distances(result: Registration, template: FaceTemplate) -> Floats:
     facing = np.einsum("vc,vc->v", matches.normals, result.scan.vertex_normals) > 0
     inside = template.inside[mesh.triangles[matches.triangle]].all(axis=1)
     counted = facing & inside & (matches.distance < OVER)
-    counted[counted] = _seen_from_before(result.scan, np.flatnonzero(counted))
+    counted[counted] = seen_from_before(result.scan, np.flatnonzero(counted))
     return np.where(counted, matches.distance, np.nan)
-
-
-def _seen_from_before(scan: Mesh, chosen: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether each of the `chosen` vertices (N,) is in plain sight in one of the `VIEWS`; the face looks along +z."""
-    scene, points = Scene(scan), scan.vertices[chosen] + LIFT * scan.vertex_normals[chosen]
-    directions = Rotation.from_euler("xy", VIEWS, degrees=True).apply([0.0, 0.0, 1.0])
-    return np.asarray(np.any([scene.open_along(points, direction) for direction in directions], axis=0))
 
 
 def judge(quality: Quality) -> tuple[Verdict, str]:

@@ -14,6 +14,7 @@ from meshgan.registration.landmarks import Landmarks
 from meshgan.registration.nricp import Nodes
 from meshgan.registration.prior import Prior
 from meshgan.registration.surface import Pull, Surface
+from meshgan.registration.views import seen_from_before
 
 Floats = NDArray[np.float64]
 
@@ -90,11 +91,10 @@ class FaceTemplate:
 
     @cached_property
     def inside(self) -> NDArray[np.bool_]:
-        """The vertices (V,) at least `MARGIN` away from the outer border, eyeballs apart: those that make the face."""
+        """The vertices (V,) that make the face: in sight, no eyeballs, at least `MARGIN` from the outer border."""
+        found = seen_from_before(self.mesh, np.arange(len(self.mesh.vertices))) & ~self.eyeballs
         border = self.mesh.vertices[_outer_border(self.mesh)]
-        if not len(border):
-            return ~self.eyeballs
-        return (cKDTree(border).query(self.mesh.vertices)[0] > MARGIN) & ~self.eyeballs
+        return found & (cKDTree(border).query(self.mesh.vertices)[0] > MARGIN) if len(border) else found
 
     def interocular(self, vertices: Floats) -> float:
         """The distance between the middles of the eyes of a face (V, 3): of the six points around each."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import point_cloud_utils as pcu
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from meshgan.geometry.mesh import Mesh
 
@@ -16,7 +17,8 @@ Floats = NDArray[np.float64]
 
 LIGHT = np.array([0.25, 0.45, 1.0]) / np.linalg.norm([0.25, 0.45, 1.0])  # viewer's frame: above, a little right
 DARKEST, BRIGHTEST = 40.0, 235.0
-DEEPEST_STEP = 4.0  # pixels of depth between neighbours: beyond it lies a silhouette
+AROUND = ((0.0, 0.0), (0.0, -50.0), (0.0, 50.0), (-35.0, 0.0), (35.0, 0.0))  # degrees up and sideways
+LIFT = 0.05  # mm: how far above a surface its own rays start
 
 
 @dataclass(frozen=True)
@@ -102,3 +104,13 @@ class Scene:
         shown = hits.found & (normals[:, 2] > 0)  # the wrong side is black: holes in a grey one look like eyes
         image = np.where(shown, DARKEST + (BRIGHTEST - DARKEST) * light, 0.0)
         return image.reshape(size, size).astype(np.uint8), hits
+
+
+def seen_from_before(mesh: Mesh, chosen: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether each of the `chosen` vertices (N,) of a face that looks along +z is in plain sight of a viewer in front.
+
+    The walls of nostrils and of the mouth are not.
+    """
+    scene, points = Scene(mesh), mesh.vertices[chosen] + LIFT * mesh.vertex_normals[chosen]
+    directions = Rotation.from_euler("xy", AROUND, degrees=True).apply([0.0, 0.0, 1.0])
+    return np.asarray(np.any([scene.open_along(points, direction) for direction in directions], axis=0))

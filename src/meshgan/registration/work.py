@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from meshgan.errors import MeshganError
+from meshgan.registration.models import landmark_file
 from meshgan.registration.quality import Quality, Verdict
 from meshgan.storage import atomic_file
 
@@ -76,7 +77,8 @@ class Outcome(BaseModel):
 
 def plan(scans: list[tuple[Path, str, Path | None]], settings: Settings, work: Path) -> list[Job]:
     """A job for each (file, name, landmarks); reading the files' content is all that it costs."""
-    shared = _digest(FORMAT, settings.unit, *map(_content, (settings.template, settings.model)))
+    beside = landmark_file(settings.template) if settings.template else None
+    shared = _digest(FORMAT, settings.unit, *map(_content, (settings.template, beside, settings.model)))
     return [
         Job(scan, name, landmarks, settings, work, _digest(shared, name, _content(scan), _content(landmarks)))
         for scan, name, landmarks in scans
