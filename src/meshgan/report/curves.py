@@ -51,8 +51,9 @@ def _panel(title: str, curves: Curves) -> str:
     for (label, (seen, values)), colour in zip(curves.items(), COLOURS, strict=False):
         axis.plot(seen, values, color=colour, linewidth=1.3, label=label)
     every = [value for _, values in curves.values() for value in values]
-    if min(every) >= 0 and max(every) > 0:
-        axis.set_ylim(-0.03 * max(every), 1.08 * max(every))  # from zero, so that heights can be compared
+    if min(every) >= 0:
+        top = max(every) or 1.0
+        axis.set_ylim(-0.03 * top, 1.08 * top)  # from zero, so that heights can be compared
     axis.locator_params(nbins=5)
     axis.set_title(title, fontsize=9.5, loc="left")
     axis.tick_params(labelsize=8.5, colors="#555555")
