@@ -6,6 +6,8 @@ import logging
 import numpy as np
 import pytest
 
+from meshgan.data.corpora.basis import face_template
+from meshgan.data.faceset import Card, FaceSet, create_faceset
 from meshgan.errors import MeshganError, UsageError
 from meshgan.model import onnx
 from meshgan.model.face_model import FaceModel
@@ -67,6 +69,31 @@ def test_pca_is_exported_too_and_quietly(tiny_faces, tmp_path, caplog, capsys):
     session = onnxruntime.InferenceSession(tmp_path / "pca.onnx", providers=["CPUExecutionProvider"])
     codes = model.codes(3, seed=1)
     np.testing.assert_allclose(session.run(["vertices"], {"code": codes})[0], model.decode(codes), atol=1e-4)
+
+
+def test_a_face_is_exported_too(tmp_path):
+    """Exporters treat large constants in their own way: the template's triangles are more than the tiny model's."""
+    template, rng = face_template(), np.random.default_rng(0)
+    faces = (template.vertices + rng.normal(size=(6, *template.vertices.shape))).astype(np.float32)
+    card = Card(name="faces", source="test", licence="CC0-1.0", synthetic=True)
+    with create_faceset(tmp_path / "faces", template, len(faces), card) as writer:
+        writer.append(faces, [{"subject": str(number)} for number in range(len(faces))])
+    model = fit_pca(FaceSet.open(tmp_path / "faces"), 3)
+    export_onnx(model, tmp_path / "faces.onnx")
+    network = onnxruntime.InferenceSession(tmp_path / "faces.onnx", providers=["CPUExecutionProvider"])
+    vertices, triangles = network.run(["vertices", "triangles"], {"code": model.codes(7)})
+    np.testing.assert_allclose(vertices, model.decode(model.codes(7)), atol=1e-4, rtol=0)
+    np.testing.assert_array_equal(triangles, template.triangles)
+
+
+def test_what_onnxruntime_refuses_is_a_sentence(tiny_run, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise RuntimeError("INVALID_GRAPH")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+    with pytest.raises(MeshganError, match=r"x\.onnx: onnxruntime refuses"):
+        export_onnx(FaceModel.load(tiny_run), tmp_path / "x.onnx")
+    assert not (tmp_path / "x.onnx").exists()
 
 
 def test_a_wrong_network_is_not_written(tiny_run, tmp_path, monkeypatch):

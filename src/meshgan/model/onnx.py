@@ -37,16 +37,16 @@ class _Network(nn.Module):
 
     mean: Tensor
     std: Tensor
-    triangles: Tensor
+    connectivity: Tensor  # not `triangles`: exporters then give the input and the output one name
 
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.decoder, mean, std = _parts(model)
-        for name, array in (("mean", mean), ("std", std), ("triangles", model.template.triangles)):
+        for name, array in (("mean", mean), ("std", std), ("connectivity", model.template.triangles)):
             self.register_buffer(name, torch.from_numpy(array.copy()))
 
     def forward(self, code: Tensor) -> tuple[Tensor, Tensor]:
-        return self.mean + self.std * self.decoder(code), self.triangles.clone()
+        return self.mean + self.std * self.decoder(code), self.connectivity.clone()
 
 
 def _parts(model: Model) -> tuple[nn.Module, Faces, Faces]:
@@ -96,7 +96,10 @@ def _verify(file: Path, path: Path, model: Model) -> None:
     """Compare with the model on batches of two sizes: exporters have been wrong without a word."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(file.read_bytes(), providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(file.read_bytes(), providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors have no common class of their own
+        raise MeshganError(f"{path}: onnxruntime refuses the exported network; please report this.") from error
     for count in (1, 3):
         codes = model.codes(count, seed=count)
         vertices, triangles = session.run(["vertices", "triangles"], {"code": codes})
