@@ -1,6 +1,8 @@
 """The studio as a person meets it: Chromium clicks every control, opens every file, and looks at the picture.
 
-Needs Debian's `chromium` (any GPU or none: WebGL runs in software) and the Python package playwright.
+Needs Debian's `chromium` (any GPU or none: WebGL runs in software) and the Python package playwright. After a change
+to what the studio looks like, `MESHGAN_PICTURES=new pytest tests/studio/test_browser.py -k as_in_the_docs` takes the
+pictures in docs/images again; look at them before you commit them.
 """
 
 import io
@@ -8,6 +10,7 @@ import json
 import os
 import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,6 +37,8 @@ from meshgan.studio.shared import Shared
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SOFTWARE = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-sandbox"]
+PICTURES = Path(__file__).parents[2] / "docs" / "images"
+SHOWN = "id=start exp=start age=-12 female=1.2 happiness=0.9 surprise=0.3"
 DESKTOP, TABLET = {"width": 1440, "height": 900}, {"width": 820, "height": 1180}
 
 pytestmark = [
@@ -364,6 +369,27 @@ def test_a_tablet_shows_the_whole_face_and_all_tabs(browser, studio):
     assert not person.errors
     person.window.close()
     until(lambda: person.page not in studio.pages.values())
+
+
+@pytest.mark.parametrize(("size", "name"), [(DESKTOP, "studio.png"), (TABLET, "studio-tablet.png")])
+def test_the_window_looks_as_in_the_docs(browser, studio, size, name):
+    """Layout, light and colours, at a tenth of the size: fonts and drivers draw details in their own way."""
+    person = Person(browser, studio, size)
+    person.window.get_by_role("textbox").first.fill(SHOWN)
+    person.window.wait_for_timeout(300)
+    person.click("", "Go to this seed")
+    person.tab("Expression")
+    person.window.wait_for_timeout(1000)
+    taken = Image.open(io.BytesIO(person.window.screenshot())).convert("RGB")
+    person.window.close()
+    if os.environ.get("MESHGAN_PICTURES") == "new":
+        taken.save(PICTURES / name, optimize=True)
+    small = (size["width"] // 10, size["height"] // 10)
+    known = Image.open(PICTURES / name).convert("RGB")
+    assert known.size == taken.size
+    was, now = (np.asarray(image.resize(small, Image.Resampling.BOX)).astype(float) for image in (known, taken))
+    assert np.abs(was - now).mean() < 3
+    assert (np.abs(was - now).max(axis=2) > 60).mean() < 0.01
 
 
 WATCH = """
