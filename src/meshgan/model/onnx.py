@@ -98,8 +98,8 @@ def _verify(file: Path, path: Path, model: Model) -> None:
 
     try:
         session = onnxruntime.InferenceSession(file.read_bytes(), providers=["CPUExecutionProvider"])
-    except Exception as error:  # its errors have no common class of their own
-        raise MeshganError(f"{path}: onnxruntime refuses the exported network; please report this.") from error
+    except Exception as refusal:  # there is no common class of its errors
+        raise MeshganError(f"{path}: onnxruntime refuses the exported network; please report this.") from refusal
     for count in (1, 3):
         codes = model.codes(count, seed=count)
         vertices, triangles = session.run(["vertices", "triangles"], {"code": codes})
