@@ -10,7 +10,7 @@ from meshgan.registration.detect import turned
 from meshgan.registration.quality import scan_distances
 from meshgan.registration.register import Registration
 from meshgan.registration.template import FaceTemplate
-from meshgan.registration.views import Frame, Hits, Scene
+from meshgan.registration.views import Frame, Hits, Scene, pixels
 from meshgan.storage import atomic_file
 
 Floats = NDArray[np.float64]
@@ -23,7 +23,9 @@ WORST = 3.0  # mm, the end of the error map's scale
 STOPS = np.array([[40, 60, 150], [60, 170, 190], [150, 210, 110], [250, 210, 70], [220, 50, 40]], dtype=np.float64)
 NOT_FACE = np.array([110.0, 110.0, 110.0])
 WIRE = np.array([20.0, 90.0, 200.0])
-WIRE_WIDTH = 0.06  # barycentric coordinate under which a pixel belongs to an edge
+WIRE_WIDTH = 0.08  # barycentric coordinate under which a point belongs to an edge
+WIRE_OPACITY = 0.75
+FINER = 3  # the wires are narrower than pixels
 GIVEN_COLOUR, RESULT_COLOUR = np.array([0.0, 200.0, 60.0]), np.array([230.0, 30.0, 40.0])
 
 
@@ -46,22 +48,24 @@ def _pictures(
     scan: Scene, face: Scene, frame: Frame, distances: Floats, result: Registration, template: FaceTemplate
 ) -> list[Colours]:
     grey, scan_hits = scan.photograph(frame, SIZE)
-    plain, face_hits = face.photograph(frame, SIZE)
+    plain, _ = face.photograph(frame, SIZE)
     shaded, alone = _coloured(grey), _coloured(plain)
     errors = shaded / 255 * _heat(_interpolated(scan, scan_hits, distances)).reshape(SIZE, SIZE, 3) * 1.2
     here = (template.landmark_rows @ result.vertices)[result.landmarks.index]
     with_points = _dotted(_dotted(shaded, frame, result.landmarks.points, GIVEN_COLOUR), frame, here, RESULT_COLOUR)
-    return [with_points, alone, _overlay(shaded, face_hits), errors]
+    return [with_points, alone, _overlay(shaded, face, frame), errors]
 
 
 def _coloured(image: NDArray[np.uint8]) -> Colours:
     return np.repeat(image[:, :, None].astype(np.float64), 3, axis=2)
 
 
-def _overlay(scan: Colours, face: Hits) -> Colours:
-    """The scan with the template's edges drawn over it."""
-    edge = (face.found & (face.barycentric.min(axis=1) < WIRE_WIDTH)).reshape(SIZE, SIZE, 1)
-    return np.where(edge, 0.45 * scan + 0.55 * WIRE, scan)
+def _overlay(scan: Colours, face: Scene, frame: Frame) -> Colours:
+    """The scan with the template's edges drawn over it: how much of each pixel they cover, of `FINER` squared."""
+    hits = face.cast(frame, *pixels(FINER * SIZE), FINER * SIZE)
+    edge = hits.found & (hits.barycentric.min(axis=1) < WIRE_WIDTH)
+    cover = edge.reshape(SIZE, FINER, SIZE, FINER).mean(axis=(1, 3))[:, :, None]
+    return scan + WIRE_OPACITY * cover * (WIRE - scan)
 
 
 def _interpolated(scene: Scene, hits: Hits, values: Floats) -> Floats:

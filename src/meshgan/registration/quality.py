@@ -21,6 +21,9 @@ VERDICTS: tuple[Verdict, ...] = ("good", "check", "failed")
 
 OVER = 10.0  # mm: scan vertices farther from the template show something else: hair, shoulders, the back of the head
 
+# Landmarks with an exact place; brows, jaw line, forehead and cheeks have none.
+FEATURES = {"nose": (27, 36), "eyes": (36, 48), "mouth": (48, 68)}
+
 
 @dataclass(frozen=True)
 class Threshold:
@@ -46,8 +49,13 @@ THRESHOLDS = (
     ),
     Threshold(
         "landmark_mm", 5.0, 10.0,
-        "landmarks are missed by {value:.1f} mm on average",
-        "mean distance between the landmarks found or given and those of the result",
+        "landmarks of nose, eyes and mouth are missed by {value:.1f} mm on average",
+        "mean distance between the landmarks of nose, eyes and mouth found or given and those of the result",
+    ),
+    Threshold(
+        "feature_mm", 6.0, 15.0,
+        "one of nose, eyes and mouth is missed by {value:.1f} mm",
+        "the same for the worst of the three",
     ),
     Threshold(
         "uncovered", 0.25, 0.6,
@@ -73,14 +81,15 @@ class Quality:
     """The figures of one registration; lengths in mm, the rest as shares.
 
     `median_mm` and `p95_mm`: from scan vertices over the inside of the face to the result. `landmark_mm`: mean over
-    the landmarks found or given. `coverage`: share of the inside of the face that the scan holds. `gap_mm2`: the
-    largest patch around nose and mouth that it does not. `folded`: share of triangles. `interocular_mm`: between the
-    middles of the eyes.
+    the landmarks of nose, eyes and mouth found or given; `feature_mm`: over those of the worst of the three.
+    `coverage`: share of the inside of the face that the scan holds. `gap_mm2`: the largest patch around nose and mouth
+    that it does not. `folded`: share of triangles. `interocular_mm`: between the middles of the eyes.
     """
 
     median_mm: float
     p95_mm: float
     landmark_mm: float
+    feature_mm: float
     coverage: float
     gap_mm2: float
     folded: float
@@ -97,17 +106,24 @@ def measure(result: Registration, template: FaceTemplate) -> Quality:
     mesh = template.mesh.with_vertices(result.vertices)
     distances = scan_distances(result, template)
     seen = distances[np.isfinite(distances)]
-    here = template.landmark_rows @ result.vertices
-    misses = np.linalg.norm(here[result.landmarks.index] - result.landmarks.points, axis=1)
     return Quality(
         float(np.median(seen)) if len(seen) else np.inf,
         float(np.percentile(seen, 95)) if len(seen) else np.inf,
-        float(misses.mean()) if len(misses) else np.inf,
+        *_landmark_misses(result, template),
         float(result.believed[template.inside].mean()),
         _largest_patch(mesh, template.middle & ~result.believed),
         float(folded(mesh, result.fitted).mean()),
         template.interocular(result.vertices),
     )
+
+
+def _landmark_misses(result: Registration, template: FaceTemplate) -> tuple[float, float]:
+    """Mean over the landmarks of all `FEATURES`, and over those of the worst; where none is known, over all."""
+    index = result.landmarks.index
+    misses = np.linalg.norm((template.landmark_rows @ result.vertices)[index] - result.landmarks.points, axis=1)
+    parts = [misses[(index >= first) & (index < last)] for first, last in FEATURES.values()]
+    known = [part for part in parts if len(part)] or [misses if len(misses) else np.array([np.inf])]
+    return float(np.concatenate(known).mean()), float(max(part.mean() for part in known))
 
 
 def _largest_patch(mesh: Mesh, marked: NDArray[np.bool_]) -> float:

@@ -14,7 +14,7 @@ from meshgan.registration.quality import INTEROCULAR, THRESHOLDS, VERDICTS
 from meshgan.registration.work import Job, Outcome, arrays_of
 
 COLUMNS = (
-    "scan", "verdict", "reason", "median_mm", "p95_mm", "landmark_mm", "coverage", "folded", "gap_mm2",
+    "scan", "verdict", "reason", "median_mm", "p95_mm", "landmark_mm", "coverage", "folded", "feature_mm", "gap_mm2",
     "interocular_mm", "seconds",
 )  # fmt: skip
 FORMS = {"uncovered": "{:.0%}", "folded": "{:.1%}", "gap_mm2": "{:.0f} mm²"}  # of thresholds; others are lengths

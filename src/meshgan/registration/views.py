@@ -51,6 +51,12 @@ class Hits:
         return self.triangle >= 0
 
 
+def pixels(size: int) -> tuple[Floats, Floats]:
+    """Column and row of every pixel of a square image, row by row: each (size * size,)."""
+    rows, columns = (axis.ravel().astype(np.float64) for axis in np.mgrid[:size, :size])
+    return columns, rows
+
+
 class Scene:
     """One mesh, ready to be looked at from anywhere: the search tree is built once.
 
@@ -95,8 +101,7 @@ class Scene:
 
     def photograph(self, frame: Frame, size: int) -> tuple[NDArray[np.uint8], Hits]:
         """A shaded grey image (size, size) and what each of its pixels (row by row) shows."""
-        rows, columns = (axis.ravel().astype(np.float64) for axis in np.mgrid[:size, :size])
-        hits = self.cast(frame, columns, rows, size)
+        hits = self.cast(frame, *pixels(size), size)
         normals = self.normals(hits) @ frame.rotation.T
         side = np.where(normals[:, 2:] < 0, -1.0, 1.0) if self.outward == 0 else self.outward
         normals *= side

@@ -23,7 +23,7 @@ from meshgan.registration.models import landmark_file
 from meshgan.registration.quality import Quality, Verdict
 from meshgan.storage import atomic_file
 
-FORMAT = "1"  # of the results; part of every key
+FORMAT = "2"  # of the results; part of every key
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class Outcome(BaseModel):
     median_mm: float | None = None
     p95_mm: float | None = None
     landmark_mm: float | None = None
+    feature_mm: float | None = None
     coverage: float | None = None
     gap_mm2: float | None = None
     folded: float | None = None
