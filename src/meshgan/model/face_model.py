@@ -1,27 +1,22 @@
 """FaceModel: a trained generator with the verbs sample, decode, encode, fit, save and load."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
-from torch import Tensor, nn
 
 from meshgan.data.faceset import Faces, Normalisation
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.geometry.mesh import Mesh
+from meshgan.model.blocks import filled, in_blocks
 from meshgan.model.latent import STEPS, Codes, Fit, check_weights, fit_codes
 from meshgan.model.samplers import Samplers
-from meshgan.nn import kernel
 from meshgan.nn.networks import Decoder, Encoder
 from meshgan.training.inversion import EXAMPLES
 from meshgan.training.model_folder import ModelCard, ModelParts, Sampler, read_model_folder, write_model_folder
 
 SHIPPED = Path(__file__).parent / "shipped"
-BLOCK = 32  # faces decoded at a time; always the same, so that the bits do not depend on the count
 
 
 class FaceModel:
@@ -36,9 +31,9 @@ class FaceModel:
         self.hierarchy: Hierarchy = parts.hierarchy
         self.normalisation = read_normalisation(parts)
         self.samplers = Samplers.of(card, parts.tensors)
-        self.decoder = _filled(Decoder(parts.hierarchy, card.network), "generator", parts.tensors)
+        self.decoder = filled(Decoder(parts.hierarchy, card.network), "generator", parts.tensors)
         self.encoder = (
-            _filled(Encoder(parts.hierarchy, card.network), "encoder", parts.tensors)
+            filled(Encoder(parts.hierarchy, card.network), "encoder", parts.tensors)
             if any(name.startswith("encoder/") for name in parts.tensors)
             else None
         )
@@ -78,13 +73,13 @@ class FaceModel:
 
     def decode(self, codes: ArrayLike) -> Faces:
         """The faces (B, V, 3) of codes (B, D)."""
-        return self.normalisation.undo(_in_blocks(self.decoder, check_codes(codes, self.code_size)))
+        return self.normalisation.undo(in_blocks(self.decoder, check_codes(codes, self.code_size)))
 
     def encode(self, vertices: ArrayLike) -> Codes:
         """The codes (B, D) of faces (B, V, 3), for models that were trained with an encoder."""
         if self.encoder is None:
             raise UsageError(f"the model '{self.card.name}' has no encoder; use fit.")
-        return _in_blocks(self.encoder, self.normalisation.apply(check_faces(vertices, self.template)))
+        return in_blocks(self.encoder, self.normalisation.apply(check_faces(vertices, self.template)))
 
     def fit(self, vertices: ArrayLike, weights: ArrayLike | None = None, steps: int = STEPS) -> Fit:
         """The codes whose faces are nearest to `vertices` (B, V, 3) in mm (Eq. 2), all at once.
@@ -144,25 +139,3 @@ def check_connectivity(mesh: Mesh, template: Mesh, source: str) -> None:
             f"{source} is not of the model's template ({len(mesh.vertices)} vertices and other triangles, "
             f"the template has {len(template.vertices)}); register it first."
         )
-
-
-def _filled(network: nn.Module, name: str, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """Put the weights `name/…` into a network, checking names and shapes."""
-    mine = {key.removeprefix(f"{name}/"): value for key, value in tensors.items() if key.startswith(f"{name}/")}
-    wanted = network.state_dict()
-    fits = mine.keys() == wanted.keys() and all(mine[key].shape == wanted[key].shape for key in mine)
-    if not fits or not all(torch.isfinite(value).all() for value in mine.values()):
-        raise MeshganError("weights.safetensors does not fit model.json; get the model again.")
-    with torch.no_grad():
-        for key, parameter in wanted.items():
-            parameter.copy_(mine[key])
-    return network.requires_grad_(False)
-
-
-def _in_blocks(network: nn.Module, values: Any) -> Any:
-    """Apply a network to an array in blocks of one size (the last is padded), so that the bits never vary."""
-    padding = -len(values) % BLOCK
-    padded = torch.from_numpy(np.concatenate([values, np.zeros((padding, *values.shape[1:]), np.float32)]))
-    with kernel.alone(), torch.inference_mode():
-        parts = [network(part) for part in padded.split(BLOCK)]
-    return torch.cat(parts)[: len(values)].numpy() if parts else network(padded).numpy()

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from meshgan.errors import MeshganError, UsageError
+from meshgan.model.blocks import filled, in_blocks
+from meshgan.nn.networks import MappingNetwork
 from meshgan.training.model_folder import ModelCard, Sampler
 
 Floats = NDArray[np.float64]
@@ -18,32 +20,38 @@ Codes = NDArray[np.float32]
 class Samplers:
     """The samplers of one model: "uniform" on [-1, 1], "standard-normal", and "fitted-normal" where one was fitted.
 
-    The fitted one is a normal distribution with `mean` (D,) and `root` (D, D), a square root of its covariance.
+    The fitted one is a normal distribution with `mean` (D,) and `root` (D, D), a square root of its covariance. Where
+    the model has a `mapping` network, uniform codes go through it, and standard normal ones mean nothing.
     """
 
     size: int
     default: Sampler
     mean: Floats | None = None
     root: Floats | None = None
+    mapping: MappingNetwork | None = None
 
     @classmethod
     def of(cls, card: ModelCard, tensors: Mapping[str, Tensor]) -> "Samplers":
         """The samplers that a model folder holds. Raises `MeshganError` if they contradict its card."""
+        mapping = None
+        if card.network is not None and card.network.mapping:
+            mapping = filled(MappingNetwork(card.network), "mapping", tensors)
         if "sampler/mean" not in tensors or "sampler/covariance" not in tensors:
             if card.sampler == "fitted-normal":
                 raise MeshganError(f"the model '{card.name}' lacks the sampler that its model.json names.")
-            return cls(card.code, card.sampler)
+            return cls(card.code, card.sampler, mapping=mapping)
         mean, covariance = (tensors[f"sampler/{part}"].double().numpy() for part in ("mean", "covariance"))
         if mean.shape != (card.code,) or covariance.shape != (card.code, card.code):
             raise MeshganError(f"the model '{card.name}' has a sampler of the wrong size.")
         if not np.isfinite(mean).all() or not np.isfinite(covariance).all():
             raise MeshganError(f"the model '{card.name}' has a sampler with numbers that are not finite.")
-        return cls(card.code, card.sampler, mean, _square_root(covariance))
+        return cls(card.code, card.sampler, mean, _square_root(covariance), mapping)
 
     @property
     def names(self) -> tuple[Sampler, ...]:
         """What `draw` accepts."""
-        return ("uniform", "standard-normal") if self.mean is None else ("uniform", "standard-normal", "fitted-normal")
+        known: tuple[Sampler, ...] = ("uniform",) if self.mapping else ("uniform", "standard-normal")
+        return known if self.mean is None else (*known, "fitted-normal")
 
     def draw(self, count: int, seed: int, sampler: Sampler | None = None) -> Codes:
         """Codes (count, D). The same seed gives the same codes, and more of them begin with the same ones."""
@@ -52,7 +60,8 @@ class Samplers:
             raise UsageError(f"this model has no sampler '{chosen}'; choose one of {', '.join(self.names)}.")
         rng = np.random.default_rng(seed)
         if chosen == "uniform":
-            return rng.uniform(-1.0, 1.0, (count, self.size)).astype(np.float32)
+            codes = rng.uniform(-1.0, 1.0, (count, self.size)).astype(np.float32)
+            return codes if self.mapping is None else in_blocks(self.mapping, codes)
         normal = rng.standard_normal((count, self.size))
         if chosen == "fitted-normal" and self.mean is not None and self.root is not None:
             normal = self.mean + np.einsum("nd,de->ne", normal, self.root)  # einsum: the same bits for any count

@@ -1,9 +1,12 @@
 """The networks of the paper on one hierarchy: encoder, decoder (the generator), auto-encoder (the discriminator)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import pairwise
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from meshgan.errors import UsageError
@@ -22,6 +25,7 @@ class NetworkSpec:
     `widths` holds the encoder's channels, one per down-sampling, and is mirrored in the decoder; `terms` counts the
     Chebyshev polynomials T₀ … ; `skips` up-samples the decoder's first tensor to every level (BEGAN's skip
     connections); `linear` adds a fixed linear map from code to mesh beside the decoder's convolutions;
+    `mapping` is the width of a mapping network, which turns codes that are drawn into codes that are decoded (0: none);
     `code_activation` "relu" is what CoMA's published code does.
     """
 
@@ -30,6 +34,7 @@ class NetworkSpec:
     terms: int = 6
     skips: bool = False
     linear: bool = False
+    mapping: Annotated[int, Field(ge=0, le=4096)] = 0
     code_activation: Literal["none", "relu"] = "none"
 
     def __post_init__(self) -> None:
@@ -133,12 +138,36 @@ class Decoder(nn.Module):
             values = layer(values)
         return self.tail(values)
 
+    def project(self, vertices: Tensor) -> Tensor:
+        """Codes (B, code) whose linear part is nearest to `vertices` (B, V, 3): principal coordinates.
+
+        The rows of the linear map must be orthogonal, as principal components are; a row of zeros has the code 0.
+        """
+        assert self.linear is not None
+        squares = self.linear.square().sum(dim=1)
+        return vertices.flatten(1) @ self.linear.T / squares.clamp_min(torch.finfo(squares.dtype).tiny)
+
     def set_linear(self, matrix: Tensor) -> None:
         """Set the linear map to `matrix` (code, V, 3), for example principal components times their deviations."""
         if self.linear is None:
             raise UsageError("this decoder has no linear map: set linear = true in its NetworkSpec.")
         with torch.no_grad():
             self.linear.copy_(matrix.flatten(1))
+
+
+class MappingNetwork(nn.Module):
+    """Codes (B, code) drawn from U(−1, 1) to codes (B, code) of a decoder: z + MLP(z), to begin with the identity.
+
+    After the mapping network of Karras et al. 2019 (StyleGAN).
+    """
+
+    def __init__(self, spec: NetworkSpec, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.layers = perceptron((spec.code, spec.mapping, spec.mapping, spec.mapping, spec.code), generator)
+        nn.init.zeros_(self.layers[-1].weight)  # type: ignore[arg-type]
+
+    def forward(self, code: Tensor) -> Tensor:
+        return code + self.layers(code)
 
 
 class Autoencoder(nn.Module):
@@ -196,6 +225,14 @@ def _ordered(hierarchy: Hierarchy, spec: NetworkSpec) -> list[OrderedLevel]:
 
 def _coarsest_size(hierarchy: Hierarchy, spec: NetworkSpec) -> int:
     return hierarchy.levels[-1].laplacian.shape[0] * spec.widths[-1]
+
+
+def perceptron(widths: Sequence[int], generator: torch.Generator | None) -> nn.Sequential:
+    """Dense layers of these widths with leaky ReLU between them."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        layers += [_dense(inputs, outputs, generator), nn.LeakyReLU(0.2)]
+    return nn.Sequential(*layers[:-1])
 
 
 def _dense(inputs: int, outputs: int, generator: torch.Generator | None) -> nn.Linear:

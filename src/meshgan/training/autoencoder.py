@@ -39,7 +39,7 @@ class Autoencoding:
         """Encoder and decoder; the decoder is the model's generator."""
         return {"encoder": Encoder(hierarchy, spec, generator), "generator": Decoder(hierarchy, spec, generator)}
 
-    def numbers(self) -> dict[str, float]:
+    def numbers(self, spec: NetworkSpec) -> dict[str, Tensor]:
         """None."""
         return {}
 

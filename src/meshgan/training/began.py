@@ -67,9 +67,9 @@ class Began:
             "critic": Autoencoder(hierarchy, critic_spec, generator),
         }
 
-    def numbers(self) -> dict[str, float]:
+    def numbers(self, spec: NetworkSpec) -> dict[str, Tensor]:
         """k₀ = 0: the discriminator first learns real faces only."""
-        return {"k": 0.0}
+        return {"k": torch.zeros(())}
 
     def step(self, state: State, batch: Batch) -> dict[str, Tensor]:
         """One step of both players on the same generated faces."""

@@ -39,9 +39,9 @@ class BeganCs:
             "decoder": Decoder(hierarchy, plain, generator),
         }
 
-    def numbers(self) -> dict[str, float]:
+    def numbers(self, spec: NetworkSpec) -> dict[str, Tensor]:
         """k₀ = 0."""
-        return {"k": 0.0}
+        return {"k": torch.zeros(())}
 
     def step(self, state: State, batch: Batch) -> dict[str, Tensor]:
         """One step of both players on the same generated faces; the constraint moves the encoder alone."""

@@ -54,7 +54,9 @@ def codes_of_training_faces(recipe: Recipe, state: State, faces: FaceSet, seed: 
     scale = torch.from_numpy(faces.normalisation.std).to(targets)
     weights = torch.ones(len(scale)).to(targets)
     decoder = state.best("generator").requires_grad_(False)
-    examples = fixed_codes(EXAMPLES, recipe.network.code, recipe.objective.prior, seed, GUESS).to(targets)
+    drawn = fixed_codes(EXAMPLES, recipe.network.code, recipe.objective.prior, seed, GUESS).to(targets)
+    with torch.no_grad():
+        examples = state.mapped(drawn)
     starts = first_guess(decoder, examples, targets, scale, weights)
     steps = recipe.sampling.steps
     codes = invert(decoder, targets, scale, weights, starts, steps, title="Fitting the sampler")

@@ -41,7 +41,7 @@ class Gan:
             "critic": ScalarCritic(hierarchy, spec, generator),
         }
 
-    def numbers(self) -> dict[str, float]:
+    def numbers(self, spec: NetworkSpec) -> dict[str, Tensor]:
         """None."""
         return {}
 

@@ -124,7 +124,7 @@ def start(recipe: Recipe, faces: FaceSet, hierarchy: Hierarchy, seed: int, crew:
     return State(
         networks=networks,
         optimisers={name: optimiser(recipe.optimiser, network, crew) for name, network in networks.items()},
-        numbers={name: torch.tensor(value, device=crew.device) for name, value in recipe.objective.numbers().items()},
+        numbers={name: value.to(crew.device) for name, value in recipe.objective.numbers(recipe.network).items()},
         averages={name: copy.deepcopy(networks[name]).requires_grad_(False) for name in kept},
         clip=recipe.optimiser.clip,
         team=crew,

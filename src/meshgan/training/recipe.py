@@ -16,6 +16,7 @@ from meshgan.nn.networks import NetworkSpec
 from meshgan.training.autoencoder import Autoencoding
 from meshgan.training.began import Began
 from meshgan.training.began_cs import BeganCs
+from meshgan.training.began_judge import BeganJudge
 from meshgan.training.gan import Gan
 from meshgan.training.wgan import Wgan
 
@@ -24,7 +25,7 @@ KINDS = ("objective.kind", "optimiser.kind")  # they say which other keys a sect
 LENGTHS = ("epochs", "faces")  # two ways to say how long; one is given
 STRICT = ConfigDict(allow_inf_nan=False)
 
-Objective = Annotated[Began | BeganCs | Gan | Wgan | Autoencoding, Field(discriminator="kind")]
+Objective = Annotated[Began | BeganCs | BeganJudge | Gan | Wgan | Autoencoding, Field(discriminator="kind")]
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]

@@ -11,7 +11,7 @@ from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.nn.networks import NetworkSpec
 from meshgan.training.team import Team
 
-KEPT = ("generator", "encoder")  # the networks that go into a model; the others only train them
+KEPT = ("generator", "encoder", "mapping")  # the networks that go into a model; the others only train them
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,14 @@ class State:
     def best(self, name: str) -> nn.Module:
         """The network to sample from: averaged if averaging is on."""
         return self.averages.get(name, self.networks[name])
+
+    def generate(self, codes: Tensor) -> Tensor:
+        """Faces (B, V, 3) from codes (B, code) of the prior."""
+        return self.best("generator")(self.mapped(codes))
+
+    def mapped(self, codes: Tensor) -> Tensor:
+        """Codes of the prior as the generator wants them."""
+        return self.best("mapping")(codes) if "mapping" in self.networks else codes
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that changes during training, by name; the tensors are the live ones, not copies."""
@@ -124,8 +132,8 @@ class Objective(Protocol):
         """
         ...
 
-    def numbers(self) -> dict[str, float]:
-        """Numbers of its own that change during training, at their start."""
+    def numbers(self, spec: NetworkSpec) -> dict[str, Tensor]:
+        """Tensors of its own that change during training, at their start."""
         ...
 
     def step(self, state: State, batch: Batch) -> dict[str, Tensor]:

@@ -43,6 +43,16 @@ class Team:
         for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))
 
+    def gather(self, rows: Tensor) -> Tensor:
+        """The rows of all processes (B, …), in the order in which a single process would have them."""
+        if self.size == 1:
+            return rows
+        everyone = rows.new_zeros(self.size * len(rows), *rows.shape[1:])
+        everyone[self.rank :: self.size] = rows
+        with _lost_process():
+            dist.all_reduce(everyone)
+        return everyone
+
     def broadcast_(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by that of rank 0."""
         if self.size > 1:

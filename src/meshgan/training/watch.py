@@ -69,7 +69,7 @@ class Watch:
     @torch.no_grad()
     def samples(self) -> Faces:
         """The faces (GRID, V, 3) of the fixed codes in mm."""
-        values = self.state.best("generator")(self.codes).cpu().numpy()
+        values = self.state.generate(self.codes).cpu().numpy()
         return self.faces.normalisation.undo(values)
 
     def _trouble(self, line: Mapping[str, Any]) -> str | None:

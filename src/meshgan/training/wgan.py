@@ -53,7 +53,7 @@ class Wgan:
             "critic": ScalarCritic(hierarchy, spec, generator),
         }
 
-    def numbers(self) -> dict[str, float]:
+    def numbers(self, spec: NetworkSpec) -> dict[str, Tensor]:
         """None."""
         return {}
 

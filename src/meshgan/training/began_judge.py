@@ -1,0 +1,128 @@
+"""BEGAN on the mesh with a judge of the whole face: two discriminators that share the work.
+
+BEGAN's auto-encoder compares how well faces are reconstructed, and that is all it holds the generator to. Faces nearer
+to the mean are reconstructed better; which faces there are, and how many of each, it cannot say. The judge can. It is a
+small network that sees a face as its principal coordinates, and plays the ordinary GAN game (Goodfellow et al. 2014,
+non-saturating, with the R1 penalty of Mescheder et al. 2018) against a mapping network, which turns the uniform code
+into coordinates. What coordinates cannot say, the generator's convolutions add: they learn it from real faces, rebuilt
+from their coordinates, and from BEGAN's discriminator.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from meshgan.errors import UsageError
+from meshgan.geometry.hierarchy import Hierarchy
+from meshgan.nn.networks import Autoencoder, Decoder, MappingNetwork, NetworkSpec, perceptron
+from meshgan.training.began import EXPLODED, convergence, next_k, reconstruction_loss, set_gradients
+from meshgan.training.state import Batch, State
+
+JUDGE = 512  # width of the judge's layers
+
+
+@dataclass(frozen=True)
+class BeganJudge:
+    """L_D = L(x) − k L(G(w)), L_G = L(G(w)) + anchor · mean |x − G(P x)|, with w = M(z) and P x the coordinates of x.
+
+    The judge J and the mapping network M see the last `window` faces and codes in every step:
+    L_J = mean softplus(−J(P x)) + mean softplus(J(M(z))) + penalty / 2 · mean |∇J(P x)|²
+    L_M = mean softplus(−J(M(z)))
+    """
+
+    kind: Literal["began-judge"] = "began-judge"
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.7  # as in BEGAN
+    lambda_k: Annotated[float, Field(gt=0)] = 0.001  # as in BEGAN
+    anchor: Annotated[float, Field(ge=0)] = 1.0  # weight of rebuilding real faces
+    window: Annotated[int, Field(ge=2)] = 128  # faces that the judge compares at a time
+    penalty: Annotated[float, Field(ge=0)] = 0.3  # R1; computed in one step of `phases`, with so many times the weight
+
+    phases: ClassVar[int] = 8
+    prior: ClassVar[Literal["uniform"]] = "uniform"
+
+    def build(self, hierarchy: Hierarchy, spec: NetworkSpec, generator: torch.Generator) -> dict[str, nn.Module]:
+        """Generator and auto-encoding discriminator, mapping network and judge."""
+        if not spec.linear or not spec.mapping:
+            raise UsageError("the objective began-judge needs network.linear = true and a network.mapping, say 256.")
+        return {
+            "generator": Decoder(hierarchy, spec, generator),
+            "critic": Autoencoder(hierarchy, replace(spec, linear=False), generator),
+            "mapping": MappingNetwork(spec, generator),
+            "judge": perceptron((spec.code, JUDGE, JUDGE, JUDGE, 1), generator),
+        }
+
+    def numbers(self, spec: NetworkSpec) -> dict[str, Tensor]:
+        """k₀ = 0, and empty windows."""
+        return {
+            "k": torch.zeros(()),
+            "seen": torch.zeros(self.window, spec.code),
+            "drawn": torch.zeros(self.window, spec.code),
+        }
+
+    def step(self, state: State, batch: Batch) -> dict[str, Tensor]:
+        """One step of all four networks: two on the meshes of the batch, two on the coordinates of the window."""
+        generator, critic = state.networks["generator"], state.networks["critic"]
+        assert isinstance(generator, Decoder)
+        numbers, k = state.numbers, state.numbers["k"]
+        with torch.no_grad():
+            seen, mapped = generator.project(batch.faces), state.networks["mapping"](batch.codes)
+            numbers["seen"].copy_(newest(numbers["seen"], state.team.gather(seen)))
+            numbers["drawn"].copy_(newest(numbers["drawn"], state.team.gather(batch.codes)))
+        generated, rebuilt = generator(torch.cat([mapped, seen])).split(len(seen))
+        real_loss, fake_loss = reconstruction_loss(critic, batch.faces), reconstruction_loss(critic, generated)
+        anchor = (batch.faces - rebuilt).abs().mean()
+        set_gradients(
+            real_loss, fake_loss + self.anchor * anchor, k, critic.parameters(), generator.parameters()
+        )  # the anchor does not depend on the discriminator
+        judged = self._judge(state, penalised=batch.phase == 0)
+        state.update("critic", "generator", "judge", "mapping")
+        real, fake, missed = state.mean(real_loss, fake_loss, anchor)
+        k.copy_(next_k(k, real, fake, self.gamma, self.lambda_k))
+        measure = convergence(real, fake, self.gamma)
+        return {"L_real": real, "L_fake": fake, "k": k.clone(), "M": measure, "anchor": missed, "judge": judged}
+
+    def _judge(self, state: State, penalised: bool) -> Tensor:
+        """Set the gradients of the judge and of the mapping network; returns the judge's loss without its penalty."""
+        judge, mapping, generator = state.networks["judge"], state.networks["mapping"], state.networks["generator"]
+        assert isinstance(generator, Decoder)
+        scale = weights(generator)
+        real = (state.numbers["seen"] * scale).requires_grad_(penalised)
+        fake = mapping(state.numbers["drawn"]) * scale
+        of_real = judge(real)
+        loss = softplus(-of_real).mean() + softplus(judge(fake.detach())).mean()
+        total = loss
+        if penalised and self.penalty:
+            (slope,) = torch.autograd.grad(of_real.sum(), real, create_graph=True)
+            total = loss + self.phases * self.penalty / 2 * slope.square().sum(dim=1).mean()
+        theta_j, theta_m = list(judge.parameters()), list(mapping.parameters())
+        gradients = torch.autograd.grad(total, theta_j)
+        gradients += torch.autograd.grad(softplus(-judge(fake)).mean(), theta_m)
+        for parameter, gradient in zip(theta_j + theta_m, gradients, strict=True):
+            parameter.grad = gradient
+        return loss.detach()
+
+    def trouble(self, stats: Mapping[str, float]) -> str | None:
+        """Losses far beyond what the mean face would cost."""
+        return f"the losses exploded (M = {stats['M']:.3g})" if stats["M"] > EXPLODED else None
+
+
+def newest(window: Tensor, rows: Tensor) -> Tensor:
+    """The last rows of `window` followed by `rows`, as many as the window holds."""
+    return torch.cat([window, rows])[-len(window) :]
+
+
+def weights(generator: Decoder) -> Tensor:
+    """What coordinates (code,) are multiplied with before they are judged.
+
+    Their standard deviations become the square roots of what they are in the faces, relative to the largest: as they
+    are, the largest few would be all that counts; all equal, the smallest would count as much as the largest.
+    """
+    assert generator.linear is not None
+    deviations = generator.linear.norm(dim=1)
+    return (3.0 * deviations / deviations.max()).sqrt()

@@ -1,0 +1,152 @@
+"""BEGAN with a judge: coordinates, windows, the four players' gradients, and what a model of it keeps."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import softplus
+
+from meshgan.errors import MeshganError, UsageError
+from meshgan.geometry.hierarchy import Hierarchy
+from meshgan.model.face_model import FaceModel
+from meshgan.nn.networks import Decoder, MappingNetwork, NetworkSpec
+from meshgan.training.began import reconstruction_loss
+from meshgan.training.began_judge import BeganJudge, newest, weights
+from meshgan.training.linear import principal_matrix
+from meshgan.training.loop import start, train
+from meshgan.training.model_folder import ModelParts
+from meshgan.training.recipe import parse_recipe
+from meshgan.training.state import Batch
+from meshgan.training.team import Team
+
+
+@pytest.fixture
+def recipe(recipe_table):
+    recipe_table["network"].update(linear=True, mapping=8)
+    recipe_table["objective"] = {"kind": "began-judge", "window": 16}
+    recipe_table["schedule"].update(faces=80, checkpoint_every=40)
+    recipe_table["optimiser"] = {"kind": "momentum", "lr": 0.01}
+    return parse_recipe(recipe_table, "x")
+
+
+@pytest.fixture
+def hierarchy(recipe, tiny_faces):
+    return Hierarchy.cached(tiny_faces.template, recipe.hierarchy.counts)
+
+
+@pytest.fixture
+def state(recipe, tiny_faces, hierarchy):
+    return start(recipe, tiny_faces, hierarchy, 0, Team())
+
+
+def batch_of(tiny_faces, phase=1):
+    faces = torch.from_numpy(tiny_faces.normalisation.apply(tiny_faces.vertices[:8]))
+    return Batch(faces, torch.rand(8, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1, torch.rand(8), phase)
+
+
+def test_coordinates_are_what_the_linear_map_was_given(tiny_faces, hierarchy):
+    decoder = Decoder(hierarchy, NetworkSpec(code=4, widths=(4, 4), terms=2, linear=True))
+    decoder.set_linear(torch.from_numpy(principal_matrix(tiny_faces, 4)))
+    codes = torch.randn(5, 4)
+    faces = (codes @ decoder.linear).view(5, -1, 3)
+    torch.testing.assert_close(decoder.project(faces), codes, rtol=1e-4, atol=1e-4)
+
+
+def test_coordinates_of_a_missing_component_are_zero(tiny_faces, hierarchy):
+    decoder = Decoder(hierarchy, NetworkSpec(code=4, widths=(4, 4), terms=2, linear=True))
+    assert torch.equal(decoder.project(torch.randn(2, 162, 3)), torch.zeros(2, 4))
+
+
+def test_a_mapping_network_begins_as_the_identity():
+    codes = torch.randn(3, 6)
+    assert torch.equal(MappingNetwork(NetworkSpec(code=6, mapping=5))(codes), codes)
+
+
+def test_a_window_holds_the_newest_rows():
+    window = torch.zeros(5, 1)
+    for rows in ([1, 2, 3], [4, 5, 6, 7]):
+        window = newest(window, torch.tensor(rows, dtype=torch.float32)[:, None])
+    assert window.flatten().tolist() == [3, 4, 5, 6, 7]
+
+
+def test_each_player_follows_its_own_loss(recipe, state, tiny_faces):
+    """One step of plain descent against the gradients of the losses as the docstring states them."""
+    batch = batch_of(tiny_faces)
+    objective = recipe.objective
+    state.numbers["k"].fill_(0.3)
+    networks = state.networks
+    before = {name: [p.detach().clone() for p in network.parameters()] for name, network in networks.items()}
+    generator, critic, mapping, judge = (networks[name] for name in ("generator", "critic", "mapping", "judge"))
+    seen = generator.project(batch.faces)
+    made = generator(mapping(batch.codes).detach())
+    real, fake = reconstruction_loss(critic, batch.faces), reconstruction_loss(critic, made)
+    anchor = (batch.faces - generator(seen)).abs().mean()
+    window = {name: torch.cat([torch.zeros(8, 4), rows]) for name, rows in (("seen", seen), ("drawn", batch.codes))}
+    scale = weights(generator)
+    invented = mapping(window["drawn"]) * scale
+    losses = {
+        "critic": real - 0.3 * fake,
+        "generator": fake + anchor,
+        "judge": softplus(-judge(window["seen"] * scale)).mean() + softplus(judge(invented.detach())).mean(),
+        "mapping": softplus(-judge(invented)).mean(),
+    }
+    expected = {
+        name: torch.autograd.grad(loss, list(networks[name].parameters()), retain_graph=True)
+        for name, loss in losses.items()
+    }
+    for one in state.optimisers.values():
+        one.param_groups[0].update(lr=1.0, momentum=0.0)
+    objective.step(state, batch)
+    for name, network in networks.items():
+        for parameter, old, gradient in zip(network.parameters(), before[name], expected[name], strict=True):
+            torch.testing.assert_close(old - parameter.detach(), gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_the_penalty_flattens_the_judge(recipe, state, tiny_faces):
+    """In the phase that has it, the judge's step differs from the same step without it."""
+    steps = []
+    for penalty in (0.0, 1.0):
+        torch.manual_seed(0)
+        own = start(recipe, tiny_faces, Hierarchy.cached(tiny_faces.template, recipe.hierarchy.counts), 0, Team())
+        BeganJudge(window=16, penalty=penalty).step(own, batch_of(tiny_faces, phase=0))
+        steps.append(next(own.networks["judge"].parameters()).detach().clone())
+    assert not torch.equal(*steps)
+
+
+def test_it_needs_a_linear_path_and_a_mapping(recipe_table, hierarchy):
+    spec = NetworkSpec(code=4, widths=(4, 4), terms=2, linear=True)
+    with pytest.raises(UsageError, match=r"network\.mapping"):
+        BeganJudge().build(hierarchy, spec, torch.Generator())
+
+
+def test_a_model_draws_through_its_mapping_and_fits_coordinates(tmp_path, recipe, tiny_faces):
+    model = FaceModel.load(train(recipe, tiny_faces, tmp_path / "run", device="cpu").parent)
+    assert model.samplers.names == ("uniform", "fitted-normal")
+    codes = model.codes(40, seed=3)
+    drawn = np.random.default_rng(3).uniform(-1, 1, (40, 4)).astype(np.float32)
+    with torch.no_grad():
+        np.testing.assert_allclose(codes, model.samplers.mapping(torch.from_numpy(drawn)), atol=1e-6)
+    np.testing.assert_array_equal(model.codes(7, seed=3), codes[:7])
+    faces = tiny_faces.vertices[:4]
+    far = np.linalg.norm(faces - tiny_faces.normalisation.mean, axis=-1).mean()
+    assert model.fit(faces).error_mm.mean() < 0.6 * far  # four codes for five ways to bend
+    model.save(tmp_path / "moved")
+    np.testing.assert_array_equal(FaceModel.load(tmp_path / "moved").sample(3), model.sample(3))
+
+
+def test_a_model_without_its_mapping_is_damaged(tmp_path, recipe, tiny_faces):
+    model = FaceModel.load(train(recipe, tiny_faces, tmp_path / "run", device="cpu").parent)
+    parts = model._parts
+    tensors = {name: tensor for name, tensor in parts.tensors.items() if not name.startswith("mapping/")}
+    with pytest.raises(MeshganError, match="does not fit"):
+        FaceModel(ModelParts(parts.card, parts.template, parts.hierarchy, tensors))
+
+
+def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path, recipe, tiny_faces):
+    whole = FaceModel.load(train(recipe, tiny_faces, tmp_path / "whole", device="cpu").parent)
+    train(recipe, tiny_faces, tmp_path / "cut", device="cpu")
+    shutil.rmtree(tmp_path / "cut" / "model")
+    max((tmp_path / "cut").glob("checkpoint-*.safetensors")).unlink()
+    again = FaceModel.load(train(recipe, tiny_faces, tmp_path / "cut", device="cpu", resume=True).parent)
+    np.testing.assert_array_equal(again.sample(8), whole.sample(8))
