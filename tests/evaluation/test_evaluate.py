@@ -51,14 +51,25 @@ def test_an_evaluation_has_a_row_for_each_sampler_and_one_for_real_faces(evaluat
 
 
 def measured(evaluation):
-    """All but machine and date."""
-    return evaluation.generalisation, evaluation.rows, evaluation.real
+    """Every number, by its place; but machine and date."""
+    table = json.loads(evaluation.json())
+    return dict(numbers({key: table[key] for key in ("generalisation", "rows", "real")}))
+
+
+def numbers(value, place=""):
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in items:
+        yield from numbers(part, f"{place}/{key}")
+    if isinstance(value, int | float):
+        yield place, value
 
 
 def test_it_survives_json_and_repeats(evaluation, model, tiny_faces):
     again = TypeAdapter(Evaluation).validate_json(evaluation.json())
     assert again == evaluation
-    assert measured(evaluate(model, tiny_faces, samples=60, fid="off")) == measured(evaluation)
+    repeated = measured(evaluate(model, tiny_faces, samples=60, fid="off"))
+    assert repeated == pytest.approx(measured(evaluation), rel=1e-6)  # threads of linear algebra may round differently
+    assert len(repeated) > 40
     assert evaluate(model, tiny_faces, samples=60, fid="off", seed=1).rows != evaluation.rows
 
 
