@@ -150,6 +150,29 @@ class Person:
         image = Image.open(io.BytesIO(self.window.screenshot(clip=canvas))).convert("RGB")
         return np.asarray(image).astype(float)
 
+    def shot(self):
+        """The whole window."""
+        return Image.open(io.BytesIO(self.window.screenshot())).convert("RGB")
+
+    def sees(self, condition):
+        """Wait until what is drawn fulfils a condition: a busy machine draws late. Returns the picture."""
+        return until(lambda: [picture] if condition(picture := self.picture()) else None)[0]
+
+
+def difference(first, second):
+    return np.abs(first - second).mean()
+
+
+def framed(picture):
+    """Whether a whole face is in the middle, and fills the height or the width."""
+    shown = clay(picture)
+    rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
+    if not len(rows) or columns[0] < 4 or columns[-1] > shown.shape[1] - 5:
+        return False
+    height, width = shown.shape
+    middle = max(abs(rows.mean() / height - 0.5), abs(columns.mean() / width - 0.5)) < 0.06
+    return middle and 0.6 < max(np.ptp(rows) / height, np.ptp(columns) / width) < 0.97
+
 
 def until(condition, seconds=60.0):
     deadline = time.monotonic() + seconds
@@ -172,25 +195,20 @@ def person(browser, studio):
 
 
 def test_the_first_picture_is_a_lit_face_in_the_middle(person):
-    picture = person.picture()
+    picture = person.sees(framed)
     shown = clay(picture)
-    rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
-    height, width = shown.shape
-    assert 0.6 * height < np.ptp(rows) < 0.95 * height
-    assert abs(rows.mean() - height / 2) < 0.06 * height
-    assert abs(columns.mean() - width / 2) < 0.06 * width
     assert 20 < picture[shown].std() < 90  # neither flat nor burnt out
     assert not person.errors
 
 
 def test_faces_locks_undo_and_seeds(person):
-    session, first = person.session, person.picture()
+    session, first = person.session, person.sees(framed)
     seed = session.state.seed
     person.click("Random face")
-    assert np.abs(person.picture() - first).mean() > 1
+    person.sees(lambda picture: difference(picture, first) > 1)
     person.click("History", "Undo")
     assert session.state.seed == seed
-    assert np.abs(person.picture() - first).mean() < 0.5
+    person.sees(lambda picture: difference(picture, first) < 0.5)
     person.click("History", "Redo")
     person.click("Only a new", "Identity")
     person.click("Only a new", "Expression")
@@ -213,17 +231,16 @@ def test_faces_locks_undo_and_seeds(person):
     person.used.add("Seed")
     person.click("", "Go to this seed")
     assert session.state.seed == seed
-    assert np.abs(person.picture() - first).mean() < 0.5
+    person.sees(lambda picture: difference(picture, first) < 0.5)
 
 
 def test_similar_faces_are_picked_by_a_click_on_one(person):
     person.click("Look around", "Similar faces")
+    shown = clay(person.sees(lambda picture: clay(picture).any(axis=0).mean() > 0.5))  # several beside each other
     person.window.wait_for_timeout(3000)
     session, before = person.session, person.session.state
     offered = session.gallery.states
     assert len(offered) == SIMILAR
-    shown = clay(person.picture())
-    assert shown.any(axis=0).mean() > 0.5  # several faces beside each other
     canvas = person.window.locator("canvas[data-engine]").bounding_box()
     rows = np.flatnonzero(shown.any(axis=1))
     spot = (canvas["x"] + canvas["width"] / 2 + 60, canvas["y"] + float(rows[len(rows) * 3 // 4]))
@@ -254,7 +271,7 @@ def test_every_slider_moves_the_face(person):
             assert person.session.amount(slider.key) == pytest.approx(slider.step)
             assert not np.array_equal(person.session.face, face)
         person.click("Sliders", "All to zero")
-        assert thumb.get_attribute("aria-valuenow") == "0"
+        until(lambda thumb=thumb: thumb.get_attribute("aria-valuenow") == "0")
 
 
 def test_blends_and_their_grid(person):
@@ -292,12 +309,9 @@ def test_a_mesh_is_loaded_fitted_and_shown_in_colour(person, models, tmp_path):
     face = identities(FaceBasis.read(), face_template(), 1, 0)[0][3]  # of somebody whom the model has not seen
     write_mesh(tmp_path / "mine.ply", models[0].template.with_vertices(face / 10))
     person.does("Load a mesh", lambda: upload(person, tmp_path / "mine.ply"))
-    person.window.wait_for_timeout(2500)
     assert person.page.view == "errors"
     assert 0.05 < person.page.errors.mean() < 1.5
-    picture = person.picture()
-    colourful = (picture.max(axis=2) - picture.min(axis=2) > 100).mean()
-    assert colourful > 0.05
+    person.sees(lambda picture: (picture.max(axis=2) - picture.min(axis=2) > 100).mean() > 0.05)
     for option, view in (("Face", "face"), ("My mesh", "mesh"), ("Errors", "errors"), ("Face", "face")):
         person.click("Show", option)
         assert person.page.view == view
@@ -308,7 +322,7 @@ def test_bad_files_get_a_sentence_in_the_page(person, tmp_path):
     person.tab("Fit")
     (tmp_path / "broken.obj").write_text("v 0 0\nf 1 2 3\n")
     person.does("Load a mesh", lambda: upload(person, tmp_path / "broken.obj"))
-    person.window.get_by_text("broken.obj cannot be read as a mesh").wait_for(timeout=5000)
+    person.window.get_by_text("broken.obj cannot be read as a mesh").wait_for(timeout=60_000)
 
 
 def test_every_format_is_saved_and_opened(person, models):
@@ -349,20 +363,13 @@ def test_turning_the_face_with_the_mouse(person):
     for step in range(12):
         person.window.mouse.move(x + 15 * step, y)
     person.window.mouse.up()
-    person.window.wait_for_timeout(1000)
-    assert np.abs(person.picture() - before).mean() > 3
-    assert abs(person.page.stage.view[0] - yaw) > 10
+    person.sees(lambda picture: difference(picture, before) > 3)
+    until(lambda: abs(person.page.stage.view[0] - yaw) > 10)
 
 
 def test_a_tablet_shows_the_whole_face_and_all_tabs(browser, studio):
     person = Person(browser, studio, TABLET)
-    shown = clay(person.picture())
-    columns, rows = np.flatnonzero(shown.any(axis=0)), np.flatnonzero(shown.any(axis=1))
-    assert columns[0] > 4
-    assert columns[-1] < shown.shape[1] - 5
-    assert np.ptp(columns) > 0.6 * shown.shape[1]
-    assert abs(columns.mean() - shown.shape[1] / 2) < 0.06 * shown.shape[1]
-    assert abs(rows.mean() - shown.shape[0] / 2) < 0.06 * shown.shape[0]
+    person.sees(framed)
     for name in ("Face", "Traits", "Expression", "Blend", "Fit", "Save"):
         person.tab(name)
     assert person.window.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
@@ -379,17 +386,19 @@ def test_the_window_looks_as_in_the_docs(browser, studio, size, name):
     person.window.wait_for_timeout(300)
     person.click("", "Go to this seed")
     person.tab("Expression")
-    person.window.wait_for_timeout(1000)
-    taken = Image.open(io.BytesIO(person.window.screenshot())).convert("RGB")
-    person.window.close()
+    person.window.wait_for_timeout(2000)
     if os.environ.get("MESHGAN_PICTURES") == "new":
-        taken.save(PICTURES / name, optimize=True)
-    small = (size["width"] // 10, size["height"] // 10)
+        person.shot().save(PICTURES / name, optimize=True)
     known = Image.open(PICTURES / name).convert("RGB")
-    assert known.size == taken.size
-    was, now = (np.asarray(image.resize(small, Image.Resampling.BOX)).astype(float) for image in (known, taken))
-    assert np.abs(was - now).mean() < 3
-    assert (np.abs(was - now).max(axis=2) > 60).mean() < 0.01
+    small = (size["width"] // 10, size["height"] // 10)
+
+    def alike(taken):
+        assert known.size == taken.size
+        was, now = (np.asarray(image.resize(small, Image.Resampling.BOX)).astype(float) for image in (known, taken))
+        return difference(was, now) < 3 and (np.abs(was - now).max(axis=2) > 60).mean() < 0.01
+
+    until(lambda: alike(person.shot()))
+    person.window.close()
 
 
 WATCH = """
@@ -420,20 +429,26 @@ def test_a_slider_is_on_the_screen_within_50_ms(browser, studio, models):
         person.window.wait_for_timeout(300)
     slides = sorted(person.window.evaluate("window.slides"))
     person.window.close()
+    assert slides
     print(f"\nslider to screen: best {slides[0]:.0f} ms, median {slides[len(slides) // 2]:.0f} ms of {len(slides)}")
-    if slides[0] >= 50 and load > (os.cpu_count() or 1):
-        pytest.skip(f"the machine is too busy to tell: load {load:.1f}, best {slides[0]:.0f} ms")
-    assert slides[0] < 50
+    assert_below(50, slides[0], load)
 
 
 def test_the_servers_share_is_small(studio, models):
     """Moving a slider, decoding, measuring: what the server does before the new vertices leave."""
     session = Session(*models, seed=1)
-    times = []
+    load, times = os.getloadavg()[0], []
     for number in range(60):
         start = time.perf_counter()
         session.slide("age", number % 20)
         session.measure()
         times.append(1000 * (time.perf_counter() - start))
     print(f"\nserver: best {min(times):.1f} ms, median {np.median(times):.1f} ms")
-    assert min(times) < 20
+    assert_below(20, min(times), load)
+
+
+def assert_below(limit, best, load):
+    """Milliseconds; where others have all cores, no verdict."""
+    if best >= limit and load > (os.cpu_count() or 1):
+        pytest.skip(f"the machine is too busy to tell: load {load:.1f}, best {best:.0f} ms")
+    assert best < limit
