@@ -85,9 +85,11 @@ def export_onnx(model: Model, path: Path) -> None:
 
 
 def _metadata(model: Model) -> dict[str, str]:
+    """The file takes codes as they are decoded: a mapping network in front of them is replaced by N(μ, Σ)."""
     samplers = model.samplers
-    sampler: dict[str, Any] = {"kind": samplers.default}
-    if samplers.default == "fitted-normal" and samplers.mean is not None and samplers.root is not None:
+    kind = samplers.default if samplers.mapping is None or samplers.mean is None else "fitted-normal"
+    sampler: dict[str, Any] = {"kind": kind}
+    if kind == "fitted-normal" and samplers.mean is not None and samplers.root is not None:
         sampler |= {"code": "mean + normal @ root", "mean": samplers.mean.tolist(), "root": samplers.root.tolist()}
     return {"card": model.card.model_dump_json(), "unit": "mm", "sampler": json.dumps(sampler)}
 

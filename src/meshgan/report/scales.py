@@ -43,7 +43,7 @@ SCALES = {
         recognised=ExpressionPlan(part="classifier", subjects=20, posed=240, spontaneous=0),
         classifier=Schedule(epochs=8, learning_rate=1e-3),
     ),
-    "desk": Scale(identities=12_000, samples=10_000, fid="inception", steps=STEPS, changes=("schedule.epochs=30",)),
+    "desk": Scale(identities=12_000, samples=10_000, fid="inception", steps=STEPS, changes=("schedule.epochs=20",)),
     "paper": Scale(
         identities=12_000,
         samples=10_000,
