@@ -13,7 +13,8 @@ from safetensors.numpy import load_file, save_file
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.mesh import Mesh
 from meshgan.model import face_model
-from meshgan.model.face_model import BLOCK, FaceModel, check_connectivity
+from meshgan.model.blocks import BLOCK
+from meshgan.model.face_model import FaceModel, check_connectivity
 from meshgan.model.load import load_model
 from meshgan.training.loop import train
 from meshgan.training.recipe import parse_recipe

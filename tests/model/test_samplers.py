@@ -12,7 +12,7 @@ MEAN = np.array([1.0, -2.0, 0.5])
 
 
 class Card:
-    code, sampler, name = 3, "fitted-normal", "x"
+    code, sampler, name, network = 3, "fitted-normal", "x", None
 
 
 @pytest.fixture
