@@ -50,8 +50,11 @@ def tiny(tiny_faces: FaceSet) -> Iterator[list[str]]:
     faces, trained = labelled(tiny_faces), []
 
     def recipe(name, changes):
-        kind = load_recipe(name).objective.kind
-        return parse_recipe(RECIPE | {"name": name, "objective": {"kind": kind}}, name)
+        real = load_recipe(name)
+        network = RECIPE["network"] | {"linear": real.network.linear, "mapping": min(8, real.network.mapping)}
+        return parse_recipe(
+            RECIPE | {"name": name, "network": network, "objective": {"kind": real.objective.kind}}, name
+        )
 
     train = reproduce.train
 

@@ -135,9 +135,10 @@ def small(monkeypatch, tiny_faces, recipe_table):
         shutil.copytree(tiny_faces.path, path)
 
     def recipe(name, changes):
-        kind = load_recipe(name).objective.kind
-        numbers = {"clip": 0.01} if kind == "wgan" else {}
-        return parse_recipe(recipe_table | {"name": name, "objective": {"kind": kind} | numbers}, name)
+        real = load_recipe(name)
+        objective = {"kind": real.objective.kind} | ({"clip": 0.01} if real.objective.kind == "wgan" else {})
+        network = recipe_table["network"] | {"linear": real.network.linear, "mapping": min(8, real.network.mapping)}
+        return parse_recipe(recipe_table | {"name": name, "network": network, "objective": objective}, name)
 
     train = module.train
 
