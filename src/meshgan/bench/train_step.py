@@ -22,6 +22,7 @@ from meshgan.bench.work import network, training_step
 from meshgan.data.corpora.basis import face_template
 from meshgan.errors import MeshganError
 from meshgan.geometry.hierarchy import Hierarchy
+from meshgan.machine import today
 from meshgan.nn import kernel
 from meshgan.nn.networks import Decoder
 
@@ -65,6 +66,7 @@ def run() -> dict[str, Any]:
         "growth": growth(),
         "path": kernel.describe(),
         "machine": machine(),
+        "date": today(),
     }
     _show(result)
     return result
