@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.files import MILLIMETRES
@@ -79,6 +80,13 @@ def register(
     them. `watch` sees every state of the non-rigid stage. Raises `MeshganError` if there is no face, hardly a
     surface, or no human size.
     """
+    with threadpool_limits(1, user_api="blas"):  # small systems: threads would only wait for each other, spinning
+        return _register(mesh, template, landmarks, unit, watch)
+
+
+def _register(
+    mesh: Mesh, template: FaceTemplate, landmarks: Landmarks | None, unit: str, watch: Watch | None
+) -> Registration:
     sighting, scan, to_scan = sight(mesh, template, landmarks, unit)
     surface = Surface(scan)
     pull = partial(template.pull, surface=surface)
