@@ -125,12 +125,12 @@ class Page:
             note.remove()
 
     def show(self) -> None:
-        """Bring the scene and all controls up to date with the session."""
-        with self.client.atomic():
-            self._show_scene()
-            for refresh in self.refresh:
-                refresh()
-        self.client.flush()
+        """Bring the scene and all controls up to date with the session: the face first, for it is waited for."""
+        for part in ([self._show_scene], self.refresh):
+            with self.client.atomic():
+                for change in part:
+                    change()
+            self.client.flush()
 
     def _show_scene(self) -> None:
         session, stage = self.session, self.stage
