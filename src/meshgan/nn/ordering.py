@@ -12,6 +12,9 @@ from meshgan.geometry.hierarchy import Hierarchy, Level
 from meshgan.geometry.mesh import Integers
 from meshgan.nn.plan import BLOCK
 
+ALIKE = 64  # rows that are sorted by their numbers of entries; more would take neighbours too far apart
+assert BLOCK % ALIKE == 0
+
 
 @dataclass(frozen=True)
 class OrderedLevel:
@@ -59,10 +62,10 @@ def _orders(hierarchy: Hierarchy) -> list[Integers]:
 
 
 def _alike_in_runs(order: Integers, level: Level) -> Integers:
-    """Within blocks, rows with equally many entries in a row: loops over them have a length that is easy to predict."""
+    """In parts of `ALIKE` rows, those with equally many entries together: loops of a length that is easy to predict."""
     assert level.up is not None
     neighbours, parents = (np.diff(sp.csr_array(matrix).indptr)[order] for matrix in (level.laplacian, level.up))
-    return order[np.lexsort((parents, neighbours, np.arange(len(order)) // BLOCK))]
+    return order[np.lexsort((parents, neighbours, np.arange(len(order)) // ALIKE))]
 
 
 def _inverse(order: NDArray[Any]) -> Integers:

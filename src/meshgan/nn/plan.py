@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 LANES = 16  # floats in a row of a field
-BLOCK = 256  # rows that one step of a recurrence advances at a time: some more than lie between two neighbours
+BLOCK = 320  # rows that one step of a recurrence advances at a time: some more than lie between two neighbours
 
 Numbers = NDArray[Any]
 ENTRY = np.dtype([("offset", np.int32), ("value", np.float32)])
