@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+import scipy.sparse.linalg
 import scipy.spatial
 
 
@@ -16,8 +17,14 @@ def laplacian(vertices: int, rng: np.random.Generator) -> sp.csr_array:
     weights = sp.coo_array((rng.uniform(0.2, 1.0, len(i)), (i, j)), shape=(vertices, vertices)).tocsr()
     weights = weights + weights.T
     stiffness = sp.diags_array(weights.sum(axis=1)) - weights
-    matrix = (sp.diags_array(1 / rng.uniform(0.5, 1.5, vertices)) @ stiffness).tocsr()
-    largest = np.linalg.eigvals(matrix.toarray()).real.max()
+    mass = rng.uniform(0.5, 1.5, vertices)
+    matrix = (sp.diags_array(1 / mass) @ stiffness).tocsr()
+    root = sp.diags_array(mass**-0.5)  # A^-½ W A^-½ is symmetric and has the same eigenvalues
+    similar = (root @ stiffness @ root).tocsr()
+    if vertices < 50:
+        largest = np.linalg.eigvalsh(similar.toarray())[-1]
+    else:
+        largest = scipy.sparse.linalg.eigsh(similar, k=1, v0=rng.random(vertices), return_eigenvectors=False)[0]
     return sp.csr_array(2 / largest * matrix - sp.eye_array(vertices))
 
 
