@@ -78,6 +78,7 @@ def test_sliders_move_the_face_and_follow_undo(studio, visitor):
     visitor.wait(lambda: np.allclose(visitor.scene["/face"]["vertices"], session.face))
     assert not np.allclose(session.face, before)
     press(visitor, studio, "History", "Undo")
+    until(lambda: session.amount("age") == 0)
     visitor.wait(lambda: visitor.control("Age, years")["value"] == 0.0)
     np.testing.assert_allclose(session.face, before)
     press(visitor, studio, "History", "Redo")
