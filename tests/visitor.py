@@ -10,18 +10,7 @@ import viser
 import zstandard
 from websockets.sync.client import connect
 
-CAMERA = {
-    "type": "ViewerCameraMessage",
-    "wxyz": (1.0, 0.0, 0.0, 0.0),
-    "position": (0.0, 0.0, 500.0),
-    "fov": 0.4,
-    "near": 10.0,
-    "far": 20000.0,
-    "image_height": 600,
-    "image_width": 800,
-    "look_at": (0.0, 0.0, 0.0),
-    "up_direction": (0.0, 1.0, 0.0),
-}
+from meshgan.bench.studio import CAMERA
 
 
 class Visitor:

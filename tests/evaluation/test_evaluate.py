@@ -68,7 +68,7 @@ def test_it_survives_json_and_repeats(evaluation, model, tiny_faces):
     again = TypeAdapter(Evaluation).validate_json(evaluation.json())
     assert again == evaluation
     repeated = measured(evaluate(model, tiny_faces, samples=60, fid="off"))
-    assert repeated == pytest.approx(measured(evaluation), rel=1e-6)  # threads of linear algebra may round differently
+    assert repeated == measured(evaluation)
     assert len(repeated) > 40
     assert evaluate(model, tiny_faces, samples=60, fid="off", seed=1).rows != evaluation.rows
 

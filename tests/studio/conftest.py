@@ -38,3 +38,13 @@ def pair(folders):
 @pytest.fixture(scope="session")
 def shared(pair):
     return Shared(*pair)
+
+
+@pytest.fixture(scope="module")
+def studio(shared):
+    """A studio that runs for the tests of one file, on this machine alone."""
+    from meshgan.studio.server import Studio
+
+    running = Studio(shared, port=0)
+    yield running
+    running.stop()

@@ -2,9 +2,6 @@
 
 import io
 import json
-import os
-import shutil
-import subprocess
 
 import numpy as np
 import pygltflib
@@ -12,16 +9,11 @@ import pytest
 import trimesh
 from PIL import Image
 
+from khronos import issues_of, needs_validator
 from meshgan.studio.downloads import CURRENT, PICTURE, download, morph_targets
 from meshgan.studio.session import Session
 
 pytest.importorskip("pygltflib", reason="needs the extra studio")
-
-VALIDATE = """
-const validator = require('gltf-validator'), fs = require('fs');
-validator.validateBytes(new Uint8Array(fs.readFileSync(process.argv[1])))
-  .then(report => console.log(JSON.stringify(report.issues)));
-"""
 
 
 @pytest.fixture(scope="module")
@@ -116,20 +108,9 @@ def test_the_code_is_json_for_us_and_for_interpolate(session, pair):
     assert kept["model"] == kept["expression_model"] == "pca"
 
 
-def validator() -> bool:
-    node = shutil.which("node")
-    return (
-        bool(node)
-        and not subprocess.run(
-            [node, "-e", "require('gltf-validator')"], capture_output=True, env=os.environ, check=False
-        ).returncode
-    )
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(not validator(), reason="needs node with gltf-validator on NODE_PATH: npm install gltf-validator")
+@needs_validator
 def test_the_khronos_validator_finds_nothing(session, targets, tmp_path):
     (tmp_path / "face.glb").write_bytes(download(session, "glb", targets))
-    run = subprocess.run(["node", "-e", VALIDATE, tmp_path / "face.glb"], capture_output=True, text=True, check=True)
-    issues = json.loads(run.stdout)
+    issues = issues_of(tmp_path / "face.glb")
     assert issues["numErrors"] == issues["numWarnings"] == 0, issues["messages"]

@@ -12,17 +12,9 @@ import msgspec
 from websockets.exceptions import ConnectionClosed
 
 from meshgan.studio import guard
-from meshgan.studio.server import Studio
 from visitor import Visitor
 
 LIMIT = 100_000
-
-
-@pytest.fixture(scope="module")
-def studio(shared):
-    running = Studio(shared, port=0)
-    yield running
-    running.stop()
 
 
 @pytest.fixture

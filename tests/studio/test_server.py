@@ -21,13 +21,6 @@ from visitor import Visitor
 HIDDEN = {"/light/key", "/light/fill", "/light/rim", "/light/sky"}
 
 
-@pytest.fixture(scope="module")
-def studio(shared):
-    running = Studio(shared, port=0)
-    yield running
-    running.stop()
-
-
 @pytest.fixture
 def visitor(studio):
     with Visitor(studio.addresses[0]) as visitor:

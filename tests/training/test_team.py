@@ -65,9 +65,19 @@ def plain_recipe(recipe_table):
     return parse_recipe(recipe_table, "x")
 
 
-def test_two_processes_at_half_a_batch_equal_one_at_a_whole(tmp_path, tiny_faces, plain_recipe):
-    train(plain_recipe, tiny_faces, tmp_path / "one", device="cpu")
-    (tmp_path / "two.toml").write_text(recipe_toml(plain_recipe))
+@pytest.fixture(params=["began", "began-judge"])
+def shared_recipe(request, recipe_table, plain_recipe):
+    """Of an objective that only averages gradients, and of one that also gathers what all processes have seen."""
+    if request.param == "began":
+        return plain_recipe
+    recipe_table["network"].update(linear=True, mapping=8)
+    recipe_table["objective"] = {"kind": "began-judge", "window": 16}
+    return parse_recipe(recipe_table, "x")
+
+
+def test_two_processes_at_half_a_batch_equal_one_at_a_whole(tmp_path, tiny_faces, shared_recipe):
+    train(shared_recipe, tiny_faces, tmp_path / "one", device="cpu")
+    (tmp_path / "two.toml").write_text(recipe_toml(shared_recipe))
     arguments = [tmp_path / "two.toml", tiny_faces.path, tmp_path / "two", str(free_port())]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

@@ -1,10 +1,7 @@
 """GLB files read back by independent readers, and judged by the Khronos validator where it is installed."""
 
 import json
-import os
-import shutil
 import struct
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from khronos import issues_of, needs_validator
 from meshgan.errors import MeshganError
 from meshgan.geometry.mesh import Mesh
 from meshgan.view import export
@@ -145,25 +143,8 @@ def test_faces_as_files(tmp_path: Path) -> None:
         np.testing.assert_array_equal(loaded.faces, FACE.triangles)
 
 
-VALIDATE = """
-const validator = require('gltf-validator'), fs = require('fs');
-validator.validateBytes(new Uint8Array(fs.readFileSync(process.argv[1])))
-  .then(report => console.log(JSON.stringify(report.issues)));
-"""
-
-
-def validator() -> bool:
-    node = shutil.which("node")
-    return (
-        bool(node)
-        and not subprocess.run(
-            [node, "-e", "require('gltf-validator')"], capture_output=True, env=os.environ, check=False
-        ).returncode
-    )
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(not validator(), reason="needs node with gltf-validator on NODE_PATH: npm install gltf-validator")
+@needs_validator
 def test_the_khronos_validator_finds_nothing(tmp_path: Path) -> None:
     extra = np.concatenate([FACE.vertices, [[0, 0, 0]]])  # a vertex without a triangle
     cases = {
@@ -173,6 +154,5 @@ def test_the_khronos_validator_finds_nothing(tmp_path: Path) -> None:
     }
     for name, (mesh, targets, weights) in cases.items():
         write_glb(tmp_path / name, mesh, targets, weights)
-        run = subprocess.run(["node", "-e", VALIDATE, str(tmp_path / name)], capture_output=True, text=True, check=True)
-        issues = json.loads(run.stdout)
+        issues = issues_of(tmp_path / name)
         assert issues["numErrors"] == issues["numWarnings"] == 0, issues["messages"]

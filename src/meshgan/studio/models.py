@@ -131,6 +131,8 @@ def _directions(where: str | None) -> Directions | None:
 def _middle(model: Model) -> Codes:
     """The mean of the codes that a model is sampled with."""
     samplers = model.samplers
+    if samplers.mapping is not None:
+        return model.codes(SAMPLES).mean(axis=0)
     fitted = samplers.mean if samplers.default == "fitted-normal" else None
     return np.zeros(model.code_size, np.float32) if fitted is None else fitted.astype(np.float32)
 
