@@ -53,7 +53,7 @@ def press(visitor, studio, *what):
 def test_there_is_a_lit_face_at_once(studio, visitor):
     assert {"/face", *HIDDEN} <= visitor.wait(lambda: set(visitor.scene) if len(visitor.scene) > 5 else None)
     np.testing.assert_allclose(visitor.face, page_of(studio, visitor).session.face)
-    assert "mm from the mean face" in visitor.page
+    visitor.wait(lambda: "mm from the mean face" in visitor.page)
 
 
 def test_a_random_face_reaches_the_browser(studio, visitor):
@@ -185,7 +185,7 @@ def test_a_mesh_is_uploaded_fitted_and_looked_at(studio, visitor, mesh_file):
     page = page_of(studio, visitor)
     visitor.upload("Load a mesh", "mine.ply", mesh_file, part=1000)
     visitor.wait(lambda: "/heat" in visitor.scene)
-    assert "from your mesh on average" in visitor.page
+    visitor.wait(lambda: "from your mesh on average" in visitor.page)
     assert page.session.target is not None
     best = studio.shared.identity.model.fit(page.session.target[None]).vertices[0]
     np.testing.assert_allclose(page.session.face, best, atol=0.05)
