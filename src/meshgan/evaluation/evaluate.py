@@ -12,7 +12,6 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
-from threadpoolctl import threadpool_limits
 
 from meshgan.data.faceset import Faces, FaceSet
 from meshgan.errors import UsageError
@@ -101,21 +100,20 @@ def evaluate(
     asked = f"{fingerprint(faces)} {samples} {fid} {seed}"
     key = f"{asked} {_fingerprint_of(model)}"
     samplers = suitable_samplers(model)
-    with threadpool_limits(1, user_api="blas"):  # sums of several threads do not repeat to the last bit
-        return Evaluation(
-            model=model.card.name,
-            recipe=model.card.origin.recipe,
-            faces_seen=model.card.origin.faces_seen,
-            data=faces.card.name,
-            train_faces=len(faces.split.train),
-            test_faces=len(faces.split.test),
-            seed=seed,
-            machine=machine(),
-            date=today(),
-            generalisation=generalise(model, faces, work, steps),
-            rows=tuple(remember(work, sampler, key, Row, partial(drawn, sampler)) for sampler in samplers),
-            real=remember(work, "real", asked, Row, real),
-        )
+    return Evaluation(
+        model=model.card.name,
+        recipe=model.card.origin.recipe,
+        faces_seen=model.card.origin.faces_seen,
+        data=faces.card.name,
+        train_faces=len(faces.split.train),
+        test_faces=len(faces.split.test),
+        seed=seed,
+        machine=machine(),
+        date=today(),
+        generalisation=generalise(model, faces, work, steps),
+        rows=tuple(remember(work, sampler, key, Row, partial(drawn, sampler)) for sampler in samplers),
+        real=remember(work, "real", asked, Row, real),
+    )
 
 
 @lru_cache(maxsize=1)

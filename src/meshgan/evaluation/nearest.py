@@ -22,6 +22,7 @@ from meshgan.errors import UsageError
 Faces = NDArray[np.float32]
 
 COARSE, FINE = 16, 128  # clusters of the two bounds; measured on faces: 16 exclude most pairs, 128 nearly all others
+BLOCK = 64  # samples that a thread takes at a time
 SLACK = 1.0 - 1e-5  # bounds are float32 sums: they exclude a pair only if they exceed the best by more than rounding
 
 
@@ -58,15 +59,17 @@ class FaceIndex:
         """The nearest of these faces for each of samples (N, V, 3), on all cores."""
         if samples.shape[1:] != (len(self.order), 3):
             raise UsageError(f"expected faces of {len(self.order)} vertices, not of {samples.shape[1]}.")
+        blocks = np.array_split(samples, -(-len(samples) // BLOCK) or 1)
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        parts = np.array_split(samples, max(1, min(len(samples) // 32, 4 * workers)))
         with ThreadPoolExecutor(workers) as pool:
-            found = list(pool.map(self._search, parts))
+            found = list(pool.map(self._search, blocks))
         return Nearest(*(np.concatenate(column) for column in zip(*found, strict=True)))
 
     def _search(self, samples: Faces) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         planar, fine, coarse = _planar(samples, self.order, self.starts)
-        return _search(planar, fine, coarse, self.faces, self.fine, self.coarse, self.starts)
+        index = _search(planar, fine, coarse, self.faces, self.fine, self.coarse, self.starts)
+        planar -= self.faces[index]  # measured anew: the search adds to bounds and takes them off, which rounds
+        return index, np.sqrt(np.einsum("ncv,ncv->nv", planar, planar)).mean(axis=1, dtype=np.float64)
 
 
 def spatial_clusters(points: NDArray[np.float64], count: int) -> list[NDArray[np.int64]]:
@@ -112,13 +115,12 @@ def _compiled(function: Callable[..., Any]) -> Any:
 
 @_compiled
 def _search(samples, fine, coarse, faces, face_fine, face_coarse, starts):  # type: ignore[no-untyped-def]
-    """Indices (N,) and distances (N,) of the nearest faces; see the module's docstring for the bounds."""
-    vertices, clusters = faces.shape[2], face_fine.shape[2]
+    """Indices (N,) of the nearest faces; see the module's docstring for the bounds."""
+    clusters = face_fine.shape[2]
     sizes = (starts[1:] - starts[:-1]).astype(np.float32)
     width = clusters // face_coarse.shape[2]
     coarse_sizes = (starts[width::width] - starts[:-width:width]).astype(np.float32)
     index = np.zeros(len(samples), np.int64)
-    distance = np.zeros(len(samples), np.float64)
     bounds = np.empty(len(faces), np.float32)
     lower = np.empty(clusters, np.float32)
     for i in range(len(samples)):
@@ -137,8 +139,7 @@ def _search(samples, fine, coarse, faces, face_fine, face_coarse, starts):  # ty
                 if total < best or (total == best and j < chosen):
                     best, chosen = total, j
         index[i] = chosen
-        distance[i] = best / vertices
-    return index, distance
+    return index
 
 
 @_compiled
