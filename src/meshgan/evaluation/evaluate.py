@@ -1,7 +1,6 @@
 """Everything that is measured about one model, as one dataclass that becomes JSON."""
 
 import hashlib
-import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -26,7 +25,6 @@ from meshgan.progress import track
 from meshgan.storage import atomic_file
 from meshgan.training.checkpoint import fingerprint
 from meshgan.training.model_folder import Sampler
-from meshgan.training.recipe import parse_recipe
 
 BLOCK = 256  # samples in memory at a time
 FITTED = 300  # faces fitted between two saves
@@ -123,11 +121,10 @@ def yardstick(faces: FaceSet, fid: Fid) -> Yardstick:
 
 
 def suitable_samplers(model: Model) -> tuple[Sampler, ...]:
-    """The distribution that the model was trained with (N(0, I) for auto-encoders), and the one fitted to codes."""
-    if not isinstance(model, FaceModel):
-        return ("fitted-normal",)
-    prior: Sampler = parse_recipe(tomllib.loads(model.card.origin.recipe), model.card.name).objective.prior
-    return (prior, "fitted-normal") if "fitted-normal" in model.samplers.names else (prior,)
+    """As in the paper: the model's own; for auto-encoders, N(0, I) and the normal distribution fitted to codes."""
+    if not isinstance(model, FaceModel) or model.encoder is None:
+        return (model.card.sampler,)
+    return ("standard-normal", "fitted-normal") if "fitted-normal" in model.samplers.names else ("standard-normal",)
 
 
 def generalise(model: Model, faces: FaceSet, work: Path, steps: int = STEPS) -> Generalisation:

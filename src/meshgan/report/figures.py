@@ -133,7 +133,7 @@ def _models(table: str, out: Path, size: Scale, device: str, *names: str) -> tup
     """Some of a table's models by their titles, and its corpus."""
     runs, faces = home_of(table, out) / "runs", corpus_of(table, out, size)
     for name in names:
-        make_model(runs / name, TABLES[table][name], faces, size, device)
+        make_model(runs / name, TABLES[table][name], faces, size.changes, device)
     return {TITLES[name]: load_model(runs / name) for name in names}, faces
 
 

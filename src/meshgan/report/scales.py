@@ -20,6 +20,7 @@ class Scale:
     fid: Fid
     steps: int  # of Eq. 2 for each test face
     changes: tuple[str, ...]  # to every recipe
+    ablation: tuple[str, ...]  # the same, where six objectives are compared
     expressions: ExpressionPlan = EXPRESSIONS
     recognised: ExpressionPlan = RECOGNISED  # the classifier's faces
     classifier: Schedule = DESK
@@ -39,17 +40,26 @@ SCALES = {
         fid="off",
         steps=5,
         changes=SMOKE,
+        ablation=SMOKE,
         expressions=ExpressionPlan(subjects=20, posed=120, spontaneous=80),
         recognised=ExpressionPlan(part="classifier", subjects=20, posed=240, spontaneous=0),
         classifier=Schedule(epochs=8, learning_rate=1e-3),
     ),
-    "desk": Scale(identities=12_000, samples=10_000, fid="inception", steps=STEPS, changes=("schedule.epochs=20",)),
+    "desk": Scale(
+        identities=12_000,
+        samples=10_000,
+        fid="inception",
+        steps=STEPS,
+        changes=("schedule.epochs=20",),
+        ablation=("schedule.epochs=5",),
+    ),
     "paper": Scale(
         identities=12_000,
         samples=10_000,
         fid="inception",
         steps=STEPS,
         changes=("schedule.epochs=300",),
+        ablation=("schedule.epochs=300",),
         classifier=PAPER,
     ),
 }
