@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ from meshgan.data.corpora.basis import face_template
 from meshgan.data.faceset import Card, FaceSet, create_faceset
 from meshgan.errors import MeshganError, UsageError
 from meshgan.model import onnx
-from meshgan.model.face_model import FaceModel
+from meshgan.model.face_model import SHIPPED, FaceModel
 from meshgan.model.onnx import export_onnx
 from meshgan.model.pca import fit_pca
 from meshgan.nn.chebyshev import ChebConv
+from meshgan.training.model_folder import read_model_folder
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra export")
 pytest.importorskip("onnxscript", reason="needs the extra export")
@@ -59,6 +61,14 @@ def test_codes_can_be_drawn_from_the_metadata_alone(network, model):
         normal = np.random.default_rng(3).standard_normal((6, model.code_size))
         drawn = np.array(sampler["mean"]) + normal @ np.array(sampler["root"])
         np.testing.assert_allclose(drawn, model.codes(6, seed=3), atol=1e-5)
+
+
+def test_a_mapping_network_is_replaced_by_the_fitted_normal_where_there_is_one():
+    parts = read_model_folder(SHIPPED / "identity")
+    assert parts.card.network.mapping
+    assert json.loads(onnx._metadata(FaceModel(parts))["sampler"])["kind"] == "fitted-normal"
+    bare = {name: tensor for name, tensor in parts.tensors.items() if not name.startswith("sampler/")}
+    assert json.loads(onnx._metadata(FaceModel(replace(parts, tensors=bare)))["sampler"]) == {"kind": "none"}
 
 
 def test_pca_is_exported_too_and_quietly(tiny_faces, tmp_path, caplog, capsys):

@@ -23,6 +23,7 @@ Models = Mapping[str, Model]
 
 EXAGGERATION = (1.0, 1.25, 1.5, 1.75, 2.0)
 GRID = (-0.5, 0.0, 0.5, 1.0, 1.5)
+DRAWN = 12  # random faces of which figure 7 shows two
 COLOURS = ("#c0504d", "#2a6fbd", "#6b6b6b", "#7a9a3a")
 
 
@@ -84,10 +85,13 @@ def expression_grid(
     factors: Sequence[float] = GRID,
     size: int = 192,
 ) -> None:
-    """Figure 7: between and beyond two random faces, f_ID down and f_EXP across; the two anchors are boxed."""
+    """Figure 7: between and beyond two random faces, f_ID down and f_EXP across; the two anchors are boxed.
+
+    They are the two of `DRAWN` random identities, and of as many random expressions, that differ most.
+    """
     check_same_template(identity, expression)
-    identities = identity.decode(_line(identity.codes(2, seed), factors))
-    expressions = expression.decode(_line(expression.codes(2, seed + 1), factors))
+    identities = identity.decode(_line(_far_apart(identity, seed), factors))
+    expressions = expression.decode(_line(_far_apart(expression, seed + 1), factors))
     template = expression.template.vertices.astype(np.float32)
     faces = compose(identities[:, None], expressions[None], template)
     camera = camera_for(faces.reshape(-1, *template.shape))
@@ -95,6 +99,14 @@ def expression_grid(
     anchors = {(i, i) for i, factor in enumerate(factors) if factor in (0.0, 1.0)}
     down, across = ([factor_label(name, factor) for factor in factors] for name in ("f_ID", "f_EXP"))
     page(path, rows, down, across, boxed=anchors)
+
+
+def _far_apart(model: Model, seed: int) -> Codes:
+    codes = model.codes(DRAWN, seed)
+    faces = model.decode(codes)
+    first, second = np.triu_indices(DRAWN, 1)
+    widest = int(np.linalg.norm(faces[first] - faces[second], axis=2).mean(axis=1).argmax())
+    return codes[[first[widest], second[widest]]]
 
 
 def _line(codes: Codes, factors: Sequence[float]) -> Codes:

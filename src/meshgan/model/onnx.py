@@ -85,9 +85,10 @@ def export_onnx(model: Model, path: Path) -> None:
 
 
 def _metadata(model: Model) -> dict[str, str]:
-    """The file takes codes as they are decoded: a mapping network in front of them is replaced by N(μ, Σ)."""
+    """The file takes codes as they are decoded: a mapping network before it becomes N(μ, Σ), if one was fitted."""
     samplers = model.samplers
-    kind = samplers.default if samplers.mapping is None or samplers.mean is None else "fitted-normal"
+    mapped = "none" if samplers.mean is None else "fitted-normal"
+    kind = samplers.default if samplers.mapping is None else mapped
     sampler: dict[str, Any] = {"kind": kind}
     if kind == "fitted-normal" and samplers.mean is not None and samplers.root is not None:
         sampler |= {"code": "mean + normal @ root", "mean": samplers.mean.tolist(), "root": samplers.root.tolist()}
