@@ -12,7 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from meshgan.report.results import HEADINGS, Results, cells, markdown
+
 ROOT = Path(__file__).parents[1]
+# Columns of the tables in README.
+SHOWN = ("Model", "Sampler", "FID", "Specificity, mm", "Diversity, mm", "Coverage", "Generalisation, mm")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -36,3 +40,13 @@ def test_the_commands_of_a_page_run(page: Path, tmp_path: Path) -> None:
 def test_links_and_pictures_of_a_page_exist(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
         assert target.startswith("http") or (page.parent / target).exists(), f"{page.name} points to {target}"
+
+
+@pytest.mark.parametrize("table", ["table1", "table2"])
+def test_tables_in_the_docs_are_those_of_the_results_files(table: str) -> None:
+    rows = Results.read(ROOT / "docs" / "results" / f"{table}-desk.json").rows
+    assert markdown(rows) in (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = [HEADINGS.index(name) for name in SHOWN]
+    for row in rows:
+        assert "| " + " | ".join(cells(row)[column].split(" ± ")[0] for column in shown) + " |" in readme

@@ -129,8 +129,11 @@ def _draw_curves(axes: Any, curves: Mapping[str, Curve], factors: Sequence[float
     for (name, curve), colour in zip(curves.items(), COLOURS, strict=False):
         axes.fill_between(factors, 100 * curve.low, 100 * curve.high, color=colour, alpha=0.18, linewidth=0)
         axes.plot(factors, 100 * curve.rate, color=colour, marker="o", markersize=4, label=name)
-    axes.axhline(100 / 6, color="#cccccc", linestyle="--", linewidth=1, label="chance")
-    axes.set(xlabel="extrapolation factor f", ylabel="recognition rate (%)", ylim=(0, 102))
+    lowest = 100 * min(curve.low.min() for curve in curves.values())
+    bottom = max(0, 10 * int(lowest / 10) - 10)  # curves that stay near 100 % are to be told apart
+    if bottom < 100 / 6:
+        axes.axhline(100 / 6, color="#cccccc", linestyle="--", linewidth=1, label="chance")
+    axes.set(xlabel="extrapolation factor f", ylabel="recognition rate (%)", ylim=(bottom, 101))
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=8)
 
