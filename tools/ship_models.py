@@ -35,12 +35,13 @@ VERBS = {
 }
 CARD = """# {name}
 
-{about} A MeshGAN: `{verb}`.
+{about}
+A MeshGAN: `{verb}`.
 
-* **Data**: {data}, {train_faces:,} training faces, {source}. Synthetic: no person was scanned. Licence of the data and
-  of this model: {licence}.
-* **Recipe**: `{recipe}`, {faces_seen:,} faces seen in {minutes:.0f} minutes on {machine}, seed {seed}.
-  The whole recipe is in `model.json`.
+* **Data**: {data}, {train_faces:,} training faces: {source}.
+  Synthetic: no person was scanned. Licence of the data and of this model: {licence}.
+* **Recipe**: `{recipe}`, {faces_seen:,} faces seen in {minutes:.0f} minutes, seed {seed}.
+  The whole recipe is in `model.json`. Machine: {machine}.
 * **Numbers** on {test_faces:,} faces of unseen subjects ({date}; docs/results/{table}-desk.json):
 
 | | this model | real faces |

@@ -112,3 +112,11 @@ def test_the_command_keeps_the_directions_with_the_model(model: PcaModel, faces:
     some = [*arguments[:-1], "age", "--only", "mood = calm", "--json"]
     assert [row["label"] for row in json.loads(CliRunner().invoke(app, some).stdout)] == ["age"]
     assert isinstance(CliRunner().invoke(app, [*arguments, "--only", "calm"]).exception, UsageError)
+
+
+def test_what_is_chosen_does_not_follow_labels_that_come_in_turns():
+    chosen = spread(np.arange(5991), 1000)
+    assert len(np.unique(chosen)) == 1000
+    assert np.bincount(chosen % 6).min() > 120  # every sixth row has the same expression
+    np.testing.assert_array_equal(chosen, spread(np.arange(5991), 1000))
+    np.testing.assert_array_equal(spread(np.array([7, 9]), 5), [7, 9])
