@@ -51,7 +51,8 @@ class Running:
 
     def end(self, how=signal.SIGINT):
         self.process.send_signal(how)
-        self.out, self.err = self.process.communicate(timeout=30)
+        self.process.wait(timeout=30)
+        self.out, self.err = self.process.stdout.read(), self.process.stderr.read()  # with what is still in the buffer
         return self.process.returncode
 
     def __exit__(self, *_):
