@@ -99,8 +99,16 @@ def test_it_ends_when_the_machine_asks_it_to(model, tmp_path):
 def test_what_make_demo_has_trained_is_shown_by_default(model, tmp_path):
     (tmp_path / "demo" / "run").mkdir(parents=True)
     (tmp_path / "demo" / "run" / "model").symlink_to(model)
+    nothing = "import pathlib, meshgan.model.face_model as module\nmodule.SHIPPED = pathlib.Path('nothing')"
+    with Running(cwd=tmp_path, first=nothing) as studio:
+        assert studio.end() == 0
+
+
+@pytest.mark.slow
+def test_the_shipped_models_are_shown_by_default(tmp_path):
     with Running(cwd=tmp_path) as studio:
         assert studio.end() == 0
+        assert studio.err == ""
 
 
 @pytest.mark.slow
