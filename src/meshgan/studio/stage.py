@@ -62,11 +62,16 @@ def dress(server: viser.ViserServer, template: Mesh) -> None:
         scene.add_light_directional(f"/light/{name}", color=colour, intensity=strength, position=(x, y, z))
     scene.add_light_hemisphere("/light/sky", sky_color=SKY, ground_color=GROUND, intensity=AMBIENT)
     server.gui.add_html(f'<style onload="{KEYS}">{STYLE}</style>')
-    low, high = template.vertices.min(axis=0), template.vertices.max(axis=0)
-    middle, (width, height, _) = (low + high) / 2, high - low
+    middle, (width, height, _) = extent(template)
     camera.fov, camera.near, camera.far = float(FIELD_OF_VIEW), 10.0, 20_000.0
     camera.look_at = tuple(middle)
     camera.position = tuple(middle + distance(width, height, 1.0) * direction())
+
+
+def extent(template: Mesh) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Middle (3,) and size (3,) in mm."""
+    low, high = template.vertices.min(axis=0), template.vertices.max(axis=0)
+    return (low + high) / 2, high - low
 
 
 def direction() -> NDArray[np.float64]:
@@ -88,13 +93,13 @@ class Stage:
     ) -> None:
         self.client, self._loop = client, loop
         self.triangles = template.triangles.astype(np.uint32)
-        low, high = template.vertices.min(axis=0), template.vertices.max(axis=0)
-        self.middle, self.size = (low + high) / 2, high - low
+        self.middle, self.size = extent(template)
         self.loops = holes(template.triangles, len(template.vertices))
         self.clay, self.dark = self._clay("/face", face), self._hollow("/hollow", face)
         self.heat: viser.GlbHandle | None = None
         self.gallery: list[Any] = []
-        self._aspect, self._places = 1.0, deque([np.asarray(client.camera.position)], maxlen=4)
+        self._framed = (float(self.size[0]), float(self.size[1]), True)
+        self._places = deque([self._place(1.0), np.asarray(client.camera.position)], maxlen=8)
         self.look()
         client.camera.on_update(self._fit_window)
 
@@ -156,22 +161,30 @@ class Stage:
         with suppress(RuntimeError):  # the studio has been closed meanwhile
             self._loop.call_soon_threadsafe(self._frame)  # browsers' own messages come in there: no race with them
 
-    def _frame(self) -> None:
-        camera, (width, height, aside) = self.client.camera, self._framed
-        self._aspect = camera.aspect
+    def _place(self, aspect: float) -> NDArray[np.float64]:
+        """Where the camera belongs in a window `aspect` times as wide as high."""
+        width, height, aside = self._framed
         towards = direction() if aside else np.array([0.0, 0.0, 1.0])
-        self._places.append(self.middle + distance(width, height, self._aspect) * towards)
+        place: NDArray[np.float64] = self.middle + distance(width, height, aspect) * towards
+        return place
+
+    def _frame(self) -> None:
+        camera = self.client.camera
+        self._places.append(self._place(camera.aspect))
         with self.client.atomic():
             camera.position = self._places[-1]
             camera.look_at = self.middle
 
     async def _fit_window(self, camera: viser.CameraHandle) -> None:
-        """Frame again when the window has another shape, unless the visitor has turned the face.
+        """Frame again where the window has got another shape, unless the visitor has turned the face.
 
-        The browser may not yet be where it was last told to go; so it counts where it has been told to go before.
+        While a page opens, its canvas changes shape back and forth, and a browser reports in between, on its way from
+        one place that it was told to the next. So what counts in each report is only whether the camera stands where
+        we have told it to go, and whether it belongs there: whatever comes late or twice, the last report decides.
         """
-        untouched = any(np.allclose(camera.position, place, atol=1.0) for place in self._places)
-        if untouched and abs(camera.aspect / self._aspect - 1) > 0.02:
+        ours = any(np.allclose(camera.position, place, atol=1.0) for place in self._places)
+        wanted = self._place(camera.aspect)
+        if ours and np.linalg.norm(camera.position - wanted) > 0.02 * np.linalg.norm(wanted - self.middle):
             self._frame()
 
     @property

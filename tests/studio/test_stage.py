@@ -1,0 +1,63 @@
+"""Where the camera is told to go, by a window that reports in any order."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("viser", reason="needs the extra studio")
+
+from meshgan.bench.studio import CAMERA
+from visitor import Visitor
+
+WIDE, NARROW = 1440, 330  # pixels, of a window 900 high
+
+
+class Window(Visitor):
+    """A browser that moves its camera, and says so, only when the test wants it."""
+
+    def __init__(self, address):
+        super().__init__(address)
+        self.told = []
+
+    def _take(self, message):
+        if message["type"] == "SetCameraPositionMessage" and not message["initial"]:
+            self.told.append(message["position"])
+        super()._take(message)
+
+    def reports(self, position, width):
+        self.send(CAMERA | {"position": tuple(position), "image_width": width})
+
+    def hears(self, count):
+        """The last of `count` places that it has been told to go to."""
+        return self.wait(lambda: self.told[count - 1] if len(self.told) >= count else None)
+
+
+@pytest.fixture
+def window(studio):
+    with Window(studio.addresses[0]) as window:
+        yield window
+
+
+def test_a_narrow_window_is_framed_from_further_away(window):
+    near = window.hears(1)
+    window.reports(near, NARROW)
+    assert window.hears(2)[2] > 1.3 * near[2]
+
+
+def test_whatever_a_window_reports_late_the_last_report_decides(window):
+    near = window.hears(1)
+    window.reports(near, NARROW)
+    far = window.hears(2)
+    window.reports(far, WIDE)  # the canvas has been wide again, for a moment
+    np.testing.assert_allclose(window.hears(3), near)
+    window.reports(far, NARROW)  # and narrow, before it heard of the third place
+    window.reports(near, NARROW)  # it has heard now
+    np.testing.assert_allclose(window.hears(4), far)
+
+
+def test_a_face_that_the_visitor_has_turned_is_left_alone(window):
+    near = window.hears(1)
+    window.reports((near[0] + 40.0, near[1], near[2] - 10.0), NARROW)
+    before = window.face
+    window.press("Random face")  # what it is answered comes after all answers to the report
+    window.wait(lambda: not np.array_equal(window.scene["/face"]["vertices"], before))
+    assert len(window.told) == 1
