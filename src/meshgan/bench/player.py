@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from meshgan.geometry.hierarchy import Hierarchy
-from meshgan.nn.networks import Autoencoder, Decoder, scale_gradients
+from meshgan.nn.networks import Autoencoder, Decoder
+from meshgan.training.began import reconstruction_loss, set_gradients
 
-K = 0.3  # BEGAN's k_t: any number in (0, 1) costs the same
+K = torch.tensor(0.3)  # BEGAN's k_t: any number in (0, 1) costs the same
 
 
 class Player:
@@ -29,14 +30,12 @@ class Player:
     def losses(self, faces: Tensor, codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """G(z), L(x) and L(G(z))."""
         generated = self.generator(codes)
-        return generated, *((x - self.critic(x)).abs().mean() for x in (faces, generated))
+        return generated, *(reconstruction_loss(self.critic, x) for x in (faces, generated))
 
     def gradients(self, faces: Tensor, codes: Tensor) -> None:
         """Gradients of both players by one backward pass each through D(x) and D(G(z))."""
         _, real, fake = self.losses(faces, codes)
-        fake.backward()
-        scale_gradients(self.critic, -K)
-        real.backward()
+        set_gradients(real, fake, K, self.critic.parameters(), self.generator.parameters())
 
     def stepper(self, faces: Tensor) -> Callable[[], None]:
         """One training step on these faces and new codes."""

@@ -199,16 +199,6 @@ class ScalarCritic(nn.Module):
         return self.dense(self.convolutions(vertices)).squeeze(1)
 
 
-def scale_gradients(network: nn.Module, factor: float) -> None:
-    """Multiply all gradients of a network's parameters.
-
-    One backward pass through L(G(z)) serves both players of BEGAN, because a gradient is linear: run
-    `L(G(z)).backward()`, scale the discriminator's gradients by −k, then add those of L(x) by `L(x).backward()`.
-    """
-    gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
-    torch._foreach_mul_(gradients, factor)
-
-
 def parameter_count(network: nn.Module) -> int:
     """The number of trainable scalars."""
     return sum(parameter.numel() for parameter in network.parameters())

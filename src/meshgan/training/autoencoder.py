@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.nn.networks import Decoder, Encoder, NetworkSpec
+from meshgan.training.l1 import l1
 from meshgan.training.state import Batch, State
 
 EXPLODED = 10.0  # always answering with the mean face costs about 0.8
@@ -46,7 +47,7 @@ class Autoencoding:
     def step(self, state: State, batch: Batch) -> dict[str, Tensor]:
         """One step of both halves."""
         encoder, decoder = state.networks["encoder"], state.networks["generator"]
-        reconstruction = (batch.faces - decoder(encoder(batch.faces))).abs().mean()
+        reconstruction = l1(batch.faces, decoder(encoder(batch.faces)))
         penalty = self.l2 * weight_penalty((encoder, decoder))
         (reconstruction + penalty).backward()
         state.update("encoder", "generator")

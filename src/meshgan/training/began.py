@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.nn.networks import Autoencoder, Decoder, NetworkSpec
+from meshgan.training.l1 import l1
 from meshgan.training.state import Batch, State
 
 EXPLODED = 10.0  # a discriminator that always answers with the mean face has a loss near 0.8
@@ -18,7 +19,7 @@ EXPLODED = 10.0  # a discriminator that always answers with the mean face has a 
 
 def reconstruction_loss(critic: nn.Module, faces: Tensor) -> Tensor:
     """L(v) = mean |v − D(v)|: the L1 loss of the auto-encoding discriminator, in network units."""
-    return (faces - critic(faces)).abs().mean()
+    return l1(faces, critic(faces))
 
 
 def next_k(k: Tensor, real: Tensor, fake: Tensor, gamma: float, lambda_k: float) -> Tensor:
@@ -40,10 +41,10 @@ def set_gradients(real: Tensor, fake: Tensor, k: Tensor, critic: Iterable[Tensor
     theta_d, theta_g = list(critic), list(generator)
     of_real = torch.autograd.grad(real, theta_d)
     of_fake = torch.autograd.grad(fake, theta_d + theta_g)
-    for parameter, from_real, from_fake in zip(theta_d, of_real, of_fake, strict=False):
-        parameter.grad = from_real - k * from_fake
-    for parameter, from_fake in zip(theta_g, of_fake[len(theta_d) :], strict=True):
-        parameter.grad = from_fake
+    of_critic = torch._foreach_mul(of_fake[: len(theta_d)], -k)
+    torch._foreach_add_(of_critic, of_real)
+    for parameter, gradient in zip(theta_d + theta_g, (*of_critic, *of_fake[len(theta_d) :]), strict=True):
+        parameter.grad = gradient
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.nn.networks import Decoder, Encoder, NetworkSpec
 from meshgan.training.began import EXPLODED, convergence, next_k, set_gradients
+from meshgan.training.l1 import l1
 from meshgan.training.state import Batch, State
 
 
@@ -47,10 +48,10 @@ class BeganCs:
         """One step of both players on the same generated faces; the constraint moves the encoder alone."""
         generator, encoder, decoder = (state.networks[name] for name in ("generator", "encoder", "decoder"))
         k, theta_e = state.numbers["k"], list(encoder.parameters())
-        real_loss = (batch.faces - decoder(encoder(batch.faces))).abs().mean()
+        real_loss = l1(batch.faces, decoder(encoder(batch.faces)))
         faces = generator(batch.codes)
         codes = encoder(faces)
-        fake_loss = (faces - decoder(codes)).abs().mean()
+        fake_loss = l1(faces, decoder(codes))
         constraint = (codes - batch.codes).abs().mean()
         of_constraint = torch.autograd.grad(constraint, theta_e, retain_graph=True)
         set_gradients(real_loss, fake_loss, k, [*theta_e, *decoder.parameters()], generator.parameters())

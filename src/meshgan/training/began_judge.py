@@ -22,6 +22,7 @@ from meshgan.errors import UsageError
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.nn.networks import Autoencoder, Decoder, MappingNetwork, NetworkSpec, perceptron
 from meshgan.training.began import EXPLODED, convergence, next_k, reconstruction_loss, set_gradients
+from meshgan.training.l1 import l1
 from meshgan.training.state import Batch, State
 
 JUDGE = 512  # width of the judge's layers
@@ -76,7 +77,7 @@ class BeganJudge:
             numbers["drawn"].copy_(newest(numbers["drawn"], state.team.gather(batch.codes)))
         generated, rebuilt = generator(torch.cat([mapped, seen])).split(len(seen))
         real_loss, fake_loss = reconstruction_loss(critic, batch.faces), reconstruction_loss(critic, generated)
-        anchor = (batch.faces - rebuilt).abs().mean()
+        anchor = l1(batch.faces, rebuilt)
         set_gradients(
             real_loss, fake_loss + self.anchor * anchor, k, critic.parameters(), generator.parameters()
         )  # the anchor does not depend on the discriminator
