@@ -14,6 +14,7 @@ from meshgan.data.faceset import (
     blocks,
     create_faceset,
     measure_normalisation,
+    some_rows,
 )
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.mesh import Mesh
@@ -190,3 +191,11 @@ def test_a_card_edited_by_hand_is_checked(tmp_path, subjects, change):
 
 def test_blocks_cover_every_face_once():
     assert [(part.start, part.stop) for part in blocks(600, "x")] == [(0, 256), (256, 512), (512, 600)]
+
+
+def test_what_is_chosen_does_not_follow_labels_that_come_in_turns():
+    chosen = some_rows(np.arange(5991), 1000)
+    assert len(np.unique(chosen)) == 1000
+    assert np.bincount(chosen % 6).min() > 120  # every sixth row has the same expression
+    np.testing.assert_array_equal(chosen, some_rows(np.arange(5991), 1000))
+    np.testing.assert_array_equal(some_rows(np.array([7, 9]), 5), [7, 9])

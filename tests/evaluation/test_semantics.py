@@ -7,9 +7,9 @@ import trimesh
 from typer.testing import CliRunner
 
 from meshgan.cli.main import app
-from meshgan.data.faceset import Card, FaceSet, create_faceset
+from meshgan.data.faceset import Card, FaceSet, create_faceset, some_rows
 from meshgan.errors import UsageError
-from meshgan.evaluation.semantics import describe, label_table, spread
+from meshgan.evaluation.semantics import describe, label_table
 from meshgan.geometry.mesh import Mesh
 from meshgan.model.directions import Directions
 from meshgan.model.pca import PcaModel, fit_pca
@@ -59,7 +59,7 @@ def test_directions_move_what_they_name_and_naive_ones_more(model: PcaModel, fac
 def test_words_become_one_label_each_and_lead_to_the_mean_face_of_the_word(model: PcaModel, faces: FaceSet) -> None:
     found = describe(model, faces, ["age", "mood"])
     assert found.directions.names == ("age", "calm", "glad", "sad")
-    rows = spread(faces.split.train, 1000)
+    rows = some_rows(faces.split.train, 1000)
     for word in ("calm", "sad"):
         face = model.decode(found.directions.at(word, 1.0)[None])[0]
         mean = faces.vertices[rows][faces.labels["mood"][rows] == word].mean(0)
@@ -112,11 +112,3 @@ def test_the_command_keeps_the_directions_with_the_model(model: PcaModel, faces:
     some = [*arguments[:-1], "age", "--only", "mood = calm", "--json"]
     assert [row["label"] for row in json.loads(CliRunner().invoke(app, some).stdout)] == ["age"]
     assert isinstance(CliRunner().invoke(app, [*arguments, "--only", "calm"]).exception, UsageError)
-
-
-def test_what_is_chosen_does_not_follow_labels_that_come_in_turns():
-    chosen = spread(np.arange(5991), 1000)
-    assert len(np.unique(chosen)) == 1000
-    assert np.bincount(chosen % 6).min() > 120  # every sixth row has the same expression
-    np.testing.assert_array_equal(chosen, spread(np.arange(5991), 1000))
-    np.testing.assert_array_equal(spread(np.array([7, 9]), 5), [7, 9])

@@ -12,7 +12,7 @@ from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.model.face_model import FaceModel
 from meshgan.nn.networks import Decoder, MappingNetwork, NetworkSpec
 from meshgan.training.began import reconstruction_loss
-from meshgan.training.began_judge import BeganJudge, newest, weights
+from meshgan.training.began_judge import BeganJudge, newest, remembered, weights
 from meshgan.training.linear import principal_matrix
 from meshgan.training.loop import start, train
 from meshgan.training.model_folder import ModelParts
@@ -24,7 +24,7 @@ from meshgan.training.team import Team
 @pytest.fixture
 def recipe(recipe_table):
     recipe_table["network"].update(linear=True, mapping=8)
-    recipe_table["objective"] = {"kind": "began-judge", "window": 16}
+    recipe_table["objective"] = {"kind": "began-judge", "window": 16, "memory": 24}
     recipe_table["schedule"].update(faces=80, checkpoint_every=40)
     recipe_table["optimiser"] = {"kind": "momentum", "lr": 0.01}
     return parse_recipe(recipe_table, "x")
@@ -63,11 +63,23 @@ def test_a_mapping_network_begins_as_the_identity():
     assert torch.equal(MappingNetwork(NetworkSpec(code=6, mapping=5))(codes), codes)
 
 
-def test_a_window_holds_the_newest_rows():
-    window = torch.zeros(5, 1)
-    for rows in ([1, 2, 3], [4, 5, 6, 7]):
-        window = newest(window, torch.tensor(rows, dtype=torch.float32)[:, None])
-    assert window.flatten().tolist() == [3, 4, 5, 6, 7]
+@pytest.mark.parametrize(("batch", "window", "memory"), [(2, 4, 16), (4, 4, 8), (8, 16, 24), (3, 5, 11), (1, 2, 2)])
+def test_what_is_remembered_are_the_last_faces_and_all_are_compared_equally_often(batch, window, memory):
+    ring, compared, life = torch.full((memory,), -1), [], -(-memory // batch)
+    for step in range(6 * life):
+        number = torch.tensor(step)
+        ring.index_copy_(0, newest(number, batch, memory), torch.arange(step * batch, (step + 1) * batch))
+        last = (step + 1) * batch
+        assert set(ring[ring >= 0].tolist()) == set(range(max(0, last - memory), last))
+        rows = ring[remembered(number, batch, window, memory)]
+        assert len(rows) == window
+        assert rows.min() >= 0  # never what is not filled yet
+        if last >= memory:
+            assert len(rows.unique()) == min(window, memory)
+        compared += rows.tolist()
+    often = np.bincount(compared)[memory : last - memory]  # of faces that came and went within these steps
+    assert np.ptp(often) <= -(-2 * window // batch)
+    assert often.mean() == pytest.approx(window / batch, rel=0.1)
 
 
 def test_each_player_follows_its_own_loss(recipe, state, tiny_faces):
@@ -82,7 +94,7 @@ def test_each_player_follows_its_own_loss(recipe, state, tiny_faces):
     made = generator(mapping(batch.codes).detach())
     real, fake = reconstruction_loss(critic, batch.faces), reconstruction_loss(critic, made)
     anchor = (batch.faces - generator(seen)).abs().mean()
-    window = {name: torch.cat([torch.zeros(8, 4), rows]) for name, rows in (("seen", seen), ("drawn", batch.codes))}
+    window = {name: torch.cat([rows, rows]) for name, rows in (("seen", seen), ("drawn", batch.codes))}  # 16 of 8
     scale = weights(generator)
     invented = mapping(window["drawn"]) * scale
     losses = {

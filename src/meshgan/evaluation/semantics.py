@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from meshgan.data.faceset import FaceSet
+from meshgan.data.faceset import FaceSet, some_rows
 from meshgan.errors import UsageError
 from meshgan.model.directions import (
     Directions,
@@ -60,12 +60,12 @@ def describe(model: Model, faces: FaceSet, columns: Sequence[str], only: Mapping
     check_connectivity(faces.template, model.template, str(faces.path))
     table, groups = label_table(faces, columns)
     train, test = (chosen(faces, part, only) for part in (faces.split.train, faces.split.test))
-    rows = spread(train, FITTED)
+    rows = some_rows(train, FITTED)
     codes = codes_of(model, faces, rows)
     directions = estimate_directions(codes, {name: column[rows] for name, column in table.items()})
 
     standard = (np.column_stack(list(table.values())) - directions.mean) / directions.deviation
-    shown, unseen = spread(train, READ), spread(test, READ)
+    shown, unseen = some_rows(train, READ), some_rows(test, READ)
     reader = fit_reader(faces.vertices[shown], standard[shown], faces.vertices[unseen], standard[unseen])
     starts = codes[:: max(1, len(codes) // MOVED)]
     response = responses(model.decode, starts, directions.vectors, reader)
@@ -125,11 +125,6 @@ def codes_of(model: Model, faces: FaceSet, rows: NDArray[np.int64]) -> Codes:
     if isinstance(model, FaceModel) and model.encoder is not None:
         return model.encode(faces.vertices[rows])
     return model.fit(faces.vertices[rows]).codes
-
-
-def spread(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """At most `count` of `rows`, always the same, drawn at random: every nth would miss labels that come in turns."""
-    return rows[np.sort(np.random.default_rng(0).choice(len(rows), min(count, len(rows)), replace=False))]
 
 
 def _moved(model: Model, codes: Codes, vector: Floats) -> float:

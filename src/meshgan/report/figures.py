@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from meshgan.data.corpora.recipes import EXPRESSIONS
-from meshgan.data.faceset import FaceSet
+from meshgan.data.faceset import FaceSet, some_rows
 from meshgan.errors import UsageError
 from meshgan.evaluation.figures import (
     Models,
@@ -21,7 +21,7 @@ from meshgan.evaluation.figures import (
     representative,
 )
 from meshgan.evaluation.recognition import FACTORS, Curve, confusion, extrapolation_hits, recognition_curve
-from meshgan.evaluation.semantics import chosen, spread
+from meshgan.evaluation.semantics import chosen
 from meshgan.model.load import Model, load_model
 from meshgan.report.corpora import classifier_corpus
 from meshgan.report.reproduce import TABLES, corpus_of, home_of, make_model
@@ -57,7 +57,7 @@ def figure1(out: Path, size: Scale, device: str) -> list[Path]:
     """Reconstructions of unseen faces, with their errors."""
     models, faces = _models("table1", out, size, device, "coma", "meshgan")
     path = out / "figures" / "figure1.png"
-    reconstructions(models, np.asarray(faces.vertices[spread(faces.split.test, UNSEEN)]), path)
+    reconstructions(models, np.asarray(faces.vertices[some_rows(faces.split.test, UNSEEN)]), path)
     return [path]
 
 

@@ -32,7 +32,7 @@ JUDGE = 512  # width of the judge's layers
 class BeganJudge:
     """L_D = L(x) − k L(G(w)), L_G = L(G(w)) + anchor · mean |x − G(P x)|, with w = M(z) and P x the coordinates of x.
 
-    The judge J and the mapping network M see the last `window` faces and codes in every step:
+    The judge J and the mapping network M compare `window` faces and codes in every step, out of the last `memory` ones:
     L_J = mean softplus(−J(P x)) + mean softplus(J(M(z))) + penalty / 2 · mean |∇J(P x)|²
     L_M = mean softplus(−J(M(z)))
     """
@@ -42,6 +42,8 @@ class BeganJudge:
     lambda_k: Annotated[float, Field(gt=0)] = 0.001  # as in BEGAN
     anchor: Annotated[float, Field(ge=0)] = 1.0  # weight of rebuilding real faces
     window: Annotated[int, Field(ge=2)] = 128  # faces that the judge compares at a time
+    memory: Annotated[int, Field(ge=2)] = 2048  # faces that they are taken from; `window` of the last are nearly all
+    # the same in the next step, and the game runs after them
     penalty: Annotated[float, Field(ge=0)] = 0.3  # R1; computed in one step of `phases`, with so many times the weight
 
     phases: ClassVar[int] = 8
@@ -59,42 +61,47 @@ class BeganJudge:
         }
 
     def numbers(self, spec: NetworkSpec) -> dict[str, Tensor]:
-        """k₀ = 0, and empty windows."""
+        """k₀ = 0, and nothing remembered."""
         return {
             "k": torch.zeros(()),
-            "seen": torch.zeros(self.window, spec.code),
-            "drawn": torch.zeros(self.window, spec.code),
+            "steps": torch.zeros((), dtype=torch.int64),
+            "seen": torch.zeros(self.memory, spec.code),
+            "drawn": torch.zeros(self.memory, spec.code),
         }
 
     def step(self, state: State, batch: Batch) -> dict[str, Tensor]:
-        """One step of all four networks: two on the meshes of the batch, two on the coordinates of the window."""
+        """One step of all four networks: two on the meshes of the batch, two on remembered coordinates."""
         generator, critic = state.networks["generator"], state.networks["critic"]
         assert isinstance(generator, Decoder)
         numbers, k = state.numbers, state.numbers["k"]
         with torch.no_grad():
             seen, mapped = generator.project(batch.faces), state.networks["mapping"](batch.codes)
-            numbers["seen"].copy_(newest(numbers["seen"], state.team.gather(seen)))
-            numbers["drawn"].copy_(newest(numbers["drawn"], state.team.gather(batch.codes)))
+            all_seen, all_drawn = (state.team.gather(rows)[-self.memory :] for rows in (seen, batch.codes))
+            window = remembered(numbers["steps"], len(all_seen), self.window, self.memory)
+            places = newest(numbers["steps"], len(all_seen), self.memory)
+            numbers["seen"].index_copy_(0, places, all_seen)
+            numbers["drawn"].index_copy_(0, places, all_drawn)
         generated, rebuilt = generator(torch.cat([mapped, seen])).split(len(seen))
         real_loss, fake_loss = reconstruction_loss(critic, batch.faces), reconstruction_loss(critic, generated)
         anchor = l1(batch.faces, rebuilt)
         set_gradients(
             real_loss, fake_loss + self.anchor * anchor, k, critic.parameters(), generator.parameters()
         )  # the anchor does not depend on the discriminator
-        judged = self._judge(state, penalised=batch.phase == 0)
+        judged = self._judge(state, window, penalised=batch.phase == 0)
+        numbers["steps"].add_(1)
         state.update("critic", "generator", "judge", "mapping")
         real, fake, missed = state.mean(real_loss, fake_loss, anchor)
         k.copy_(next_k(k, real, fake, self.gamma, self.lambda_k))
         measure = convergence(real, fake, self.gamma)
         return {"L_real": real, "L_fake": fake, "k": k.clone(), "M": measure, "anchor": missed, "judge": judged}
 
-    def _judge(self, state: State, penalised: bool) -> Tensor:
+    def _judge(self, state: State, window: Tensor, penalised: bool) -> Tensor:
         """Set the gradients of the judge and of the mapping network; returns the judge's loss without its penalty."""
         judge, mapping, generator = state.networks["judge"], state.networks["mapping"], state.networks["generator"]
         assert isinstance(generator, Decoder)
         scale = weights(generator)
-        real = (state.numbers["seen"] * scale).requires_grad_(penalised)
-        fake = mapping(state.numbers["drawn"]) * scale
+        real = (state.numbers["seen"][window] * scale).requires_grad_(penalised)
+        fake = mapping(state.numbers["drawn"][window]) * scale
         of_real = judge(real)
         loss = softplus(-of_real).mean() + softplus(judge(fake.detach())).mean()
         total = loss
@@ -113,9 +120,16 @@ class BeganJudge:
         return f"the losses exploded (M = {stats['M']:.3g})" if stats["M"] > EXPLODED else None
 
 
-def newest(window: Tensor, rows: Tensor) -> Tensor:
-    """The last rows of `window` followed by `rows`, as many as the window holds."""
-    return torch.cat([window, rows])[-len(window) :]
+def newest(steps: Tensor, batch: int, memory: int) -> Tensor:
+    """Where in the memory a batch goes (batch,), after so many `steps`: over the oldest rows, in a circle."""
+    return (steps * batch + torch.arange(batch, device=steps.device)) % memory
+
+
+def remembered(steps: Tensor, batch: int, window: int, memory: int) -> Tensor:
+    """Which rows of the memory are compared (window,): evenly spread over those filled, the next ones in each step."""
+    filled = ((steps + 1) * batch).clamp(max=memory)
+    stride = (filled // window).clamp(min=1)
+    return (torch.arange(window, device=steps.device) * stride + steps) % filled
 
 
 def weights(generator: Decoder) -> Tensor:

@@ -6,11 +6,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from meshgan.data.faceset import FaceSet
+from meshgan.data.faceset import FaceSet, some_rows
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.training.batches import GUESS, fixed_codes
 from meshgan.training.inversion import EXAMPLES, first_guess, invert
-from meshgan.training.linear import spread
 from meshgan.training.model_folder import ModelCard, ModelParts, Origin, write_model_folder
 from meshgan.training.recipe import Recipe, recipe_toml
 from meshgan.training.state import KEPT, State
@@ -45,8 +44,8 @@ def write_model(
 
 
 def codes_of_training_faces(recipe: Recipe, state: State, faces: FaceSet, seed: int) -> Tensor:
-    """Codes (N, code) of evenly chosen training faces: encoded where there is an encoder, else by Eq. 2."""
-    rows = spread(faces.split.train, recipe.sampling.faces)
+    """Codes (N, code) of some training faces: encoded where there is an encoder, else by Eq. 2."""
+    rows = some_rows(faces.split.train, recipe.sampling.faces)
     targets = torch.from_numpy(faces.normalisation.apply(faces.vertices[rows])).to(state.team.device)
     if "encoder" in state.networks:
         with torch.no_grad():

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from meshgan.data.faceset import FaceSet
+from meshgan.data.faceset import FaceSet, some_rows
 
-MOST = 1000  # faces that the components are estimated from
+MOST = 2000  # faces that the components are estimated from
 
 
 def principal_matrix(faces: FaceSet, count: int) -> NDArray[np.float32]:
@@ -14,15 +14,10 @@ def principal_matrix(faces: FaceSet, count: int) -> NDArray[np.float32]:
     With codes drawn from U(-1, 1), whose variance is 1/3, `code @ matrix` has the covariance of the faces. Axes
     beyond the number of faces are zero.
     """
-    rows = spread(faces.split.train, MOST)
+    rows = some_rows(faces.split.train, MOST)
     values = faces.normalisation.apply(faces.vertices[rows]).reshape(len(rows), -1)
     variances, left = np.linalg.eigh(values @ values.T / len(rows))
     strongest = np.argsort(variances)[::-1][: min(count, len(rows) - 1)]
     matrix = np.zeros((count, values.shape[1]), dtype=np.float32)
     matrix[: len(strongest)] = np.sqrt(3.0 / len(rows)) * left[:, strongest].T @ values
     return matrix.reshape(count, *faces.vertices.shape[1:])
-
-
-def spread(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """At most `most` of the rows, evenly spaced."""
-    return rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int)]

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from meshgan.data.faceset import Faces, FaceSet
+from meshgan.data.faceset import Faces, FaceSet, some_rows
 from meshgan.errors import MeshganError
 from meshgan.storage import atomic_file
 from meshgan.training.batches import fixed_codes
 from meshgan.training.checkpoint import RunFolder
-from meshgan.training.linear import spread
 from meshgan.training.recipe import Recipe
 from meshgan.training.state import State
 from meshgan.view.figures import contact_sheet
@@ -34,7 +33,7 @@ class Watch:
         self.recipe, self.faces, self.run, self.state = recipe, faces, run, state
         codes = fixed_codes(GRID, recipe.network.code, recipe.objective.prior, seed)
         self.codes = codes.to(state.team.device)
-        self.real = diversity(faces.vertices[spread(faces.split.train, 2 * GRID)])
+        self.real = diversity(faces.vertices[some_rows(faces.split.train, 2 * GRID)])
         if state.team.leads:
             run.keep_lines(step)
         state.team.wait()
