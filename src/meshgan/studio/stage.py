@@ -45,9 +45,15 @@ label[for] { letter-spacing: -0.1px; color: #4a5058 }
 .mantine-Slider-root:has([aria-valuemin^="-"]) .mantine-Slider-bar { opacity: 0 }
 .mantine-Slider-root:has([aria-valuemin^="-"]) .mantine-Slider-mark { border-color: #ced4da }
 """
-# Arrow keys on a slider move the slider alone. The viewer would turn the camera as well, and draw two frames for it
-# before it draws the new face: sliders hear the key at the page's root, the camera's keys are heard above `body`.
-KEYS = "document.body.addEventListener('keydown', k => k.target.matches('[role=slider]') && k.stopPropagation())"
+# What each page runs once. Arrow keys on a slider move the slider alone; the viewer would turn the camera as well:
+# sliders hear the key at the page's root, the camera's keys are heard above `body`. And new vertices are taken in as
+# they arrive, as the viewer itself does in a hidden window; else it takes them in when it begins a frame, draws that
+# frame with the old face, and only the next one with the new.
+SCRIPT = """
+document.body.addEventListener('keydown', k => k.target.matches('[role=slider]') && k.stopPropagation());
+const viewer = window.__viserMutable, frame = viewer?.requestRender;
+if (frame) viewer.requestRender = () => { viewer.drainMessageQueue?.(); frame() };
+"""
 
 
 def dress(server: viser.ViserServer, template: Mesh) -> None:
@@ -61,7 +67,7 @@ def dress(server: viser.ViserServer, template: Mesh) -> None:
         x, y, z = (1000.0 * part for part in towards)
         scene.add_light_directional(f"/light/{name}", color=colour, intensity=strength, position=(x, y, z))
     scene.add_light_hemisphere("/light/sky", sky_color=SKY, ground_color=GROUND, intensity=AMBIENT)
-    server.gui.add_html(f'<style onload="{KEYS}">{STYLE}</style>')
+    server.gui.add_html(f'<style onload="{SCRIPT}">{STYLE}</style>')
     middle, (width, height, _) = extent(template)
     camera.fov, camera.near, camera.far = float(FIELD_OF_VIEW), 10.0, 20_000.0
     camera.look_at = tuple(middle)
