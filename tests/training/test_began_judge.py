@@ -12,7 +12,7 @@ from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.model.face_model import FaceModel
 from meshgan.nn.networks import Decoder, MappingNetwork, NetworkSpec
 from meshgan.training.began import reconstruction_loss
-from meshgan.training.began_judge import BeganJudge, newest, remembered, weights
+from meshgan.training.began_judge import BeganJudge, newest, remembered, weights, with_deviations
 from meshgan.training.linear import principal_matrix
 from meshgan.training.loop import start, train
 from meshgan.training.model_folder import ModelParts
@@ -97,11 +97,15 @@ def test_each_player_follows_its_own_loss(recipe, state, tiny_faces):
     window = {name: torch.cat([rows, rows]) for name, rows in (("seen", seen), ("drawn", batch.codes))}  # 16 of 8
     scale = weights(generator)
     invented = mapping(window["drawn"]) * scale
+
+    def judged(rows):
+        return judge(with_deviations(rows))
+
     losses = {
         "critic": real - 0.3 * fake,
         "generator": fake + anchor,
-        "judge": softplus(-judge(window["seen"] * scale)).mean() + softplus(judge(invented.detach())).mean(),
-        "mapping": softplus(-judge(invented)).mean(),
+        "judge": softplus(-judged(window["seen"] * scale)).mean() + softplus(judged(invented.detach())).mean(),
+        "mapping": softplus(-judged(invented)).mean(),
     }
     expected = {
         name: torch.autograd.grad(loss, list(networks[name].parameters()), retain_graph=True)
@@ -113,6 +117,16 @@ def test_each_player_follows_its_own_loss(recipe, state, tiny_faces):
     for name, network in networks.items():
         for parameter, old, gradient in zip(network.parameters(), before[name], expected[name], strict=True):
             torch.testing.assert_close(old - parameter.detach(), gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_the_judge_sees_how_much_the_faces_vary():
+    rows = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 2.0, 0.0])
+    rows.requires_grad_()
+    seen = with_deviations(rows)
+    assert torch.equal(seen[:, :3], rows)
+    np.testing.assert_allclose(seen[7, 3:].detach(), rows.detach().numpy().std(axis=0), atol=2e-4)
+    seen.sum().backward()
+    assert rows.grad.isfinite().all()
 
 
 def test_the_penalty_flattens_the_judge(recipe, state, tiny_faces):

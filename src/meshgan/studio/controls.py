@@ -12,7 +12,7 @@ from meshgan.studio.models import StudioModel
 from meshgan.studio.page import Page
 from meshgan.studio.session import GRID, Half
 from meshgan.studio.sliders import Slider
-from meshgan.view.figures import tiles
+from meshgan.studio.stills import stills
 from meshgan.view.lettering import fitting, write
 
 Icon = viser.Icon
@@ -132,7 +132,7 @@ def _blend(page: Page) -> None:
 def _pair(page: Page) -> np.ndarray:
     """A and B side by side, as a picture."""
     session = page.session
-    drawn = tiles(session.faces([session.a, session.b]), session.identity.template.triangles, THUMBNAIL)
+    drawn = stills(session.faces([session.a, session.b]), session.identity.template.triangles, THUMBNAIL)
     sheet = Image.new("RGB", (2 * THUMBNAIL, THUMBNAIL + LETTER), "white")
     for number, (name, picture) in enumerate(zip("AB", drawn, strict=True)):
         sheet.paste(Image.fromarray(picture), (number * THUMBNAIL, 0))

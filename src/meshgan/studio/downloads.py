@@ -12,8 +12,8 @@ from meshgan.geometry.files import write_mesh
 from meshgan.model.compose import Shifts, expression_axes, sizes
 from meshgan.studio.models import StudioModel
 from meshgan.studio.session import Session
+from meshgan.studio.stills import stills
 from meshgan.view.export import write_glb
-from meshgan.view.figures import tiles
 from meshgan.view.raster import Camera
 
 FORMATS = ("glb", "obj", "ply", "png", "json")
@@ -77,7 +77,7 @@ def _write_glb(session: Session, path: Path, targets: Shifts) -> None:
 
 def _picture(session: Session, yaw: float, pitch: float) -> bytes:
     camera = Camera.framing(session.face, yaw, pitch)
-    (image,) = tiles(session.face[None], session.identity.template.triangles, PICTURE, camera=camera)
+    (image,) = stills(session.face[None], session.identity.template.triangles, PICTURE, camera)
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, format="PNG")
     return stream.getvalue()

@@ -23,6 +23,7 @@ Place = Literal["inside", "edge", "outside"]
 
 SAMPLES = 512  # faces from which the principal axes are found
 DRAWS = 4000  # codes from which the range is found
+SIZED = 256  # faces from which the room is found
 AXES = 10
 USUAL, MOST = 0.95, 0.999  # shares of a model's own random faces that are usual, and nearly all
 MARGIN = 1.15  # real faces have longer tails than a model's own: this much further is still in range
@@ -81,6 +82,13 @@ class StudioModel:
             return self.model.normalisation.mean
         assert isinstance(self.model, PcaModel)
         return self.model.mean
+
+    @cached_property
+    def room(self) -> tuple[Floats, Floats]:
+        """Two corners (3,) of the box, in mm, that usual faces of the model fit into."""
+        faces = self.decode(self.model.codes(SIZED))
+        low = np.quantile(faces.min(axis=1), 1 - USUAL, axis=0)
+        return low, np.quantile(faces.max(axis=1), USUAL, axis=0)
 
     def decode(self, codes: Codes) -> Faces:
         """The faces (B, V, 3) of codes (B, D)."""

@@ -34,7 +34,7 @@ class Page:
     def __init__(self, client: viser.ClientHandle, loop: asyncio.AbstractEventLoop, shared: Shared) -> None:
         self.client, self.shared, self.gui = client, shared, client.gui
         self.session = Session(shared.identity, shared.expression)
-        self.stage = Stage(client, loop, shared.identity.template, self.session.face)
+        self.stage = Stage(client, loop, shared.identity, self.session.face)
         self.view: View = "face"
         self.limit_mm = 1.0  # where the colours of errors end
         self.refresh: list[Change] = []

@@ -41,7 +41,7 @@ class Studio:
         gui = self.server.gui
         gui.configure_theme(show_logo=False, show_share_button=False, control_width="large", brand_color=ACCENT)
         gui.main_panel.dock_right()
-        dress(self.server, shared.identity.template)
+        dress(self.server, shared.identity)
         self.server.on_client_connect(self._welcome)
         self.server.on_client_disconnect(self._farewell)
 

@@ -76,11 +76,15 @@ def axes(vectors: NDArray[Any], shares: Iterable[float], prefix: str) -> list[Sl
     """An expert slider for each principal axis (K, D), titled with its share of the variance of faces."""
     return [
         Slider(
-            f"{prefix}-{number}", f"Axis {number} ({share:.0%})", vector.astype(np.float32), -REACH, REACH, 0.05,
+            f"{prefix}-{number}", f"Axis {number} ({_percent(share)})", vector.astype(np.float32), -REACH, REACH, 0.05,
             ((-REACH, f"−{REACH:g} σ"), (0.0, ""), (REACH, f"+{REACH:g} σ")), expert=True,
         )
         for number, (vector, share) in enumerate(zip(vectors, shares, strict=True), start=1)
     ]  # fmt: skip
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.005 else "<1%"
 
 
 def principal_directions(codes: Codes, scores: NDArray[Any]) -> Floats:

@@ -16,14 +16,15 @@ import viser
 from numpy.typing import NDArray
 
 from meshgan.data.faceset import Faces
-from meshgan.geometry.mesh import Mesh
+from meshgan.studio.models import StudioModel
 from meshgan.view.backing import holes
 from meshgan.view.raster import decoded
 
 CLAY, DARK = (205, 186, 172), (48, 36, 34)
 DEPTH = 0.35  # of a hole's width: how deep it looks
 FIELD_OF_VIEW = np.radians(24.0)
-AIR = 1.16  # of the picture's size against the face's
+AIR = 1.12  # of the picture's size against that of the room that faces need
+PIVOT = (0.5, 0.5, 0.2)  # of that room: where the camera looks and turns, in the middle of a face's outline
 ASIDE = (0.16, 0.03)  # of the camera's way to the right and up, so that a nose is a nose
 GAP = 1.12  # between the faces of a gallery, against their size
 CORNERS = np.array([(-1.0, -1.0, 0.0), (1.0, -1.0, 0.0), (1.0, 1.0, 0.0), (-1.0, 1.0, 0.0)])
@@ -36,14 +37,16 @@ LIGHTS = {
     "rim": ((0.25, 0.90, -0.65), (255, 255, 255), 1.3),
 }
 SKY, GROUND, AMBIENT = (236, 240, 248), (130, 112, 100), 0.6
-# A backdrop as in a photographer's studio; labels that can be read; and where a slider's middle is zero, no bar to it.
+# A backdrop as in a photographer's studio; labels that can be read; no second number over
+# a slider, which would hide its neighbour; and where a slider's middle is zero, no bar to it.
 STYLE = """
 canvas[data-engine] { background: radial-gradient(ellipse at 50% 42%, #f5f5f3 0%, #dfdfdd 65%, #c9c9c7 100%) }
 label[for] { letter-spacing: -0.1px; color: #4a5058 }
 .mantine-Slider-root { margin: 0 0.5em }
+.mantine-Slider-label { display: none }
 .mantine-Slider-markLabel { color: #6a7079; white-space: nowrap }
 .mantine-Slider-root:has([aria-valuemin^="-"]) .mantine-Slider-bar { opacity: 0 }
-.mantine-Slider-root:has([aria-valuemin^="-"]) .mantine-Slider-mark { border-color: #ced4da }
+.mantine-Slider-root:has([aria-valuemin^="-"]) .mantine-Slider-mark { background: white; border-color: #ced4da }
 """
 # What each page runs once. Arrow keys on a slider move the slider alone; the viewer would turn the camera as well:
 # sliders hear the key at the page's root, the camera's keys are heard above `body`. And new vertices are taken in as
@@ -56,8 +59,8 @@ if (frame) viewer.requestRender = () => { viewer.drainMessageQueue?.(); frame() 
 """
 
 
-def dress(server: viser.ViserServer, template: Mesh) -> None:
-    """What all visitors share: light, background, and the camera before the middle of the template."""
+def dress(server: viser.ViserServer, identity: StudioModel) -> None:
+    """What all visitors share: light, background, and the camera before the faces of the model."""
     scene, camera = server.scene, server.initial_camera
     scene.set_up_direction("+y")
     scene.world_axes.visible = False
@@ -68,16 +71,16 @@ def dress(server: viser.ViserServer, template: Mesh) -> None:
         scene.add_light_directional(f"/light/{name}", color=colour, intensity=strength, position=(x, y, z))
     scene.add_light_hemisphere("/light/sky", sky_color=SKY, ground_color=GROUND, intensity=AMBIENT)
     server.gui.add_html(f'<style onload="{SCRIPT}">{STYLE}</style>')
-    middle, (width, height, _) = extent(template)
+    middle, (width, height, _) = extent(identity)
     camera.fov, camera.near, camera.far = float(FIELD_OF_VIEW), 10.0, 20_000.0
     camera.look_at = tuple(middle)
     camera.position = tuple(middle + distance(width, height, 1.0) * direction())
 
 
-def extent(template: Mesh) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Middle (3,) and size (3,) in mm."""
-    low, high = template.vertices.min(axis=0), template.vertices.max(axis=0)
-    return (low + high) / 2, high - low
+def extent(identity: StudioModel) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Where the camera looks (3,), and the size (3,) of what it should see there, in mm."""
+    low, high = identity.room
+    return low + (high - low) * PIVOT, high - low
 
 
 def direction() -> NDArray[np.float64]:
@@ -95,11 +98,12 @@ class Stage:
     """The scene of one visitor."""
 
     def __init__(
-        self, client: viser.ClientHandle, loop: asyncio.AbstractEventLoop, template: Mesh, face: Faces
+        self, client: viser.ClientHandle, loop: asyncio.AbstractEventLoop, identity: StudioModel, face: Faces
     ) -> None:
         self.client, self._loop = client, loop
+        template = identity.template
         self.triangles = template.triangles.astype(np.uint32)
-        self.middle, self.size = extent(template)
+        self.middle, self.size = extent(identity)
         self.loops = holes(template.triangles, len(template.vertices))
         self.clay, self.dark = self._clay("/face", face), self._hollow("/hollow", face)
         self.heat: viser.GlbHandle | None = None

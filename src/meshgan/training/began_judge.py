@@ -26,6 +26,7 @@ from meshgan.training.l1 import l1
 from meshgan.training.state import Batch, State
 
 JUDGE = 512  # width of the judge's layers
+TINY = 1e-8  # beside variances: their roots have a slope at zero
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class BeganJudge:
     The judge J and the mapping network M compare `window` faces and codes in every step, out of the last `memory` ones:
     L_J = mean softplus(−J(P x)) + mean softplus(J(M(z))) + penalty / 2 · mean |∇J(P x)|²
     L_M = mean softplus(−J(M(z)))
+    J sees each face beside the deviations of all that it is compared with: `with_deviations`.
     """
 
     kind: Literal["began-judge"] = "began-judge"
@@ -57,7 +59,7 @@ class BeganJudge:
             "generator": Decoder(hierarchy, spec, generator),
             "critic": Autoencoder(hierarchy, replace(spec, linear=False), generator),
             "mapping": MappingNetwork(spec, generator),
-            "judge": perceptron((spec.code, JUDGE, JUDGE, JUDGE, 1), generator),
+            "judge": perceptron((2 * spec.code, JUDGE, JUDGE, JUDGE, 1), generator),
         }
 
     def numbers(self, spec: NetworkSpec) -> dict[str, Tensor]:
@@ -102,15 +104,15 @@ class BeganJudge:
         scale = weights(generator)
         real = (state.numbers["seen"][window] * scale).requires_grad_(penalised)
         fake = mapping(state.numbers["drawn"][window]) * scale
-        of_real = judge(real)
-        loss = softplus(-of_real).mean() + softplus(judge(fake.detach())).mean()
+        of_real = judge(with_deviations(real))
+        loss = softplus(-of_real).mean() + softplus(judge(with_deviations(fake.detach()))).mean()
         total = loss
         if penalised and self.penalty:
             (slope,) = torch.autograd.grad(of_real.sum(), real, create_graph=True)
             total = loss + self.phases * self.penalty / 2 * slope.square().sum(dim=1).mean()
         theta_j, theta_m = list(judge.parameters()), list(mapping.parameters())
         gradients = torch.autograd.grad(total, theta_j)
-        gradients += torch.autograd.grad(softplus(-judge(fake)).mean(), theta_m)
+        gradients += torch.autograd.grad(softplus(-judge(with_deviations(fake))).mean(), theta_m)
         for parameter, gradient in zip(theta_j + theta_m, gradients, strict=True):
             parameter.grad = gradient
         return loss.detach()
@@ -130,6 +132,16 @@ def remembered(steps: Tensor, batch: int, window: int, memory: int) -> Tensor:
     filled = ((steps + 1) * batch).clamp(max=memory)
     stride = (filled // window).clamp(min=1)
     return (torch.arange(window, device=steps.device) * stride + steps) % filled
+
+
+def with_deviations(coordinates: Tensor) -> Tensor:
+    """Coordinates (N, code) of faces, and beside each the standard deviations of all: (N, 2 · code).
+
+    That all of them vary too little cannot be seen in any one of them (after the minibatch discrimination of Salimans
+    et al. 2016 and the deviations of Karras et al. 2018).
+    """
+    deviations = (coordinates.var(dim=0, correction=0) + TINY).sqrt()
+    return torch.cat([coordinates, deviations.expand_as(coordinates)], dim=1)
 
 
 def weights(generator: Decoder) -> Tensor:
