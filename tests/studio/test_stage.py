@@ -1,4 +1,4 @@
-"""Where the camera is told to go, by a window that reports in any order."""
+"""Where the camera is told to go: far enough for faces, and by a window that reports in any order."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,9 @@ import pytest
 pytest.importorskip("viser", reason="needs the extra studio")
 
 from meshgan.bench.studio import CAMERA
+from meshgan.model.face_model import SHIPPED
+from meshgan.studio.models import load_pair
+from meshgan.studio.stage import FIELD_OF_VIEW, direction, distance, extent
 from visitor import Visitor
 
 WIDE, NARROW = 1440, 330  # pixels, of a window 900 high
@@ -61,3 +64,19 @@ def test_a_face_that_the_visitor_has_turned_is_left_alone(window):
     window.press("Random face")  # what it is answered comes after all answers to the report
     window.wait(lambda: not np.array_equal(window.scene["/face"]["vertices"], before))
     assert len(window.told) == 1
+
+
+@pytest.mark.skipif(not SHIPPED.is_dir(), reason="no model ships")
+@pytest.mark.parametrize("aspect", [0.37, 0.7, 1.2, 2.0])
+def test_nearly_all_random_faces_fit_into_the_picture(aspect):
+    identity, _ = load_pair(str(SHIPPED / "identity"), None)
+    faces = identity.decode(identity.model.codes(200, seed=5))
+    middle, size = extent(identity)
+    towards = direction()
+    right = np.cross([0.0, 1.0, 0.0], towards)
+    right /= np.linalg.norm(right)
+    depths = distance(size[0], size[1], aspect) - (faces - middle) @ towards
+    height = 2 * np.tan(FIELD_OF_VIEW / 2) * depths
+    across = np.abs((faces - middle) @ right) / (aspect * height)
+    up = np.abs((faces - middle) @ np.cross(towards, right)) / height
+    assert np.mean(np.maximum(across, up).max(axis=1) < 0.5) > 0.95
