@@ -66,10 +66,15 @@ def test_a_face_that_the_visitor_has_turned_is_left_alone(window):
     assert len(window.told) == 1
 
 
-@pytest.mark.skipif(not SHIPPED.is_dir(), reason="no model ships")
+@pytest.fixture(scope="module")
+def identity():
+    if not SHIPPED.is_dir():
+        pytest.skip("no model ships")
+    return load_pair(str(SHIPPED / "identity"), None)[0]
+
+
 @pytest.mark.parametrize("aspect", [0.37, 0.7, 1.2, 2.0])
-def test_nearly_all_random_faces_fit_into_the_picture(aspect):
-    identity, _ = load_pair(str(SHIPPED / "identity"), None)
+def test_nearly_all_random_faces_fit_into_the_picture(identity, aspect):
     faces = identity.decode(identity.model.codes(200, seed=5))
     middle, size = extent(identity)
     towards = direction()
