@@ -440,8 +440,9 @@ STAGES = {"arrived": "new vertices in the browser", "uploaded": "given to the re
 def test_a_slider_reaches_the_renderer_within_50_ms(browser, studio, models):
     """From the key to the new vertices in the browser, to the frame that draws them, and to the end of that frame.
 
-    The last is reported only: without a graphics card, the browser draws a frame in software, on the processor, and
-    smoothed edges and all, which takes the rest of 50 ms and more on two cores. Other work on the machine only adds: the best counts.
+    The last is reported only: without a graphics card, the browser draws the frame and smooths its edges in software,
+    on the processor, and that alone can take longer than 50 ms on two cores. Other work on the machine only adds: the
+    best counts.
     """
     load = os.getloadavg()[0]
     size = 12 * len(models[0].template.vertices)
