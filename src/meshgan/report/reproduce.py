@@ -40,7 +40,6 @@ TABLES: dict[str, dict[str, str | None]] = {
     "table1": {"meshgan": "meshgan", "meshgan-paper": "paper", "coma": "coma", "pca": None},
     "table2": {"meshgan": "meshgan", "coma": "coma", "pca": None},
     "ablation": {
-        "meshgan": "meshgan",
         "meshgan-paper": "paper",
         "began-cs": "began-cs",
         "gan": "gan",

@@ -20,7 +20,7 @@ class Scale:
     fid: Fid
     steps: int  # of Eq. 2 for each test face
     changes: tuple[str, ...]  # to every recipe
-    ablation: tuple[str, ...]  # the same, where six objectives are compared
+    ablation: tuple[str, ...]  # the same, where five objectives are compared
     expressions: ExpressionPlan = EXPRESSIONS
     recognised: ExpressionPlan = RECOGNISED  # the classifier's faces
     classifier: Schedule = DESK
