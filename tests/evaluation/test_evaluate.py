@@ -144,7 +144,8 @@ def test_generalisation_recovers_planted_codes(model, tmp_path):
 
 
 def test_autoencoders_are_also_measured_by_encoding(tiny_faces, tmp_path, recipe_table):
-    table = recipe_table | {"objective": {"kind": "autoencoder"}, "name": "coma"}
+    sampling = {"kind": "fitted-normal", "faces": 40}
+    table = recipe_table | {"objective": {"kind": "autoencoder"}, "name": "coma", "sampling": sampling}
     train(parse_recipe(table, "coma.toml"), tiny_faces, tmp_path / "run")
     coma = FaceModel.load(tmp_path / "run")
     assert suitable_samplers(coma) == ("standard-normal", "fitted-normal")
@@ -153,6 +154,14 @@ def test_autoencoders_are_also_measured_by_encoding(tiny_faces, tmp_path, recipe
     expected = np.linalg.norm(coma.decode(coma.encode(test)) - test, axis=2).mean()
     assert found.encoded_mm.mean == pytest.approx(expected, rel=1e-5)
     assert found.fitted_mm.mean <= found.encoded_mm.mean  # the fit starts from the encoded code
+
+
+def test_a_gan_with_an_encoder_is_measured_under_its_own_sampler(tiny_faces, tmp_path, recipe_table):
+    table = recipe_table | {"objective": {"kind": "began-cs"}, "name": "began-cs"}
+    train(parse_recipe(table, "began-cs.toml"), tiny_faces, tmp_path / "run")
+    model = FaceModel.load(tmp_path / "run")
+    assert model.encoder is not None
+    assert suitable_samplers(model) == ("uniform",)
 
 
 def test_pca_is_measured_under_its_own_sampler(tiny_faces):

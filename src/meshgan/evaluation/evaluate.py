@@ -121,9 +121,13 @@ def yardstick(faces: FaceSet, fid: Fid) -> Yardstick:
 
 
 def suitable_samplers(model: Model) -> tuple[Sampler, ...]:
-    """As in the paper: the model's own; for auto-encoders, N(0, I) and the normal distribution fitted to codes."""
-    if not isinstance(model, FaceModel) or model.encoder is None:
-        return (model.card.sampler,)
+    """As in the paper: the model's own; for auto-encoders, N(0, I) and the normal distribution fitted to codes.
+
+    A GAN may have an encoder too (BEGAN-CS), but its codes are drawn from U(−1, 1) in training.
+    """
+    own = model.card.sampler
+    if not isinstance(model, FaceModel) or model.encoder is None or own == "uniform":
+        return (own,)
     return ("standard-normal", "fitted-normal") if "fitted-normal" in model.samplers.names else ("standard-normal",)
 
 
