@@ -1,6 +1,7 @@
 """Everything that is measured about one model, as one dataclass that becomes JSON."""
 
 import hashlib
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -125,9 +126,9 @@ def suitable_samplers(model: Model) -> tuple[Sampler, ...]:
 
     A GAN may have an encoder too (BEGAN-CS), but its codes are drawn from U(−1, 1) in training.
     """
-    own = model.card.sampler
-    if not isinstance(model, FaceModel) or model.encoder is None or own == "uniform":
-        return (own,)
+    objective = tomllib.loads(model.card.origin.recipe).get("objective", {})
+    if objective.get("kind") != "autoencoder":
+        return (model.card.sampler,)
     return ("standard-normal", "fitted-normal") if "fitted-normal" in model.samplers.names else ("standard-normal",)
 
 
