@@ -144,8 +144,7 @@ def test_generalisation_recovers_planted_codes(model, tmp_path):
 
 
 def test_autoencoders_are_also_measured_by_encoding(tiny_faces, tmp_path, recipe_table):
-    sampling = {"kind": "fitted-normal", "faces": 40}
-    table = recipe_table | {"objective": {"kind": "autoencoder"}, "name": "coma", "sampling": sampling}
+    table = recipe_table | {"objective": {"kind": "autoencoder"}, "name": "coma"}
     train(parse_recipe(table, "coma.toml"), tiny_faces, tmp_path / "run")
     coma = FaceModel.load(tmp_path / "run")
     assert suitable_samplers(coma) == ("standard-normal", "fitted-normal")

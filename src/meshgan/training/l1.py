@@ -13,7 +13,7 @@ def l1(faces: Tensor, rebuilt: Tensor) -> Tensor:
 
 
 class _L1(torch.autograd.Function):
-    """Goes over the vertices four times where automatic differentiation goes eight times; at zero the slope is zero."""
+    """Fewer passes over the vertices than automatic differentiation makes; at zero the slope is zero."""
 
     @staticmethod
     def forward(ctx: Any, faces: Tensor, rebuilt: Tensor) -> Tensor:
