@@ -93,6 +93,18 @@ def test_the_linear_path_adds_a_matrix() -> None:
         plain.set_linear(matrix)
 
 
+def test_the_encoder_inverts_the_linear_path() -> None:
+    plain = Encoder(hierarchy(), SMALL, seeded())
+    network = Encoder(hierarchy(), replace(SMALL, linear=True), seeded())
+    matrix = torch.linalg.qr(faces(7).flatten(1).T).Q.T.reshape(7, -1, 3) * torch.arange(1.0, 8.0)[:, None, None]
+    network.set_linear(matrix)
+    codes = torch.randn(2, 7, generator=seeded())
+    drawn = torch.einsum("bc,cvd->bvd", codes, matrix)
+    torch.testing.assert_close(network(drawn), plain(drawn) + codes)
+    with pytest.raises(UsageError):
+        plain.set_linear(matrix)
+
+
 def test_code_activation() -> None:
     linear = Encoder(hierarchy(), SMALL, seeded())(faces())
     rectified = Encoder(hierarchy(), replace(SMALL, code_activation="relu"), seeded())(faces())

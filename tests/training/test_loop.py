@@ -9,14 +9,17 @@ import torch
 from PIL import Image
 
 from meshgan.errors import MeshganError, UsageError
+from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.training import watch
+from meshgan.training.batches import fixed_codes
 from meshgan.training.began import Began
 from meshgan.training.checkpoint import RunFolder, read_checkpoint
 from meshgan.training.linear import principal_matrix
-from meshgan.training.loop import crossed, share_kept, total_steps, train
+from meshgan.training.loop import crossed, share_kept, start, total_steps, train
 from meshgan.training.model_folder import read_model_folder
 from meshgan.training.recipe import load_recipe, parse_recipe
 from meshgan.training.stops import Stopped
+from meshgan.training.team import Team
 from meshgan.training.watch import diversity
 
 STEPS, LOG = 40, 5  # of the tiny recipe
@@ -194,10 +197,24 @@ def test_a_linear_map_starts_with_the_spread_of_the_faces_and_stays(tmp_path, ti
     np.testing.assert_array_equal(kept.reshape(4, 162, 3), principal_matrix(tiny_faces, 4))
 
 
-def test_principal_axes_have_the_covariance_of_the_faces(tiny_faces):
+def test_an_auto_encoder_with_a_linear_path_starts_as_pca(tiny_faces, recipe_table):
+    recipe_table["network"]["linear"] = True
+    recipe = parse_recipe({**recipe_table, "objective": {"kind": "autoencoder"}}, "x")
+    hierarchy = Hierarchy.cached(tiny_faces.template, recipe.hierarchy.counts)
+    networks = start(recipe, tiny_faces, hierarchy, 0, Team()).networks
+    faces = torch.from_numpy(tiny_faces.normalisation.apply(tiny_faces.vertices[tiny_faces.split.train]))
+    codes = networks["encoder"](faces)
+    torch.testing.assert_close(codes.square().mean(dim=0), torch.ones(4), rtol=1e-3, atol=0)  # as N(0, I) has it
+    values = faces.flatten(1)
+    axes = torch.linalg.svd(values, full_matrices=False).Vh[:4]
+    torch.testing.assert_close(networks["generator"](codes).flatten(1), values @ axes.T @ axes, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("prior", ["uniform", "standard-normal"])
+def test_principal_axes_have_the_covariance_of_the_faces(tiny_faces, prior):
     values = tiny_faces.normalisation.apply(tiny_faces.vertices[tiny_faces.split.train]).reshape(72, -1)
-    codes = np.random.default_rng(0).uniform(-1, 1, (20_000, 8))
-    drawn = (codes @ principal_matrix(tiny_faces, 8).reshape(8, -1)).astype(np.float64)
+    codes = fixed_codes(20_000, 8, prior, seed=0).numpy()
+    drawn = (codes @ principal_matrix(tiny_faces, 8, prior).reshape(8, -1)).astype(np.float64)
     expected, found = (np.linalg.svd(x / np.sqrt(len(x)), compute_uv=False)[:5] for x in (values, drawn))
     np.testing.assert_allclose(found, expected, rtol=0.03)  # five ways to bend, so five axes are all there is
     assert principal_matrix(tiny_faces, 100)[71:].any() == False  # noqa: E712 (numpy's own type)

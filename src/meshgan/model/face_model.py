@@ -1,5 +1,6 @@
 """FaceModel: a trained generator with the verbs sample, decode, encode, fit, save and load."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +33,9 @@ class FaceModel:
         self.normalisation = read_normalisation(parts)
         self.samplers = Samplers.of(card, parts.tensors)
         self.decoder = filled(Decoder(parts.hierarchy, card.network), "generator", parts.tensors)
+        of_encoder = replace(card.network, linear="encoder/linear" in parts.tensors)  # BEGAN-CS: in the decoder only
         self.encoder = (
-            filled(Encoder(parts.hierarchy, card.network), "encoder", parts.tensors)
+            filled(Encoder(parts.hierarchy, of_encoder), "encoder", parts.tensors)
             if any(name.startswith("encoder/") for name in parts.tensors)
             else None
         )

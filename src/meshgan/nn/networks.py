@@ -24,7 +24,8 @@ class NetworkSpec:
 
     `widths` holds the encoder's channels, one per down-sampling, and is mirrored in the decoder; `terms` counts the
     Chebyshev polynomials T₀ … ; `skips` up-samples the decoder's first tensor to every level (BEGAN's skip
-    connections); `linear` adds a fixed linear map from code to mesh beside the decoder's convolutions;
+    connections); `linear` adds a fixed linear map from code to mesh beside the decoder's convolutions, and its inverse
+    beside the encoder's;
     `mapping` is the width of a mapping network, which turns codes that are drawn into codes that are decoded (0: none);
     `code_activation` "relu" is what CoMA's published code does.
     """
@@ -70,6 +71,8 @@ class _Convolutions(nn.Module):
 class Encoder(nn.Module):
     """Vertices (B, V, 3), normalised, to codes (B, code)."""
 
+    linear: Tensor | None
+
     def __init__(
         self, hierarchy: Hierarchy, spec: NetworkSpec | None = None, generator: torch.Generator | None = None
     ) -> None:
@@ -78,10 +81,17 @@ class Encoder(nn.Module):
         self.spec = spec
         self.convolutions = _Convolutions(hierarchy, spec, generator)
         self.dense = _dense(_coarsest_size(hierarchy, spec), spec.code, generator)
+        self.register_buffer("linear", _no_map(hierarchy, spec))
 
     def forward(self, vertices: Tensor) -> Tensor:
         code = self.dense(self.convolutions(vertices))
+        if self.linear is not None:
+            code = code + coordinates(vertices, self.linear)
         return torch.relu(code) if self.spec.code_activation == "relu" else code
+
+    def set_linear(self, matrix: Tensor) -> None:
+        """Set the linear map to the inverse of a decoder's `matrix` (code, V, 3)."""
+        _set_map(self.linear, matrix)
 
 
 class Decoder(nn.Module):
@@ -115,8 +125,7 @@ class Decoder(nn.Module):
         self.last = ChebConv(laplacians[-1], outputs[-1], COORDINATES, spec.terms, elu=False, generator=generator)
         self.chain = Chain([*self.layers, self.last], after=self.order)
         self.tail = Chain([self.last], after=self.order)
-        matrix = torch.zeros(spec.code, laplacians[-1].shape[0] * COORDINATES) if spec.linear else None
-        self.register_buffer("linear", matrix)
+        self.register_buffer("linear", _no_map(hierarchy, spec))
 
     def forward(self, code: Tensor) -> Tensor:
         first = self.dense(code).unflatten(1, (-1, self.spec.widths[-1]))
@@ -139,20 +148,22 @@ class Decoder(nn.Module):
         return self.tail(values)
 
     def project(self, vertices: Tensor) -> Tensor:
-        """Codes (B, code) whose linear part is nearest to `vertices` (B, V, 3): principal coordinates.
-
-        The rows of the linear map must be orthogonal, as principal components are; a row of zeros has the code 0.
-        """
+        """Codes (B, code) whose linear part is nearest to `vertices` (B, V, 3): principal coordinates."""
         assert self.linear is not None
-        squares = self.linear.square().sum(dim=1)
-        return vertices.flatten(1) @ self.linear.T / squares.clamp_min(torch.finfo(squares.dtype).tiny)
+        return coordinates(vertices, self.linear)
 
     def set_linear(self, matrix: Tensor) -> None:
         """Set the linear map to `matrix` (code, V, 3), for example principal components times their deviations."""
-        if self.linear is None:
-            raise UsageError("this decoder has no linear map: set linear = true in its NetworkSpec.")
-        with torch.no_grad():
-            self.linear.copy_(matrix.flatten(1))
+        _set_map(self.linear, matrix)
+
+
+def coordinates(vertices: Tensor, linear: Tensor) -> Tensor:
+    """Codes (B, code) with `codes @ linear` nearest to `vertices` (B, V, 3).
+
+    The rows of the linear map (code, 3 V) must be orthogonal, as principal components are; one of zeros has the code 0.
+    """
+    squares = linear.square().sum(dim=1)
+    return vertices.flatten(1) @ linear.T / squares.clamp_min(torch.finfo(squares.dtype).tiny)
 
 
 class MappingNetwork(nn.Module):
@@ -211,6 +222,18 @@ def _ordered(hierarchy: Hierarchy, spec: NetworkSpec) -> list[OrderedLevel]:
             f"{len(spec.widths)} widths need {len(spec.widths) + 1} levels; the hierarchy has {len(hierarchy.levels)}."
         )
     return ordered(hierarchy)
+
+
+def _no_map(hierarchy: Hierarchy, spec: NetworkSpec) -> Tensor | None:
+    """A linear map (code, 3 V) of zeros, if the networks have one."""
+    return torch.zeros(spec.code, hierarchy.levels[0].laplacian.shape[0] * COORDINATES) if spec.linear else None
+
+
+def _set_map(linear: Tensor | None, matrix: Tensor) -> None:
+    if linear is None:
+        raise UsageError("this network has no linear map: set linear = true in its NetworkSpec.")
+    with torch.no_grad():
+        linear.copy_(matrix.flatten(1))
 
 
 def _coarsest_size(hierarchy: Hierarchy, spec: NetworkSpec) -> int:

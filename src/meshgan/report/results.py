@@ -21,6 +21,7 @@ NAMES = {
     "meshgan": "MeshGAN",
     "meshgan-paper": "MeshGAN (paper)",
     "coma": "CoMA",
+    "coma-tuned": "CoMA (tuned)",
     "pca": "PCA",
     "gan": "GAN",
     "wgan": "WGAN (clipping)",

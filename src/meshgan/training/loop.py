@@ -12,6 +12,7 @@ from meshgan.data.faceset import FaceSet
 from meshgan.errors import MeshganError
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.nn import kernel
+from meshgan.nn.networks import Decoder, Encoder
 from meshgan.training.batches import Batches
 from meshgan.training.checkpoint import Checkpoint, Identity, RunFolder, check_same_run, fingerprint, read_checkpoint
 from meshgan.training.finish import write_model
@@ -110,13 +111,16 @@ def total_steps(recipe: Recipe, steps_per_epoch: int) -> int:
 def start(recipe: Recipe, faces: FaceSet, hierarchy: Hierarchy, seed: int, crew: Team) -> State:
     """The state before the first step: random weights from `seed`.
 
-    A generator with a linear map is the principal components alone to begin with: its last convolution is zero.
+    With a linear map, generator and encoder are the principal components alone to begin with: what their convolutions
+    end in is zero.
     """
     networks = recipe.objective.build(hierarchy, recipe.network, torch.Generator().manual_seed(seed))
     if recipe.network.linear:
-        matrix = torch.from_numpy(principal_matrix(faces, recipe.network.code))
-        networks["generator"].set_linear(matrix)  # type: ignore[operator]
-        nn.init.zeros_(networks["generator"].last.weight)  # type: ignore[union-attr, arg-type]
+        matrix = torch.from_numpy(principal_matrix(faces, recipe.network.code, recipe.objective.prior))
+        for network in networks.values():
+            if isinstance(network, Encoder | Decoder) and network.linear is not None:
+                network.set_linear(matrix)
+                nn.init.zeros_(network.last.weight if isinstance(network, Decoder) else network.dense.weight)
     for network in networks.values():
         network.to(crew.device)
         crew.broadcast_(list(network.parameters()))
