@@ -468,6 +468,48 @@ def test_a_slider_reaches_the_renderer_within_50_ms(browser, studio, models):
     assert_below(50, best["uploaded"], load)
 
 
+FRAMES = """
+window.frames_drawn = [];
+const paint = WebGL2RenderingContext.prototype.drawElements;
+WebGL2RenderingContext.prototype.drawElements = function (...words) {
+  const now = document.timeline.currentTime, drawn = window.frames_drawn;
+  if (drawn[drawn.length - 1] !== now) drawn.push(now);  // many meshes make one frame
+  return paint.apply(this, words);
+};
+"""
+
+
+@pytest.mark.parametrize(("size", "limit"), [({"width": 700, "height": 450}, 100), (DESKTOP, 300)])
+def test_turning_stays_fluid(browser, studio, size, limit):
+    """The time from one frame to the next while the mouse drags the face round, for three seconds.
+
+    The browser does not begin a frame before it is rid of the one before, so this is what a person sees. Turning asks
+    nothing of the server. Without a graphics card the processor draws each frame, and the limits are wide: they hold
+    as long as nothing but drawing takes time.
+    """
+    load = os.getloadavg()[0]
+    person = Person(browser, studio, size, FRAMES)
+    person.sees(framed)
+    canvas = person.window.locator("canvas[data-engine]").bounding_box()
+    x, y = canvas["x"] + canvas["width"] / 2, canvas["y"] + canvas["height"] / 2
+    person.window.mouse.move(x, y)
+    person.window.mouse.down()
+    person.window.evaluate("window.frames_drawn.length = 0")
+    start = time.monotonic()
+    while (passed := time.monotonic() - start) < 3:
+        person.window.mouse.move(x + 150 * np.sin(3 * passed), y + 20 * np.sin(2 * passed))
+    person.window.mouse.up()
+    gaps = np.sort(np.diff(person.window.evaluate("window.frames_drawn")))
+    person.window.close()
+    middle, most = np.median(gaps), gaps[-1]
+    print(
+        f"\nturning, {size['width']} by {size['height']}: a frame every {middle:.0f} ms, the median of {len(gaps)};",
+        end="",
+    )
+    print(f" the longest {most:.0f} ms")
+    assert_below(limit, middle, load)
+
+
 def test_arrow_keys_on_a_slider_do_not_turn_the_face(person):
     person.tab("Traits")
     view = person.page.stage.view

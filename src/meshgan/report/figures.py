@@ -121,12 +121,18 @@ FIGURES: Mapping[str, Callable[[Path, Scale, str], list[Path]]] = {
 
 
 def make_classifier(out: Path, size: Scale) -> tuple[Classifier, FaceSet]:
-    """The classifier of expressions, trained unless that is done, and its faces of subjects of their own."""
+    """The classifier of expressions, trained unless that is done, and its faces of subjects of their own.
+
+    Raises `UsageError` if `out` holds one of another schedule.
+    """
     faces = classifier_corpus(out, size)
     run = out / "expressions" / "runs" / "classifier"
     if not (run / "model" / "model.json").is_file():
-        train_classifier(faces, run, size.classifier, resume=True)
-    return Classifier.load(run), faces
+        return train_classifier(faces, run, size.classifier, resume=True), faces
+    classifier = Classifier.load(run)
+    if classifier.card.schedule != size.classifier:
+        raise UsageError(f"{run} holds a classifier of another schedule; remove it, or choose another --out.")
+    return classifier, faces
 
 
 def _models(table: str, out: Path, size: Scale, device: str, *names: str) -> tuple[Models, FaceSet]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from meshgan.data.corpora.expressions import ExpressionPlan
 from meshgan.evaluation.yardstick import Fid
 from meshgan.model.latent import STEPS
-from meshgan.training.classifier import DESK, PAPER, Schedule
+from meshgan.training.classifier import PAPER, Schedule
 
 EXPRESSIONS = ExpressionPlan()  # as many as the paper
 RECOGNISED = ExpressionPlan(part="classifier", posed=6000, spontaneous=0)
@@ -23,7 +23,7 @@ class Scale:
     ablation: tuple[str, ...]  # the same, where five objectives are compared
     expressions: ExpressionPlan = EXPRESSIONS
     recognised: ExpressionPlan = RECOGNISED  # the classifier's faces
-    classifier: Schedule = DESK
+    classifier: Schedule = PAPER
 
 
 SMOKE = (
@@ -60,6 +60,5 @@ SCALES = {
         steps=STEPS,
         changes=("schedule.epochs=300",),
         ablation=("schedule.epochs=300",),
-        classifier=PAPER,
     ),
 }
