@@ -126,11 +126,12 @@ def recognition_plot(curves: Mapping[str, Curve], factors: Sequence[float], real
 
 def _draw_curves(axes: Any, curves: Mapping[str, Curve], factors: Sequence[float], real_accuracy: float) -> None:
     axes.axhline(100 * real_accuracy, color="#999999", linestyle=":", label="real faces")
-    for (name, curve), colour in zip(curves.items(), COLOURS, strict=False):
+    for over, ((name, curve), colour) in enumerate(zip(curves.items(), COLOURS, strict=False)):
         axes.fill_between(factors, 100 * curve.low, 100 * curve.high, color=colour, alpha=0.18, linewidth=0)
-        axes.plot(factors, 100 * curve.rate, color=colour, marker="o", markersize=4, label=name)
+        order = 9 - over  # the first on top: two curves that agree are to be seen both
+        axes.plot(factors, 100 * curve.rate, color=colour, marker="o", markersize=4 + over, label=name, zorder=order)
     lowest = 100 * min(curve.low.min() for curve in curves.values())
-    bottom = max(0, 10 * int(lowest / 10) - 10)  # curves that stay near 100 % are to be told apart
+    bottom = 5 * int(lowest / 5)  # curves that stay near 100 % are to be told apart
     if bottom < 100 / 6:
         axes.axhline(100 / 6, color="#cccccc", linestyle="--", linewidth=1, label="chance")
     axes.set(xlabel="extrapolation factor f", ylabel="recognition rate (%)", ylim=(bottom, 101))
