@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from meshgan.model.pca import fit_pca
 pytest.importorskip("viser", reason="needs the extra studio")
 pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Error, sync_playwright
 
 from meshgan.studio.models import load_pair
 from meshgan.studio.server import Studio
@@ -109,9 +110,14 @@ class Person:
         self.session = self.page.session
         self.used = set()
         self.window.wait_for_timeout(2500)
-        for close in self.window.locator(".mantine-Notification-closeButton").all():
-            close.click()  # the viewer remarks that it draws in software
+        self.close_remarks()
         self.window.wait_for_timeout(500)
+
+    def close_remarks(self):
+        """The viewer remarks that it draws in software; on a busy machine it does so late, over the face."""
+        for close in self.window.locator(".mantine-Notification-closeButton").all():
+            with suppress(Error):  # it has gone by itself
+                close.click(timeout=1000)
 
     def tab(self, name):
         self.window.get_by_role("tab", name=name, exact=True).click()
@@ -156,7 +162,12 @@ class Person:
 
     def sees(self, condition):
         """Wait until what is drawn fulfils a condition: a busy machine draws late. Returns the picture."""
-        return until(lambda: [picture] if condition(picture := self.picture()) else None)[0]
+
+        def seen():
+            self.close_remarks()
+            return [picture] if condition(picture := self.picture()) else None
+
+        return until(seen)[0]
 
 
 def difference(first, second):
