@@ -114,6 +114,12 @@ def test_figure_6_writes_its_numbers(tiny: list[str], made: dict[str, list[Path]
     assert np.trace(counts) / counts.sum() == pytest.approx(numbers["real_accuracy"])
 
 
+def test_a_classifier_of_another_schedule_is_refused(tiny: list[str], made: dict[str, list[Path]]) -> None:
+    out = made["figure6"][1].parent
+    with pytest.raises(UsageError, match="another schedule"):
+        figures.make_classifier(out, replace(SCALES["smoke"], classifier=Schedule(2, 1e-3)))
+
+
 def test_the_verb_finds_what_is_done(tiny: list[str], made: dict[str, list[Path]]) -> None:
     out, trained = made["figure7"][0].parents[1], len(tiny)
     result = CliRunner().invoke(app, ["reproduce", "figure7", "--out", str(out), "--scale", "smoke", "--json"])

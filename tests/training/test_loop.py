@@ -10,6 +10,7 @@ from PIL import Image
 
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.hierarchy import Hierarchy
+from meshgan.model.face_model import FaceModel
 from meshgan.training import watch
 from meshgan.training.batches import fixed_codes
 from meshgan.training.began import Began
@@ -208,6 +209,14 @@ def test_an_auto_encoder_with_a_linear_path_starts_as_pca(tiny_faces, recipe_tab
     values = faces.flatten(1)
     axes = torch.linalg.svd(values, full_matrices=False).Vh[:4]
     torch.testing.assert_close(networks["generator"](codes).flatten(1), values @ axes.T @ axes, rtol=0, atol=1e-4)
+
+
+def test_the_linear_path_of_began_cs_is_the_generators_alone(tmp_path, tiny_faces, recipe_table):
+    recipe_table["network"]["linear"] = True
+    recipe_table["schedule"].update(faces=8)
+    train(parse_recipe({**recipe_table, "objective": {"kind": "began-cs"}}, "x"), tiny_faces, tmp_path / "run")
+    model = FaceModel.load(tmp_path / "run")
+    assert model.encode(model.sample(3)).shape == (3, 4)
 
 
 @pytest.mark.parametrize("prior", ["uniform", "standard-normal"])
