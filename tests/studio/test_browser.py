@@ -468,9 +468,9 @@ def test_a_slider_reaches_the_renderer_within_50_ms(browser, studio, models):
     slides = person.window.evaluate("window.slides")
     person.window.close()
     assert slides
-    assert (
-        np.mean([slide.get("old", False) for slide in slides]) < 0.5
-    )  # hardly any; all of them in the viewer's own order
+    late = np.mean([slide.get("old", False) for slide in slides])
+    print(f"\nframes with the old face, though the new one had come: {late:.0%}", end="")
+    assert late < 0.5  # in the viewer's own order: all
     best = {}
     for stage, name in STAGES.items():
         times = sorted(slide[stage] - slide["pressed"] for slide in slides)
