@@ -169,16 +169,28 @@ def coordinates(vertices: Tensor, linear: Tensor) -> Tensor:
 class MappingNetwork(nn.Module):
     """Codes (B, code) drawn from U(−1, 1) to codes (B, code) of a decoder: z + MLP(z), to begin with the identity.
 
-    After the mapping network of Karras et al. 2019 (StyleGAN).
+    After the mapping network of Karras et al. 2019 (StyleGAN). It ends in an affine map, which is not trained: the
+    identity, until a finished run appends one (`training.moments`).
     """
+
+    matrix: Tensor  # (code, code)
+    offset: Tensor  # (code,)
 
     def __init__(self, spec: NetworkSpec, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.layers = perceptron((spec.code, spec.mapping, spec.mapping, spec.mapping, spec.code), generator)
         nn.init.zeros_(self.layers[-1].weight)  # type: ignore[arg-type]
+        self.register_buffer("matrix", torch.eye(spec.code))
+        self.register_buffer("offset", torch.zeros(spec.code))
 
     def forward(self, code: Tensor) -> Tensor:
-        return code + self.layers(code)
+        return (code + self.layers(code)) @ self.matrix + self.offset
+
+    def append(self, matrix: Tensor, offset: Tensor) -> None:
+        """Let an affine map follow, codes @ `matrix` (code, code) + `offset` (code,)."""
+        matrix, offset = matrix.to(self.matrix), offset.to(self.offset)
+        self.offset.copy_(self.offset @ matrix + offset)
+        self.matrix.copy_(self.matrix @ matrix)
 
 
 class Autoencoder(nn.Module):

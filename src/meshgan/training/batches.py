@@ -12,7 +12,7 @@ from meshgan.errors import MeshganError, UsageError
 from meshgan.training.state import Batch
 from meshgan.training.team import Team
 
-ORDER, CODES, GRID, GUESS = range(4)  # independent streams of random numbers under one seed
+ORDER, CODES, GRID, GUESS, MOMENTS = range(5)  # independent streams of random numbers under one seed
 RESIDENT_SHARE = 0.5  # of a card's free memory that the data set may take
 
 

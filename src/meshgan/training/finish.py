@@ -1,4 +1,4 @@
-"""From the state of a finished run to a model folder: averaged weights, normalisation, fitted sampler."""
+"""From the state of a finished run to a model folder: averaged weights, moments, normalisation, fitted sampler."""
 
 import shutil
 from pathlib import Path
@@ -11,6 +11,7 @@ from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.training.batches import GUESS, fixed_codes
 from meshgan.training.inversion import EXAMPLES, first_guess, invert
 from meshgan.training.model_folder import ModelCard, ModelParts, Origin, write_model_folder
+from meshgan.training.moments import match_moments
 from meshgan.training.recipe import Recipe, recipe_toml
 from meshgan.training.state import KEPT, State
 
@@ -19,6 +20,8 @@ def write_model(
     path: Path, recipe: Recipe, state: State, hierarchy: Hierarchy, faces: FaceSet, seen: int, seed: int
 ) -> None:
     """Write the model folder of a run; one that is there already is replaced."""
+    if "mapping" in state.networks:
+        match_moments(state, faces, seed)
     tensors: dict[str, Tensor] = {
         f"{name}/{key}": parameter
         for name in KEPT

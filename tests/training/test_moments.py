@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshgan.geometry.hierarchy import Hierarchy
+from meshgan.nn.networks import MappingNetwork, NetworkSpec
+from meshgan.training.loop import start
+from meshgan.training.moments import FLOOR, match_moments, transport
+from meshgan.training.recipe import parse_recipe
+from meshgan.training.team import Team
+
+
+def gaussian(seed, count, size):
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((count, size)) @ rng.standard_normal((size, size)) + rng.standard_normal(size)
+
+
+@given(st.integers(0, 1000), st.integers(2, 8))
+def test_what_is_transported_has_the_mean_and_the_covariance_of_the_target(seed, size):
+    source, target = gaussian(seed, 200, size), gaussian(seed + 1, 300, size)
+    matrix, offset = transport(source, target)
+    moved = source @ matrix + offset
+    np.testing.assert_allclose(moved.mean(axis=0), target.mean(axis=0), atol=1e-9)
+    floor = FLOOR * np.eye(size)
+    covariance = matrix.T @ (np.cov(source.T) + floor) @ matrix
+    np.testing.assert_allclose(covariance, np.cov(target.T) + floor, atol=1e-7 * np.trace(np.cov(target.T)))
+
+
+@given(st.integers(0, 1000), st.integers(2, 6))
+def test_it_is_the_map_that_moves_least(seed, size):
+    """A symmetric positive map is the optimum; any other root of the covariance moves points farther."""
+    source, target = gaussian(seed, 200, size), gaussian(seed + 1, 300, size)
+    matrix, offset = transport(source, target)
+    np.testing.assert_allclose(matrix, matrix.T, atol=1e-6 * np.abs(matrix).max())
+    assert np.linalg.eigvalsh(matrix).min() > 0
+    other = np.linalg.inv(np.linalg.cholesky(np.cov(source.T))).T @ np.linalg.cholesky(np.cov(target.T)).T
+    centred = source - source.mean(axis=0)
+    np.testing.assert_allclose(np.cov((centred @ other).T), np.cov(target.T), atol=1e-6)  # as good a map
+    least, more = (np.square(centred @ one - centred).sum() for one in (matrix, other))
+    assert least <= more * (1 + 1e-3)
+
+
+def test_equal_moments_stay_as_they_are_and_what_never_varies_is_not_stretched():
+    values = gaussian(3, 500, 4)
+    values[:, 2] = 1.5
+    matrix, offset = transport(values, values)
+    np.testing.assert_allclose(matrix, np.eye(4), atol=1e-4)
+    np.testing.assert_allclose(offset, 0, atol=1e-3)
+
+
+def test_affine_maps_follow_one_another():
+    mapping, codes = MappingNetwork(NetworkSpec(code=3, mapping=5)), torch.randn(4, 3)
+    first, second = ((torch.randn(3, 3), torch.randn(3)) for _ in range(2))
+    for matrix, offset in (first, second):
+        mapping.append(matrix, offset)
+    with torch.no_grad():
+        expected = (codes @ first[0] + first[1]) @ second[0] + second[1]
+        torch.testing.assert_close(mapping(codes), expected)
+
+
+@pytest.mark.parametrize("half_life", [0, 1000])
+def test_generated_faces_get_the_moments_of_the_training_faces(recipe_table, tiny_faces, half_life):
+    recipe_table["network"].update(linear=True, mapping=8)
+    recipe_table["averaging"] = {"half_life": half_life}
+    recipe_table["objective"] = {"kind": "began-judge"}
+    recipe = parse_recipe(recipe_table, "here")
+    state = start(recipe, tiny_faces, Hierarchy.cached(tiny_faces.template, recipe.hierarchy.counts), 0, Team())
+    generator = state.best("generator")
+    with torch.no_grad():  # convolutions and a mapping that have gone astray
+        generator.last.weight.normal_(0, 0.01, generator=torch.Generator().manual_seed(1))
+        state.best("mapping").layers[-1].weight.normal_(0, 0.3, generator=torch.Generator().manual_seed(2))
+        state.best("mapping").layers[-1].bias.fill_(0.3)
+
+    def gap(codes):
+        with torch.no_grad():
+            made = generator.project(state.generate(codes)).numpy()
+            values = tiny_faces.normalisation.apply(tiny_faces.vertices[tiny_faces.split.train])
+            real = generator.project(torch.from_numpy(values)).numpy()
+        return np.abs(made.mean(axis=0) - real.mean(axis=0)).max(), np.abs(np.cov(made.T) - np.cov(real.T)).max()
+
+    fresh = torch.rand(4000, 4, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    before = gap(fresh)
+    match_moments(state, tiny_faces, seed=0)
+    after = gap(fresh)
+    assert before[0] > 0.1
+    assert after[0] < 0.03 < before[0]
+    assert after[1] < 0.03 < before[1]
