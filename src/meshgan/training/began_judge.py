@@ -5,7 +5,8 @@ to the mean are reconstructed better; which faces there are, and how many of eac
 small network that sees a face as its principal coordinates, and plays the ordinary GAN game (Goodfellow et al. 2014,
 non-saturating, with the R1 penalty of Mescheder et al. 2018) against a mapping network, which turns the uniform code
 into coordinates. What coordinates cannot say, the generator's convolutions add: they learn it from real faces, rebuilt
-from their coordinates, and from BEGAN's discriminator.
+from their coordinates, and from BEGAN's discriminator. What is left of the difference in mean and covariance, an affine
+map mends when the run ends (`training.moments`).
 """
 
 from collections.abc import Mapping
