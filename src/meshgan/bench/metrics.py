@@ -97,9 +97,9 @@ def _feature_seconds(images: Any) -> float | None:
 def _show(result: dict[str, Any]) -> None:
     print(result["machine"])
     print(
-        f"specificity, {SAMPLES:,} × {TESTED:,} faces, exact: {result['specificity_s']:.1f} s, limit 60 s; plain form "
-        f"{result['specificity_plain_s']:.0f} s, timed on {PLAIN} samples: {result['specificity_speed_up']:.0f}× faster, "
-        f"wanted {SPEED_UP:g}×"
+        f"specificity, {SAMPLES:,} × {TESTED:,} faces, exact: {result['specificity_s']:.1f} s, limit 60 s; "
+        f"plain form {result['specificity_plain_s']:.0f} s, timed on {PLAIN} samples: "
+        f"{result['specificity_speed_up']:.0f}× faster, wanted {SPEED_UP:g}×"
     )
     print(f"Eq. 2 for {TESTED:,} faces, {STEPS} steps: {result['fit_s']:.0f} s, timed on {FITTED} faces; limit 600 s")
     seconds = result["features_s"]
