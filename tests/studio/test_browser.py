@@ -169,6 +169,17 @@ class Person:
 
         return until(seen)[0]
 
+    def still(self):
+        """The picture, once it no longer changes and nothing lies over it."""
+
+        def unchanged():
+            self.close_remarks()
+            before = self.picture()
+            self.window.wait_for_timeout(1000)
+            return [after] if difference(after := self.picture(), before) < 0.01 else None
+
+        return until(unchanged)[0]
+
 
 def difference(first, second):
     return np.abs(first - second).mean()
@@ -247,18 +258,17 @@ def test_faces_locks_undo_and_seeds(person):
 
 def test_similar_faces_are_picked_by_a_click_on_one(person):
     person.click("Look around", "Similar faces")
-    shown = clay(person.sees(lambda picture: clay(picture).any(axis=0).mean() > 0.5))  # several beside each other
-    person.window.wait_for_timeout(3000)
+    person.sees(lambda picture: clay(picture).any(axis=0).mean() > 0.5)  # several beside each other
+    without = person.still()
     session, before = person.session, person.session.state
     offered = session.gallery.states
     assert len(offered) == SIMILAR
     canvas = person.window.locator("canvas[data-engine]").bounding_box()
-    rows = np.flatnonzero(shown.any(axis=1))
+    rows = np.flatnonzero(clay(without).any(axis=1))
     spot = (canvas["x"] + canvas["width"] / 2 + 60, canvas["y"] + float(rows[len(rows) * 3 // 4]))
-    without = person.picture()
     person.window.mouse.move(*spot)
     person.window.wait_for_timeout(500)
-    assert np.abs(person.picture() - without).mean() < 0.1  # what may be clicked is not drawn over
+    assert difference(person.picture(), without) < 0.1  # what may be clicked is not drawn over
     person.window.mouse.click(*spot)
     until(lambda: session.gallery is None)
     assert session.state in offered

@@ -4,8 +4,6 @@ The floor of making identities is the matrix product that combines the shapes, a
 reaches on products of that size, plus writing the bytes, at the rate of a plain copy to the same disk.
 """
 
-import resource
-import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -14,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from meshgan.bench.memory import peak_mb
 
 COUNT = 12000  # identities
 SUBJECTS, POSED, SPONTANEOUS = 60, 1500, 1500  # of the expression corpus
@@ -99,8 +99,7 @@ def floors(folder: Path, count: int) -> dict[str, Any]:
 
 def _row(name: str, count: int, start: float) -> dict[str, Any]:
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    return {"name": name, "faces": count, "seconds": seconds, "faces_per_s": count / seconds, "memory_mb": peak}
+    return {"name": name, "faces": count, "seconds": seconds, "faces_per_s": count / seconds, "memory_mb": peak_mb()}
 
 
 def _show(result: dict[str, Any]) -> None:

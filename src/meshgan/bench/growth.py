@@ -1,14 +1,14 @@
 """How the time and the memory of a training step grow with the mesh and with the batch."""
 
 import statistics
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from meshgan.bench.memory import peak_mb
 
 SIDES = (71, 141, 283)  # of sheets of 5,041, 19,881 and 80,089 vertices
 BATCHES = (1, 4, 16, 64, 128)
@@ -48,7 +48,7 @@ def measure(side: int, batch: int) -> dict[str, Any]:
     from meshgan.nn import kernel
 
     hierarchy = Hierarchy.cached(hills(side))
-    before = _memory_mb(reset=True)
+    before = peak_mb(reset=True)
     step = kernel.alone()(Player.of(hierarchy).stepper(torch.randn(batch, side**2, 3)))
     step()
     seconds: list[float] = []
@@ -57,25 +57,12 @@ def measure(side: int, batch: int) -> dict[str, Any]:
         step()
         seconds.append(time.perf_counter() - start)
     ms = statistics.median(seconds) * 1e3
-    return {"vertices": side**2, "batch": batch, "ms": ms, "mb": _memory_mb() - before}
+    return {"vertices": side**2, "batch": batch, "ms": ms, "mb": peak_mb() - before}
 
 
 def slope(x: Any, y: Any) -> float:
     """The exponent of y in x."""
     return float(np.polyfit(np.log(x), np.log(y), 1)[0])
-
-
-def _memory_mb(reset: bool = False) -> float:
-    """The most memory that this process has held; since the last reset on Linux, ever elsewhere."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    if reset:
-        Path("/proc/self/clear_refs").write_text("5")
-    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 2**10
 
 
 def _show(result: dict[str, Any]) -> None:

@@ -1,13 +1,13 @@
 """How long a hierarchy takes to build, how much memory it needs, and how both grow with the template."""
 
-import resource
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
+
+from meshgan.bench.memory import peak_mb
 
 SIDES = (71, 100, 141, 224)  # 5,041 to 50,176 vertices; the template has 5,036
 LIMITS_S = {71: 5.0, 224: 90.0}  # the first build in a fresh process, what it imports included
@@ -39,9 +39,9 @@ def measure(side: int) -> dict[str, Any]:
     from meshgan.geometry.hierarchy import Hierarchy
 
     mesh = hills(side)
-    before = _peak_mb()
+    before = peak_mb()
     hierarchy = Hierarchy.build(mesh)
-    first, memory, seconds = time.perf_counter() - start, _peak_mb() - before, []
+    first, memory, seconds = time.perf_counter() - start, peak_mb() - before, []
     for _ in range(ROUNDS):
         start = time.perf_counter()
         Hierarchy.build(mesh)
@@ -66,11 +66,6 @@ def hills(side: int) -> Any:
     a, b, c, d = (part.ravel() for part in (cells[:-1, :-1], cells[:-1, 1:], cells[1:, 1:], cells[1:, :-1]))
     triangles = np.concatenate([np.stack([a, b, c], axis=1), np.stack([a, c, d], axis=1)])
     return Mesh(np.stack([75 * u, 100 * v, depth], axis=-1).reshape(-1, 3), triangles)
-
-
-def _peak_mb() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _slope(x: list[float], y: list[float]) -> float:
