@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "meshgan"
-FOUNDATION = {"errors", "machine", "progress", "storage"}
+FOUNDATION = {"errors", "machine", "progress", "reading", "storage"}
 ALLOWED = {
     "geometry": set(),
     "data": {"geometry"},

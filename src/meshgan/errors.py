@@ -1,4 +1,4 @@
-"""The two errors that a person is meant to read: one sentence that says what is wrong, where, and what to do."""
+"""The errors, and the warning, that a person is meant to read: what is wrong, where, and what to do."""
 
 
 class MeshganError(Exception):
@@ -11,3 +11,7 @@ class UsageError(MeshganError):
     """The command or call itself is wrong: a missing folder, an unknown recipe key, meshes of another template."""
 
     exit_status = 2
+
+
+class MeshganWarning(UserWarning):
+    """Something was left out or taken otherwise than a person may expect; the sentence says what."""

@@ -1,14 +1,16 @@
 """The command line: `meshgan VERB`. Each verb calls one function; this file holds how errors are shown."""
 
+import io
 import os
 import sys
+import warnings
 from typing import Annotated
 
 import typer
 
 from meshgan import __version__
 from meshgan.cli import bench, compose, data, directions, evaluate, register, sample, studio, train
-from meshgan.errors import MeshganError
+from meshgan.errors import MeshganError, MeshganWarning
 
 app = typer.Typer(
     name="meshgan",
@@ -47,19 +49,47 @@ def root(
 
 
 def main() -> None:
-    """Run the command line; exit status 0, 2 for wrong use, 1 for failure, 130 for Ctrl-C."""
+    """Run the command line; exit status 0, 2 for wrong use, 1 for failure, 130 for Ctrl-C.
+
+    Whatever ends a verb is one sentence; `--debug` shows the traceback.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter shows its number
+    os.environ["MPLBACKEND"] = "agg"  # no verb opens a window, whatever the user's settings say
+    warnings.showwarning = _show_warning  # type: ignore[assignment]  # it takes whatever comes behind
     try:
         app()
-    except MeshganError as error:
-        if "MESHGAN_DEBUG" in os.environ:
-            raise
-        print(f"meshgan: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
     except KeyboardInterrupt:
         print("meshgan: interrupted.", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(1)
+    except Exception as error:
+        if "MESHGAN_DEBUG" in os.environ:
+            raise
+        print(f"meshgan: {sentence(error)}", file=sys.stderr)
+        sys.exit(error.exit_status if isinstance(error, MeshganError) else 1)
+
+
+def sentence(error: Exception) -> str:
+    """What ended a verb, in one line for a person."""
+    if isinstance(error, MeshganError):
+        text = str(error)
+    elif isinstance(error, MemoryError):
+        text = "the memory does not suffice; ask for fewer at a time, or close other programs."
+    elif isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        text = f"{place}{error.strerror or error}; choose another place, or mend this one."
+    else:
+        text = f"this is a fault of meshgan ({type(error).__name__}: {error}); `meshgan --debug …` shows where."
+    return " ".join(text.split())
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+    """What a reader has to tell (see `MeshganWarning`) as a line; other libraries' warnings are for developers."""
+    if issubclass(category, MeshganWarning):
+        print(f"meshgan: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 if __name__ == "__main__":
