@@ -17,7 +17,6 @@ $(STAMP): pyproject.toml constraints.txt setup.py src/meshgan/nn/chebyshev.cpp
 demo: setup
 	@test -d demo/corpus || $(BIN)/meshgan data anny-identities demo/corpus --count 3000
 	$(BIN)/meshgan train demo --data demo/corpus --out demo/run --resume
-	@rm -rf demo/faces
 	$(BIN)/meshgan sample demo/run --out demo/faces --count 16 --sheet demo/faces.png
 	@echo "Look at demo/faces.png; the GLB files lie in demo/faces, the numbers in demo/run/stats.jsonl."
 

@@ -1,11 +1,10 @@
 """Put the models of a reproduction into the package: `python tools/ship_models.py OUT`.
 
 OUT is the folder of `meshgan reproduce table1` and `table2`. The linear path is stored in half precision, which halves
-the files; the card says how far that moves a vertex. Directions come from the labels of the corpora. What shipped
-before is replaced.
+the files; the card says how far that moves a vertex. Directions come from the labels of the corpora. Move away what
+shipped before.
 """
 
-import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -68,7 +67,6 @@ def ship(name: str, out: Path) -> None:
         raise MeshganError(f"{out / table}.json is not about the model in {out / runs}; reproduce the table again.")
     tensors = {**parts.tensors, LINEAR: parts.tensors[LINEAR].half()}
     folder = SHIPPED / name
-    shutil.rmtree(folder, ignore_errors=True)
     write_model_folder(folder, replace(parts, card=parts.card.model_copy(update={"name": name}), tensors=tensors))
     describe(FaceModel.load(folder), FaceSet.open(out / corpus), labels, only).directions.save(folder)
     (folder / "README.md").write_text(card(name, parts, results, row, real), encoding="utf-8")

@@ -7,6 +7,10 @@ class MeshganError(Exception):
     exit_status = 1
 
 
+class DiskError(MeshganError):
+    """Something could not be written: a full disk, a folder that may not be changed."""
+
+
 class UsageError(MeshganError):
     """The command or call itself is wrong: a missing folder, an unknown recipe key, meshes of another template."""
 

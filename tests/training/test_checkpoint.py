@@ -7,6 +7,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from meshgan import storage
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import MeshganError, UsageError
 from meshgan.training.checkpoint import (
@@ -113,11 +114,12 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
 
 
 def test_leftovers_of_a_killed_run_go(run):
-    (run.path / ".checkpoint-1.safetensors.ab.partial").write_bytes(b"half")
-    (run.path / ".model.ab.partial").mkdir()
-    (run.path / ".model.ab.partial" / "model.json").write_text("{")
+    (run.path / storage._sealed("checkpoint-1.safetensors", storage.PARTIAL)).write_bytes(b"half")
+    (folder := run.path / storage._sealed("model", storage.PARTIAL)).mkdir()
+    (folder / "model.json").write_text("{")
+    (run.path / ".mine.ab.partial").write_text("not ours")
     run.claim(load_recipe("smoke"))
-    assert [path.name for path in run.path.iterdir()] == ["recipe.toml"]
+    assert sorted(path.name for path in run.path.iterdir()) == [".mine.ab.partial", "recipe.toml"]
 
 
 @pytest.mark.parametrize(

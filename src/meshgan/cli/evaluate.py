@@ -1,7 +1,6 @@
 """`meshgan evaluate`, `reproduce` and `report`: numbers, tables and pages from models."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,13 +36,14 @@ def evaluate(
     from meshgan.data.faceset import FaceSet
     from meshgan.evaluation.evaluate import evaluate as measure
     from meshgan.model.load import load_model
-    from meshgan.storage import atomic_file
+    from meshgan.storage import atomic_file, keep_list, remove_written
 
     work = out.with_name(f"{out.name}.parts")
+    keep_list(work)
     result = measure(load_model(model), FaceSet.open(data), samples, fid, seed, work)  # type: ignore[arg-type]
     with atomic_file(out) as partial:
         partial.write_text(result.json(), encoding="utf-8")
-    shutil.rmtree(work, ignore_errors=True)
+    remove_written(work)
     print(result.json() if as_json else _summary(result, out))
 
 

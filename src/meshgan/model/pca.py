@@ -77,9 +77,9 @@ class PcaModel:
         """Load from a model folder. Raises `UsageError` if it is none, `MeshganError` if a file is damaged."""
         return cls(read_model_folder(find_model(where)))
 
-    def save(self, folder: str | Path) -> None:
-        """Write a model folder. Raises `MeshganError` if it holds something already."""
-        write_model_folder(Path(folder), self._parts)
+    def save(self, folder: str | Path, replace: bool = False) -> None:
+        """Write a model folder. Raises `UsageError` if it holds something already (see `write_model_folder`)."""
+        write_model_folder(Path(folder), self._parts, replace)
 
     @property
     def code_size(self) -> int:

@@ -13,7 +13,6 @@ faces; its runs, evaluations and figures lie in OUT/ablation.
 """
 
 import json
-import shutil
 import time
 from pathlib import Path
 
@@ -126,5 +125,4 @@ def _fit_pca(run: Path, faces: FaceSet) -> None:
     line = {"step": 1, "faces": model.card.origin.faces_seen, "seconds": round(time.monotonic() - start, 2)}
     with atomic_file(run / "stats.jsonl") as partial:
         partial.write_text(json.dumps(line) + "\n")
-    shutil.rmtree(run / "model", ignore_errors=True)
-    model.save(run / "model")
+    model.save(run / "model", replace=True)

@@ -10,7 +10,6 @@ RUN/model/                          the finished model, see `model_folder`
 
 import hashlib
 import json
-import shutil
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -28,7 +27,7 @@ from torch import Tensor
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import MeshganError, UsageError
 from meshgan.machine import machine
-from meshgan.storage import atomic_file, disk_errors
+from meshgan.storage import atomic_file, disk_errors, remove_file, set_aside, sweep
 from meshgan.training.recipe import Recipe, differences, parse_recipe, recipe_toml
 
 KEEP = 2  # checkpoints; the older one stands in for a damaged newer one
@@ -89,8 +88,7 @@ class RunFolder:
 
     def claim(self, recipe: Recipe) -> None:
         """Write the recipe of a run that begins, and remove what a killed one left half-written."""
-        for leftover in self.path.glob(".*.partial"):
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        sweep(self.path)
         if not self.checkpoints():
             with atomic_file(self.path / "recipe.toml") as partial:
                 partial.write_text(recipe_toml(recipe), encoding="utf-8")
@@ -109,7 +107,7 @@ class RunFolder:
         with atomic_file(target) as partial:
             partial.write_bytes(safetensors.torch.save(tensors, {"meshgan": header.model_dump_json()}))
         for old in self.checkpoints()[:-KEEP]:
-            old.unlink()
+            remove_file(old)
         return target
 
     def newest(self) -> Path | None:
@@ -120,7 +118,7 @@ class RunFolder:
                 return path
             except MeshganError as error:
                 print(f"meshgan: {error} Falling back to the one before.", file=sys.stderr)
-                path.rename(path.with_suffix(".damaged"))
+                set_aside(path)
         return None
 
     def latest(self) -> Checkpoint | None:

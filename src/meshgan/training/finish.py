@@ -1,6 +1,5 @@
 """From the state of a finished run to a model folder: averaged weights, moments, normalisation, fitted sampler."""
 
-import shutil
 from pathlib import Path
 
 import torch
@@ -42,8 +41,7 @@ def write_model(
         kind="network", name=recipe.name, code=recipe.network.code, network=recipe.network,
         sampler=recipe.sampling.kind, origin=origin, template=faces.template.content_hash,
     )  # fmt: skip
-    shutil.rmtree(path, ignore_errors=True)
-    write_model_folder(path, ModelParts(card, faces.template, hierarchy, tensors))
+    write_model_folder(path, ModelParts(card, faces.template, hierarchy, tensors), replace=True)
 
 
 def codes_of_training_faces(recipe: Recipe, state: State, faces: FaceSet, seed: int) -> Tensor:

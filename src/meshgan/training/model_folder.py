@@ -67,9 +67,12 @@ class ModelParts:
     tensors: Mapping[str, Tensor]
 
 
-def write_model_folder(path: Path, parts: ModelParts) -> None:
-    """Write a model folder; it appears whole or not at all. Raises `MeshganError` if `path` holds something."""
-    with atomic_folder(path) as partial:
+def write_model_folder(path: Path, parts: ModelParts, replace: bool = False) -> None:
+    """Write a model folder; it appears whole or not at all. Raises `UsageError` if `path` holds something.
+
+    With `replace`, an earlier one that was written so gives way to it, if its files are as they were written.
+    """
+    with atomic_folder(path, keep=(lambda file: False) if replace else None, listed=True) as partial:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in parts.tensors.items()}
         (partial / "weights.safetensors").write_bytes(safetensors.torch.save(tensors))
         write_mesh(partial / "template.ply", parts.template)
