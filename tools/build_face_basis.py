@@ -26,12 +26,13 @@ from scipy.spatial.transform import Rotation
 
 import face_landmarks
 import face_template as face
+from meshgan.arrays import Floats, Integers
 from meshgan.data.corpora.basis import FaceBasis, average_adult
 from meshgan.data.expression import Smoother
 from meshgan.data.template import Template, cut
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.files import write_mesh
-from meshgan.geometry.mesh import Floats, Integers, Mesh
+from meshgan.geometry.mesh import Mesh
 
 ASSETS = Path(__file__).parents[1] / "src" / "meshgan" / "data" / "assets"
 COUNT = 5036

@@ -6,8 +6,9 @@ view along -z, `side` points by (y, z) on a view along -x from the subject's lef
 
 import numpy as np
 
+from meshgan.arrays import Floats
 from meshgan.errors import MeshganError
-from meshgan.geometry.mesh import Floats, Mesh
+from meshgan.geometry.mesh import Mesh
 
 FRONT, SIDE = (0, 1, 2), (1, 2, 0)  # the two axes of a view, and the one along it
 

@@ -10,10 +10,11 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.spatial import Delaunay
 
+from meshgan.arrays import Floats, Integers
 from meshgan.data.template import Template
 from meshgan.errors import MeshganError
 from meshgan.geometry.decimate import decimate
-from meshgan.geometry.mesh import Floats, Integers, Mesh
+from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import barycentric_matrix, closest_points
 
 EYE_SPACING = 2.2  # mm between the vertices that close an eye

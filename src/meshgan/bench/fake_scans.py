@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from meshgan.arrays import Booleans, Floats, Singles
 from meshgan.data.corpora.basis import FaceBasis, face_template
 from meshgan.data.corpora.draws import Draws
 from meshgan.data.corpora.population import draw_people
@@ -13,8 +13,6 @@ from meshgan.geometry.align import rigid
 from meshgan.geometry.mesh import Mesh
 from meshgan.registration.pose import Similarity
 from meshgan.registration.scan import clustered
-
-Floats = NDArray[np.float64]
 
 ACTIVE = 0.05  # of 52 facial actions: two or three at a time
 NOISE_MM = 0.2
@@ -69,13 +67,13 @@ def _with_holes(mesh: Mesh, rng: np.random.Generator) -> Mesh:
     return _kept(mesh, keep)
 
 
-def _kept(mesh: Mesh, keep: NDArray[np.bool_]) -> Mesh:
+def _kept(mesh: Mesh, keep: Booleans) -> Mesh:
     triangles = mesh.triangles[keep[mesh.triangles].all(axis=1)]
     used, renumbered = np.unique(triangles, return_inverse=True)
     return Mesh(mesh.vertices[used], renumbered.reshape(-1, 3))
 
 
-def corpus_people(count: int, stream: str, active: float = ACTIVE) -> NDArray[np.float32]:
+def corpus_people(count: int, stream: str, active: float = ACTIVE) -> Singles:
     """Faces (N, V, 3) of the corpus's population; every other one moves a share `active` of its facial actions."""
     basis, template = FaceBasis.read(), face_template()
     draws = Draws(0, stream, np.arange(count))

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from meshgan.arrays import Faces
 from meshgan.data.corpora.anny import BLOCK, identities
 from meshgan.data.corpora.basis import FaceBasis, face_template
-from meshgan.data.faceset import Faces, measure_normalisation
+from meshgan.data.faceset import measure_normalisation
 from meshgan.errors import UsageError
 from meshgan.evaluation.inception import graph_file, network_features
 from meshgan.evaluation.nearest import FaceIndex

@@ -4,8 +4,8 @@ import time
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from meshgan.arrays import Integers, Singles
 from meshgan.view.raster import CLAY, render
 
 SIDE = 71  # 5,041 vertices, 9,800 triangles; the template has 5,036
@@ -38,7 +38,7 @@ def run() -> dict[str, Any]:
     return result
 
 
-def bumpy_faces(count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def bumpy_faces(count: int) -> tuple[Singles, Integers]:
     """Half ellipsoids with a nose, as large as faces: (count, V, 3) in mm, and their triangles."""
     u, v = (axis.ravel() for axis in np.meshgrid(np.linspace(-1, 1, SIDE), np.linspace(-1, 1, SIDE)))
     depth = 60 * np.sqrt(np.maximum(0, 2.1 - u**2 - v**2)) + 25 * np.exp(-((u / 0.15) ** 2) - (v / 0.3) ** 2)

@@ -15,8 +15,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from meshgan.arrays import Floats
 from meshgan.bench.fake_scans import FakeScan, corpus_people, estranged, fake_scan
 from meshgan.errors import MeshganError
 from meshgan.geometry.mesh import Mesh
@@ -33,8 +33,6 @@ from meshgan.registration.unfold import folded, unfolded
 
 FACES, STRANGE, COMPARED = 50, 12, 3
 LIMITS = {"mean_mm": 1.0, "p95_mm": 2.5, "folded": 0.001, "times_faster": 5.0}
-
-Floats = NDArray[np.float64]
 
 
 def run(faces: int = FACES, strange: int = STRANGE, compared: int = COMPARED) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from meshgan.data.faceset import Faces
+from meshgan.arrays import Codes, Faces
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.align import Similarity, rigid
 from meshgan.geometry.files import MILLIMETRES, read_mesh, write_mesh
 from meshgan.model.face_model import check_codes, check_connectivity
-from meshgan.model.latent import Codes, Fit, target_of_points
+from meshgan.model.latent import Fit, target_of_points
 from meshgan.model.load import Model, load_model
 from meshgan.storage import atomic_file
 from meshgan.view.figures import heat_maps

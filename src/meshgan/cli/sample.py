@@ -9,7 +9,7 @@ import typer
 from meshgan.errors import UsageError
 
 if TYPE_CHECKING:
-    from meshgan.model.latent import Codes
+    from meshgan.arrays import Codes
     from meshgan.model.load import Model
 
 FORMATS = ("glb", "obj", "ply")

@@ -18,13 +18,13 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 from scipy.sparse.linalg import splu
 
+from meshgan.arrays import Floats, Integers, Reals
 from meshgan.data.faceset import BLOCK, Card, FaceSet, blocks, create_faceset
 from meshgan.errors import UsageError
 from meshgan.geometry.laplacian import cotangent_weights, mass
-from meshgan.geometry.mesh import Floats, Integers, Mesh
+from meshgan.geometry.mesh import Mesh
 
 SMOOTHING_MM = 1.5  # how far a displacement spreads where expressions stretch the surface as much as at most places
 MOST_CONDUCTION = 50.0  # where they do not stretch it at all, against that
@@ -32,8 +32,6 @@ STILL_MM = 0.3  # differences beyond this hardly count in the alignment of a fac
 ROUNDS = 6  # of that alignment
 ALIGNED_BY = 8  # every how many vertices take part in it
 STUDIED = 1500  # faces from which the conduction is learned
-
-Faces = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def pairs(faces: FaceSet) -> Pairs:
     return Pairs(expressions, np.array([of[name] for name in sittings[expressions].tolist()]))
 
 
-def deformations(expressions: Faces, neutrals: Faces, template: Mesh) -> Floats:
+def deformations(expressions: Reals, neutrals: Reals, template: Mesh) -> Floats:
     """Displacements (B, V, 3) in mm, at the template's size, that turn the neutral faces into the expressions."""
     moved, still = expressions.astype(np.float64), neutrals.astype(np.float64)
     turn, middle, target = _onto(moved[:, ::ALIGNED_BY], still[:, ::ALIGNED_BY])

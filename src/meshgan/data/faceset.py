@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from meshgan.arrays import Faces, Integers
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.files import read_mesh, write_mesh
 from meshgan.geometry.mesh import Mesh
@@ -28,7 +29,6 @@ from meshgan.storage import atomic_folder
 
 BLOCK = 256  # faces held in memory at a time
 
-Faces = NDArray[np.float32]
 Labels = Mapping[str, NDArray[np.str_]]
 
 
@@ -51,11 +51,11 @@ class Card(BaseModel):
 class Split:
     """Row indices of the training and the test part; no subject is in both."""
 
-    train: NDArray[np.int64]
-    test: NDArray[np.int64]
+    train: Integers
+    test: Integers
 
 
-def some_rows(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+def some_rows(rows: Integers, most: int) -> Integers:
     """At most `most` of the rows, always the same, drawn at random: every nth would miss labels that come in turns."""
     return rows[np.sort(np.random.default_rng(0).choice(len(rows), min(most, len(rows)), replace=False))]
 
@@ -129,7 +129,7 @@ class FaceSet:
         return measure_normalisation(self.vertices, self.split.train)
 
 
-def measure_normalisation(vertices: Faces, rows: NDArray[np.int64], floor_mm: float = 0.01) -> Normalisation:
+def measure_normalisation(vertices: Faces, rows: Integers, floor_mm: float = 0.01) -> Normalisation:
     """Mean and standard deviation of `vertices[rows]`, read once in blocks; `std` is at least `floor_mm`."""
     reference = vertices[rows[0]].astype(np.float64)  # sums of differences do not cancel
     total, squares = np.zeros_like(reference), np.zeros_like(reference)

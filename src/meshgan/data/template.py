@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from meshgan.arrays import Booleans, Floats, Integers
 from meshgan.errors import UsageError
 from meshgan.geometry.decimate import decimate
 from meshgan.geometry.files import write_mesh
-from meshgan.geometry.mesh import Floats, Integers, Mesh
+from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import ClosestPoints, closest_points
 from meshgan.storage import atomic_file
 
@@ -70,7 +71,7 @@ def landmark_names() -> tuple[str, ...]:
 def make_template(
     mesh: Mesh,
     count: int,
-    keep: NDArray[np.bool_] | None = None,
+    keep: Booleans | None = None,
     centre: ArrayLike | None = None,
     radius_mm: float = RADIUS_MM,
 ) -> Template:
@@ -159,7 +160,7 @@ def refine(template: Template) -> Template:
     return _combined(template, sp.vstack([_vertex_rule(edges, sharp, size), edge_rule]), finer)
 
 
-def _vertex_rule(edges: Integers, sharp: NDArray[np.bool_], size: int) -> sp.csr_array:
+def _vertex_rule(edges: Integers, sharp: Booleans, size: int) -> sp.csr_array:
     """How old vertices move (V, V): Loop's weights inside, the B-spline's along sharp edges."""
     neighbours, along = _adjacency(edges, size), _adjacency(edges[sharp], size)
     degree, creases = neighbours.sum(axis=1), along.sum(axis=1)
@@ -197,7 +198,7 @@ def _crossings(edges: Integers, level: Floats) -> sp.csr_array:
     return sp.csr_array((weights.ravel(), (rows, edges.ravel())), shape=(len(edges), len(level)))
 
 
-def _turned(triangles: Integers, marked: NDArray[np.bool_], chosen: NDArray[np.bool_]) -> Integers:
+def _turned(triangles: Integers, marked: Booleans, chosen: Booleans) -> Integers:
     """The `chosen` triangles, turned so that their one marked corner comes first."""
     first = marked[chosen].argmax(axis=1)
     return np.take_along_axis(triangles[chosen], (first[:, None] + np.arange(3)) % 3, axis=1)

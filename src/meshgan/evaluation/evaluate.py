@@ -10,10 +10,10 @@ from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from meshgan.data.faceset import Faces, FaceSet
+from meshgan.arrays import Faces, Integers
+from meshgan.data.faceset import FaceSet
 from meshgan.errors import UsageError
 from meshgan.evaluation.inception import graph_file
 from meshgan.evaluation.metrics import Errors, Interval, bootstrap_interval, generalisation, vertex_errors
@@ -32,7 +32,6 @@ FITTED = 300  # faces fitted between two saves
 FEWEST = 5  # test faces, and samples
 
 Part = TypeVar("Part")
-Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -193,7 +192,7 @@ def _training_faces(faces: FaceSet, count: int, seed: int) -> Iterator[Faces]:
         yield np.asarray(faces.vertices[rows])
 
 
-def _blocks(rows: Rows, size: int) -> list[Rows]:
+def _blocks(rows: Integers, size: int) -> list[Integers]:
     """Nearly equal parts of at most `size`."""
     return np.array_split(rows, -(-len(rows) // size))
 

@@ -10,11 +10,12 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from meshgan.data.faceset import Faces, FaceSet
+from meshgan.arrays import Codes, Faces
+from meshgan.data.faceset import FaceSet
 from meshgan.evaluation.recognition import Curve
 from meshgan.evaluation.semantics import chosen
 from meshgan.model.compose import check_same_template, compose
-from meshgan.model.latent import Codes, interpolate
+from meshgan.model.latent import interpolate
 from meshgan.model.load import Model
 from meshgan.storage import atomic_file
 from meshgan.view.figures import DPI, camera_for, factor_label, heat_limit, heat_tiles, page, tiles

@@ -10,12 +10,9 @@ the row of real faces, which shows what a perfect model would get.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from meshgan.arrays import Floats, Reals
 from meshgan.errors import UsageError
-
-Array = NDArray[np.floating]
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +23,7 @@ class Gaussian:
     factor: Floats
 
     @classmethod
-    def of_features(cls, features: Array) -> "Gaussian":
+    def of_features(cls, features: Reals) -> "Gaussian":
         """The Gaussian with the mean and the unbiased covariance of features (N, D)."""
         if features.ndim != 2 or len(features) < 2:
             raise UsageError(f"a Fréchet distance needs two or more feature vectors, got an array {features.shape}.")
@@ -35,7 +32,7 @@ class Gaussian:
         return cls(mean, np.linalg.qr(values - mean, mode="r") / np.sqrt(len(values) - 1))
 
     @classmethod
-    def of_moments(cls, mean: Array, covariance: Array) -> "Gaussian":
+    def of_moments(cls, mean: Reals, covariance: Reals) -> "Gaussian":
         """The Gaussian of a mean (D,) and a symmetric positive semi-definite covariance (D, D)."""
         values, vectors = np.linalg.eigh(np.asarray(covariance, dtype=np.float64))
         return cls(np.asarray(mean, dtype=np.float64), np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T)
@@ -55,7 +52,7 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     return float(max(0.0, np.square(a.mean - b.mean).sum() + spread - 2 * overlap))
 
 
-def frechet_interval(a: Array, b: Array, resamples: int, seed: int = 0) -> tuple[float, float]:
+def frechet_interval(a: Reals, b: Reals, resamples: int, seed: int = 0) -> tuple[float, float]:
     """The 95 % interval of the Fréchet distance of features (N, D) and (M, D), from its bootstrap standard error.
 
     Both sides are resampled. The resamples' own values are biased upwards (a resample has fewer distinct points), so
@@ -68,5 +65,5 @@ def frechet_interval(a: Array, b: Array, resamples: int, seed: int = 0) -> tuple
     return max(0.0, estimate - reach), estimate + reach
 
 
-def _resampled(features: Array, generator: np.random.Generator) -> Gaussian:
+def _resampled(features: Reals, generator: np.random.Generator) -> Gaussian:
     return Gaussian.of_features(features[generator.integers(len(features), size=len(features))])

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from meshgan.arrays import Bytes, Singles
 from meshgan.errors import MeshganError, UsageError
 from meshgan.progress import track
 from meshgan.storage import atomic_file
@@ -30,11 +30,8 @@ CHUNK = 128  # images whose features are kept together on disk: what an interrup
 BATCH = 16
 INPUT = 299  # width of the network's input
 
-Images = NDArray[np.uint8]
-Features = NDArray[np.float32]
 
-
-def inception_features(images: Images, title: str = "Inception features") -> Features:
+def inception_features(images: Bytes, title: str = "Inception features") -> Singles:
     """Features (N, 2048) of grey images (N, S, S); chunks seen before, also by a run that was stopped, come from disk.
 
     Raises `UsageError` without the extra `[fid]`, `MeshganError` if its file is not the one that was checked.
@@ -59,7 +56,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "meshgan" / "inception"
 
 
-def _cached(images: Images, graph: Path) -> Features:
+def _cached(images: Bytes, graph: Path) -> Singles:
     path = cache_folder() / f"{_digest(images)}.npy"
     features = _read(path, len(images))
     if features is None:
@@ -69,17 +66,17 @@ def _cached(images: Images, graph: Path) -> Features:
     return features
 
 
-def _digest(images: Images) -> str:
+def _digest(images: Bytes) -> str:
     digest = hashlib.sha256(SHA256.encode())
     digest.update(str(images.shape).encode())
     digest.update(np.ascontiguousarray(images).tobytes())
     return digest.hexdigest()
 
 
-def _read(path: Path, count: int) -> Features | None:
+def _read(path: Path, count: int) -> Singles | None:
     """Features from disk; None if they are not there, or not whole."""
     try:
-        features: Features = np.load(path, allow_pickle=False)
+        features: Singles = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
     return features if features.shape == (count, 2048) and features.dtype == np.float32 else None
@@ -98,14 +95,14 @@ def _network(graph: Path) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 @torch.inference_mode()
-def network_features(images: Images, graph: Path) -> Features:
+def network_features(images: Bytes, graph: Path) -> Singles:
     """Features (N, 2048) of grey images (N, S, S), computed."""
     network = _network(graph)
     parts = [network(prepare(images[start : start + BATCH])) for start in range(0, len(images), BATCH)]
     return torch.cat(parts).numpy()
 
 
-def prepare(images: Images) -> torch.Tensor:
+def prepare(images: Bytes) -> torch.Tensor:
     """Grey images (B, S, S) as the network's input (B, 3, 299, 299), channels last: a quarter faster on a CPU."""
     grey = torch.from_numpy(np.ascontiguousarray(images)).float()
     resize = resizing(images.shape[1])

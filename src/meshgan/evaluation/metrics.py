@@ -9,13 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from meshgan.arrays import Booleans, Faces, Integers, Reals
 from meshgan.errors import UsageError
 
-Array = NDArray[np.floating]
-Faces = NDArray[np.float32]
 Interval = tuple[float, float]
 
 BLOCK = 64  # faces at a time, so that temporary arrays stay small
@@ -45,7 +43,7 @@ class Summary:
     interval: Interval
 
 
-def vertex_errors(faces: Faces, others: Faces) -> Array:
+def vertex_errors(faces: Faces, others: Faces) -> Reals:
     """Euclidean distances (N, V) between corresponding vertices of two arrays of faces (N, V, 3)."""
     if faces.shape != others.shape:
         raise UsageError(f"faces of shape {faces.shape} cannot be compared with faces of shape {others.shape}.")
@@ -53,7 +51,7 @@ def vertex_errors(faces: Faces, others: Faces) -> Array:
     return np.sqrt(np.einsum("nvc,nvc->nv", difference, difference))
 
 
-def generalisation(errors: Array) -> Errors:
+def generalisation(errors: Reals) -> Errors:
     """Summarise per-vertex errors (N, V) of unseen faces: the paper's generalisation (after Davies et al. 2002)."""
     faces = errors.mean(axis=1, dtype=np.float64)
     return Errors(
@@ -65,18 +63,18 @@ def generalisation(errors: Array) -> Errors:
     )
 
 
-def specificity(distances: Array, seed: int = 0) -> Summary:
+def specificity(distances: Reals, seed: int = 0) -> Summary:
     """Summarise distances (N,) of samples to their nearest test faces (`nearest.FaceIndex`); Styner et al. 2003."""
     return summarise(distances, seed)
 
 
-def summarise(values: Array, seed: int = 0) -> Summary:
+def summarise(values: Reals, seed: int = 0) -> Summary:
     """Mean, standard deviation and 95 % bootstrap interval of the mean of values (N,)."""
     interval = bootstrap_interval(values, np.mean, seed=seed)
     return Summary(float(np.mean(values)), float(np.std(values)), interval)
 
 
-def pair_distances(faces: Faces, seed: int = 0) -> Array:
+def pair_distances(faces: Faces, seed: int = 0) -> Reals:
     """Distances (N // 2,) between the faces of random pairs; no face is in two pairs, so they are independent.
 
     Their mean is the diversity: the expected distance of two samples (Yuan and Kitani 2020, DLow, for motions).
@@ -88,7 +86,7 @@ def pair_distances(faces: Faces, seed: int = 0) -> Array:
     return np.concatenate([vertex_errors(faces[first[b]], faces[second[b]]).mean(axis=1) for b in blocks])
 
 
-def covered(nearest: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
+def covered(nearest: Integers, count: int) -> Booleans:
     """For each of `count` test faces: is it the nearest of some sample? `nearest` (N,) is each sample's nearest.
 
     The share that is covered is the coverage of Achlioptas et al. 2018 (Learning representations and generative
@@ -99,7 +97,7 @@ def covered(nearest: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
     return hit
 
 
-def inside_manifold(points: Array, manifold: Array, neighbours: int = 3) -> NDArray[np.bool_]:
+def inside_manifold(points: Reals, manifold: Reals, neighbours: int = 3) -> Booleans:
     """For each of points (N, D): does it lie in the k-nearest-neighbour manifold of the points `manifold` (M, D)?
 
     The manifold is the union of balls around its points, each reaching the point's k-th nearest neighbour.
@@ -113,16 +111,16 @@ def inside_manifold(points: Array, manifold: Array, neighbours: int = 3) -> NDAr
     return np.concatenate(inside)
 
 
-def _blocks(points: Array) -> list[Array]:
+def _blocks(points: Reals) -> list[Reals]:
     return [points[start : start + BLOCK] for start in range(0, len(points), BLOCK)]
 
 
-def _distances(points: Array, others: Array) -> Array:
+def _distances(points: Reals, others: Reals) -> Reals:
     return np.sqrt(((points[:, None] - others[None]) ** 2).sum(axis=2))
 
 
 def bootstrap_interval(
-    values: Array, statistic: Callable[[Array], Array], level: float = 0.95, resamples: int = 1000, seed: int = 0
+    values: Reals, statistic: Callable[[Reals], Reals], level: float = 0.95, resamples: int = 1000, seed: int = 0
 ) -> Interval:
     """Percentile bootstrap interval of `statistic` over the first axis of `values`; Efron and Tibshirani 1993."""
     generator = np.random.default_rng(seed)

@@ -15,11 +15,9 @@ from typing import Any
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
 
+from meshgan.arrays import Faces, Floats, Integers
 from meshgan.errors import UsageError
-
-Faces = NDArray[np.float32]
 
 COARSE, FINE = 16, 128  # clusters of the two bounds; measured on faces: 16 exclude most pairs, 128 nearly all others
 BLOCK = 64  # samples that a thread takes at a time
@@ -30,16 +28,16 @@ SLACK = 1.0 - 1e-5  # bounds are float32 sums: they exclude a pair only if they 
 class Nearest:
     """For each of N samples: `index` (N,) of its nearest face and the mean per-vertex `distance` (N,) to it, mm."""
 
-    index: NDArray[np.int64]
-    distance: NDArray[np.float64]
+    index: Integers
+    distance: Floats
 
 
 @dataclass(frozen=True, eq=False)
 class FaceIndex:
     """M faces, prepared for `nearest`. Vertices are reordered so that each cluster is a contiguous range."""
 
-    order: NDArray[np.int64]  # (V,) the reordering
-    starts: NDArray[np.int64]  # (C + 1,) where each fine cluster begins
+    order: Integers  # (V,) the reordering
+    starts: Integers  # (C + 1,) where each fine cluster begins
     faces: Faces  # (M, 3, V)
     fine: Faces  # (M, 3, C) cluster means
     coarse: Faces  # (M, 3, C / width)
@@ -65,14 +63,14 @@ class FaceIndex:
             found = list(pool.map(self._search, blocks))
         return Nearest(*(np.concatenate(column) for column in zip(*found, strict=True)))
 
-    def _search(self, samples: Faces) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def _search(self, samples: Faces) -> tuple[Integers, Floats]:
         planar, fine, coarse = _planar(samples, self.order, self.starts)
         index = _search(planar, fine, coarse, self.faces, self.fine, self.coarse, self.starts)
         planar -= self.faces[index]  # measured anew: the search adds to bounds and takes them off, which rounds
         return index, np.sqrt(np.einsum("ncv,ncv->nv", planar, planar)).mean(axis=1, dtype=np.float64)
 
 
-def spatial_clusters(points: NDArray[np.float64], count: int) -> list[NDArray[np.int64]]:
+def spatial_clusters(points: Floats, count: int) -> list[Integers]:
     """Split points (V, 3) into `count` (a power of two) compact clusters by halving along the widest axis.
 
     Clusters 2i and 2i + 1 are the halves of one parent, so coarser clusters are runs of finer ones.
@@ -83,19 +81,19 @@ def spatial_clusters(points: NDArray[np.float64], count: int) -> list[NDArray[np
     return clusters
 
 
-def _halves(points: NDArray[np.float64], cluster: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+def _halves(points: Floats, cluster: Integers) -> list[Integers]:
     axis = np.ptp(points[cluster], axis=0).argmax()
     return np.array_split(cluster[np.argsort(points[cluster, axis], kind="stable")], 2)
 
 
-def _planar(faces: Faces, order: NDArray[np.int64], starts: NDArray[np.int64]) -> tuple[Faces, Faces, Faces]:
+def _planar(faces: Faces, order: Integers, starts: Integers) -> tuple[Faces, Faces, Faces]:
     """Faces (N, 3, V) reordered with one plane per coordinate, and the means of their fine and coarse clusters."""
     planar = np.ascontiguousarray(faces[:, order].transpose(0, 2, 1), dtype=np.float32)
     width = max(1, (len(starts) - 1) // COARSE)
     return planar, _means(planar, starts), _means(planar, starts[::width])
 
 
-def _means(planar: Faces, starts: NDArray[np.int64]) -> Faces:
+def _means(planar: Faces, starts: Integers) -> Faces:
     sums = np.add.reduceat(planar, starts[:-1], axis=2, dtype=np.float64)
     return (sums / np.diff(starts)).astype(np.float32)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from meshgan.data.faceset import Faces
+from meshgan.arrays import Booleans, Faces, Floats, Integers
 from meshgan.model.latent import interpolate
 from meshgan.model.load import Model
 from meshgan.progress import track
@@ -19,12 +19,12 @@ FACTORS = tuple(np.linspace(1.0, 3.0, 9).tolist())
 class Curve:
     """Recognition `rate` (K,) at each factor, with a 95 % band `low` to `high` (K,)."""
 
-    rate: NDArray[np.float64]
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
+    rate: Floats
+    low: Floats
+    high: Floats
 
 
-def confusion(truth: NDArray[np.str_], predicted: NDArray[np.str_], classes: Sequence[str]) -> NDArray[np.int64]:
+def confusion(truth: NDArray[np.str_], predicted: NDArray[np.str_], classes: Sequence[str]) -> Integers:
     """Counts (C, C): row `classes[i]` truly, column `classes[j]` predicted."""
     number = {name: i for i, name in enumerate(classes)}
     table = np.zeros((len(classes), len(classes)), np.int64)
@@ -32,9 +32,7 @@ def confusion(truth: NDArray[np.str_], predicted: NDArray[np.str_], classes: Seq
     return table
 
 
-def recognition_curve(
-    hits: NDArray[np.bool_], subjects: NDArray[np.str_], resamples: int = 2000, seed: int = 0
-) -> Curve:
+def recognition_curve(hits: Booleans, subjects: NDArray[np.str_], resamples: int = 2000, seed: int = 0) -> Curve:
     """The share of `hits` (K, N) at each of K factors, with a bootstrap over `subjects` (N,).
 
     Whole subjects are drawn, since one person's faces are alike and count for less than as many people's.
@@ -54,7 +52,7 @@ def extrapolation_hits(
     labels: NDArray[np.str_],
     predict: Callable[[Faces], NDArray[np.str_]],
     factors: Sequence[float] = FACTORS,
-) -> NDArray[np.bool_]:
+) -> Booleans:
     """Whether each face (N, V, 3) is recognised as its label (N,) when exaggerated by each factor: (K, N).
 
     As in the paper: codes of the neutral template and of the faces by Eq. 2, extrapolated by Eq. 3, decoded, and

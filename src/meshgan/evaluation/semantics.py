@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from meshgan.arrays import Codes, Floats, Integers
 from meshgan.data.faceset import FaceSet, some_rows
 from meshgan.errors import UsageError
 from meshgan.model.directions import (
@@ -18,14 +18,11 @@ from meshgan.model.directions import (
     variance_explained,
 )
 from meshgan.model.face_model import FaceModel, check_connectivity
-from meshgan.model.latent import Codes
 from meshgan.model.load import Model
 
 FITTED, READ, MOVED = 1000, 2000, 64  # faces used for directions, for the reader, and as starting points of moves
 EVERYTHING: Mapping[str, str] = {}
 VALUES = 12  # a text column with more of them is no set of classes
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -108,7 +105,7 @@ def _as_numbers(name: str, faces: FaceSet) -> dict[str, Floats]:
     return {name: values}
 
 
-def chosen(faces: FaceSet, rows: NDArray[np.int64], only: Mapping[str, str]) -> NDArray[np.int64]:
+def chosen(faces: FaceSet, rows: Integers, only: Mapping[str, str]) -> Integers:
     """Those of `rows` that have the labels `only` (column → word). Raises `UsageError` if there are none."""
     for column, word in only.items():
         if column not in faces.labels:
@@ -120,7 +117,7 @@ def chosen(faces: FaceSet, rows: NDArray[np.int64], only: Mapping[str, str]) -> 
     return rows
 
 
-def codes_of(model: Model, faces: FaceSet, rows: NDArray[np.int64]) -> Codes:
+def codes_of(model: Model, faces: FaceSet, rows: Integers) -> Codes:
     """Codes (R, D) of some faces: encoded where there is an encoder, else by Eq. 2."""
     if isinstance(model, FaceModel) and model.encoder is not None:
         return model.encode(faces.vertices[rows])

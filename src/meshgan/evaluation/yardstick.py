@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from meshgan.data.faceset import Faces, FaceSet
+from meshgan.arrays import Booleans, Bytes, Faces, Floats, Integers, Reals, Singles
+from meshgan.data.faceset import FaceSet
 from meshgan.evaluation.frechet import Gaussian, frechet_distance, frechet_interval
 from meshgan.evaluation.inception import inception_features
 from meshgan.evaluation.metrics import (
@@ -41,7 +41,6 @@ SIZE = 64  # of an image
 COMPONENTS = 50  # of the shape space
 SHAPE_RESAMPLES, FID_RESAMPLES = 200, 20  # of the bootstrap; one of the FID takes a second
 
-Floats = NDArray[np.float64]
 Fid = Literal["inception", "off"]
 
 
@@ -75,9 +74,9 @@ class Yardstick:
     index: FaceIndex
     space: Components
     shapes: Floats  # (M, 50) test faces in shape space
-    triangles: NDArray[np.int64]
+    triangles: Integers
     camera: Camera
-    features: NDArray[np.float32] | None  # (M, 2048) of the test faces' images, if the FID is wanted
+    features: Singles | None  # (M, 2048) of the test faces' images, if the FID is wanted
 
     @classmethod
     def of(cls, faces: FaceSet, fid: Fid) -> "Yardstick":
@@ -93,7 +92,7 @@ class Yardstick:
     def measure(self, blocks: Iterable[Faces], sampler: Sampler | Literal["none"], seed: int) -> Row:
         """Score faces, which come in blocks (B, V, 3) in a random order; only a block is held in memory."""
         nearest, distances, pairs, shapes = [], [], [], []
-        images: list[NDArray[np.uint8]] = []
+        images: list[Bytes] = []
         for block in blocks:
             found = self.index.nearest(block)
             nearest.append(found.index)
@@ -115,7 +114,7 @@ class Yardstick:
             fid=self._fid(images),
         )
 
-    def _fid(self, images: list[NDArray[np.uint8]]) -> Estimate | None:
+    def _fid(self, images: list[Bytes]) -> Estimate | None:
         if self.features is None:
             return None
         features = inception_features(np.concatenate(images)[:IMAGES], "Features of samples")
@@ -127,10 +126,10 @@ def shape_codes(space: Components, faces: Faces) -> Floats:
     return space.codes(faces).astype(np.float64) / math.sqrt(faces.shape[1])
 
 
-def _share(hits: NDArray[np.bool_], seed: int) -> Estimate:
+def _share(hits: Booleans, seed: int) -> Estimate:
     return Estimate(float(hits.mean()), bootstrap_interval(hits.astype(np.float64), np.mean, seed=seed))
 
 
-def _frechet(features: NDArray[np.floating], real: NDArray[np.floating], resamples: int) -> Estimate:
+def _frechet(features: Reals, real: Reals, resamples: int) -> Estimate:
     value = frechet_distance(Gaussian.of_features(features), Gaussian.of_features(real))
     return Estimate(value, frechet_interval(features, real, resamples))

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.spatial.transform import Rotation
 
+from meshgan.arrays import Floats
 from meshgan.errors import UsageError
-from meshgan.geometry.mesh import Floats, Mesh
+from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import closest_points
 
 MOST_ROUNDS = 100

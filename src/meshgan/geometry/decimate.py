@@ -9,15 +9,13 @@ cheapest in their neighbourhood: the same order up to collapses that do not touc
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from meshgan.arrays import Booleans, Floats, Integers
 from meshgan.errors import MeshganError, UsageError
-from meshgan.geometry.mesh import Floats, Integers, Mesh
+from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.quadrics import monomials, vertex_quadrics
 
 ROUND_SHARE = 4  # a round looks at a quarter as many half-edges as there are vertices, the cheapest ones
-
-Booleans = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

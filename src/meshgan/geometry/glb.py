@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from meshgan.geometry.mesh import Floats, Integers, Mesh
+from meshgan.arrays import Floats, Integers
+from meshgan.geometry.mesh import Mesh
 
 MILLIMETRES_PER_METRE = 1000.0
 COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}

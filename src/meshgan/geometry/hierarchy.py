@@ -19,6 +19,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from meshgan.arrays import Integers
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.decimate import decimate
 from meshgan.geometry.laplacian import (
@@ -27,7 +28,7 @@ from meshgan.geometry.laplacian import (
     largest_eigenvalue,
     rescale,
 )
-from meshgan.geometry.mesh import Integers, Mesh
+from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import upsampling
 from meshgan.storage import atomic_file
 

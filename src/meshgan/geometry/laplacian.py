@@ -8,7 +8,8 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, eigsh
 
-from meshgan.geometry.mesh import Floats, Integers, Mesh
+from meshgan.arrays import Floats, Integers
+from meshgan.geometry.mesh import Mesh
 
 # Below this ratio of area to squared longest edge, a triangle is degenerate: three points of a face in one line,
 # stored in float32 millimetres, come out near 1e-5, and weights beyond its inverse would drown the whole spectrum.

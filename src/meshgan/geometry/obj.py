@@ -8,7 +8,8 @@ import warnings
 
 import numpy as np
 
-from meshgan.geometry.mesh import Floats, Integers, Mesh
+from meshgan.arrays import Floats, Integers
+from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.polygons import fans
 
 BLOCK = 2**24  # bytes parsed at a time, so that the memory needed is little more than the result

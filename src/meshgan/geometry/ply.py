@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from meshgan.geometry.mesh import Floats, Integers, Mesh
+from meshgan.arrays import Floats, Integers
+from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.polygons import fans
 
 LONGEST_HEADER = 2**16  # bytes

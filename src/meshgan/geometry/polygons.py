@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from meshgan.geometry.mesh import Integers
+from meshgan.arrays import Integers
 
 
 def fans(corners: Integers, counts: Integers) -> Integers:

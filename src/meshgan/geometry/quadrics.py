@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from meshgan.geometry.mesh import Floats, Integers, Mesh
+from meshgan.arrays import Floats, Integers
+from meshgan.geometry.mesh import Mesh
 
 BOUNDARY_WEIGHT = 1.0  # of the planes that hold boundary edges in place, against those of triangles
 SPREAD_WEIGHT = 1e-3  # of the distance to vertices already removed: decides on flat parts, where planes do not

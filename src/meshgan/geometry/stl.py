@@ -5,7 +5,8 @@ import struct
 
 import numpy as np
 
-from meshgan.geometry.mesh import Floats, Integers, Mesh
+from meshgan.arrays import Floats, Integers
+from meshgan.geometry.mesh import Mesh
 
 TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 

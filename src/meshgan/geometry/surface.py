@@ -7,8 +7,9 @@ import point_cloud_utils as pcu
 import scipy.sparse as sp
 from numpy.typing import ArrayLike
 
+from meshgan.arrays import Floats, Integers
 from meshgan.errors import MeshganError
-from meshgan.geometry.mesh import Floats, Integers, Mesh
+from meshgan.geometry.mesh import Mesh
 
 THINNEST = 1e-10  # ratio of area to squared longest edge under which a triangle has no area to speak of
 SMALLEST_WEIGHT = 1e-9  # smaller barycentric coordinates are rounding errors of zero

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from meshgan.data.faceset import Faces
+from meshgan.arrays import Faces, Singles
 from meshgan.errors import UsageError
 from meshgan.model.directions import FILE, Directions
 from meshgan.model.face_model import find_model
@@ -18,7 +18,7 @@ SAMPLES = 1000  # expressions from which the axes are estimated
 EXTREMES = (1.0, 99.0)  # percentiles of an axis' scores that its sliders reach at 1
 LEAST_MM = 0.3  # a slider that moves no vertex further is left out
 
-Shifts = dict[str, NDArray[np.float32]]
+Shifts = dict[str, Singles]
 
 
 @dataclass(frozen=True, eq=False)

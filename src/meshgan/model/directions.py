@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from meshgan.arrays import Floats, Singles
 from meshgan.errors import MeshganError
 from meshgan.storage import atomic_file
 
-Floats = NDArray[np.float64]
 FILE = "directions.safetensors"  # in a model folder
 
 
@@ -142,7 +142,7 @@ def fit_reader(
 
 
 def responses(
-    decode: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    decode: Callable[[Singles], Singles],
     codes: NDArray[Any],
     vectors: Floats,
     read: Callable[[NDArray[Any]], Floats],

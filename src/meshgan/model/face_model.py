@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from meshgan.data.faceset import Faces, Normalisation
+from meshgan.arrays import Codes, Faces
+from meshgan.data.faceset import Normalisation
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.geometry.mesh import Mesh
 from meshgan.model.blocks import filled, in_blocks
-from meshgan.model.latent import STEPS, Codes, Fit, check_weights, fit_codes
+from meshgan.model.latent import STEPS, Fit, check_weights, fit_codes
 from meshgan.model.samplers import Samplers
 from meshgan.nn.networks import Decoder, Encoder
 from meshgan.training.inversion import EXAMPLES

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import nn
 
-from meshgan.data.faceset import Faces, Normalisation
+from meshgan.arrays import Codes, Faces
+from meshgan.data.faceset import Normalisation
 from meshgan.errors import UsageError
 from meshgan.training.inversion import first_guess, invert
-
-Codes = NDArray[np.float32]
 
 STEPS = 100  # of Adam
 PRIOR = 0.1  # mm for each unit of |z|²/D where only a part is known: keeps the code in range, and the rest likely

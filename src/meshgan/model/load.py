@@ -5,10 +5,10 @@ from typing import Protocol
 
 from numpy.typing import ArrayLike
 
-from meshgan.data.faceset import Faces
+from meshgan.arrays import Codes, Faces
 from meshgan.geometry.mesh import Mesh
 from meshgan.model.face_model import FaceModel, find_model
-from meshgan.model.latent import Codes, Fit
+from meshgan.model.latent import Fit
 from meshgan.model.pca import PcaModel
 from meshgan.model.samplers import Samplers
 from meshgan.training.model_folder import ModelCard, Sampler, read_model_folder

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from meshgan.data.faceset import Faces
+from meshgan.arrays import Faces
 from meshgan.errors import MeshganError, UsageError
 from meshgan.model.face_model import FaceModel
 from meshgan.model.load import Model

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from meshgan.data.faceset import BLOCK, Faces, FaceSet
+from meshgan.arrays import Codes, Faces, Floats, Integers
+from meshgan.data.faceset import BLOCK, FaceSet
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.mesh import Mesh
 from meshgan.model.face_model import check_codes, check_faces, find_model
-from meshgan.model.latent import Codes, Fit, check_weights
+from meshgan.model.latent import Fit, check_weights
 from meshgan.model.samplers import Samplers
 from meshgan.progress import track
 from meshgan.training.model_folder import (
@@ -24,8 +25,6 @@ from meshgan.training.model_folder import (
     read_model_folder,
     write_model_folder,
 )
-
-Rows = NDArray[np.int64]
 
 COMPONENTS = 64  # the latent size of the paper's networks
 PRIOR = 1e-4  # mm² for each unit of |z|²/K: decides only what the given vertices leave open
@@ -42,7 +41,7 @@ class Components:
 
     mean: Faces  # (V, 3)
     axes: Faces
-    variances: NDArray[np.float64]
+    variances: Floats
 
     def codes(self, faces: Faces) -> Faces:
         """Coordinates (N, K) of faces (N, V, 3) along the axes."""
@@ -148,7 +147,7 @@ def fit_pca(faces: FaceSet, components: int = COMPONENTS, seed: int = 0) -> PcaM
     return PcaModel(ModelParts(card, faces.template, None, tensors))
 
 
-def principal_components(vertices: Faces, rows: Rows, count: int, seed: int = 0) -> Components:
+def principal_components(vertices: Faces, rows: Integers, count: int, seed: int = 0) -> Components:
     """The `count` strongest components of `vertices[rows]`, at most one fewer than there are rows.
 
     Randomised subspace iteration (Halko et al. 2011): eight passes over the data block by block, so that memory
@@ -173,7 +172,7 @@ def principal_components(vertices: Faces, rows: Rows, count: int, seed: int = 0)
     return Components(centre.reshape(shape), axes.astype(np.float32), np.maximum(values[strongest], 0.0))
 
 
-def _covariance_times(vertices: Faces, rows: Rows, centre: Faces, basis: NDArray[np.float64]) -> NDArray[np.float64]:
+def _covariance_times(vertices: Faces, rows: Integers, centre: Faces, basis: Floats) -> Floats:
     """The product C Q of the covariance (3V, 3V), which is never formed, with a basis (3V, K)."""
     single = basis.astype(np.float32)
     total = np.zeros(basis.shape)
@@ -182,17 +181,17 @@ def _covariance_times(vertices: Faces, rows: Rows, centre: Faces, basis: NDArray
     return total / (len(rows) - 1)
 
 
-def _blocks(vertices: Faces, rows: Rows, centre: Faces) -> Iterator[Faces]:
+def _blocks(vertices: Faces, rows: Integers, centre: Faces) -> Iterator[Faces]:
     for start in range(0, len(rows), BLOCK):
         faces = vertices[rows[start : start + BLOCK]]
         yield faces.reshape(len(faces), -1) - centre
 
 
-def _orthonormal(basis: NDArray[np.float64]) -> NDArray[np.float64]:
+def _orthonormal(basis: Floats) -> Floats:
     return np.linalg.qr(basis)[0]
 
 
-def _signed(axes: NDArray[np.float64]) -> NDArray[np.float64]:
+def _signed(axes: Floats) -> Floats:
     """Each axis (K, D) with its largest entry positive, so that the same faces always give the same axes."""
     largest = np.abs(axes).argmax(axis=1)
     return axes * np.where(axes[np.arange(len(axes)), largest] < 0, -1.0, 1.0)[:, None]

@@ -4,16 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
+from meshgan.arrays import Codes, Floats
 from meshgan.errors import MeshganError, UsageError
 from meshgan.model.blocks import filled, in_blocks
 from meshgan.nn.networks import MappingNetwork
 from meshgan.training.model_folder import ModelCard, Sampler
-
-Floats = NDArray[np.float64]
-Codes = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)

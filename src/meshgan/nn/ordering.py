@@ -8,8 +8,8 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
+from meshgan.arrays import Integers
 from meshgan.geometry.hierarchy import Hierarchy, Level
-from meshgan.geometry.mesh import Integers
 from meshgan.nn.plan import BLOCK
 
 ALIKE = 64  # rows that are sorted by their numbers of entries; more would take neighbours too far apart

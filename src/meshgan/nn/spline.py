@@ -13,9 +13,9 @@ from itertools import product
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from meshgan.arrays import Integers
 from meshgan.geometry.hierarchy import Hierarchy, Level
 
 KERNEL = 5  # knots on each of the three axes
@@ -90,8 +90,8 @@ class Stencil:
     `edges[0]` counts in vertices of the level, `edges[1]` in centres; `reach` in mm scales the pseudo-coordinates.
     """
 
-    edges: NDArray[np.int64]
-    centres: NDArray[np.int64]
+    edges: Integers
+    centres: Integers
     reach: float
 
 

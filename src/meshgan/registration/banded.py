@@ -7,12 +7,10 @@ On graphs of the size of a face template that beats the sparse direct solvers th
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 from scipy.linalg import cho_solve_banded, cholesky_banded
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
+from meshgan.arrays import Floats, Integers
 
 
 class BandedForm:

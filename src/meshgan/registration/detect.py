@@ -3,12 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from meshgan.arrays import Booleans, Floats, Integers
 from meshgan.registration.detector import POINTS, Detector
 from meshgan.registration.views import Frame, Hits, Scene
-
-Floats = NDArray[np.float64]
 
 YAWS = (0.0, -30.0, 30.0)  # degrees around the face's own up axis
 SIZE = 384  # pixels a side; the network looks at 256 of them
@@ -22,10 +20,10 @@ class Detection:
     """The detector's points on a surface: `points` (478, 3), NaN where none is trusted; `views` (478,) that agree."""
 
     points: Floats
-    views: NDArray[np.int64]
+    views: Integers
 
     @property
-    def found(self) -> NDArray[np.bool_]:
+    def found(self) -> Booleans:
         return self.views > 0
 
 
@@ -55,7 +53,7 @@ def lifted(scene: Scene, detector: Detector, frame: Frame) -> tuple[Floats, Floa
     return scene.points(found), trust
 
 
-def _near_silhouette(hits: Hits, pixels: Floats) -> NDArray[np.bool_]:
+def _near_silhouette(hits: Hits, pixels: Floats) -> Booleans:
     """Whether the depth jumps within the 3 × 3 pixels around each point."""
     depth = np.pad(hits.depth.reshape(SIZE, SIZE), 1, constant_values=np.inf)
     column, row = np.clip(np.rint(pixels).astype(np.int64), 0, SIZE - 1).T

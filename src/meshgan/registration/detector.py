@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from meshgan.arrays import Bytes, Floats
 from meshgan.errors import MeshganError, UsageError
 
 POINTS = 478
@@ -77,12 +77,12 @@ class Detector:
         self._finder.close()
         self._landmarker.close()
 
-    def faces(self, image: NDArray[np.uint8]) -> list[Face]:
+    def faces(self, image: Bytes) -> list[Face]:
         """The faces in a grey image (H, W); milliseconds, for the search."""
         found = self._finder.detect(_wrapped(image)).detections
         return [_face(detection) for detection in found]
 
-    def landmarks(self, image: NDArray[np.uint8]) -> NDArray[np.float64] | None:
+    def landmarks(self, image: Bytes) -> Floats | None:
         """The 478 points (478, 2) as (column, row) in pixels of the clearest face, or None."""
         found = self._landmarker.detect(_wrapped(image)).face_landmarks
         if not found:
@@ -92,7 +92,7 @@ class Detector:
         return np.array([(point.x * width - 0.5, point.y * height - 0.5) for point in found[0]])
 
 
-def _wrapped(image: NDArray[np.uint8]) -> Any:
+def _wrapped(image: Bytes) -> Any:
     import mediapipe
 
     colours = np.repeat(image[:, :, None], 3, axis=2)

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from meshgan.arrays import Booleans, Floats
 from meshgan.errors import MeshganError
 from meshgan.geometry.mesh import Mesh
 from meshgan.registration.detect import Detection, detect, lifted
@@ -14,8 +14,6 @@ from meshgan.registration.orient import degrees_between, search
 from meshgan.registration.pose import Similarity, robust_similarity
 from meshgan.registration.template import FaceTemplate
 from meshgan.registration.views import Frame, Scene
-
-Floats = NDArray[np.float64]
 
 HALF_WIDTH = 125.0  # mm at the template's scale: a face with some air around it
 ROUNDS, STILL_DEGREES = 4, 2.0  # of looking again, and the turn under which another look changes nothing
@@ -89,7 +87,7 @@ def _closer_look(scene: Scene, detector: Detector, template: FaceTemplate, frame
     return Found(fitted[0], detection, fitted[1])
 
 
-def _pose(points: Floats, seen: NDArray[np.bool_], template: FaceTemplate) -> tuple[Similarity, float] | None:
+def _pose(points: Floats, seen: Booleans, template: FaceTemplate) -> tuple[Similarity, float] | None:
     """The template's pose from the detector's points, and the median misfit in mm at the template's scale."""
     used = np.flatnonzero(seen & np.isfinite(template.detector_sigma))
     if len(used) < FEWEST_POINTS:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from meshgan.arrays import Floats, Integers
 from meshgan.errors import MeshganError, UsageError
 
 MOST_BYTES = 4_000_000  # a landmark file is a few kilobytes; larger ones are something else
@@ -42,8 +42,8 @@ GROUPS: dict[str, Sequence[int]] = {
 class Landmarks:
     """Points (L, 3) in millimetres with their `index` (L,) in the scheme; each index at most once, ascending."""
 
-    index: NDArray[np.int64]
-    points: NDArray[np.float64]
+    index: Integers
+    points: Floats
 
     def __len__(self) -> int:
         return len(self.index)

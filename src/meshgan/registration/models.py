@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeInt, TypeAdapter, ValidationError
 
+from meshgan.arrays import Floats
 from meshgan.data.corpora.basis import ASSETS, face_template
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.files import read_mesh
@@ -147,13 +148,13 @@ def adopted(mesh: Mesh, template: FaceTemplate, path: Path) -> FaceTemplate:
     )
 
 
-def _detector_points(template: FaceTemplate, ours: Mesh, mesh: Mesh) -> tuple[sp.csr_array, NDArray[np.float64]]:
+def _detector_points(template: FaceTemplate, ours: Mesh, mesh: Mesh) -> tuple[sp.csr_array, Floats]:
     """Rows (478, V) and scatter (478,) of the detector's points on another mesh."""
     rows, away = _carried(template.detector_rows @ ours.vertices, mesh)
     return rows, np.where(away < FAR_MM, template.detector_sigma, np.inf)
 
 
-def _carried(points: NDArray[np.float64], mesh: Mesh) -> tuple[sp.csr_array, NDArray[np.float64]]:
+def _carried(points: Floats, mesh: Mesh) -> tuple[sp.csr_array, Floats]:
     """Combinations of vertices (L, V) nearest to points (L, 3), and how far away (L,) they are."""
     nearest = closest_points(points, mesh)
     return barycentric_matrix(nearest, mesh), nearest.distance

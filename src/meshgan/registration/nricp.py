@@ -17,13 +17,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
+from meshgan.arrays import Floats, Integers
 from meshgan.registration.banded import BandedForm
 from meshgan.registration.prior import Anchors
 from meshgan.registration.surface import Pull
-
-Floats = NDArray[np.float64]
 
 UNIT = 100.0  # mm: turning a map by 0.01 counts like shifting it by 1 mm
 GAMMA = 1.0  # weight of shifts against turns in the stiffness term
@@ -54,7 +52,7 @@ FACING = 0.7  # least cosine between the normals of a vertex and of its closest 
 class Nodes:
     """A graph of nodes: `edges` (E, 2), and `blend` (V, N), the share that each node's map has in each vertex."""
 
-    edges: NDArray[np.int64]
+    edges: Integers
     blend: sp.csr_array
 
 
@@ -72,7 +70,7 @@ def nonrigid_icp(
     start: Floats,
     pull: Callable[[Floats], Pull],
     nodes: tuple[Nodes, ...],
-    edges: NDArray[np.int64],
+    edges: Integers,
     anchors: Anchors,
     schedule: tuple[Step, ...] = SCHEDULE,
 ) -> Iterator[State]:
@@ -118,13 +116,13 @@ def _map_form(nodes: Nodes, rest: Floats, landmark_rows: sp.csr_array) -> Banded
     return BandedForm(sp.csr_array(stiffness), sp.csr_array(sp.vstack([maps, landmark_rows @ maps])), block=4)
 
 
-def _displacement_form(edges: NDArray[np.int64], landmark_rows: sp.csr_array, count: int) -> BandedForm:
+def _displacement_form(edges: Integers, landmark_rows: sp.csr_array, count: int) -> BandedForm:
     """The energy in displacements (V, 3) of the vertices: `rows` are the identity over B."""
     rows = sp.vstack([sp.eye_array(count), landmark_rows])
     return BandedForm(_laplacian(edges, count), sp.csr_array(rows))
 
 
-def _laplacian(edges: NDArray[np.int64], count: int) -> sp.csr_array:
+def _laplacian(edges: Integers, count: int) -> sp.csr_array:
     """`M'M` (N, N) of the node-arc incidence matrix M: the sum of squared differences along edges."""
     i, j = edges.T
     arcs = np.arange(len(edges))

@@ -8,14 +8,12 @@ and a chance likeness on a shoulder or a palm collects few. The mode of the answ
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from meshgan.arrays import Floats
 from meshgan.registration.detector import Detector
 from meshgan.registration.scan import extent
 from meshgan.registration.views import Frame, Scene
-
-Floats = NDArray[np.float64]
 
 DIRECTIONS = 48  # some 32 degrees between neighbours
 SIZE = 160  # pixels; the network scales its input to 128

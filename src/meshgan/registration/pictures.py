@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
+from meshgan.arrays import Bytes, Floats
 from meshgan.registration.detect import turned
 from meshgan.registration.quality import scan_distances
 from meshgan.registration.register import Registration
@@ -13,8 +13,7 @@ from meshgan.registration.template import FaceTemplate
 from meshgan.registration.views import Frame, Hits, Scene, pixels
 from meshgan.storage import atomic_file
 
-Floats = NDArray[np.float64]
-Colours = NDArray[np.float64]  # (size, size, 3), 0-255
+Colours = Floats  # (size, size, 3), 0-255
 
 SIZE = 288  # pixels a side of one picture
 HALF_WIDTH = 115.0  # mm
@@ -56,7 +55,7 @@ def _pictures(
     return [with_points, alone, _overlay(shaded, face, frame), errors]
 
 
-def _coloured(image: NDArray[np.uint8]) -> Colours:
+def _coloured(image: Bytes) -> Colours:
     return np.repeat(image[:, :, None].astype(np.float64), 3, axis=2)
 
 

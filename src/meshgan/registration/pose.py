@@ -3,11 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from meshgan.arrays import Floats
 from meshgan.geometry.align import rigid, similarity
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from meshgan.arrays import Floats, Reals, Singles
 from meshgan.registration.pose import Similarity
 from meshgan.registration.surface import Pull
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,14 +24,14 @@ class Prior:
     """
 
     mean: Floats
-    basis: NDArray[np.float32]
+    basis: Singles
 
     def shape(self, coefficients: Floats) -> Floats:
         """The face (V, 3) with these coefficients (K,)."""
         return self.mean + np.einsum("k,ckv->vc", coefficients.astype(np.float32), self.basis)
 
 
-def learn(faces: NDArray[np.float32], components: int) -> Prior:
+def learn(faces: Singles, components: int) -> Prior:
     """Principal components of `faces` (N, V, 3): by the Gram matrix, since N is far below 3 V."""
     mean = faces.mean(axis=0, dtype=np.float64)
     flat = (faces - mean).reshape(len(faces), -1)
@@ -148,7 +146,7 @@ def _motions(points: Floats, fitted: Fitted) -> Floats:
     return np.concatenate([turns, shifts, arms[None]])
 
 
-def _normal_equations(jacobian: NDArray[np.floating], residual: Floats, weights: Floats) -> list[Floats]:
+def _normal_equations(jacobian: Reals, residual: Floats, weights: Floats) -> list[Floats]:
     """`J W J'` (P, P) and `J W r` (P,) of `jacobian` (P, N)."""
     root = np.sqrt(weights).astype(jacobian.dtype)
     weighted = jacobian * root

@@ -5,8 +5,8 @@ from typing import Literal
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
+from meshgan.arrays import Booleans, Floats
 from meshgan.geometry.laplacian import mass
 from meshgan.geometry.mesh import Mesh
 from meshgan.registration.register import Registration
@@ -15,7 +15,6 @@ from meshgan.registration.template import FaceTemplate
 from meshgan.registration.unfold import folded
 from meshgan.registration.views import seen_from_before
 
-Floats = NDArray[np.float64]
 Verdict = Literal["good", "check", "failed"]
 VERDICTS: tuple[Verdict, ...] = ("good", "check", "failed")
 
@@ -126,7 +125,7 @@ def _landmark_misses(result: Registration, template: FaceTemplate) -> tuple[floa
     return float(np.concatenate(known).mean()), float(max(part.mean() for part in known))
 
 
-def _largest_patch(mesh: Mesh, marked: NDArray[np.bool_]) -> float:
+def _largest_patch(mesh: Mesh, marked: Booleans) -> float:
     """The area in mm² of the largest connected patch of `marked` vertices (V,)."""
     i, j = mesh.edges[marked[mesh.edges].all(axis=1)].T
     graph = sp.coo_array((np.ones(len(i)), (i, j)), shape=(len(marked),) * 2)

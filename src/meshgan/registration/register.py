@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from meshgan.arrays import Booleans, Floats
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.files import MILLIMETRES
 from meshgan.geometry.mesh import Mesh
@@ -21,8 +21,6 @@ from meshgan.registration.scan import around, cleaned, facing_like, thinned
 from meshgan.registration.surface import Surface
 from meshgan.registration.template import FaceTemplate
 from meshgan.registration.unfold import unfolded
-
-Floats = NDArray[np.float64]
 
 REACH = 1.35  # of the template's radius: what of the scan is kept around the face
 GIVEN_SIGMA = 2.0  # mm: how well a person sets a landmark
@@ -57,7 +55,7 @@ class Registration:
 
     vertices: Floats
     fitted: Floats
-    believed: NDArray[np.bool_]
+    believed: Booleans
     scan: Mesh
     landmarks: Landmarks
     to_scan: Similarity

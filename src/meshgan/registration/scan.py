@@ -4,11 +4,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from meshgan.arrays import Floats, Integers
 from meshgan.errors import MeshganError
 from meshgan.geometry.mesh import Mesh
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 FEWEST_TRIANGLES = 500  # a face needs some
 MOST_TRIANGLES = 12_000_000  # beyond it, memory is no longer bounded by what a workstation has

@@ -5,13 +5,10 @@ from functools import cached_property
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from meshgan.arrays import Booleans, Floats, Integers
 from meshgan.geometry.mesh import Mesh
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 SPACING = 3.0  # mm: triangles with longer edges get sample points inside, so that the search cannot miss them
 ON = 1e-3  # barycentric coordinate below which a point lies on a side
@@ -27,7 +24,7 @@ class Matches:
     points: Floats
     normals: Floats
     distance: Floats
-    on_border: NDArray[np.bool_]
+    on_border: Booleans
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,19 +57,19 @@ class Surface:
         self._tree = cKDTree(samples, balanced_tree=False, compact_nodes=False)
 
     @cached_property
-    def _border_sides(self) -> NDArray[np.bool_]:
+    def _border_sides(self) -> Booleans:
         """Whether the side opposite each corner (F, 3) lies on a border."""
         size = len(self.mesh.vertices)
         sides = np.sort(self.mesh.triangles[:, [[1, 2], [2, 0], [0, 1]]], axis=2) @ [size, 1]
         return np.isin(sides, self.mesh.boundary_edges @ [size, 1])
 
     @cached_property
-    def _border_vertices(self) -> NDArray[np.bool_]:
+    def _border_vertices(self) -> Booleans:
         flags = np.zeros(len(self.mesh.vertices), dtype=bool)
         flags[self.mesh.boundary_vertices] = True
         return flags
 
-    def _on_border(self, triangle: Integers, weights: Floats) -> NDArray[np.bool_]:
+    def _on_border(self, triangle: Integers, weights: Floats) -> Booleans:
         """Whether points on triangles (N,) at `weights` (N, 3) lie on a border's edge or vertex."""
         on_side = ((weights < ON) & self._border_sides[triangle]).any(axis=1)
         at_vertex = ((weights > 1 - ON) & self._border_vertices[self.mesh.triangles[triangle]]).any(axis=1)

@@ -5,9 +5,9 @@ from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from meshgan.arrays import Booleans, Floats, Integers
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.geometry.mesh import Mesh
 from meshgan.registration.landmarks import Landmarks
@@ -15,8 +15,6 @@ from meshgan.registration.nricp import Nodes
 from meshgan.registration.prior import Prior
 from meshgan.registration.surface import Pull, Surface
 from meshgan.registration.views import seen_from_before
-
-Floats = NDArray[np.float64]
 
 AROUND = 6.0  # mm: width of the neighbourhood from which a named landmark takes its place
 EYE_DEPTH = 15.0  # mm before and behind the lids
@@ -73,7 +71,7 @@ class FaceTemplate:
         return Pull(matches.points, matches.normals, matches.distance, np.where(free, -1.0, cosine))
 
     @cached_property
-    def eyeballs(self) -> NDArray[np.bool_]:
+    def eyeballs(self) -> Booleans:
         """The vertices (V,) between the lids, seen from the front."""
         vertices, marks = self.mesh.vertices, self.landmark_rows @ self.mesh.vertices
         found = np.zeros(len(vertices), dtype=bool)
@@ -83,14 +81,14 @@ class FaceTemplate:
         return found
 
     @cached_property
-    def middle(self) -> NDArray[np.bool_]:
+    def middle(self) -> Booleans:
         """The vertices (V,) around nose and mouth that face the viewer: what every scan of a face should show."""
         marks = self.landmark_rows[[30, 62]] @ self.mesh.vertices  # tip of the nose, middle of the upper lip
         near = np.linalg.norm(self.mesh.vertices[:, :2] - marks.mean(axis=0)[:2], axis=1) < MIDDLE
         return near & self.inside & (self.mesh.vertex_normals[:, 2] > FACING_VIEWER)
 
     @cached_property
-    def inside(self) -> NDArray[np.bool_]:
+    def inside(self) -> Booleans:
         """The vertices (V,) that make the face: in sight, no eyeballs, at least `MARGIN` from the outer border."""
         found = seen_from_before(self.mesh, np.arange(len(self.mesh.vertices))) & ~self.eyeballs
         border = self.mesh.vertices[_outer_border(self.mesh)]
@@ -101,7 +99,7 @@ class FaceTemplate:
         points = self.landmark_rows[36:48] @ vertices
         return float(np.linalg.norm(points[:6].mean(axis=0) - points[6:].mean(axis=0)))
 
-    def named(self, points: Floats, used: NDArray[np.int64]) -> Landmarks:
+    def named(self, points: Floats, used: Integers) -> Landmarks:
         """The named landmarks that follow from the detector's points (478, 3), of which those `used` are good.
 
         Each is the combination of the detector's points around it that is exact for affine deformations; landmarks
@@ -121,7 +119,7 @@ class FaceTemplate:
         return Landmarks(np.array(index, dtype=np.int64), np.array(found).reshape(-1, 3))
 
 
-def _inside_polygon(points: Floats, corners: Floats) -> NDArray[np.bool_]:
+def _inside_polygon(points: Floats, corners: Floats) -> Booleans:
     """Whether points (N, 2) lie inside a polygon (M, 2): a ray to the right crosses an odd number of sides."""
     (x, y), ends = points.T, np.roll(corners, -1, axis=0)
     crossings = np.zeros(len(points), dtype=np.int64)
@@ -131,7 +129,7 @@ def _inside_polygon(points: Floats, corners: Floats) -> NDArray[np.bool_]:
     return crossings % 2 == 1
 
 
-def _outer_border(mesh: Mesh) -> NDArray[np.int64]:
+def _outer_border(mesh: Mesh) -> Integers:
     """Vertices of the longest boundary loop; eye and mouth openings are shorter."""
     edges = mesh.boundary_edges
     if not len(edges):

@@ -3,17 +3,15 @@
 import numpy as np
 import scipy.sparse as sp
 import scipy.sparse.linalg as spl
-from numpy.typing import NDArray
 
+from meshgan.arrays import Booleans, Floats
 from meshgan.geometry.mesh import Mesh
-
-Floats = NDArray[np.float64]
 
 ROUNDS = 6
 RINGS = 2  # of vertices around a fold that are laid anew
 
 
-def folded(mesh: Mesh, reference: Floats) -> NDArray[np.bool_]:
+def folded(mesh: Mesh, reference: Floats) -> Booleans:
     """Triangles (F,) whose normal points against the same triangle's in `reference` (V, 3)."""
     before = mesh.with_vertices(reference).triangle_normals
     return np.asarray(np.einsum("fc,fc->f", mesh.triangle_normals, before) < 0)
@@ -34,7 +32,7 @@ def unfolded(mesh: Mesh, reference: Floats) -> Floats:
     return mesh.vertices
 
 
-def _patch(mesh: Mesh, bad: NDArray[np.bool_], rings: int) -> NDArray[np.bool_]:
+def _patch(mesh: Mesh, bad: Booleans, rings: int) -> Booleans:
     """The vertices (V,) within `rings` edges of a bad triangle."""
     chosen = np.zeros(len(mesh.vertices), dtype=bool)
     chosen[mesh.triangles[bad]] = True
@@ -45,7 +43,7 @@ def _patch(mesh: Mesh, bad: NDArray[np.bool_], rings: int) -> NDArray[np.bool_]:
     return chosen
 
 
-def _harmonic(mesh: Mesh, values: Floats, unknown: NDArray[np.bool_]) -> Floats:
+def _harmonic(mesh: Mesh, values: Floats, unknown: Booleans) -> Floats:
     """`values` (V, 3) with those at `unknown` (V,) replaced by the harmonic continuation of the others."""
     i, j = np.concatenate([mesh.edges, mesh.edges[:, ::-1]]).T
     size = len(values)

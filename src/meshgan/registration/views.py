@@ -8,12 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import point_cloud_utils as pcu
-from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from meshgan.arrays import Booleans, Bytes, Floats, Integers
 from meshgan.geometry.mesh import Mesh
-
-Floats = NDArray[np.float64]
 
 LIGHT = np.array([0.25, 0.45, 1.0]) / np.linalg.norm([0.25, 0.45, 1.0])  # viewer's frame: above, a little right
 DARKEST, BRIGHTEST = 40.0, 235.0
@@ -42,12 +40,12 @@ class Frame:
 class Hits:
     """What rays met: triangle (N,), -1 for nothing; barycentric (N, 3); depth (N,) along the ray."""
 
-    triangle: NDArray[np.int64]
+    triangle: Integers
     barycentric: Floats
     depth: Floats
 
     @property
-    def found(self) -> NDArray[np.bool_]:
+    def found(self) -> Booleans:
         return self.triangle >= 0
 
 
@@ -80,7 +78,7 @@ class Scene:
         triangle = np.atleast_1d(triangle).astype(np.int64)  # a single ray comes back as scalars
         return Hits(triangle, barycentric.reshape(-1, 3), np.where(triangle >= 0, depth, np.inf))
 
-    def open_along(self, points: Floats, direction: Floats) -> NDArray[np.bool_]:
+    def open_along(self, points: Floats, direction: Floats) -> Booleans:
         """Whether nothing lies between points (N, 3) and a viewer far away in a unit `direction` (3,)."""
         directions = np.broadcast_to(direction, points.shape).copy()
         triangle, *_ = self._caster.intersect_rays(np.ascontiguousarray(points), directions)
@@ -99,7 +97,7 @@ class Scene:
         lengths = np.linalg.norm(normals, axis=1, keepdims=True)
         return np.where(hits.found[:, None], normals / np.maximum(lengths, 1e-12), 0.0)
 
-    def photograph(self, frame: Frame, size: int) -> tuple[NDArray[np.uint8], Hits]:
+    def photograph(self, frame: Frame, size: int) -> tuple[Bytes, Hits]:
         """A shaded grey image (size, size) and what each of its pixels (row by row) shows."""
         hits = self.cast(frame, *pixels(size), size)
         normals = self.normals(hits) @ frame.rotation.T
@@ -111,7 +109,7 @@ class Scene:
         return image.reshape(size, size).astype(np.uint8), hits
 
 
-def seen_from_before(mesh: Mesh, chosen: NDArray[np.int64]) -> NDArray[np.bool_]:
+def seen_from_before(mesh: Mesh, chosen: Integers) -> Booleans:
     """Whether each of the `chosen` vertices (N,) of a face that looks along +z is in plain sight of a viewer in front.
 
     The walls of nostrils and of the mouth are not.

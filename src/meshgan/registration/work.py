@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from meshgan.arrays import Singles
 from meshgan.errors import MeshganError
 from meshgan.registration.models import landmark_file
 from meshgan.registration.quality import Quality, Verdict
@@ -123,7 +124,7 @@ def outcome_of(job: Job) -> Outcome | None:
     return outcome
 
 
-def vertices_of(job: Job) -> NDArray[np.float32]:
+def vertices_of(job: Job) -> Singles:
     """The registered vertices (V, 3)."""
     return arrays_of(job)["vertices"]
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from meshgan.data.faceset import Faces, FaceSet
+from meshgan.arrays import Faces
+from meshgan.data.faceset import FaceSet
 from meshgan.evaluation.evaluate import fitting_errors, suitable_samplers
 from meshgan.model.load import Model
 from meshgan.report.contests import contests

@@ -6,19 +6,16 @@ from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from meshgan.data.faceset import Faces
+from meshgan.arrays import Codes, Faces, Floats
 from meshgan.geometry.mesh import Mesh
 from meshgan.model.compose import check_same_template
 from meshgan.model.directions import FILE, Directions
 from meshgan.model.face_model import FaceModel, find_model
-from meshgan.model.latent import Codes
 from meshgan.model.load import Model, load_model
 from meshgan.model.pca import PcaModel, principal_components
 from meshgan.studio.sliders import Slider, axes, expressions, principal_directions, traits
 
-Floats = NDArray[np.float64]
 Place = Literal["inside", "edge", "outside"]
 
 SAMPLES = 512  # faces from which the principal axes are found

@@ -7,10 +7,10 @@ from typing import Literal
 
 import numpy as np
 
-from meshgan.data.faceset import Faces
+from meshgan.arrays import Codes, Faces
 from meshgan.errors import UsageError
 from meshgan.model.compose import compose
-from meshgan.model.latent import Codes, interpolate
+from meshgan.model.latent import interpolate
 from meshgan.studio.history import History
 from meshgan.studio.models import Place, StudioModel
 from meshgan.studio.state import SEEDS, Part, State, read_seed

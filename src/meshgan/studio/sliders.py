@@ -7,10 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from meshgan.arrays import Codes, Floats
 from meshgan.model.directions import Directions
-from meshgan.model.latent import Codes
-
-Floats = NDArray[np.float64]
 
 REACH = 3.0  # standard deviations either way, for traits and axes
 FULL, BEYOND = 1.0, 1.5  # expressions: the mean one, and how far past it the slider goes

@@ -15,7 +15,7 @@ import trimesh
 import viser
 from numpy.typing import NDArray
 
-from meshgan.data.faceset import Faces
+from meshgan.arrays import Faces, Floats, Singles
 from meshgan.studio.models import StudioModel
 from meshgan.view.backing import holes
 from meshgan.view.raster import decoded
@@ -77,13 +77,13 @@ def dress(server: viser.ViserServer, identity: StudioModel) -> None:
     camera.position = tuple(middle + distance(width, height, 1.0) * direction())
 
 
-def extent(identity: StudioModel) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def extent(identity: StudioModel) -> tuple[Floats, Floats]:
     """Where the camera looks (3,), and the size (3,) of what it should see there, in mm."""
     low, high = identity.room
     return low + (high - low) * PIVOT, high - low
 
 
-def direction() -> NDArray[np.float64]:
+def direction() -> Floats:
     """From the face to the camera."""
     towards = np.array([*ASIDE, 1.0])
     return towards / np.linalg.norm(towards)
@@ -119,7 +119,7 @@ class Stage:
         self.dark.vertices = self._cones(face)[0]
         self._only(self.clay)
 
-    def show_heat(self, face: Faces, colours: NDArray[np.float32]) -> None:
+    def show_heat(self, face: Faces, colours: Singles) -> None:
         """Show a face (V, 3) with a colour (V, 3), sRGB in [0, 1], at each vertex."""
         data = coloured_glb(face, self.triangles, colours)
         if self.heat is None:
@@ -171,11 +171,11 @@ class Stage:
         with suppress(RuntimeError):  # the studio has been closed meanwhile
             self._loop.call_soon_threadsafe(self._frame)  # browsers' own messages come in there: no race with them
 
-    def _place(self, aspect: float) -> NDArray[np.float64]:
+    def _place(self, aspect: float) -> Floats:
         """Where the camera belongs in a window `aspect` times as wide as high."""
         width, height, aside = self._framed
         towards = direction() if aside else np.array([0.0, 0.0, 1.0])
-        place: NDArray[np.float64] = self.middle + distance(width, height, aspect) * towards
+        place: Floats = self.middle + distance(width, height, aspect) * towards
         return place
 
     def _frame(self) -> None:
@@ -214,7 +214,7 @@ class Stage:
     def _hollow(self, name: str, face: Faces, place: Any = (0.0, 0.0, 0.0)) -> viser.MeshHandle:
         return self._mesh(name, *self._cones(face), DARK, place)
 
-    def _pane(self, name: str, size: NDArray[np.float64], place: Any) -> viser.MeshHandle:
+    def _pane(self, name: str, size: Floats, place: Any) -> viser.MeshHandle:
         """An invisible pane through a face, to be clicked: a face itself would get a ragged yellow outline."""
         corners = self.middle + CORNERS * [*size / 2, 0.0]
         return self._mesh(name, corners.astype(np.float32), PANE, CLAY, place, opacity=0.0)
@@ -227,7 +227,7 @@ class Stage:
             position=place, opacity=opacity,
         )  # fmt: skip
 
-    def _cones(self, face: Faces) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
+    def _cones(self, face: Faces) -> tuple[Singles, NDArray[np.uint32]]:
         """A dark cone behind each hole of the face, as behind open lips, for one does not look through a head."""
         vertices, triangles, count = [np.zeros((1, 3), np.float32)], [np.zeros((1, 3), np.uint32)], 1
         for edges in self.loops:
@@ -251,7 +251,7 @@ def _picked(pick: Callable[[int], None], number: int, _: Any) -> None:
     pick(number)
 
 
-def coloured_glb(face: Faces, triangles: NDArray[np.uint32], colours: NDArray[np.float32]) -> bytes:
+def coloured_glb(face: Faces, triangles: NDArray[np.uint32], colours: Singles) -> bytes:
     """A GLB for the browser alone, in millimetres: vertex colours on a rough surface that does not shine."""
     linear = np.round(255 * decoded(colours)).astype(np.uint8)  # as glTF has it
     mesh = trimesh.Trimesh(face, triangles, vertex_colors=linear, process=False)

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from meshgan.arrays import Codes
 from meshgan.errors import UsageError
-from meshgan.model.latent import Codes
 from meshgan.studio.models import StudioModel
 
 SEEDS = 100_000  # random faces have seeds below this

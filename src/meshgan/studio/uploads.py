@@ -6,16 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from meshgan.data.faceset import Faces
+from meshgan.arrays import Codes, Faces, Floats
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.align import rigid, similarity
 from meshgan.geometry.files import MILLIMETRES, READERS, read_mesh
 from meshgan.geometry.mesh import Mesh
 from meshgan.model.compose import sizes
 from meshgan.model.face_model import check_connectivity
-from meshgan.model.latent import Codes
 from meshgan.registration.models import default_template
 from meshgan.registration.register import register
 from meshgan.studio.models import StudioModel
@@ -105,7 +103,7 @@ def in_correspondence(upload: Upload, template: Mesh) -> Faces:
     return rigid(vertices[None], template.vertices).apply(vertices)[0].astype(np.float32)
 
 
-def _registered(upload: Upload, template: Mesh) -> NDArray[np.float64]:
+def _registered(upload: Upload, template: Mesh) -> Floats:
     ours = default_template()
     if not np.array_equal(ours.mesh.triangles, template.triangles):
         check_connectivity(upload.mesh, template, upload.name)
@@ -116,7 +114,7 @@ def _registered(upload: Upload, template: Mesh) -> NDArray[np.float64]:
         raise type(error)(f"{upload.name}: {advice}") from error
 
 
-def _of_human_size(upload: Upload, template: Mesh) -> NDArray[np.float64]:
+def _of_human_size(upload: Upload, template: Mesh) -> Floats:
     """The vertices in mm. Raises `UsageError` if the unit is wrong."""
     vertices, unit = upload.mesh.vertices, upload.unit
     size = 1 / float(similarity(vertices[None], template.vertices).scale[0])

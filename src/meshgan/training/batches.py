@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from meshgan.data.faceset import Faces, FaceSet
+from meshgan.arrays import Faces, Integers
+from meshgan.data.faceset import FaceSet
 from meshgan.errors import MeshganError, UsageError
 from meshgan.training.state import Batch
 from meshgan.training.team import Team
@@ -50,7 +50,7 @@ class Batches:
         device = self.team.device
         return Batch(faces, torch.from_numpy(codes).to(device), torch.from_numpy(mix).to(device), step % phases)
 
-    def rows_of(self, step: int) -> NDArray[np.int64]:
+    def rows_of(self, step: int) -> Integers:
         """The rows of the FaceSet (B,) that step `step` reads, over all processes."""
         epoch, index = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
@@ -67,7 +67,7 @@ def fixed_codes(count: int, code: int, prior: str, seed: int, stream: int = GRID
     return torch.from_numpy(codes.astype(np.float32))
 
 
-def _reader(vertices: Faces, device: torch.device) -> Callable[[NDArray[np.int64]], Tensor]:
+def _reader(vertices: Faces, device: torch.device) -> Callable[[Integers], Tensor]:
     if device.type == "cpu":
         return lambda rows: torch.from_numpy(vertices[rows])
     if vertices.nbytes < RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:

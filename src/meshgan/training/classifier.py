@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from meshgan.arrays import Integers, Singles
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.files import write_mesh
@@ -61,7 +62,7 @@ class Classifier:
     card: Card
 
     @torch.no_grad()
-    def probabilities(self, vertices: NDArray[np.float32], batch: int = 64) -> NDArray[np.float32]:
+    def probabilities(self, vertices: Singles, batch: int = 64) -> Singles:
         """Faces (N, V, 3) in mm to the probability (N, classes) of each class."""
         if vertices.shape[1:] != self.hierarchy.levels[0].mesh.vertices.shape:
             raise UsageError(f"faces of shape {vertices.shape[1:]} are not of the classifier's template.")
@@ -71,7 +72,7 @@ class Classifier:
         ]
         return torch.cat(parts).numpy()
 
-    def predict(self, vertices: NDArray[np.float32]) -> NDArray[np.str_]:
+    def predict(self, vertices: Singles) -> NDArray[np.str_]:
         """The likeliest class (N,) of each face (N, V, 3) in mm."""
         return np.array(self.card.classes)[self.probabilities(vertices).argmax(1)]
 
@@ -142,7 +143,7 @@ def _epoch(
     network: ExpressionClassifier,
     optimiser: torch.optim.Adam,
     faces: FaceSet,
-    targets: NDArray[np.int64],
+    targets: Integers,
     schedule: Schedule,
     seed: int,
     epoch: int,

@@ -1,15 +1,15 @@
 """Principal components of training faces: the linear path beside the convolutions."""
 
 import numpy as np
-from numpy.typing import NDArray
 
+from meshgan.arrays import Singles
 from meshgan.data.faceset import FaceSet, some_rows
 
 MOST = 2000  # faces that the components are estimated from
 VARIANCES = {"uniform": 1 / 3, "standard-normal": 1.0}  # of the numbers in a code
 
 
-def principal_matrix(faces: FaceSet, count: int, prior: str = "uniform") -> NDArray[np.float32]:
+def principal_matrix(faces: FaceSet, count: int, prior: str = "uniform") -> Singles:
     """`count` principal axes (count, V, 3) of the training part in network units, times their deviations.
 
     With codes drawn from the prior, U(-1, 1) or N(0, I), `code @ matrix` has the covariance of the faces. Axes beyond

@@ -7,8 +7,8 @@ transport between two Gaussians, is appended to the mapping network. N(μ, Σ) d
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from meshgan.arrays import Floats
 from meshgan.data.faceset import FaceSet, some_rows
 from meshgan.nn.networks import Decoder, MappingNetwork
 from meshgan.training.batches import MOMENTS, fixed_codes
@@ -17,8 +17,6 @@ from meshgan.training.state import State
 DRAWN = 100_000  # codes: deviations are then known to 0.2 %, 1 / √(2 · DRAWN)
 SEEN = 20_000  # training faces, at most
 FLOOR = 1e-6  # added to variances, which are about 1/3: where neither side varies, nothing is stretched
-
-Floats = NDArray[np.float64]
 
 
 @torch.no_grad()

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from meshgan.data.faceset import Faces, FaceSet, some_rows
+from meshgan.arrays import Faces
+from meshgan.data.faceset import FaceSet, some_rows
 from meshgan.errors import MeshganError
 from meshgan.storage import atomic_file
 from meshgan.training.batches import fixed_codes

@@ -6,16 +6,15 @@ every other boundary is a hole, and a dark cone is drawn behind it. Pictures onl
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+
+from meshgan.arrays import Integers, Singles
 
 DARK = (0.20, 0.15, 0.14)  # sRGB
 DEPTH = 0.35  # of a hole's width: how far its cone goes back along -z
 
-Floats = NDArray[np.float32]
-Integers = NDArray[np.int64]
 
-
-def with_backing(faces: ArrayLike, triangles: ArrayLike, colours: ArrayLike) -> tuple[Floats, Integers, Floats]:
+def with_backing(faces: ArrayLike, triangles: ArrayLike, colours: ArrayLike) -> tuple[Singles, Integers, Singles]:
     """Add a cone behind each hole.
 
     Takes faces (N, V, 3) in mm, triangles (F, 3) and sRGB colours (V, 3) or (N, V, 3); returns the same with the
@@ -64,7 +63,7 @@ def _next(edges: Integers) -> Integers:
     return order[np.searchsorted(edges[order, 0], edges[:, 1]).clip(max=len(edges) - 1)]
 
 
-def _tip(loop: Floats) -> Floats:
+def _tip(loop: Singles) -> Singles:
     """The cone's tip (N, 1, 3): behind the middle of a loop (N, E, 3)."""
     with np.errstate(invalid="ignore"):  # faces that are not finite are drawn blank
         tip = loop.mean(axis=1, keepdims=True)

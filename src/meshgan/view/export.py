@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from meshgan.arrays import Floats, Singles
 from meshgan.errors import MeshganError
 from meshgan.geometry.files import write_mesh
 from meshgan.geometry.mesh import Mesh
@@ -33,8 +34,6 @@ SKIN = {
     },
     "doubleSided": True,  # a face is an open surface
 }
-
-Floats = NDArray[np.float32]
 
 
 def write_glb(
@@ -85,7 +84,7 @@ def write_faces(
     return paths
 
 
-def _check(mesh: Mesh, targets: Mapping[str, NDArray[np.float64]], weights: Mapping[str, float]) -> None:
+def _check(mesh: Mesh, targets: Mapping[str, Floats], weights: Mapping[str, float]) -> None:
     for key, shift in targets.items():
         if shift.shape != mesh.vertices.shape or not np.isfinite(shift).all():
             raise ValueError(f"morph target {key!r} needs finite displacements of shape {mesh.vertices.shape}")
@@ -94,7 +93,7 @@ def _check(mesh: Mesh, targets: Mapping[str, NDArray[np.float64]], weights: Mapp
 
 
 def _document(
-    mesh: Mesh, targets: Mapping[str, NDArray[np.float64]], weights: Mapping[str, float], name: str, rights: str
+    mesh: Mesh, targets: Mapping[str, Floats], weights: Mapping[str, float], name: str, rights: str
 ) -> tuple[dict[str, Any], bytes]:
     """The JSON part and the binary part."""
     normals = _unit_normals(mesh)
@@ -126,7 +125,7 @@ def _document(
     return document, bytes(buffer.data)
 
 
-def _unit_normals(mesh: Mesh) -> Floats:
+def _unit_normals(mesh: Mesh) -> Singles:
     """Vertex normals (V, 3) of length 1; where there is no surface, +z."""
     normals = mesh.vertex_normals.copy()
     normals[~normals.any(axis=1)] = (0.0, 0.0, 1.0)

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw
 
+from meshgan.arrays import Bytes, Singles
 from meshgan.storage import atomic_file
 from meshgan.view.backing import with_backing
 from meshgan.view.lettering import INK, SOFT_INK, fitting, write, write_upright
@@ -28,12 +29,10 @@ EVEN = Light(CLAY.directions[:2], ((0.24,) * 3, (0.12,) * 3), (0.70,) * 3, (1.0,
 HEAT = "magma_r"
 HEAT_RANGE = (0.02, 0.80)  # of the colour map: its dark end would swallow the shading
 
-Images = NDArray[np.uint8]
-
 
 def tiles(
     faces: ArrayLike, triangles: ArrayLike, size: int = 256, view: str = "frontal", camera: Camera | None = None
-) -> Images:
+) -> Bytes:
     """Clay stills (N, size, size, 3) of faces (N, V, 3), all seen by one camera; without one, it frames the faces."""
     camera = camera or camera_for(faces, view)
     clay = np.broadcast_to(encoded(CLAY.albedo), np.shape(faces)[-2:])
@@ -49,14 +48,14 @@ def heat_tiles(
     size: int = 256,
     view: str = "frontal",
     camera: Camera | None = None,
-) -> Images:
+) -> Bytes:
     """Stills of faces (N, V, 3) coloured by `errors` (N, V) in mm, from 0 to `limit_mm` and beyond."""
     camera = camera or camera_for(faces, view)
     vertices, corners, colours = with_backing(faces, triangles, heat_colours(errors, limit_mm))
     return render(vertices, corners, size, SUPERSAMPLE, camera, EVEN, colours)
 
 
-def heat_colours(errors: ArrayLike, limit_mm: float) -> NDArray[np.float32]:
+def heat_colours(errors: ArrayLike, limit_mm: float) -> Singles:
     """Colours (..., 3), sRGB in [0, 1], of errors in mm; `limit_mm` and more have the darkest."""
     share = np.clip(np.nan_to_num(np.asarray(errors, dtype=np.float64) / limit_mm, nan=1.0), 0, 1)
     low, high = HEAT_RANGE
@@ -179,7 +178,7 @@ def _where(factors: Sequence[float], wanted: Collection[float]) -> list[int]:
 
 def page(
     path: Path,
-    rows: Sequence[Images],
+    rows: Sequence[Bytes],
     row_titles: Sequence[str] = (),
     column_titles: Sequence[str] = (),
     captions: Sequence[Sequence[str]] | None = None,
@@ -223,7 +222,7 @@ def page(
         sheet.save(partial, format="PNG", dpi=(DPI, DPI), compress_level=9)
 
 
-def _trim(rows: Sequence[Images]) -> list[Images]:
+def _trim(rows: Sequence[Bytes]) -> list[Bytes]:
     """Cut away the white left and right of (and above and below) all tiles alike; a little air stays."""
     size = rows[0].shape[1]
     drawn = np.any([(row < 250).any(axis=(0, 3)) for row in rows], axis=0)

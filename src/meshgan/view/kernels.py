@@ -8,11 +8,10 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
+from meshgan.arrays import Bytes, Floats, Singles
+
 Indices = NDArray[np.int32]
-Bytes = NDArray[np.uint8]
-Lamps = tuple[Floats, Floats, Floats, Floats]  # directions (L, 3), strengths (L, C), ambient (C,), background (C,)
+Lamps = tuple[Singles, Singles, Singles, Singles]  # directions (L, 3), strengths (L, C), ambient (C,), background (C,)
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 SUBPIXEL = 256.0  # positions are snapped to 1/256 of a sample, which makes the edge functions exact
@@ -31,11 +30,11 @@ def compiled(function: Function) -> Function:
 
 @compiled
 def draw(
-    faces: Floats,
+    faces: Singles,
     triangles: Indices,
-    albedo: Floats,
+    albedo: Singles,
     supersample: int,
-    projection: tuple[Floats, Floats],
+    projection: tuple[Singles, Singles],
     lamps: Lamps,
     table: Bytes,
     images: Bytes,
@@ -57,7 +56,7 @@ def draw(
 
 
 @compiled
-def _project(vertices: Floats, projection: tuple[Floats, Floats], points: Doubles) -> None:
+def _project(vertices: Singles, projection: tuple[Singles, Singles], points: Floats) -> None:
     """Columns and rows (snapped to the sub-pixel grid) and depth; a vertex out of range becomes NaN."""
     matrix, offset = projection
     for v in range(len(vertices)):
@@ -72,7 +71,7 @@ def _project(vertices: Floats, projection: tuple[Floats, Floats], points: Double
 
 
 @compiled
-def _normals(vertices: Floats, triangles: Indices, normals: Floats) -> None:
+def _normals(vertices: Singles, triangles: Indices, normals: Singles) -> None:
     """Area-weighted unit normals (V, 3); triangles that are not finite do not count."""
     normals[:] = 0
     for t in range(len(triangles)):
@@ -94,7 +93,7 @@ def _normals(vertices: Floats, triangles: Indices, normals: Floats) -> None:
 
 
 @compiled
-def _cover(points: Doubles, triangles: Indices, depth: Floats, owner: Indices) -> None:
+def _cover(points: Floats, triangles: Indices, depth: Singles, owner: Indices) -> None:
     """The z-buffer: for each sample (at half-integer columns and rows) the nearest triangle, or -1."""
     last = len(owner) - 1
     for t in range(len(triangles)):
@@ -131,11 +130,11 @@ def _cover(points: Doubles, triangles: Indices, depth: Floats, owner: Indices) -
 
 @compiled
 def _shade(
-    points: Doubles,
-    normals: Floats,
+    points: Floats,
+    normals: Singles,
     triangles: Indices,
     owner: Indices,
-    albedo: Floats,
+    albedo: Singles,
     supersample: int,
     lamps: Lamps,
     table: Bytes,
@@ -182,11 +181,11 @@ def _light(
     i: int,
     j: int,
     k: int,
-    points: Doubles,
-    normals: Floats,
-    albedo: Floats,
+    points: Floats,
+    normals: Singles,
+    albedo: Singles,
     lamps: Lamps,
-    radiance: Floats,
+    radiance: Singles,
 ) -> None:
     """Write the radiance (C,) of the point at (column, row), which lies in triangle (i, j, k)."""
     directions, strengths, ambient, _ = lamps

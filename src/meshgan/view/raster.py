@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from meshgan.view.kernels import LEVELS, Bytes, Doubles, Floats, Indices, Lamps, draw
+from meshgan.arrays import Bytes, Floats, Singles
+from meshgan.view.kernels import LEVELS, Indices, Lamps, draw
 
 Colour = tuple[float, float, float]
 
@@ -63,14 +64,14 @@ class Camera:
         return cls(width if width > 0 else cls.width_mm, (float(x), float(y), float(z)), yaw, pitch)
 
     @property
-    def rotation(self) -> Doubles:
+    def rotation(self) -> Floats:
         """Rotation (3, 3) from the scene to camera space: yaw about y, then pitch about x."""
         (cy, cp), (sy, sp) = (f(np.radians([self.yaw, self.pitch])) for f in (np.cos, np.sin))
         about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
         about_x = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
         return about_x @ about_y
 
-    def projection(self, samples: int) -> tuple[Floats, Floats]:
+    def projection(self, samples: int) -> tuple[Singles, Singles]:
         """Matrix (3, 3) and offset (3,) from the scene (mm) to columns, rows and depth, in samples; near is large."""
         scale = samples / self.width_mm
         matrix = np.diag([scale, -scale, scale]) @ self.rotation
@@ -158,7 +159,7 @@ def render(
     return images[..., 0] if channels == 1 else images
 
 
-def _common_box(faces: Doubles) -> tuple[Doubles, Doubles]:
+def _common_box(faces: Floats) -> tuple[Floats, Floats]:
     """Corners (3,) of the box that holds all faces (N, V, 3), but at most 0.3 of the median box more on each side."""
     lows, highs = faces.min(axis=1), faces.max(axis=1)
     low, high = np.median(lows, axis=0), np.median(highs, axis=0)
@@ -166,23 +167,23 @@ def _common_box(faces: Doubles) -> tuple[Doubles, Doubles]:
     return np.maximum(lows.min(axis=0), low - room), np.minimum(highs.max(axis=0), high + room)
 
 
-def _single(values: NDArray[Any]) -> Floats:
+def _single(values: NDArray[Any]) -> Singles:
     return np.array(values, dtype=np.float32, order="C")
 
 
-def encoded(linear: ArrayLike) -> Doubles:
+def encoded(linear: ArrayLike) -> Floats:
     """sRGB in [0, 1] of linear light in [0, 1] (IEC 61966-2-1)."""
     light = np.asarray(linear, dtype=np.float64)
     return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
 
 
-def decoded(shown: ArrayLike) -> Doubles:
+def decoded(shown: ArrayLike) -> Floats:
     """Linear light in [0, 1] of sRGB in [0, 1]."""
     srgb = np.asarray(shown, dtype=np.float64)
     return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
 
 
-def _checked(vertices: ArrayLike, triangles: ArrayLike) -> tuple[Floats, Indices]:
+def _checked(vertices: ArrayLike, triangles: ArrayLike) -> tuple[Singles, Indices]:
     faces = np.ascontiguousarray(vertices, dtype=np.float32).view()
     faces.flags.writeable = False  # as a memory-mapped FaceSet's are: one type, compiled once
     corners = np.ascontiguousarray(triangles, dtype=np.int32).reshape(-1, 3)
@@ -193,7 +194,7 @@ def _checked(vertices: ArrayLike, triangles: ArrayLike) -> tuple[Floats, Indices
     return faces, corners
 
 
-def _albedo(light: Light, channels: int, colours: ArrayLike | None, shape: tuple[int, ...]) -> Floats:
+def _albedo(light: Light, channels: int, colours: ArrayLike | None, shape: tuple[int, ...]) -> Singles:
     """Linear albedo (1, 1, C), (1, V, 3) or (B, V, 3); a length of one stands for every mesh or vertex."""
     if colours is None:
         return np.array(light.albedo, dtype=np.float32).reshape(1, 1, channels)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from meshgan.data.corpora.basis import FaceBasis, Floats, face_template
+from meshgan.arrays import Singles
+from meshgan.data.corpora.basis import FaceBasis, face_template
 from meshgan.data.corpora.draws import Draws
 from meshgan.data.corpora.population import People, draw_people
 from meshgan.data.faceset import Card, blocks, create_faceset
@@ -41,7 +42,7 @@ def make_identities(out: Path, count: int = 12000, seed: int = 0) -> None:
             writer.append(faces[:kept], people.labels(names)[:kept])
 
 
-def identities(basis: FaceBasis, template: Mesh, seed: int, start: int) -> tuple[Floats, People]:
+def identities(basis: FaceBasis, template: Mesh, seed: int, start: int) -> tuple[Singles, People]:
     """Aligned neutral faces (BLOCK, V, 3) of the people from number `start` on, and who they are."""
     people = draw_people(basis, Draws(seed, "identities", np.arange(start, start + BLOCK)))
     neutral = basis.neutral(people.phenotype, people.features)

@@ -12,14 +12,12 @@ from importlib.resources import as_file, files
 from importlib.resources.abc import Traversable
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.spatial.transform import Rotation
 
+from meshgan.arrays import Floats, Integers, Singles
 from meshgan.geometry.files import read_mesh
 from meshgan.geometry.mesh import Mesh
-
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
 
 ASSETS = files("meshgan.data") / "assets"
 # Ages between which shapes are interpolated. The baby is one of a year; but faces grow fastest early, and a straight
@@ -37,19 +35,19 @@ class Phenotype:
     """What the macro shapes depend on, for B faces: `age` in years (B,), `female`, `muscle` and `weight` in
     [0, 1] (B,), `ancestry` (B, 3), rows sum to 1."""
 
-    age: Doubles
-    female: Doubles
-    muscle: Doubles
-    weight: Doubles
-    ancestry: Doubles
+    age: Floats
+    female: Floats
+    muscle: Floats
+    weight: Floats
+    ancestry: Floats
 
 
 @dataclass(frozen=True, eq=False)
 class Neutral:
     """Neutral faces `vertices` (B, V, 3) in mm, each with the joint of its jaw (B, 3)."""
 
-    vertices: Floats
-    joints: Floats
+    vertices: Singles
+    joints: Singles
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,18 +55,18 @@ class FaceBasis:
     """The arrays of face_basis.npz in millimetres. V template vertices; shapes of neutral faces have V + 1 points,
     the last of which is the joint of the jaw."""
 
-    base: Floats  # (V + 1, 3)
-    phenotypes: Floats  # (P, V + 1, 3)
+    base: Singles  # (V + 1, 3)
+    phenotypes: Singles  # (P, V + 1, 3)
     phenotype_names: tuple[str, ...]
-    features: Floats  # (S, V + 1, 3)
+    features: Singles  # (S, V + 1, 3)
     feature_names: tuple[str, ...]
-    feature_shapes: NDArray[np.int64]  # (F, 2): the shapes of each feature's positive and negative side, -1 for none
-    actions: Floats  # (A, V, 3)
+    feature_shapes: Integers  # (F, 2): the shapes of each feature's positive and negative side, -1 for none
+    actions: Singles  # (A, V, 3)
     action_names: tuple[str, ...]
-    jaw_weights: Floats  # (V,): how far each vertex follows the jaw
-    jaw_motions: Doubles  # (A, 6): rotation vector and translation (mm) of the jaw in each action
-    lips: NDArray[np.int64]  # (3, 2, 3): vertices of the upper and lower point of three pairs
-    lip_weights: Floats  # (3, 2, 3)
+    jaw_weights: Singles  # (V,): how far each vertex follows the jaw
+    jaw_motions: Floats  # (A, 6): rotation vector and translation (mm) of the jaw in each action
+    lips: Integers  # (3, 2, 3): vertices of the upper and lower point of three pairs
+    lip_weights: Singles  # (3, 2, 3)
 
     @classmethod
     def read(cls, folder: Traversable = ASSETS) -> "FaceBasis":
@@ -104,14 +102,14 @@ class FaceBasis:
         points = self.base + (weights.astype(np.float32) @ shapes).reshape(len(weights), -1, 3)
         return self.closed(Neutral(points[:, :-1], points[:, -1]))
 
-    def phenotype_weights(self, phenotype: Phenotype) -> Doubles:
+    def phenotype_weights(self, phenotype: Phenotype) -> Floats:
         """Weights (B, P) of the macro shapes: products of the shares of what their names are made of."""
         shares = _shares(phenotype)
         return np.stack(
             [np.prod([shares[part] for part in name.split("-")], axis=0) for name in self.phenotype_names]
         ).T
 
-    def feature_weights(self, values: ArrayLike) -> Doubles:
+    def feature_weights(self, values: ArrayLike) -> Floats:
         """Weights (B, S) of the feature shapes: a value's positive and negative parts go to opposite shapes."""
         values = np.asarray(values, dtype=np.float64)
         weights = np.zeros((len(values), len(self.features)))
@@ -129,14 +127,14 @@ class FaceBasis:
         turn[:, 0] = -gap / lever
         return Neutral(self.with_jaw(faces, turn, np.zeros((len(gap), 3))), faces.joints)
 
-    def with_jaw(self, faces: Neutral, rotation: Doubles, translation: Doubles) -> Floats:
+    def with_jaw(self, faces: Neutral, rotation: Floats, translation: Floats) -> Singles:
         """Vertices (B, V, 3) after the jaw has turned by rotation vectors (B, 3) about its joint and moved (B, 3)."""
         turn = (Rotation.from_rotvec(rotation).as_matrix() - np.eye(3)).astype(np.float32)
         arms = faces.vertices - faces.joints[:, None]
         moved = arms @ turn.transpose(0, 2, 1) + translation.astype(np.float32)[:, None]
         return faces.vertices + self.jaw_weights[:, None] * moved
 
-    def perform(self, faces: Neutral, actions: ArrayLike, scale: ArrayLike = 1.0) -> Floats:
+    def perform(self, faces: Neutral, actions: ArrayLike, scale: ArrayLike = 1.0) -> Singles:
         """Vertices (B, V, 3) of the faces doing `actions` (B, A) in [0, 1]; lengths are multiplied by `scale` (B,)."""
         actions = np.asarray(actions, dtype=np.float64)
         scale = np.broadcast_to(np.asarray(scale, dtype=np.float64), len(actions))[:, None]
@@ -159,7 +157,7 @@ def average_adult() -> Phenotype:
     return Phenotype(np.full(1, 25.0), half, half, half, np.full((1, 3), 1 / 3))
 
 
-def _shares(phenotype: Phenotype) -> dict[str, Doubles]:
+def _shares(phenotype: Phenotype) -> dict[str, Floats]:
     """For each part of a macro shape's name its share (B,) in each face."""
     shares = _hats(phenotype.age, AGE_YEARS)
     shares |= {"male": 1 - phenotype.female, "female": phenotype.female}
@@ -168,7 +166,7 @@ def _shares(phenotype: Phenotype) -> dict[str, Doubles]:
     return shares | dict(zip(ANCESTRIES, phenotype.ancestry.T, strict=True))
 
 
-def _hats(values: Doubles, anchors: dict[str, float]) -> dict[str, Doubles]:
+def _hats(values: Floats, anchors: dict[str, float]) -> dict[str, Floats]:
     """Linear interpolation between anchors: the share of each; values beyond the ends count as the ends."""
     places = list(anchors.values())
     rows = np.eye(len(places))

@@ -8,10 +8,10 @@ streams may change between versions.
 import zlib
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
-Doubles = NDArray[np.float64]
+from meshgan.arrays import Floats, Integers
 
 
 class Draws:
@@ -22,7 +22,7 @@ class Draws:
         self.items = np.asarray(items, dtype=np.uint64)
         self.used = 0
 
-    def uniform(self, columns: int) -> Doubles:
+    def uniform(self, columns: int) -> Floats:
         """(B, columns), strictly between 0 and 1."""
         self.used += 1
         raw = [
@@ -32,17 +32,17 @@ class Draws:
         bits = np.array(raw, dtype=np.uint64).reshape(len(raw), columns) >> np.uint64(11)
         return (bits.astype(np.float64) + 0.5) * 2.0**-53
 
-    def normal(self, columns: int) -> Doubles:
+    def normal(self, columns: int) -> Floats:
         """(B, columns), mean 0 and variance 1."""
         return ndtri(self.uniform(columns))
 
-    def choice(self, shares: ArrayLike) -> NDArray[np.int64]:
+    def choice(self, shares: ArrayLike) -> Integers:
         """(B,): indices drawn with these probabilities, (K,) or for each item (B, K)."""
         edges = np.cumsum(np.atleast_2d(np.asarray(shares, dtype=np.float64)), axis=1)
         edges /= edges[:, -1:]
         return np.minimum((self.uniform(1) > edges).sum(axis=1), edges.shape[1] - 1)
 
-    def sparse(self, columns: int, share: float) -> Doubles:
+    def sparse(self, columns: int, share: float) -> Floats:
         """(B, columns): most are 0, a `share` of them uniform in (0, 1)."""
         values = self.uniform(columns)
         return np.maximum(values - (1 - share), 0) / share

@@ -10,11 +10,11 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from meshgan.arrays import Floats, Integers, Reals, Singles
 from meshgan.data.corpora.anny import LICENCE, SOURCE
-from meshgan.data.corpora.basis import FaceBasis, Floats, Neutral, Phenotype, average_adult, face_template
-from meshgan.data.corpora.draws import Doubles, Draws
+from meshgan.data.corpora.basis import FaceBasis, Neutral, Phenotype, average_adult, face_template
+from meshgan.data.corpora.draws import Draws
 from meshgan.data.corpora.noise import RegistrationNoise
 from meshgan.data.corpora.performance import NEUTRAL, POSED, SPONTANEOUS, Style, draw_actions, draw_style, draw_units
 from meshgan.data.corpora.population import People, draw_people
@@ -22,7 +22,7 @@ from meshgan.data.corpora.recipes import EXPRESSIONS
 from meshgan.data.faceset import Card, FaceSet, blocks, create_faceset
 from meshgan.errors import UsageError
 from meshgan.geometry.align import rigid
-from meshgan.geometry.mesh import Integers, Mesh
+from meshgan.geometry.mesh import Mesh
 
 CORPUS = "anny-expressions"
 BLOCK = 256
@@ -45,8 +45,8 @@ class Takes:
     session: Integers
     kind: Integers
     label: Integers
-    intensity: Doubles
-    actions: Doubles
+    intensity: Floats
+    actions: Floats
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class ExpressionPlan:
         age, female, muscle = person.age[who], person.female[who], person.muscle[who]
         return self.basis.neutral(Phenotype(age, female, muscle, weight, person.ancestry[who]), features)
 
-    def faces(self, rows: Integers, takes: Takes) -> Floats:
+    def faces(self, rows: Integers, takes: Takes) -> Singles:
         """The registered faces (B, V, 3) of these rows: identity, expression and noise, rigidly aligned."""
         neutral = self.neutral(takes.who, takes.session)
         size = _spread(neutral.vertices) / _spread(self.template.vertices[None])  # small faces move less
@@ -146,7 +146,7 @@ class ExpressionPlan:
         noise = self._noise.draw(self._draws("noise", rows), self.noise_mm)
         return motion.apply(faces).astype(np.float32) + noise
 
-    def pure(self, rows: Integers) -> Floats:
+    def pure(self, rows: Integers) -> Singles:
         """The template (B, V, 3) doing what is done in these rows (B,): no identity, no noise."""
         adult = self.basis.neutral(average_adult(), np.zeros((1, len(self.basis.feature_names))))
         shift = self.template.vertices.astype(np.float32) - adult.vertices[0]
@@ -198,7 +198,7 @@ def make_expressions(out: Path, plan: ExpressionPlan) -> None:
             writer.append(plan.faces(rows, takes)[:kept], plan.labels(rows, takes)[:kept])
 
 
-def _spread(faces: NDArray[np.floating]) -> Doubles:
+def _spread(faces: Reals) -> Floats:
     """Root mean square distance (B,) of a face's vertices from their mean."""
     centred = faces - faces.mean(axis=1, keepdims=True)
     return np.sqrt((centred.astype(np.float64) ** 2).sum(axis=2).mean(axis=1))

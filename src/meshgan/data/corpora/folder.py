@@ -22,20 +22,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from meshgan.arrays import Faces, Integers
 from meshgan.data.corpora.naming import Row, label_rows, mesh_files, natural
 from meshgan.data.faceset import Card, FaceSetWriter, create_faceset
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.align import rigid
 from meshgan.geometry.files import MILLIMETRES, read_mesh
-from meshgan.geometry.mesh import Integers, Mesh
+from meshgan.geometry.mesh import Mesh
 from meshgan.progress import track
 
 BLOCK = 64  # meshes in memory at a time, twice: one block is read while the one before is aligned
 FEW = 128  # files for which more processes cost more time than they save
 OTHER_UNIT = 5.0  # a mesh so many times larger or smaller than the template must be in another unit
 REASONS = 5  # that a summary tells
-
-Faces = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

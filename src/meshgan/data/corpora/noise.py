@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from meshgan.data.corpora.basis import Floats
-from meshgan.data.corpora.draws import Doubles, Draws
-from meshgan.geometry.mesh import Floats as Points
+from meshgan.arrays import Floats, Singles
+from meshgan.data.corpora.draws import Draws
 
 # Over which length the smooth parts lose their correlation, and their shares of the variance: correspondences that
 # slide along the surface, and the roughness of the scan. The rest is independent from vertex to vertex.
@@ -16,14 +15,14 @@ class RegistrationNoise:
     """Random displacements of points (V, 3) in mm: Gaussian fields in space, each drawn as a sum of plane waves
     (Rahimi and Recht 2007), and white noise."""
 
-    def __init__(self, points: Points, seed: int) -> None:
+    def __init__(self, points: Floats, seed: int) -> None:
         draws = Draws(seed, "noise-waves", np.arange(WAVES))
         self.waves = np.concatenate(
             [np.sqrt(share) * _waves(points, draws, length) for length, share in SMOOTH], axis=1
         )
         self.white = np.sqrt(1 - sum(share for _, share in SMOOTH))
 
-    def draw(self, draws: Draws, size_mm: float) -> Floats:
+    def draw(self, draws: Draws, size_mm: float) -> Singles:
         """Displacements (B, V, 3) whose length has the root mean square `size_mm`."""
         count, waves = self.waves.shape
         smooth = draws.normal(3 * waves).reshape(-1, waves) @ self.waves.T
@@ -32,7 +31,7 @@ class RegistrationNoise:
         return whole.reshape(-1, 3, count).transpose(0, 2, 1).astype(np.float32)
 
 
-def _waves(points: Points, draws: Draws, length: float) -> Doubles:
+def _waves(points: Floats, draws: Draws, length: float) -> Floats:
     """Cosines and sines (V, 2 WAVES) whose random combinations have variance 1 and the correlation length (mm)."""
     phases = points @ (draws.normal(3) / length).T + 2 * np.pi * draws.uniform(1).T
     return np.concatenate([np.cos(phases), np.sin(phases)], axis=1) / np.sqrt(WAVES)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from meshgan.data.corpora.draws import Doubles, Draws
+from meshgan.arrays import Floats, Integers
+from meshgan.data.corpora.draws import Draws
 from meshgan.data.corpora.recipes import BESIDES, EXPRESSIONS, LIMITS, RECIPES, UNITS, Units
-from meshgan.geometry.mesh import Integers
 
 NEUTRAL, POSED, SPONTANEOUS = range(3)
 
@@ -41,8 +41,8 @@ class Style:
     the units, `bias` (S, N) of the sided actions: below 0 the right side is stronger."""
 
     variants: Integers
-    gains: Doubles
-    bias: Doubles
+    gains: Floats
+    bias: Floats
 
 
 def draw_style(draws: Draws) -> Style:
@@ -57,7 +57,7 @@ def draw_style(draws: Draws) -> Style:
 
 def draw_units(
     draws: Draws, style: Style, who: Integers, expression: Integers, kind: Integers
-) -> tuple[Doubles, Doubles]:
+) -> tuple[Floats, Floats]:
     """Strengths (B, U) of the units in takes of people `who` (B,), and their intensities (B,) in [0, 1].
 
     Posed faces are at their apex; spontaneous ones have any intensity, and may be mixed or partial.
@@ -78,7 +78,7 @@ def draw_units(
     return units + amount[:, None] * BESIDES_STRENGTHS[which], intensity
 
 
-def draw_actions(draws: Draws, style: Style, who: Integers, units: Doubles, names: tuple[str, ...]) -> Doubles:
+def draw_actions(draws: Draws, style: Style, who: Integers, units: Floats, names: tuple[str, ...]) -> Floats:
     """Facial actions (B, A) named `names` that make up the units; left and right differ a little, or much."""
     lean = style.bias[who] + SIDE_TAKE * draws.normal(len(SIDED))
     leftwards = draws.uniform(1)[:, 0] < 0.5
@@ -93,11 +93,11 @@ def draw_actions(draws: Draws, style: Style, who: Integers, units: Doubles, name
     return np.clip(np.stack([actions.get(name, absent) for name in names], axis=1), 0, limits)
 
 
-def _strengths(units: Units) -> Doubles:
+def _strengths(units: Units) -> Floats:
     return np.array([units.get(number, 0.0) for number in NUMBERS])
 
 
-def _unit_actions(units: Mapping[int, Mapping[str, float]]) -> Doubles:
+def _unit_actions(units: Mapping[int, Mapping[str, float]]) -> Floats:
     return np.array([[units[number].get(name, 0.0) for name in NAMES] for number in NUMBERS])
 
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from meshgan.arrays import Booleans, Floats, Integers
 from meshgan.data.corpora.basis import ANCESTRIES, FaceBasis, Phenotype
-from meshgan.data.corpora.draws import Doubles, Draws
+from meshgan.data.corpora.draws import Draws
 
 GROUPS = (*ANCESTRIES, "mixed")
 GROUP_SHARES = (0.28, 0.30, 0.30, 0.12)
@@ -65,10 +65,10 @@ class People:
     """B people: what their macro shapes depend on, their values (B, F) of the basis's features, and their labels."""
 
     phenotype: Phenotype
-    features: Doubles
-    groups: NDArray[np.int64]  # index into GROUPS
-    ages: NDArray[np.int64]  # index into AGE_GROUPS
-    female: NDArray[np.bool_]
+    features: Floats
+    groups: Integers  # index into GROUPS
+    ages: Integers  # index into AGE_GROUPS
+    female: Booleans
 
     def labels(self, subjects: list[str]) -> list[dict[str, object]]:
         """One label row a person."""
@@ -110,7 +110,7 @@ def draw_people(basis: FaceBasis, draws: Draws, age_shares: tuple[float, ...] = 
     return People(phenotype, features, groups, ages, female)
 
 
-def _ancestry(draws: Draws, groups: NDArray[np.int64]) -> Doubles:
+def _ancestry(draws: Draws, groups: Integers) -> Floats:
     """Shares (B, 3): near one for the three groups, two of them between 0.35 and 0.65 for `mixed`."""
     pure, split, pair = draws.uniform(3).T
     shares = np.full((len(groups), 3), 0.0)
@@ -127,7 +127,7 @@ def _ancestry(draws: Draws, groups: NDArray[np.int64]) -> Doubles:
     return shares
 
 
-def _build(draws: Draws, age: Doubles, female: NDArray[np.bool_]) -> tuple[Doubles, Doubles]:
+def _build(draws: Draws, age: Floats, female: Booleans) -> tuple[Floats, Floats]:
     """Muscle and weight (B,) in [0, 1]: men and the young are more muscular, middle age is heavier; skewed."""
     noise = draws.normal(3)
     muscle = 0.5 + np.where(female, -0.06, 0.08) - 0.15 * np.clip((age - 50) / 35, 0, 1) + 0.14 * noise[:, 0]
@@ -136,7 +136,7 @@ def _build(draws: Draws, age: Doubles, female: NDArray[np.bool_]) -> tuple[Doubl
     return np.clip(muscle, 0.05, 0.95), np.clip(weight, 0.12, 1.0)
 
 
-def _drivers(phenotype: Phenotype) -> Mapping[str, Doubles]:
+def _drivers(phenotype: Phenotype) -> Mapping[str, Floats]:
     """The columns that `EFFECTS` name, each (B,) in [0, 1]."""
     age, weight = phenotype.age, phenotype.weight
     return dict(zip(ANCESTRIES, phenotype.ancestry.T, strict=True)) | {
@@ -149,7 +149,7 @@ def _drivers(phenotype: Phenotype) -> Mapping[str, Doubles]:
     }
 
 
-def _features(basis: FaceBasis, draws: Draws, drivers: Mapping[str, Doubles], spreads: Doubles) -> Doubles:
+def _features(basis: FaceBasis, draws: Draws, drivers: Mapping[str, Floats], spreads: Floats) -> Floats:
     """Values (B, F): a mean that depends on the person, personal variation shared by both sides, and asymmetry."""
     plain = [name.removeprefix("l-").removeprefix("r-") for name in basis.feature_names]
     shared = np.unique(plain)
@@ -166,14 +166,14 @@ def _features(basis: FaceBasis, draws: Draws, drivers: Mapping[str, Doubles], sp
     return np.clip(values, -1, 1)
 
 
-def _head_shapes(draws: Draws) -> Doubles:
+def _head_shapes(draws: Draws) -> Floats:
     """(B, 7): most people have something of one of the named shapes of a head, some have none."""
     which = draws.choice([HEAD_SHAPE_SHARE / len(HEAD_SHAPES)] * len(HEAD_SHAPES) + [1 - HEAD_SHAPE_SHARE])
     amount = 0.15 + 0.5 * draws.uniform(1)[:, 0]
     return np.eye(len(HEAD_SHAPES) + 1)[which][:, :-1] * amount[:, None]
 
 
-def _spreads(basis: FaceBasis) -> Doubles:
+def _spreads(basis: FaceBasis) -> Floats:
     """The standard deviation (F,) of each feature: the same in millimetres where it acts, within limits."""
     reach = np.linalg.norm(basis.features[:, :-1], axis=2).max(axis=1)
     reach = np.where(basis.feature_shapes >= 0, reach[basis.feature_shapes], 0).max(axis=1)
