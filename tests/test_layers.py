@@ -1,4 +1,4 @@
-"""The import rule: data flows through the folders in one direction."""
+"""The import rule: data flows through the folders in one direction, and folders side by side do not know each other."""
 
 import ast
 from pathlib import Path
@@ -6,26 +6,34 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "meshgan"
-FOUNDATION = {"errors", "machine", "progress", "reading", "storage"}
-ALLOWED = {
-    "geometry": set(),
-    "data": {"geometry"},
-    "nn": {"geometry"},
-    "training": {"nn", "data", "geometry", "view"},
-    "model": {"training", "nn", "data", "geometry"},
-    "evaluation": {"model", "training", "nn", "data", "geometry", "view"},
-    "view": {"geometry"},
-    "registration": {"model", "data", "geometry"},
-    "studio": {"registration", "evaluation", "model", "training", "nn", "data", "geometry", "view"},
-    "report": {"evaluation", "model", "training", "nn", "data", "geometry", "view"},
-}
-TORCH_FREE = {"geometry", "data", "view", "registration"} | FOUNDATION
+ORDER = (
+    {"geometry"},
+    {"view", "data", "nn"},
+    {"model"},
+    {"training", "evaluation", "registration"},
+    {"studio", "report"},
+    {"cli", "bench"},
+)
+FOUNDATION = {"arrays", "errors", "machine", "progress", "reading", "storage"}  # single modules below all folders
+TORCH_FREE = {"geometry", "view", "data"} | FOUNDATION
+LAZY = {"registration"}  # needs torch for a prior from a trained model only: its workers do without
+FOLDERS = set().union(*ORDER)
+MODULES = sorted(SOURCE.rglob("*.py"))
 
 
-def imports(path: Path) -> set[str]:
-    """All modules that a file imports, wherever in the file, as dotted names."""
+def left_of(folder: str) -> set[str]:
+    """What a folder may import, itself among it."""
+    if folder in FOUNDATION:
+        return FOUNDATION
+    place = next(number for number, group in enumerate(ORDER) if folder in group)
+    return set().union(*ORDER[:place]) | FOUNDATION | {folder}
+
+
+def imports(path: Path, top_only: bool = False) -> set[str]:
+    """The modules that a file imports as dotted names, wherever in the file, or only those that importing it runs."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in _run_on_import(tree) if top_only else ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -34,25 +42,82 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+def _run_on_import(tree: ast.AST) -> list[ast.AST]:
+    """The nodes outside functions and outside `if TYPE_CHECKING`."""
+    found: list[ast.AST] = []
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            continue
+        found += [node, *_run_on_import(node)]
+    return found
+
+
 def layer(path: Path) -> str:
     return path.relative_to(SOURCE).parts[0].removesuffix(".py")
 
 
-@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE)))
+def name_of(path: Path) -> str:
+    parts = ("meshgan", *path.relative_to(SOURCE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCE)))
 def test_imports_follow_the_layers(path: Path) -> None:
     here = layer(path)
-    ours = {name.split(".")[1] for name in imports(path) if name.startswith("meshgan.")}
-    if here in FOUNDATION:
-        assert ours <= FOUNDATION
-    elif here in ALLOWED:
-        assert ours <= ALLOWED[here] | FOUNDATION | {here}
+    if here == "__init__":
+        return  # the facade names things of all layers
+    names = imports(path)
+    assert "meshgan" not in names, "the facade is for others"
+    ours = {name.split(".")[1] for name in names if name.startswith("meshgan.")} - {"__version__"}
+    assert ours <= left_of(here)
     if here in TORCH_FREE:
-        assert not any(name.split(".")[0] == "torch" for name in imports(path))
-    if here not in {"cli", "bench", "__init__"}:
-        assert "__init__" not in ours
-        assert "cli" not in ours
+        assert not {name for name in names if name.split(".")[0] == "torch"}
+    if here in LAZY:
+        top = {name.split(".")[0] for name in imports(path, top_only=True)}
+        assert "torch" not in top
+
+
+def test_folders_that_do_without_torch_load_nothing_that_loads_it() -> None:
+    """Followed through all modules: what a module imports on import, and what that imports."""
+    graph = module_graph()
+    for path in MODULES:
+        if layer(path) in TORCH_FREE | LAZY:
+            assert "torch" not in reached(graph, name_of(path)), name_of(path)
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    graph = module_graph()
+    for name in graph:
+        assert all(name not in reached(graph, other) for other in graph[name] if other != name), name
 
 
 def test_every_folder_has_a_place_in_the_order() -> None:
     folders = {path.name for path in SOURCE.iterdir() if path.is_dir() and any(path.glob("*.py"))}
-    assert folders <= set(ALLOWED) | {"bench", "cli", "recipes", "assets"}
+    assert folders == FOLDERS
+    assert {path.stem for path in SOURCE.glob("*.py")} == FOUNDATION | {"__init__"}
+
+
+def module_graph() -> dict[str, set[str]]:
+    """The modules of ours, and torch, that each module loads when it is imported."""
+    known = {name_of(path) for path in MODULES} - {"meshgan"}
+    graph: dict[str, set[str]] = {}
+    for path in MODULES:
+        loaded: set[str] = set()
+        for name in imports(path, top_only=True):
+            loaded |= {name} & known or {name.rpartition(".")[0]} & known
+            loaded |= {"torch"} if name.split(".")[0] == "torch" else set()
+        graph[name_of(path)] = loaded
+    return graph
+
+
+def reached(graph: dict[str, set[str]], start: str) -> set[str]:
+    """Everything that importing a module loads."""
+    seen: set[str] = set()
+    todo = [start]
+    while todo:
+        new = graph.get(todo.pop(), set()) - seen
+        seen |= new
+        todo += new
+    return seen

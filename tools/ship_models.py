@@ -15,8 +15,8 @@ from meshgan.data.faceset import FaceSet
 from meshgan.errors import MeshganError
 from meshgan.evaluation.semantics import describe
 from meshgan.model.face_model import SHIPPED, FaceModel
+from meshgan.model.model_folder import ModelParts, read_model_folder, write_model_folder
 from meshgan.report.results import Result, Results
-from meshgan.training.model_folder import ModelParts, read_model_folder, write_model_folder
 
 LINEAR = "generator/linear"
 MOST = 8 * 2**20  # bytes, all models together

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from meshgan.data.faceset import Normalisation
 from meshgan.errors import UsageError
 from meshgan.model.face_model import FaceModel
-from meshgan.model.latent import check_weights, fit_codes, interpolate, target_of_points
-from meshgan.training.inversion import CHUNK, first_guess, invert
+from meshgan.model.latent import CHUNK, check_weights, first_guess, fit_codes, interpolate, invert, target_of_points
 
 VERTICES, CODE = 50, 3
 

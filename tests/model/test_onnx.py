@@ -12,10 +12,10 @@ from meshgan.data.faceset import Card, FaceSet, create_faceset
 from meshgan.errors import MeshganError, UsageError
 from meshgan.model import onnx
 from meshgan.model.face_model import SHIPPED, FaceModel
+from meshgan.model.model_folder import read_model_folder
 from meshgan.model.onnx import export_onnx
 from meshgan.model.pca import fit_pca
 from meshgan.nn.chebyshev import ChebConv
-from meshgan.training.model_folder import read_model_folder
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra export")
 pytest.importorskip("onnxscript", reason="needs the extra export")

@@ -10,12 +10,12 @@ from torch.nn.functional import softplus
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.model.face_model import FaceModel
+from meshgan.model.linear import principal_matrix
+from meshgan.model.model_folder import ModelParts
 from meshgan.nn.networks import Decoder, MappingNetwork, NetworkSpec
 from meshgan.training.began import reconstruction_loss
 from meshgan.training.began_judge import BeganJudge, newest, remembered, weights, with_deviations
-from meshgan.training.linear import principal_matrix
 from meshgan.training.loop import start, train
-from meshgan.training.model_folder import ModelParts
 from meshgan.training.recipe import parse_recipe
 from meshgan.training.state import Batch
 from meshgan.training.team import Team

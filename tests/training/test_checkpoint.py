@@ -8,14 +8,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from meshgan import storage
-from meshgan.data.faceset import FaceSet
+from meshgan.data.faceset import FaceSet, fingerprint
 from meshgan.errors import MeshganError, UsageError
 from meshgan.training.checkpoint import (
     Checkpoint,
     Identity,
     RunFolder,
     check_same_run,
-    fingerprint,
     read_checkpoint,
 )
 from meshgan.training.recipe import load_recipe, recipe_toml

@@ -11,13 +11,13 @@ from PIL import Image
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.model.face_model import FaceModel
+from meshgan.model.linear import principal_matrix
+from meshgan.model.model_folder import read_model_folder
 from meshgan.training import watch
 from meshgan.training.batches import fixed_codes
 from meshgan.training.began import Began
 from meshgan.training.checkpoint import RunFolder, read_checkpoint
-from meshgan.training.linear import principal_matrix
 from meshgan.training.loop import crossed, share_kept, start, total_steps, train
-from meshgan.training.model_folder import read_model_folder
 from meshgan.training.recipe import load_recipe, parse_recipe
 from meshgan.training.stops import Stopped
 from meshgan.training.team import Team

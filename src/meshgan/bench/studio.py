@@ -61,9 +61,9 @@ def _models() -> Any:
     from meshgan.data.corpora.basis import face_template
     from meshgan.geometry.hierarchy import Hierarchy
     from meshgan.model.face_model import FaceModel
+    from meshgan.model.model_folder import ModelCard, ModelParts, Origin
     from meshgan.nn.networks import Decoder, NetworkSpec
     from meshgan.studio.models import expression_model, identity_model
-    from meshgan.training.model_folder import ModelCard, ModelParts, Origin
 
     torch.manual_seed(0)
     template, spec = face_template(), NetworkSpec()

@@ -7,6 +7,7 @@ SET/labels.csv     one row per face; the column `subject` is required
 """
 
 import csv
+import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -140,6 +141,16 @@ def measure_normalisation(vertices: Faces, rows: Integers, floor_mm: float = 0.0
     mean = total / len(rows)
     std = np.sqrt(np.maximum(squares / len(rows) - mean**2, 0.0))
     return Normalisation((reference + mean).astype(np.float32), np.maximum(std, floor_mm).astype(np.float32))
+
+
+def fingerprint(faces: FaceSet, sampled: int = 64) -> str:
+    """A hash of the template, the labels and some of the faces, spread evenly over the set."""
+    digest = hashlib.sha256(faces.template.content_hash.encode())
+    for name in sorted(faces.labels):
+        digest.update(name.encode() + "\n".join(faces.labels[name]).encode())
+    for row in np.linspace(0, len(faces) - 1, sampled).astype(int):
+        digest.update(np.ascontiguousarray(faces.vertices[row]).tobytes())
+    return digest.hexdigest()
 
 
 class FaceSetWriter:

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from meshgan.arrays import Faces, Integers
-from meshgan.data.faceset import FaceSet
+from meshgan.data.faceset import FaceSet, fingerprint
 from meshgan.errors import UsageError
 from meshgan.evaluation.inception import graph_file
 from meshgan.evaluation.metrics import Errors, Interval, bootstrap_interval, generalisation, vertex_errors
@@ -22,10 +22,9 @@ from meshgan.machine import machine, today
 from meshgan.model.face_model import FaceModel, check_connectivity
 from meshgan.model.latent import STEPS
 from meshgan.model.load import Model
+from meshgan.model.model_folder import Sampler
 from meshgan.progress import track
 from meshgan.storage import atomic_file
-from meshgan.training.checkpoint import fingerprint
-from meshgan.training.model_folder import Sampler
 
 BLOCK = 256  # samples in memory at a time
 FITTED = 300  # faces fitted between two saves

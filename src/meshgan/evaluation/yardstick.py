@@ -32,8 +32,8 @@ from meshgan.evaluation.metrics import (
     summarise,
 )
 from meshgan.evaluation.nearest import FaceIndex
+from meshgan.model.model_folder import Sampler
 from meshgan.model.pca import Components, principal_components
-from meshgan.training.model_folder import Sampler
 from meshgan.view.raster import Camera, render
 
 IMAGES = 2500  # samples that are rendered for the FID

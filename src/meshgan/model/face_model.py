@@ -12,11 +12,10 @@ from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.geometry.mesh import Mesh
 from meshgan.model.blocks import filled, in_blocks
-from meshgan.model.latent import STEPS, Fit, check_weights, fit_codes
+from meshgan.model.latent import EXAMPLES, STEPS, Fit, check_weights, fit_codes
+from meshgan.model.model_folder import ModelCard, ModelParts, Sampler, read_model_folder, write_model_folder
 from meshgan.model.samplers import Samplers
 from meshgan.nn.networks import Decoder, Encoder
-from meshgan.training.inversion import EXAMPLES
-from meshgan.training.model_folder import ModelCard, ModelParts, Sampler, read_model_folder, write_model_folder
 
 SHIPPED = Path(__file__).parent / "shipped"
 

@@ -9,9 +9,9 @@ from meshgan.arrays import Codes, Faces
 from meshgan.geometry.mesh import Mesh
 from meshgan.model.face_model import FaceModel, find_model
 from meshgan.model.latent import Fit
+from meshgan.model.model_folder import ModelCard, Sampler, read_model_folder
 from meshgan.model.pca import PcaModel
 from meshgan.model.samplers import Samplers
-from meshgan.training.model_folder import ModelCard, Sampler, read_model_folder
 
 
 class Model(Protocol):

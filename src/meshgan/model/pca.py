@@ -15,9 +15,7 @@ from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.mesh import Mesh
 from meshgan.model.face_model import check_codes, check_faces, find_model
 from meshgan.model.latent import Fit, check_weights
-from meshgan.model.samplers import Samplers
-from meshgan.progress import track
-from meshgan.training.model_folder import (
+from meshgan.model.model_folder import (
     ModelCard,
     ModelParts,
     Origin,
@@ -25,6 +23,8 @@ from meshgan.training.model_folder import (
     read_model_folder,
     write_model_folder,
 )
+from meshgan.model.samplers import Samplers
+from meshgan.progress import track
 
 COMPONENTS = 64  # the latent size of the paper's networks
 PRIOR = 1e-4  # mm² for each unit of |z|²/K: decides only what the given vertices leave open

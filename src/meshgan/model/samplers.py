@@ -9,8 +9,8 @@ from torch import Tensor
 from meshgan.arrays import Codes, Floats
 from meshgan.errors import MeshganError, UsageError
 from meshgan.model.blocks import filled, in_blocks
+from meshgan.model.model_folder import ModelCard, Sampler
 from meshgan.nn.networks import MappingNetwork
-from meshgan.training.model_folder import ModelCard, Sampler
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,11 @@ import numpy as np
 from meshgan.data.corpora.recipes import EXPRESSIONS
 from meshgan.data.faceset import FaceSet, some_rows
 from meshgan.errors import UsageError
-from meshgan.evaluation.figures import (
+from meshgan.evaluation.recognition import FACTORS, Curve, confusion, extrapolation_hits, recognition_curve
+from meshgan.evaluation.semantics import chosen
+from meshgan.model.load import Model, load_model
+from meshgan.report.corpora import classifier_corpus
+from meshgan.report.paper_figures import (
     Models,
     exaggerations,
     expression_grid,
@@ -20,10 +24,6 @@ from meshgan.evaluation.figures import (
     reconstructions,
     representative,
 )
-from meshgan.evaluation.recognition import FACTORS, Curve, confusion, extrapolation_hits, recognition_curve
-from meshgan.evaluation.semantics import chosen
-from meshgan.model.load import Model, load_model
-from meshgan.report.corpora import classifier_corpus
 from meshgan.report.reproduce import TABLES, corpus_of, home_of, make_model
 from meshgan.report.scales import SCALES, Scale
 from meshgan.storage import atomic_file

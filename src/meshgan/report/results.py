@@ -13,8 +13,8 @@ from meshgan.errors import MeshganError
 from meshgan.evaluation.evaluate import Evaluation
 from meshgan.evaluation.metrics import Interval
 from meshgan.evaluation.yardstick import Row
+from meshgan.model.model_folder import Sampler
 from meshgan.storage import atomic_file
-from meshgan.training.model_folder import Sampler
 
 SAMPLERS = {"uniform": "U(−1, 1)", "standard-normal": "N(0, I)", "fitted-normal": "N(μ, Σ)", "none": "–"}
 NAMES = {

@@ -17,14 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
-from meshgan.data.faceset import FaceSet
 from meshgan.errors import MeshganError, UsageError
 from meshgan.machine import machine
 from meshgan.storage import atomic_file, disk_errors, remove_file, set_aside, sweep
@@ -58,16 +56,6 @@ class Checkpoint:
     run: Identity
     step: int
     tensors: Mapping[str, Tensor]
-
-
-def fingerprint(faces: FaceSet, sampled: int = 64) -> str:
-    """A hash of the template, the labels and some of the faces, spread evenly over the set."""
-    digest = hashlib.sha256(faces.template.content_hash.encode())
-    for name in sorted(faces.labels):
-        digest.update(name.encode() + "\n".join(faces.labels[name]).encode())
-    for row in np.linspace(0, len(faces) - 1, sampled).astype(int):
-        digest.update(np.ascontiguousarray(faces.vertices[row]).tobytes())
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from meshgan.arrays import Integers, Singles
-from meshgan.data.faceset import FaceSet
+from meshgan.data.faceset import FaceSet, fingerprint
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.files import write_mesh
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.nn.spline import ExpressionClassifier
 from meshgan.progress import track
 from meshgan.storage import atomic_folder, disk_errors
-from meshgan.training.checkpoint import Checkpoint, Identity, RunFolder, fingerprint
+from meshgan.training.checkpoint import Checkpoint, Identity, RunFolder
 
 LABEL = "expression"  # the column of a FaceSet that is learned
 

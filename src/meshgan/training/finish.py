@@ -7,9 +7,9 @@ from torch import Tensor
 
 from meshgan.data.faceset import FaceSet, some_rows
 from meshgan.geometry.hierarchy import Hierarchy
+from meshgan.model.latent import EXAMPLES, first_guess, invert
+from meshgan.model.model_folder import ModelCard, ModelParts, Origin, write_model_folder
 from meshgan.training.batches import GUESS, fixed_codes
-from meshgan.training.inversion import EXAMPLES, first_guess, invert
-from meshgan.training.model_folder import ModelCard, ModelParts, Origin, write_model_folder
 from meshgan.training.moments import match_moments
 from meshgan.training.recipe import Recipe, recipe_toml
 from meshgan.training.state import KEPT, State

@@ -8,16 +8,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from meshgan.data.faceset import FaceSet
+from meshgan.data.faceset import FaceSet, fingerprint
 from meshgan.errors import MeshganError
 from meshgan.geometry.hierarchy import Hierarchy
+from meshgan.model.linear import principal_matrix
 from meshgan.nn import kernel
 from meshgan.nn.networks import Decoder, Encoder
 from meshgan.training.batches import Batches
-from meshgan.training.checkpoint import Checkpoint, Identity, RunFolder, check_same_run, fingerprint, read_checkpoint
+from meshgan.training.checkpoint import Checkpoint, Identity, RunFolder, check_same_run, read_checkpoint
 from meshgan.training.finish import write_model
 from meshgan.training.graph import stepper
-from meshgan.training.linear import principal_matrix
 from meshgan.training.live import announce, live_line
 from meshgan.training.recipe import Adam, Momentum, Recipe, recipe_toml
 from meshgan.training.state import KEPT, State

@@ -7,7 +7,9 @@ from PIL import Image
 
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import UsageError
-from meshgan.evaluation.figures import (
+from meshgan.evaluation.recognition import Curve
+from meshgan.model.pca import PcaModel, fit_pca
+from meshgan.report.paper_figures import (
     exaggerated,
     exaggerations,
     expression_grid,
@@ -15,8 +17,6 @@ from meshgan.evaluation.figures import (
     reconstructions,
     representative,
 )
-from meshgan.evaluation.recognition import Curve
-from meshgan.model.pca import PcaModel, fit_pca
 
 
 @pytest.fixture(scope="module")
