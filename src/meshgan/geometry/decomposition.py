@@ -12,7 +12,7 @@ large.)
 import numpy as np
 from numpy.typing import NDArray
 
-from meshgan.geometry.mesh import Floats
+from meshgan.arrays import Floats
 
 ALIKE = 1e-6  # of the largest deviation: what two deviations may differ by and still be one cluster
 
