@@ -8,7 +8,8 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike
 
-from meshgan.arrays import Floats, Integers
+from meshgan.arrays import Floats as Floats
+from meshgan.arrays import Integers as Integers
 from meshgan.errors import MeshganError
 
 
