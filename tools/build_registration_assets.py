@@ -17,9 +17,8 @@ from meshgan.bench.fake_scans import corpus_people
 from meshgan.data.corpora.basis import face_template
 from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import closest_points
-from meshgan.registration.detect import detect
 from meshgan.registration.detector import POINTS, Detector
-from meshgan.registration.find import HALF_WIDTH
+from meshgan.registration.finding import HALF_WIDTH, detect
 from meshgan.registration.models import OWN, corpus_fingerprint
 from meshgan.registration.prior import learn
 from meshgan.registration.views import Frame, Scene

@@ -17,14 +17,13 @@ from meshgan.geometry.mesh import Mesh
 from meshgan.registration import models
 from meshgan.registration import register as module
 from meshgan.registration.detector import Detector, available
-from meshgan.registration.find import find_face
+from meshgan.registration.finding import degrees_between, find_face
 from meshgan.registration.landmarks import Landmarks, read_landmarks
 from meshgan.registration.models import OWN, adopted, corpus_fingerprint, default_template
-from meshgan.registration.orient import degrees_between
+from meshgan.registration.nricp import folded
 from meshgan.registration.quality import judge, measure, scan_distances
 from meshgan.registration.register import register
-from meshgan.registration.surface import Surface
-from meshgan.registration.unfold import folded
+from meshgan.registration.scan import Surface
 
 SCANS = Path(__file__).parents[2] / ".." / "shared" / "data" / "scans"
 needs_detector = pytest.mark.skipif(not available(), reason="needs the extra [landmarks]")

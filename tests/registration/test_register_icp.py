@@ -13,7 +13,7 @@ from meshgan.registration import nricp
 from meshgan.registration.nricp import Nodes, Step, nonrigid_icp
 from meshgan.registration.pose import Similarity
 from meshgan.registration.prior import Anchors, Prior, fit, learn
-from meshgan.registration.surface import Pull, Surface
+from meshgan.registration.scan import Pull, Surface
 
 NOTHING = Anchors(sp.csr_array((0, 162)), np.empty((0, 3)), np.empty(0))
 

@@ -12,10 +12,9 @@ from meshgan.errors import MeshganError
 from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import closest_points
 from meshgan.registration import scan
-from meshgan.registration.banded import BandedForm
+from meshgan.registration.nricp import BandedForm, folded, unfolded
 from meshgan.registration.pose import Similarity, robust_similarity, similarity_between
-from meshgan.registration.surface import Surface
-from meshgan.registration.unfold import folded, unfolded
+from meshgan.registration.scan import Surface
 
 
 def sphere(level=3, radius=50.0):

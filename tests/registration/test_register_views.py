@@ -5,9 +5,7 @@ import trimesh
 from scipy.spatial.transform import Rotation
 
 from meshgan.geometry.mesh import Mesh
-from meshgan.registration.detect import agreed, turned
-from meshgan.registration.find import _ordered
-from meshgan.registration.orient import degrees_between, looking_along, sphere
+from meshgan.registration.finding import _ordered, agreed, degrees_between, looking_along, sphere, turned
 from meshgan.registration.views import Frame, Scene
 
 FRONT = Frame(np.eye(3), np.array([10.0, 0.0, 0.0]), 80.0)

@@ -23,13 +23,12 @@ from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import closest_points
 from meshgan.progress import track
 from meshgan.registration.models import default_template
-from meshgan.registration.nricp import nonrigid_icp
+from meshgan.registration.nricp import folded, nonrigid_icp, unfolded
 from meshgan.registration.prior import fit
 from meshgan.registration.quality import VERDICTS, judge, measure
 from meshgan.registration.register import Sighting, register, sight
-from meshgan.registration.surface import Surface
+from meshgan.registration.scan import Surface
 from meshgan.registration.template import FaceTemplate
-from meshgan.registration.unfold import folded, unfolded
 
 FACES, STRANGE, COMPARED = 50, 12, 3
 LIMITS = {"mean_mm": 1.0, "p95_mm": 2.5, "folded": 0.001, "times_faster": 5.0}

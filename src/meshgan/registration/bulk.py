@@ -24,9 +24,9 @@ from meshgan.geometry.files import MILLIMETRES, read_mesh
 from meshgan.progress import track
 from meshgan.registration.landmarks import read_landmarks
 from meshgan.registration.models import load_template
-from meshgan.registration.pictures import draw
 from meshgan.registration.quality import judge, measure
 from meshgan.registration.register import register
+from meshgan.registration.report import draw
 from meshgan.registration.template import FaceTemplate
 from meshgan.registration.work import Job, Outcome, Settings, outcome_of, save
 

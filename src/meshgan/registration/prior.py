@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from meshgan.arrays import Floats, Reals, Singles
 from meshgan.registration.pose import Similarity
-from meshgan.registration.surface import Pull
+from meshgan.registration.scan import Pull
 
 
 @dataclass(frozen=True, eq=False)

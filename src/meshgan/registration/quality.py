@@ -9,10 +9,10 @@ import scipy.sparse as sp
 from meshgan.arrays import Booleans, Floats
 from meshgan.geometry.laplacian import mass
 from meshgan.geometry.mesh import Mesh
+from meshgan.registration.nricp import folded
 from meshgan.registration.register import Registration
-from meshgan.registration.surface import Surface
+from meshgan.registration.scan import Surface
 from meshgan.registration.template import FaceTemplate
-from meshgan.registration.unfold import folded
 from meshgan.registration.views import seen_from_before
 
 Verdict = Literal["good", "check", "failed"]

@@ -12,15 +12,13 @@ from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.files import MILLIMETRES
 from meshgan.geometry.mesh import Mesh
 from meshgan.registration.detector import MISSING, Detector, available
-from meshgan.registration.find import find_face
+from meshgan.registration.finding import find_face
 from meshgan.registration.landmarks import Landmarks
-from meshgan.registration.nricp import State, nonrigid_icp
+from meshgan.registration.nricp import State, nonrigid_icp, unfolded
 from meshgan.registration.pose import Similarity, robust_similarity, similarity_between
 from meshgan.registration.prior import SCALE_SIGMA, Anchors, fit
-from meshgan.registration.scan import around, cleaned, facing_like, thinned
-from meshgan.registration.surface import Surface
+from meshgan.registration.scan import Surface, around, cleaned, facing_like, thinned
 from meshgan.registration.template import FaceTemplate
-from meshgan.registration.unfold import unfolded
 
 REACH = 1.35  # of the template's radius: what of the scan is kept around the face
 GIVEN_SIGMA = 2.0  # mm: how well a person sets a landmark

@@ -13,7 +13,7 @@ from meshgan.geometry.mesh import Mesh
 from meshgan.registration.landmarks import Landmarks
 from meshgan.registration.nricp import Nodes
 from meshgan.registration.prior import Prior
-from meshgan.registration.surface import Pull, Surface
+from meshgan.registration.scan import Pull, Surface
 from meshgan.registration.views import seen_from_before
 
 AROUND = 6.0  # mm: width of the neighbourhood from which a named landmark takes its place
