@@ -14,7 +14,16 @@ ORDER = (
     {"studio", "report"},
     {"cli", "bench"},
 )
-FOUNDATION = {"arrays", "errors", "machine", "progress", "reading", "storage"}  # single modules below all folders
+# single modules below all folders
+FOUNDATION = {
+    "arrays",
+    "errors",
+    "machine",
+    "processes",
+    "progress",
+    "reading",
+    "storage",
+}
 TORCH_FREE = {"geometry", "view", "data"} | FOUNDATION
 LAZY = {"registration"}  # needs torch for a prior from a trained model only: its workers do without
 FOLDERS = set().union(*ORDER)

@@ -342,7 +342,8 @@ def _put_in_place(partial: Path, target: Path, keep: Callable[[PurePath], bool] 
         return
     others = strangers(target)
     for path in others:
-        if keep is not None and not keep(path) and os.path.lexists(partial / path):
+        in_the_way = os.path.lexists(partial / path) and not ((target / path).is_dir() and (partial / path).is_dir())
+        if keep is not None and not keep(path) and in_the_way:
             raise MeshganError(f"{target / path} is in the way and not ours to delete; move it away and run again.")
     for path in others:
         _copy(target / path, partial / path)

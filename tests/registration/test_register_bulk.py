@@ -2,25 +2,37 @@
 
 import contextlib
 import csv
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import CancelledError
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from meshgan.bench.fake_scans import corpus_people, fake_scan
 from meshgan.data.faceset import FaceSet
-from meshgan.errors import MeshganError, UsageError
-from meshgan.geometry.files import write_mesh
-from meshgan.registration import bulk
+from meshgan.errors import DiskError, MeshganError, UsageError
+from meshgan.geometry.files import read_mesh, write_mesh
+from meshgan.registration import batch
+from meshgan.registration import jobs as bulk
 from meshgan.registration.batch import named_scans, register_all, with_landmarks
+from meshgan.registration.jobs import Outcome, Result, Settings, outcome_of, plan, result_of, save
 from meshgan.registration.landmarks import read_landmarks
 from meshgan.registration.models import default_template
-from meshgan.registration.work import Outcome, Settings, outcome_of, plan, save, vertices_of
+from meshgan.registration.pose import Similarity
+from meshgan.registration.report import own_places
+from meshgan.registration.scan import Surface
+from meshgan.storage import disk_errors
 
 GOOD = ("anna/smile.ply", "anna/still.ply", "bert/still.ply")
 INDEX = np.arange(17, 79)
@@ -59,6 +71,11 @@ def registered(scans, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "faces"
     result = register_all([scans], out, "mm", landmarks=scans)
     return out, result
+
+
+def some_result():
+    way = Similarity(1.0, np.eye(3), np.zeros(3))
+    return Result(np.zeros((len(default_template().mesh.vertices), 3), np.float32), INDEX, np.zeros((62, 3)), way)
 
 
 def rows_of(out):
@@ -112,8 +129,7 @@ def test_an_earlier_result_is_not_made_again_and_a_changed_one_is(jobs, monkeypa
 
     def quick(job, start):
         done.append(job.name)
-        arrays = {"vertices": np.zeros((900, 3)), "landmark_index": INDEX, "landmarks": np.zeros((62, 3))}
-        save(job, Outcome(scan=job.name, verdict="good"), arrays)
+        save(job, Outcome(scan=job.name, verdict="good"), some_result())
 
     monkeypatch.setattr(bulk, "_register", quick)
     bulk.work_on(jobs[0])
@@ -151,7 +167,7 @@ def test_processes_give_what_one_process_gives(jobs, registered):
     assert all(outcome.verdict != "failed" for outcome in outcomes)
     faces = FaceSet.open(registered[0])
     for job, face in zip(jobs[:2], faces.vertices, strict=False):
-        np.testing.assert_allclose(vertices_of(job), face, atol=1e-2)
+        np.testing.assert_allclose(result_of(job).vertices, face, atol=1e-2)
 
 
 def test_wrong_use_is_told_before_anything_is_done(scans, tmp_path, monkeypatch):
@@ -185,6 +201,194 @@ def test_a_run_without_any_usable_scan_leaves_its_report(scans, tmp_path):
         [scans / GOOD[0]], tmp_path / "faces", "mm", landmarks=scans / "anna"
     )  # it is in nobody's way
     assert result.failed == 0
+
+
+def test_mending_reads_the_files_of_the_set_itself_and_keeps_them(registered, scans, tmp_path):
+    """The documented way: correct OUT/landmarks/…, run again with it. What is unchanged is no person's landmark."""
+    out = tmp_path / "faces"
+    shutil.copytree(registered[0], out)
+    mended = out / "landmarks" / "anna" / "still.json"
+    mended.write_text((scans / "anna" / "still.json").read_text() + "\n")  # by hand
+    (out / "notes.txt").write_text("mine")
+    given = batch.with_landmarks(
+        named_scans([scans / name for name in GOOD]), out / "landmarks", batch._unchanged(out, out / "landmarks")
+    )
+    assert [path for *_, path in given] == [None, mended, None]
+    before = mended.read_bytes()
+    result = register_all([scans / GOOD[1]], out, "mm", landmarks=out / "landmarks")
+    assert result.failed == 0
+    assert mended.read_bytes() == before
+    assert (out / "notes.txt").read_text() == "mine"
+    assert len(FaceSet.open(out)) == 1
+    with pytest.raises(UsageError, match="exists already"):
+        register_all([scans / GOOD[1]], out, "mm", landmarks=scans)
+
+
+@pytest.mark.parametrize("scan", ["nothing.ply", "cut.ply", GOOD[0]])
+def test_landmarks_made_by_hand_are_never_deleted(scans, tmp_path, scan):
+    out = tmp_path / "faces"
+    marks = (out / "landmarks" / scan).with_suffix(".json")
+    marks.parent.mkdir(parents=True)
+    marks.write_text((scans / GOOD[0]).with_suffix(".json").read_text())
+    before = marks.read_bytes()
+    with pytest.raises(UsageError, match="exists already"):
+        register_all([scans / scan], out, "mm", landmarks=scans)
+    with contextlib.suppress(MeshganError):
+        register_all([scans / scan], out, "mm", landmarks=marks)
+    assert marks.read_bytes() == before
+    place = out / "landmarks" / Path(scan).parent
+    with contextlib.suppress(MeshganError):
+        register_all([scans / scan], out, "mm", landmarks=place)
+    assert marks.read_bytes() == before
+    assert (out / "card.json").exists() == (scan == GOOD[0])
+
+
+def test_a_set_is_worth_more_than_the_report_of_a_failure(registered, scans, tmp_path):
+    out = tmp_path / "faces"
+    shutil.copytree(registered[0], out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(MeshganError, match="stays as it was"):
+        register_all([scans / "cut.ply"], out, "mm", landmarks=out / "landmarks" / "anna" / "smile.json")
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_a_link_as_out_is_answered(scans, tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "far")
+    with pytest.raises(UsageError, match="symbolic link"):
+        register_all([scans / GOOD[0]], tmp_path / "out", "mm", landmarks=scans)
+    assert list((tmp_path / "far").iterdir()) == []
+
+
+def test_the_way_back_leads_to_the_scan(scans, tmp_path):
+    """Faces in the scan's own frame and unit lie on the scan; so does the set after `transforms.csv`."""
+    scan = read_mesh(scans / GOOD[0])
+    (tmp_path / "scans").mkdir()
+    write_mesh(tmp_path / "scans" / "a.ply", scan.with_vertices(scan.vertices / 10))
+    marks = json.loads((scans / GOOD[0]).with_suffix(".json").read_text())
+    (tmp_path / "a.json").write_text(json.dumps({name: (np.array(p) / 10).tolist() for name, p in marks.items()}))
+    out = tmp_path / "faces"
+    register_all([tmp_path / "scans"], out, "cm", landmarks=tmp_path / "a.json", in_scan_frame=True)
+    back = read_mesh(out / "in-scan-frame" / "a.ply")
+    assert np.median(Surface(scan).closest(10 * back.vertices).distance) < 0.3
+    with (out / "transforms.csv").open(newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    turn = np.array([float(row[f"r{i}{j}"]) for i in "xyz" for j in "xyz"]).reshape(3, 3)
+    moved = float(row["scale"]) * FaceSet.open(out).vertices[0] @ turn.T + [float(row[f"t{i}"]) for i in "xyz"]
+    np.testing.assert_allclose(moved, back.vertices, atol=1e-4)
+    assert float(row["scale"]) == pytest.approx(0.1)
+
+
+def test_scans_that_differ_in_their_ending_alone_keep_their_own_files(jobs):
+    names = ["a/x.ply", "a/x.obj", "a/X.stl", "b/x.ply"]
+    named = [replace(jobs[0], name=name) for name in names]
+    assert own_places(named, named, ".json") == ["a/x.ply.json", "a/x.obj.json", "a/X.stl.json", "b/x.json"]
+    folder = jobs[0].work
+    (folder / "a").mkdir()
+    (folder / "a" / "x.obj.json").touch()
+    assert batch._landmark_file(folder, Path("/scans/a/x.obj"), "a/x.obj") == folder / "a" / "x.obj.json"
+    assert batch._landmark_file(folder, Path("/scans/a/x.ply"), "a/x.ply") is None
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_damaged_result_is_done_again_and_never_a_traceback(jobs, data):
+    """Mutations of both files: either they are as good as before, or they count as not done."""
+    job = jobs[0]
+    save(job, Outcome(scan=job.name, verdict="good", median_mm=0.1), some_result())
+    path = job.file(data.draw(st.sampled_from(["json", "npz"])))
+    content = bytearray(path.read_bytes())
+    head = st.integers(0, min(len(content), 2500) - 1) | st.integers(0, len(content) - 1)
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = min(data.draw(head), len(content) - 1)
+        kind = data.draw(st.sampled_from(["flip", "cut", "drop", "insert"]))
+        if kind == "flip":
+            content[place] ^= data.draw(st.integers(1, 255))
+        elif kind == "cut" and place > 0:
+            del content[place:]
+        elif kind == "drop":
+            del content[place : place + 7]
+        else:
+            content[place:place] = data.draw(st.binary(min_size=1, max_size=9))
+        content = content or bytearray(b"x")
+    path.write_bytes(content)
+    outcome = outcome_of(job)
+    if outcome is not None and outcome.verdict != "failed":
+        assert outcome.scan == job.name
+        assert result_of(job).vertices.shape == default_template().mesh.vertices.shape
+
+
+NONSENSE = {
+    "vertices": [np.full((5, 3), 1.0), np.full(5, 1.0), np.array("x"), np.array([[1j] * 3])],
+    "landmark_index": [np.array([0, 99]), np.array([-1]), np.array([1, 1]), np.array([0.5]), np.array("a")],
+    "landmarks": [np.zeros((3, 3)), np.full((62, 3), np.nan), np.zeros(0)],
+    "scale": [np.array(0.0), np.array(-1.0), np.array(np.inf), np.zeros(2)],
+    "rotation": [np.zeros((3, 3)), np.diag([1.0, 1.0, -1.0]), np.eye(2), np.full((3, 3), np.nan)],
+    "translation": [np.zeros(2), np.full(3, np.nan), np.full(3, 1e300)],
+}
+
+
+@pytest.mark.parametrize("name", NONSENSE)
+def test_a_result_that_holds_nonsense_is_none(jobs, name):
+    job = jobs[0]
+    save(job, Outcome(scan=job.name, verdict="good"), some_result())
+    whole = dict(np.load(job.file("npz")))
+    assert outcome_of(job) is not None
+    for value in (*NONSENSE[name], None):
+        changed = {key: array for key, array in (whole | {name: value}).items() if array is not None}
+        np.savez(job.file("npz"), **changed)
+        assert outcome_of(job) is None, (name, value)
+
+
+def test_a_full_disk_ends_the_run_and_is_no_scan_s_failure(jobs, monkeypatch):
+    def full(job, start):
+        with disk_errors(job.work):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(bulk, "_register", full)
+    with pytest.raises(DiskError, match="disk is full"):
+        bulk.run(jobs)
+    assert not any(job.file("json").exists() for job in jobs)
+
+
+def test_no_result_is_not_a_failure(jobs, monkeypatch):
+    """Workers that vanish (a cluster that is gone) leave scans without a result; nothing is said to have failed."""
+    monkeypatch.setattr(bulk, "over_processes", lambda jobs, workers: (job.key for job in jobs))
+    save(jobs[0], Outcome(scan=jobs[0].name, verdict="good"), some_result())
+    with pytest.raises(MeshganError, match="2 of 3 scans have no result"):
+        bulk.run(jobs)
+    assert outcome_of(jobs[0]) is not None
+
+
+class Future:
+    """What is left of a Dask future."""
+
+    def __init__(self, status, failure=None):
+        self.status, self.failure = status, failure
+
+    def exception(self, timeout=None):
+        if isinstance(self.failure, CancelledError):
+            raise self.failure
+        return self.failure
+
+
+class KilledError(Exception):
+    pass
+
+
+def test_what_a_cluster_does_is_told_apart(jobs):
+    def settle(future):
+        bulk._settle(jobs[0], future, KilledError, "tcp://somewhere")
+
+    settle(Future("finished"))
+    for gone in (Future("cancelled", CancelledError()), Future("lost"), Future("error", OSError("closed"))):
+        with pytest.raises(MeshganError, match="tcp://somewhere is gone"):
+            settle(gone)
+        assert outcome_of(jobs[0]) is None
+    with pytest.raises(DiskError, match="full"):
+        settle(Future("error", DiskError("the disk is full")))
+    settle(Future("error", KilledError()))
+    assert outcome_of(jobs[0]).verdict == "failed"
 
 
 def command(scans, out, *more):
@@ -258,6 +462,33 @@ def test_a_killed_process_and_a_killed_run_lose_nothing(scans, tmp_path, start):
     assert kept == finished  # what was done stayed done
     assert {row["scan"] for row in rows_of(out)} == set(GOOD)
     assert len(FaceSet.open(out)) == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_no_worker_outlives_its_run(scans, tmp_path, start, number):
+    """However a run ends, its processes end with it; two Ctrl-C do not hang; nothing is left but what was done."""
+    psutil = pytest.importorskip("psutil")
+    out, work = tmp_path / "faces", tmp_path / ".faces.work"
+    run = start(command(scans, out, "--workers", "2"))
+    wait_for(lambda: len(workers_of(run.pid)) == 2 and any(work.glob("*.started")))
+    workers = [psutil.Process(pid) for pid in workers_of(run.pid)]
+    run.send_signal(number)
+    if number == signal.SIGINT:
+        time.sleep(0.1)
+        run.send_signal(number)
+    assert run.wait(timeout=60) == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[number]
+    assert not psutil.wait_procs(workers, timeout=60)[1]
+    assert not out.exists()
+    if number != signal.SIGKILL:
+        assert not list(work.glob(".*.partial"))
+
+
+def test_a_second_run_in_one_folder_is_told(scans, tmp_path, start):
+    run = start(command(scans, tmp_path / "faces", "--workers", "2"))
+    wait_for(lambda: any((tmp_path / ".faces.work").glob("*.started")))
+    with pytest.raises(UsageError, match="another run is at work"):
+        register_all([scans / GOOD[0]], tmp_path / "faces", "mm", landmarks=scans)
+    run.kill()
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import typer
 from meshgan import __version__
 from meshgan.cli import bench, compose, data, directions, evaluate, register, sample, studio, train
 from meshgan.errors import MeshganError, MeshganWarning
+from meshgan.processes import end_in_order
 
 app = typer.Typer(
     name="meshgan",
@@ -57,6 +58,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter shows its number
     os.environ["MPLBACKEND"] = "agg"  # no verb opens a window, whatever the user's settings say
+    end_in_order()
     warnings.showwarning = _show_warning  # type: ignore[assignment]  # it takes whatever comes behind
     try:
         app()

@@ -20,10 +20,14 @@ def register(
         typer.Option(help="Landmarks (JSON, ljson, pp, CSV) of the scan, or a folder with a file for each scan."),
     ] = None,
     model: Annotated[
-        Path | None, typer.Option(help="A trained identity model whose faces guide the fit, instead of the corpus.")
+        str | None,
+        typer.Option(help="A trained identity model, or the name of one that ships, that guides the fit."),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
     scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler, instead of processes.")] = None,
+    in_scan_frame: Annotated[
+        bool, typer.Option("--in-scan-frame", help="Also write each face as a PLY where it lies in its scan.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Lay the template onto raw scans: a set of faces, with a report on every scan.
@@ -35,7 +39,7 @@ def register(
     """
     from meshgan.registration.batch import register_all
 
-    result = register_all(scans, out, unit, template, landmarks, model, workers, scheduler)
+    result = register_all(scans, out, unit, template, landmarks, model, workers, scheduler, in_scan_frame)
     if as_json:
         print(json.dumps(result.as_dict()))
     else:

@@ -9,11 +9,11 @@ SET/labels.csv     one row per face; the column `subject` is required
 import csv
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import Annotated, Any, BinaryIO, Literal
 
@@ -173,14 +173,21 @@ class FaceSetWriter:
 
 
 @contextmanager
-def create_faceset(path: Path, template: Mesh, count: int, card: Card) -> Iterator[FaceSetWriter]:
+def create_faceset(
+    path: Path,
+    template: Mesh,
+    count: int,
+    card: Card,
+    keep: Callable[[PurePath], bool] | None = None,
+    listed: bool = False,
+) -> Iterator[FaceSetWriter]:
     """Make a FaceSet of about `count` faces block by block; memory stays at one block.
 
     The room on disk is taken first, so that a full disk is met before the work. The folder appears under its name
     only when all is written. Fewer faces than `count` are legal (files that an import skipped); none at all is a
-    `MeshganError`.
+    `MeshganError`. `keep` and `listed` are those of `atomic_folder`.
     """
-    with atomic_folder(path) as partial:
+    with atomic_folder(path, keep, listed) as partial:
         with (partial / "vertices.npy").open("wb") as stream:
             writer = FaceSetWriter(partial, stream, len(template.vertices))
             _write_header(stream, count, template)

@@ -1,36 +1,35 @@
 """`register_all`: scans in, a FaceSet with its report out."""
 
 import os
-import shutil
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from meshgan.data.corpora.naming import ENDINGS, customary_subjects, mesh_files
 from meshgan.data.faceset import Card, create_faceset
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.files import MILLIMETRES
-from meshgan.registration.bulk import run
+from meshgan.reading import shown
 from meshgan.registration.detector import MISSING, available
+from meshgan.registration.jobs import Job, Outcome, Settings, plan, result_of, run
 from meshgan.registration.landmarks import READERS
 from meshgan.registration.models import load_template
-from meshgan.registration.report import write_report
-from meshgan.registration.work import Job, Outcome, Settings, plan, vertices_of
-
-REPORT = {"report.html", "report.csv", "pictures", "landmarks"}
+from meshgan.registration.report import write_in_scan_frame, write_report
+from meshgan.storage import alone_in, atomic_folder, keep_list, remove_written, require_replaceable, strangers
 
 
 @dataclass(frozen=True)
 class Registered:
-    """How many scans got which verdict, and why the failed ones failed."""
+    """How many scans got which verdict, why those that are not good are not, and all about each."""
 
     good: int
     check: int
     failed: int
     reasons: dict[str, str]  # scan → reason, of all that are not good
+    scans: tuple[Outcome, ...]
 
     def summary(self) -> str:
         """A few lines for a person."""
@@ -41,7 +40,8 @@ class Registered:
 
     def as_dict(self) -> dict[str, Any]:
         """The same for a machine."""
-        return asdict(self)
+        counts = {"good": self.good, "check": self.check, "failed": self.failed, "reasons": self.reasons}
+        return counts | {"scans": [scan.model_dump(mode="json", exclude={"trace"}) for scan in self.scans]}
 
 
 def register_all(
@@ -50,51 +50,85 @@ def register_all(
     unit: str,
     template: Path | None = None,
     landmarks: Path | None = None,
-    model: Path | None = None,
+    model: str | Path | None = None,
     workers: int = 1,
     scheduler: str | None = None,
+    in_scan_frame: bool = False,
 ) -> Registered:
     """Register every scan and write the FaceSet `out` of those that did not fail, with its report.
 
-    Results gather in a hidden folder beside `out` and stay there if the run is cut. Raises `UsageError` for wrong
-    arguments before anything is done, and `MeshganError` if no scan could be used; then `out` holds only the report.
+    Results gather in a hidden folder beside `out` and stay there if the run is cut. `landmarks` may be the folder
+    `out/landmarks` of an earlier run, of which the files that were changed since count; then the set is made anew in
+    its place, and those files stay. With `in_scan_frame`, the faces are also written where they lie in their scans.
+
+    Raises `UsageError` for wrong arguments before anything is done, and `MeshganError` if no scan could be used;
+    then `out` holds only the report.
     """
     if unit not in {*MILLIMETRES, "auto"}:
         raise UsageError(f"there is no unit {unit!r}; choose one of {', '.join(MILLIMETRES)} or auto.")
-    _make_room(out)
-    named = with_landmarks(named_scans(scans), landmarks)
+    keep = _kept(out, landmarks)
+    try:
+        require_replaceable(out, keep)
+    except MeshganError as error:
+        raise UsageError(str(error)) from error
+    named = with_landmarks(named_scans(scans), landmarks, _unchanged(out, landmarks))
     if not available() and any(given is None for *_, given in named):
         raise UsageError(MISSING)
-    settings = Settings(unit, _absolute(template), _absolute(model))
+    settings = Settings(unit, _absolute(template), _model_folder(model))
     face_template = load_template(settings.template, settings.model)  # a wrong one is told at once
     work = out.absolute().with_name(f".{out.name}.work")
-    work.mkdir(parents=True, exist_ok=True)
-    jobs = plan(named, settings, work)
-    outcomes = run(jobs, workers, scheduler)
-    subtitle = f"meshgan {version('meshgan')}, unit {unit}, template of {len(face_template.mesh.vertices)} vertices"
-    usable = [job for job, outcome in zip(jobs, outcomes, strict=True) if outcome.verdict != "failed"]
-    if not usable:
-        _only_report(out, subtitle, jobs, outcomes, face_template.landmark_names)
-        raise MeshganError(f"no scan could be registered; {out / 'report.html'} says why ({outcomes[0].reason}).")
-    verdicts = {outcome.scan: outcome.verdict for outcome in outcomes}
-    subjects = customary_subjects([job.name for job in usable])
-    with create_faceset(out, face_template.mesh, len(usable), _card(out, settings, outcomes)) as writer:
-        for job in usable:
-            label = {"file": job.name, "subject": subjects[job.name], "verdict": verdicts[job.name]}
-            writer.append(vertices_of(job)[None], [label])
-        write_report(writer.folder, out.name, subtitle, jobs, outcomes, face_template.landmark_names)
-    shutil.rmtree(work, ignore_errors=True)
+    with alone_in(work):
+        keep_list(work)
+        jobs = plan(named, settings, work)
+        outcomes = run(jobs, workers, scheduler)
+        subtitle = f"meshgan {version('meshgan')}, unit {unit}, template of {len(face_template.mesh.vertices)} vertices"
+        usable = [job for job, outcome in zip(jobs, outcomes, strict=True) if outcome.verdict != "failed"]
+        if not usable:
+            where = _only_report(out, subtitle, jobs, outcomes, face_template.landmark_names, keep)
+            remove_written(work)
+            raise MeshganError(f"no scan could be registered{where} ({outcomes[0].reason}).")
+        verdicts = {outcome.scan: outcome.verdict for outcome in outcomes}
+        subjects = customary_subjects([job.name for job in usable])
+        card = _card(out, settings, outcomes)
+        with create_faceset(out, face_template.mesh, len(usable), card, keep, listed=True) as writer:
+            for job in usable:
+                label = {"file": job.name, "subject": subjects[job.name], "verdict": verdicts[job.name]}
+                writer.append(result_of(job).vertices[None], [label])
+            write_report(writer.folder, out.name, subtitle, jobs, outcomes, face_template.landmark_names)
+            if in_scan_frame:
+                write_in_scan_frame(writer.folder / "in-scan-frame", face_template.mesh, usable)
+        remove_written(work)
     return _registered(outcomes)
 
 
-def _make_room(out: Path) -> None:
-    """Refuse a place that holds something, apart from the report of a run in which every scan failed."""
-    if not out.exists():
-        return
-    held = {path.name for path in out.iterdir()} if out.is_dir() else {"a file"}
-    if held - REPORT:
-        raise UsageError(f"{out} exists already; remove it or choose another name.")
-    shutil.rmtree(out)
+def _kept(out: Path, landmarks: Path | None) -> Callable[[PurePath], bool] | None:
+    """Which files of an earlier `out` take the place of new ones; None if it is not to be replaced.
+
+    It is replaced where only the report of a run lies in which every scan failed, or where the landmarks given are
+    those of `out` itself: mending a face is running again.
+    """
+    if landmarks is not None and landmarks.exists() and landmarks.resolve().is_relative_to(out.resolve()):
+        place = landmarks.resolve().relative_to(out.resolve())
+        return lambda path: path.is_relative_to(place)
+    if (out / "report.html").is_file() and not (out / "card.json").exists():
+        return lambda path: False
+    return None
+
+
+def _unchanged(out: Path, landmarks: Path | None) -> Callable[[Path], bool]:
+    """Whether a landmark file is one that an earlier run wrote into `out` and nobody has changed."""
+    if landmarks is None or not out.is_dir():
+        return lambda path: False
+    others, inside = set(strangers(out)), out.resolve()
+    return lambda path: path.resolve().is_relative_to(inside) and path.resolve().relative_to(inside) not in others
+
+
+def _model_folder(model: str | Path | None) -> Path | None:
+    if model is None:
+        return None
+    from meshgan.model.face_model import find_model  # needs torch, which registration else does without
+
+    return find_model(model).absolute()
 
 
 def named_scans(paths: Sequence[Path]) -> list[tuple[Path, str]]:
@@ -111,11 +145,16 @@ def named_scans(paths: Sequence[Path]) -> list[tuple[Path, str]]:
             files.append(path)
     unique = list(dict.fromkeys(file.absolute() for file in files))
     shared = Path(os.path.commonpath([file.parent for file in unique]))
-    return [(file, file.relative_to(shared).as_posix()) for file in unique]
+    return [(file, shown(file.relative_to(shared))) for file in unique]
 
 
-def with_landmarks(scans: Sequence[tuple[Path, str]], landmarks: Path | None) -> list[tuple[Path, str, Path | None]]:
-    """Each scan with its landmark file: the one given, or of a folder the file of the scan's name."""
+def with_landmarks(
+    scans: Sequence[tuple[Path, str]], landmarks: Path | None, unchanged: Callable[[Path], bool] = lambda path: False
+) -> list[tuple[Path, str, Path | None]]:
+    """Each scan with its landmark file: the one given, or of a folder the file of the scan's name.
+
+    Files that are `unchanged` since they were found do not count: they would be taken for a person's own.
+    """
     if landmarks is None:
         return [(path, name, None) for path, name in scans]
     if landmarks.is_file():
@@ -124,11 +163,14 @@ def with_landmarks(scans: Sequence[tuple[Path, str]], landmarks: Path | None) ->
         return [(path, name, landmarks.absolute()) for path, name in scans]
     if not landmarks.is_dir():
         raise UsageError(f"{landmarks} does not exist.")
-    return [(path, name, _landmark_file(landmarks.absolute(), name)) for path, name in scans]
+    found = [(path, name, _landmark_file(landmarks.absolute(), path, name)) for path, name in scans]
+    return [(path, name, None if file is not None and unchanged(file) else file) for path, name, file in found]
 
 
-def _landmark_file(folder: Path, name: str) -> Path | None:
-    candidates = [(folder / name).with_suffix(ending) for ending in READERS]
+def _landmark_file(folder: Path, scan: Path, name: str) -> Path | None:
+    """The file of a scan below `folder`: its name with another ending, or with one more (`face.ply.json`)."""
+    raw = folder / PurePath(name).parent / scan.name
+    candidates = [place for ending in READERS for place in (Path(f"{raw}{ending}"), raw.with_suffix(ending))]
     return next((path for path in candidates if path.is_file()), None)
 
 
@@ -151,13 +193,22 @@ def _card(out: Path, settings: Settings, outcomes: Sequence[Outcome]) -> Card:
 
 
 def _only_report(
-    out: Path, subtitle: str, jobs: Sequence[Job], outcomes: Sequence[Outcome], names: Sequence[str]
-) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    write_report(out, out.name, subtitle, jobs, outcomes, names)
+    out: Path,
+    subtitle: str,
+    jobs: Sequence[Job],
+    outcomes: Sequence[Outcome],
+    names: Sequence[str],
+    keep: Callable[[PurePath], bool] | None,
+) -> str:
+    """Write the report alone, unless `out` holds a set, which is worth more; returns where to look."""
+    if (out / "card.json").exists():
+        return f"; {out} stays as it was"
+    with atomic_folder(out, keep, listed=True) as folder:
+        write_report(folder, out.name, subtitle, jobs, outcomes, names)
+    return f"; {out / 'report.html'} says why"
 
 
 def _registered(outcomes: Sequence[Outcome]) -> Registered:
     counts = Counter(outcome.verdict for outcome in outcomes)
     reasons = {outcome.scan: outcome.reason for outcome in outcomes if outcome.verdict != "good"}
-    return Registered(counts["good"], counts["check"], counts["failed"], reasons)
+    return Registered(counts["good"], counts["check"], counts["failed"], reasons, tuple(outcomes))

@@ -1,6 +1,10 @@
-"""The report beside the faces: `report.html` to look at, `report.csv` to sort, pictures, and the landmarks found.
+"""The report beside the faces: a page to look at, a table to sort, pictures, the landmarks found and the way back.
 
-Pictures show scan, result, overlay and error map from two sides; a person judges a registration by them in seconds.
+report.html, report.csv    what became of each scan
+pictures/                  scan, result, overlay and error map
+landmarks/                 those found or given, in each scan's own frame and unit
+transforms.csv             the way from each face back to its scan
+in-scan-frame/             if asked for: the faces there
 """
 
 import csv
@@ -8,20 +12,16 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 from jinja2 import Environment, PackageLoader
-from PIL import Image
 
-from meshgan.arrays import Bytes, Floats
-from meshgan.registration.finding import turned
-from meshgan.registration.quality import INTEROCULAR, THRESHOLDS, VERDICTS, scan_distances
-from meshgan.registration.register import Registration
-from meshgan.registration.template import FaceTemplate
-from meshgan.registration.views import Frame, Hits, Scene, pixels
-from meshgan.registration.work import Job, Outcome, arrays_of
-from meshgan.storage import atomic_file
+from meshgan.geometry.files import write_mesh
+from meshgan.geometry.mesh import Mesh
+from meshgan.registration.jobs import Job, Outcome, result_of
+from meshgan.registration.pictures import WORST
+from meshgan.registration.quality import INTEROCULAR, THRESHOLDS, VERDICTS
 
 COLUMNS = (
     "scan", "verdict", "reason", "median_mm", "p95_mm", "landmark_mm", "coverage", "folded", "feature_mm", "gap_mm2",
@@ -37,7 +37,11 @@ def write_report(
     """Write everything into `folder`; `names` is the landmark scheme."""
     _write_csv(folder / "report.csv", outcomes)
     pictures = _copy_pictures(folder, jobs)
-    _write_landmarks(folder / "landmarks", jobs, names)
+    usable = [job for job, outcome in zip(jobs, outcomes, strict=True) if outcome.verdict != "failed"]
+    _write_transforms(folder / "transforms.csv", usable)
+    measured = [job for job in jobs if job.file("npz").is_file()]
+    for job, place in zip(measured, own_places(jobs, measured, ".json"), strict=True):
+        _write_landmarks(folder / "landmarks" / place, job, names)
     counts = Counter(outcome.verdict for outcome in outcomes)
     page = Environment(loader=PackageLoader("meshgan.registration", "assets"), autoescape=True).get_template(
         "report.html"
@@ -74,16 +78,41 @@ def _copy_pictures(folder: Path, jobs: Sequence[Job]) -> Mapping[str, str]:
     return found
 
 
-def _write_landmarks(folder: Path, jobs: Sequence[Job], names: Sequence[str]) -> None:
-    """The landmarks of each scan in its own frame and unit, as `--landmarks` reads them: correct them and run again."""
-    for job in jobs:
-        if job.file("npz").is_file():
-            arrays = arrays_of(job)
-            points = zip(arrays["landmark_index"], arrays["landmarks"], strict=True)
-            content = {names[index]: [round(float(x), 6) for x in point] for index, point in points}
-            path = (folder / job.name).with_suffix(".json")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+def own_places(jobs: Sequence[Job], chosen: Sequence[Job], ending: str) -> list[str]:
+    """A path for each of the chosen jobs, named as its scan; scans that differ in their ending alone keep it."""
+    stems = Counter(PurePath(job.name).with_suffix("").as_posix().casefold() for job in jobs)
+    return [
+        f"{job.name}{ending}"
+        if stems[PurePath(job.name).with_suffix("").as_posix().casefold()] > 1
+        else PurePath(job.name).with_suffix(ending).as_posix()
+        for job in chosen
+    ]
+
+
+def _write_landmarks(path: Path, job: Job, names: Sequence[str]) -> None:
+    """The landmarks of a scan in its own frame and unit, as `--landmarks` reads them: correct them and run again."""
+    result = result_of(job)
+    points = zip(result.landmark_index, result.landmarks, strict=True)
+    content = {names[index]: [float(f"{x:.9g}") for x in point] for index, point in points}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _write_transforms(path: Path, jobs: Sequence[Job]) -> None:
+    """Of each scan the motion that carries its face in the set to it: `scale R x + t`, in the scan's own unit."""
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["scan", "scale", *(f"r{row}{column}" for row in "xyz" for column in "xyz"), "tx", "ty", "tz"])
+        for job in jobs:
+            way = result_of(job).to_scan
+            writer.writerow([job.name, *(f"{x:.12g}" for x in (way.scale, *way.rotation.ravel(), *way.translation))])
+
+
+def write_in_scan_frame(folder: Path, template: Mesh, jobs: Sequence[Job]) -> None:
+    """The face of each job as a PLY in the frame and unit of its scan."""
+    for job, place in zip(jobs, own_places(jobs, jobs, ".ply"), strict=True):
+        result = result_of(job)
+        write_mesh(folder / place, template.with_vertices(result.to_scan(result.vertices.astype(np.float64))))
 
 
 def _thresholds() -> list[tuple[str, str, str, str]]:
@@ -100,81 +129,3 @@ def _thresholds() -> list[tuple[str, str, str, str]]:
         )
     )
     return rows
-
-
-Colours = Floats  # (size, size, 3), 0-255
-
-SIZE = 288  # pixels a side of one picture
-HALF_WIDTH = 115.0  # mm
-YAWS = (0.0, 40.0)
-WORST = 3.0  # mm, the end of the error map's scale
-STOPS = np.array([[40, 60, 150], [60, 170, 190], [150, 210, 110], [250, 210, 70], [220, 50, 40]], dtype=np.float64)
-NOT_FACE = np.array([110.0, 110.0, 110.0])
-WIRE = np.array([20.0, 90.0, 200.0])
-WIRE_WIDTH = 0.08  # barycentric coordinate under which a point belongs to an edge
-WIRE_OPACITY = 0.75
-FINER = 3  # the wires are narrower than pixels
-GIVEN_COLOUR, RESULT_COLOUR = np.array([0.0, 200.0, 60.0]), np.array([230.0, 30.0, 40.0])
-
-
-def draw(result: Registration, template: FaceTemplate, path: Path) -> None:
-    """Write one JPEG: four pictures wide, two views high."""
-    scan = Scene(result.scan)
-    face = Scene(template.mesh.with_vertices(result.vertices))
-    distances = scan_distances(result, template)
-    middle = template.mesh.vertices.mean(axis=0)
-    rows = []
-    for yaw in YAWS:
-        frame = turned(Frame(np.eye(3), middle, HALF_WIDTH), yaw)
-        rows.append(np.concatenate(_pictures(scan, face, frame, distances, result, template), axis=1))
-    image = Image.fromarray(np.concatenate(rows).clip(0, 255).astype(np.uint8))
-    with atomic_file(path) as partial:
-        image.save(partial, format="JPEG", quality=85)
-
-
-def _pictures(
-    scan: Scene, face: Scene, frame: Frame, distances: Floats, result: Registration, template: FaceTemplate
-) -> list[Colours]:
-    grey, scan_hits = scan.photograph(frame, SIZE)
-    plain, _ = face.photograph(frame, SIZE)
-    shaded, alone = _coloured(grey), _coloured(plain)
-    errors = shaded / 255 * _heat(_interpolated(scan, scan_hits, distances)).reshape(SIZE, SIZE, 3) * 1.2
-    here = (template.landmark_rows @ result.vertices)[result.landmarks.index]
-    with_points = _dotted(_dotted(shaded, frame, result.landmarks.points, GIVEN_COLOUR), frame, here, RESULT_COLOUR)
-    return [with_points, alone, _overlay(shaded, face, frame), errors]
-
-
-def _coloured(image: Bytes) -> Colours:
-    return np.repeat(image[:, :, None].astype(np.float64), 3, axis=2)
-
-
-def _overlay(scan: Colours, face: Scene, frame: Frame) -> Colours:
-    """The scan with the template's edges drawn over it: how much of each pixel they cover, of `FINER` squared."""
-    hits = face.cast(frame, *pixels(FINER * SIZE), FINER * SIZE)
-    edge = hits.found & (hits.barycentric.min(axis=1) < WIRE_WIDTH)
-    cover = edge.reshape(SIZE, FINER, SIZE, FINER).mean(axis=(1, 3))[:, :, None]
-    return scan + WIRE_OPACITY * cover * (WIRE - scan)
-
-
-def _interpolated(scene: Scene, hits: Hits, values: Floats) -> Floats:
-    corners = values[scene.mesh.triangles[np.maximum(hits.triangle, 0)]]
-    return np.where(hits.found, np.einsum("nk,nk->n", hits.barycentric, corners), np.nan)
-
-
-def _heat(values: Floats) -> Colours:
-    """Colours (N, 3) of distances (N,): blue for none, red for `WORST` and beyond, grey for what does not count."""
-    place = np.nan_to_num(values).clip(0, WORST) / WORST * (len(STOPS) - 1)
-    colours = np.stack([np.interp(place, np.arange(len(STOPS)), STOPS[:, channel]) for channel in range(3)], axis=1)
-    return np.where(np.isfinite(values)[:, None], colours, NOT_FACE)
-
-
-def _dotted(image: Colours, frame: Frame, points: Floats, colour: Floats) -> Colours:
-    """The image with a dot of 3 × 3 pixels at each point (L, 3)."""
-    place = (points - frame.centre) @ frame.rotation.T / frame.half_width
-    columns = np.rint((place[:, 0] + 1) * SIZE / 2 - 0.5).astype(np.int64)
-    rows = np.rint((1 - place[:, 1]) * SIZE / 2 - 0.5).astype(np.int64)
-    image = image.copy()
-    for i in (-1, 0, 1):
-        for j in (-1, 0, 1):
-            image[(rows + i).clip(0, SIZE - 1), (columns + j).clip(0, SIZE - 1)] = colour
-    return image

@@ -7,15 +7,13 @@ template, moved rigidly onto it, and written; what cannot be used is skipped, an
 
 import csv
 import hashlib
-import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.align import rigid
 from meshgan.geometry.files import MILLIMETRES, read_mesh
 from meshgan.geometry.mesh import Mesh
+from meshgan.processes import process_pool
 from meshgan.progress import track
 
 BLOCK = 64  # meshes in memory at a time, twice: one block is read while the one before is aligned
@@ -187,14 +186,11 @@ def _readers(workers: int, files: int) -> Iterator[Executor | None]:
     if workers <= 1 or files <= FEW:
         yield None
         return
-    quiet = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for this process to handle
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), signal.signal, quiet)
     try:
-        yield pool
+        with process_pool(workers) as pool:
+            yield pool
     except BrokenProcessPool as error:
         raise MeshganError("a process that was reading meshes was killed; is there enough memory?") from error
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _in_blocks(
