@@ -22,6 +22,7 @@ FOUNDATION = {
     "processes",
     "progress",
     "reading",
+    "remembered",
     "storage",
 }
 TORCH_FREE = {"geometry", "view", "data"} | FOUNDATION

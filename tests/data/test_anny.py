@@ -166,7 +166,7 @@ def test_the_command_line(tmp_path):
     assert summary["template"]["vertices"] == 5036
     assert summary["card"]["parameters"]["seed"] == 3
     assert sum(summary["labels"]["sex"]["counts"].values()) == 30
-    assert summary["split"] == {"train": 27, "test": 3}
+    assert summary["split"] == {"train": 25, "validation": 2, "test": 3}
     assert (tmp_path / "sheet.png").stat().st_size > 10_000
     plain = run.invoke(app, ["data", "info", str(tmp_path / "set")])
     assert "30 faces of 30 subjects" in plain.output

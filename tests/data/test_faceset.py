@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meshgan.data import faceset
 from meshgan.data.faceset import (
     Card,
     FaceSet,
@@ -85,7 +86,57 @@ def test_the_split_depends_on_names_and_seed_never_on_the_order_of_rows(tmp_path
     assert len(tested[0]) == 2  # a tenth of 20
     for one in (plain, mixed):
         assert not tested[0] & set(one.subjects[one.split.train])
-        assert sorted([*one.split.train, *one.split.test]) == list(range(40))
+        validated = set(one.subjects[one.split.validation])
+        assert len(validated) == 1
+        assert not validated & (tested[0] | set(one.subjects[one.split.train]))
+        assert sorted([*one.split.train, *one.split.validation, *one.split.test]) == list(range(40))
+
+
+@pytest.mark.parametrize(("count", "parts"), [(1, (1, 0, 0)), (2, (1, 0, 1)), (3, (1, 1, 1)), (100, (85, 5, 10))])
+def test_the_parts_are_shares_of_the_subjects(count, parts):
+    names = np.array([f"s{i:03d}" for i in range(count)])
+    faces = FaceSet(None, CARD, TEMPLATE, np.zeros((count, 4, 3), np.float32), {"subject": names})
+    assert (len(faces.split.train), len(faces.split.validation), len(faces.split.test)) == parts
+    without = CARD.model_copy(update={"validation_share": 0.0})
+    plain = FaceSet(None, without, TEMPLATE, faces.vertices, faces.labels)
+    assert len(plain.split.validation) == 0
+    np.testing.assert_array_equal(plain.split.test, faces.split.test)  # who is tested stays
+
+
+@given(st.integers(0, 299), st.integers(0, 3), st.integers(0, 2))
+@settings(max_examples=40, deadline=None)
+def test_every_float_is_in_the_fingerprint(face, vertex, axis):
+    names = np.array([f"s{i % 30:02d}" for i in range(300)])
+    vertices = np.random.default_rng(0).standard_normal((300, 4, 3)).astype(np.float32)
+    first = FaceSet(None, CARD, TEMPLATE, vertices, {"subject": names})
+    again = FaceSet(None, CARD, TEMPLATE, vertices.copy(), {"subject": names.copy()})
+    assert first.fingerprint == again.fingerprint
+    changed = vertices.copy()
+    changed[face, vertex, axis] = np.nextafter(changed[face, vertex, axis], np.float32(9))
+    assert FaceSet(None, CARD, TEMPLATE, changed, {"subject": names}).fingerprint != first.fingerprint
+
+
+def test_what_the_split_depends_on_is_in_the_fingerprint():
+    names = np.array([f"s{i % 30:02d}" for i in range(300)])
+    vertices = np.zeros((300, 4, 3), np.float32)
+
+    def of(labels, **changes):
+        return FaceSet(None, CARD.model_copy(update=changes), TEMPLATE, vertices, labels).fingerprint
+
+    plain = {"subject": names}
+    different = [of(plain, split_seed=1), of(plain, test_share=0.2), of(plain, validation_share=0.1)]
+    different += [of({"subject": names[::-1]}), of(plain | {"age": names}), of({"subject": names, "b": names})]
+    assert len({of(plain), *different}) == 7
+    assert of(plain, name="other", licence="MIT") == of(plain)  # words about the set change no result
+
+
+def test_blocks_that_are_hashed_apart_are_told_apart(monkeypatch):
+    vertices = np.random.default_rng(0).standard_normal((20, 4, 3)).astype(np.float32)
+    names = {"subject": np.array(["a"] * 20)}
+    monkeypatch.setattr(faceset, "HASHED", 5 * 48)
+    swapped = np.concatenate([vertices[5:10], vertices[:5], vertices[10:]])
+    sets = [FaceSet(None, CARD, TEMPLATE, values, names) for values in (vertices, swapped)]
+    assert sets[0].fingerprint != sets[1].fingerprint
 
 
 def test_another_seed_tests_other_subjects(tmp_path, subjects):

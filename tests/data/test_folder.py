@@ -68,7 +68,7 @@ def test_a_folder_becomes_a_set(meshes: Path, tmp_path: Path) -> None:
     assert list(faces.subjects) == [f"s{n // 3}" for n in range(12)]
     assert reasons(tmp_path / "set") == {}
     assert faces.card.parameters["unit"] == "mm"
-    assert len(faces.split.train) + len(faces.split.test) == 12
+    assert sum(map(len, (faces.split.train, faces.split.validation, faces.split.test))) == 12
     np.testing.assert_array_equal(faces.template.triangles, TRIANGLES)
     box = faces.template.vertices.min(axis=0), faces.template.vertices.max(axis=0)
     np.testing.assert_allclose(box[0] + box[1], 0, atol=1e-4)

@@ -8,8 +8,10 @@ SET/labels.csv     one row per face; the column `subject` is required
 
 import csv
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +31,7 @@ from meshgan.progress import track
 from meshgan.storage import atomic_folder
 
 BLOCK = 256  # faces held in memory at a time
+HASHED = 2**24  # bytes hashed by a thread at a time
 
 Labels = Mapping[str, NDArray[np.str_]]
 
@@ -45,14 +48,19 @@ class Card(BaseModel):
     unit: Literal["mm"] = "mm"
     split_seed: int = 0
     test_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    validation_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
     parameters: dict[str, Any] = {}  # what made it, enough to make it again
 
 
 @dataclass(frozen=True)
 class Split:
-    """Row indices of the training and the test part; no subject is in both."""
+    """Row indices of three parts; no subject is in two.
+
+    Models learn from `train`, choices between them are made on `validation`, and `test` is for tables alone.
+    """
 
     train: Integers
+    validation: Integers
     test: Integers
 
 
@@ -113,16 +121,43 @@ class FaceSet:
 
     @cached_property
     def split(self) -> Split:
-        """Training and test rows: `test_share` of the subjects, chosen by `split_seed` alone.
+        """Rows for training, validation and test: shares of the subjects, chosen by `split_seed` alone.
 
-        Which subjects are tested depends on their names and the seed, never on the order of files or rows. At least
-        one subject is tested, unless there is only one: that one is trained on.
+        Who belongs where depends on the subjects' names and the seed, never on the order of files or rows, and who is
+        tested does not depend on the share of the validation. At least one subject is tested and one more validated,
+        unless that leaves none to train on.
         """
-        names = np.unique(self.subjects)
-        count = min(max(1, round(self.card.test_share * len(names))), len(names) - 1)
-        chosen = np.random.default_rng(self.card.split_seed).permutation(len(names))[:count]
-        tested = np.isin(self.subjects, names[chosen])
-        return Split(np.flatnonzero(~tested), np.flatnonzero(tested))
+        names, card = np.unique(self.subjects), self.card
+        tested = min(max(1, round(card.test_share * len(names))), len(names) - 1)
+        wanted = max(1, round(card.validation_share * len(names))) if card.validation_share else 0
+        validated = min(wanted, len(names) - tested - 1)
+        place = np.empty(len(names), int)
+        place[np.random.default_rng(card.split_seed).permutation(len(names))] = np.arange(len(names))
+        places = place[np.searchsorted(names, self.subjects)]
+        parts = np.searchsorted([tested, tested + validated], places, side="right")
+        test, validation, train = (np.flatnonzero(parts == part) for part in range(3))
+        return Split(train, validation, test)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of all that results depend on: every byte of faces, labels and template, and how they are split.
+
+        Everything is read each time a set is opened and asked: 2 GB/s and more on two cores. A note of the file's
+        size and time in place of that would miss changes in place by tools that keep the time.
+        """
+        card = self.card
+        head = [card.split_seed, card.test_share, card.validation_share, self.template.content_hash]
+        labels = {name: column.tolist() for name, column in self.labels.items()}
+        digest = hashlib.sha256(json.dumps([head, labels], sort_keys=True).encode())
+        digest.update(str(self.vertices.shape).encode())
+        rows = max(1, HASHED // (4 * self.template.vertices.size))
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            for part in pool.map(self._digest_of, *_starts_and_stops(len(self), rows)):
+                digest.update(part)
+        return digest.hexdigest()
+
+    def _digest_of(self, start: int, stop: int) -> bytes:
+        return hashlib.sha256(np.ascontiguousarray(self.vertices[start:stop], "<f4").data).digest()
 
     @cached_property
     def normalisation(self) -> Normalisation:
@@ -143,14 +178,9 @@ def measure_normalisation(vertices: Faces, rows: Integers, floor_mm: float = 0.0
     return Normalisation((reference + mean).astype(np.float32), np.maximum(std, floor_mm).astype(np.float32))
 
 
-def fingerprint(faces: FaceSet, sampled: int = 64) -> str:
-    """A hash of the template, the labels and some of the faces, spread evenly over the set."""
-    digest = hashlib.sha256(faces.template.content_hash.encode())
-    for name in sorted(faces.labels):
-        digest.update(name.encode() + "\n".join(faces.labels[name]).encode())
-    for row in np.linspace(0, len(faces) - 1, sampled).astype(int):
-        digest.update(np.ascontiguousarray(faces.vertices[row]).tobytes())
-    return digest.hexdigest()
+def _starts_and_stops(count: int, size: int) -> tuple[range, list[int]]:
+    starts = range(0, count, size)
+    return starts, [min(start + size, count) for start in starts]
 
 
 class FaceSetWriter:

@@ -23,7 +23,7 @@ def summarise(faces: FaceSet) -> dict[str, Any]:
             "triangles": len(faces.template.triangles),
             "size_mm": [round(float(x), 1) for x in high - low],
         },
-        "split": {"train": len(split.train), "test": len(split.test)},
+        "split": {"train": len(split.train), "validation": len(split.validation), "test": len(split.test)},
         "labels": {name: _values(column) for name, column in faces.labels.items()},
         "bytes": sum(file.stat().st_size for file in faces.path.iterdir() if file.is_file()),
     }
@@ -51,7 +51,8 @@ def describe(summary: dict[str, Any]) -> str:
         f"licence   {card['licence']}",
         f"template  {template['vertices']} vertices, {template['triangles']} triangles, "
         f"{width} × {height} × {depth} mm",
-        f"split     {split['train']} to train, {split['test']} to test, by subject, seed {card['split_seed']}",
+        f"split     {split['train']} to train, {split['validation']} to validate, {split['test']} to test, by subject, "
+        f"seed {card['split_seed']}",
         "labels",
     ]
     return "\n".join(lines + [f"  {name:<12}{_told(values)}" for name, values in summary["labels"].items()])

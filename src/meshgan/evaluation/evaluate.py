@@ -2,18 +2,17 @@
 
 import hashlib
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeVar
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from meshgan.arrays import Faces, Integers
-from meshgan.data.faceset import FaceSet, fingerprint
+from meshgan.data.faceset import FaceSet
 from meshgan.errors import UsageError
 from meshgan.evaluation.inception import graph_file
 from meshgan.evaluation.metrics import Errors, Interval, bootstrap_interval, generalisation, vertex_errors
@@ -24,13 +23,12 @@ from meshgan.model.latent import STEPS
 from meshgan.model.load import Model
 from meshgan.model.model_folder import Sampler
 from meshgan.progress import track
-from meshgan.storage import atomic_file
+from meshgan.remembered import code_of, key_of, remember, remember_array
 
 BLOCK = 256  # samples in memory at a time
 FITTED = 300  # faces fitted between two saves
 FEWEST = 5  # test faces, and samples
-
-Part = TypeVar("Part")
+CODE = ("arrays.py", "data/faceset.py", "evaluation", "geometry", "model", "nn", "view")  # what measurements depend on
 
 
 @dataclass(frozen=True)
@@ -94,8 +92,8 @@ def evaluate(
     def real() -> Row:
         return yardstick(faces, fid).measure(_training_faces(faces, samples, seed), "none", seed)
 
-    asked = f"{fingerprint(faces)} {samples} {fid} {seed}"
-    key = f"{asked} {_fingerprint_of(model)}"
+    asked = {"data": faces.fingerprint, "samples": samples, "fid": fid, "seed": seed, "code": code_of(*CODE)}
+    content = _content_of(model)
     samplers = suitable_samplers(model)
     return Evaluation(
         model=model.card.name,
@@ -108,8 +106,11 @@ def evaluate(
         machine=machine(),
         date=today(),
         generalisation=generalise(model, faces, work, steps),
-        rows=tuple(remember(work, sampler, key, Row, partial(drawn, sampler)) for sampler in samplers),
-        real=remember(work, "real", asked, Row, real),
+        rows=tuple(
+            remember(work, sampler, key_of(**asked, model=content, sampler=sampler), Row, partial(drawn, sampler))
+            for sampler in samplers
+        ),
+        real=remember(work, "real", key_of(**asked), Row, real),
     )
 
 
@@ -142,31 +143,18 @@ def generalise(model: Model, faces: FaceSet, work: Path, steps: int = STEPS) -> 
 
 def fitting_errors(model: Model, faces: FaceSet, work: Path, steps: int = STEPS) -> Faces:
     """Distances (M, V) in mm from the test faces to what Eq. 2 finds for them; faces found in `work` are not fitted."""
-    key = _digest(f"{fingerprint(faces)} {_fingerprint_of(model)} {steps}")
+    key = key_of(data=faces.fingerprint, model=_content_of(model), steps=steps, code=code_of(*CODE))
     parts = []
     for number, rows in enumerate(_blocks(faces.split.test, FITTED)):
-        path = work / f"fit-{number:03d}-{key}.npy"
-        errors = _read(path, (len(rows), len(faces.template.vertices)))
-        if errors is None:
+
+        def fitted(rows: Integers = rows) -> Faces:
             target = faces.vertices[rows]
             fit = model.fit(target, steps=steps) if isinstance(model, FaceModel) else model.fit(target)
-            errors = fit.error_mm
-            with atomic_file(path) as partial, partial.open("wb") as stream:
-                np.save(stream, errors, allow_pickle=False)
-        parts.append(errors)
+            return fit.error_mm
+
+        shape = (len(rows), len(faces.template.vertices))
+        parts.append(remember_array(work, f"fit-{number:03d}", key, shape, fitted))
     return np.concatenate(parts)
-
-
-def remember(work: Path, name: str, key: str, kind: type[Part], compute: Callable[[], Part]) -> Part:
-    """The result of `compute`, kept as JSON in the folder `work` under `name` and all that it depends on, `key`."""
-    path, adapter = work / f"{name}-{_digest(key)}.json", TypeAdapter(kind)
-    try:
-        return adapter.validate_json(path.read_bytes())
-    except (OSError, ValidationError):
-        result = compute()
-        with atomic_file(path) as partial:
-            partial.write_bytes(adapter.dump_json(result, indent=2))
-        return result
 
 
 def _check(model: Model, faces: FaceSet, samples: int, fid: Fid) -> None:
@@ -196,20 +184,7 @@ def _blocks(rows: Integers, size: int) -> list[Integers]:
     return np.array_split(rows, -(-len(rows) // size))
 
 
-def _fingerprint_of(model: Model) -> str:
-    """The content of the model's files, or what it decodes if it was never saved."""
+def _content_of(model: Model) -> str:
+    """A hash of the content of the model's files, or of what it decodes if it was never saved."""
     content = b"" if model.card.files else model.decode(model.codes(4, 0)).tobytes()
     return hashlib.sha256(content + model.card.model_dump_json().encode()).hexdigest()
-
-
-def _digest(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()[:16]
-
-
-def _read(path: Path, shape: tuple[int, ...]) -> Faces | None:
-    """An array from disk; None if it is not there, or not whole."""
-    try:
-        values: Faces = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    return values if values.shape == shape and values.dtype == np.float32 else None

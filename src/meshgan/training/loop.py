@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from meshgan.data.faceset import FaceSet, fingerprint
+from meshgan.data.faceset import FaceSet
 from meshgan.errors import MeshganError
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.model.linear import principal_matrix
@@ -51,7 +51,7 @@ def train(
         run, schedule = RunFolder(Path(out)), recipe.schedule
         if crew.leads:
             run.check(resume)
-        identity = Identity(recipe=recipe_toml(recipe), data=fingerprint(faces), seed=seed)
+        identity = Identity(recipe=recipe_toml(recipe), data=faces.fingerprint, seed=seed)
         hierarchy = Hierarchy.cached(faces.template, recipe.hierarchy.counts, recipe.hierarchy.laplacian)
         batches = Batches(faces, recipe.network.code, schedule.batch, seed, crew)
         if crew.leads:
