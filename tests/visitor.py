@@ -127,6 +127,15 @@ class Visitor:
             return self.scene["/face"]["vertices"].copy()
 
 
+def until(condition, seconds: float = 30.0):
+    """Wait until `condition()` is true; returns its value."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return value
+
+
 def unpack(data: bytes) -> list[dict]:
     """The messages of one window: two sizes, compressed msgpack, then the arrays that it refers to."""
     packed = int.from_bytes(data[8:16], "little")

@@ -6,7 +6,7 @@ import pytest
 from meshgan.model.directions import estimate_directions
 from meshgan.model.pca import fit_pca
 from meshgan.studio.models import load_pair
-from meshgan.studio.shared import Shared
+from meshgan.studio.page import Shared
 
 
 @pytest.fixture(scope="session")

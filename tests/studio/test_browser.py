@@ -32,9 +32,9 @@ pytest.importorskip("playwright.sync_api", reason="needs playwright")
 from playwright.sync_api import Error, sync_playwright
 
 from meshgan.studio.models import load_pair
+from meshgan.studio.page import Shared
 from meshgan.studio.server import Studio
 from meshgan.studio.session import GRID, SIMILAR, Session
-from meshgan.studio.shared import Shared
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SOFTWARE = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-sandbox"]

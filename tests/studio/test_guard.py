@@ -12,7 +12,7 @@ import msgspec
 from websockets.exceptions import ConnectionClosed
 
 from meshgan.studio import guard
-from visitor import Visitor
+from visitor import Visitor, until
 
 LIMIT = 100_000
 
@@ -53,7 +53,7 @@ def test_a_file_that_lies_about_its_size_is_cut_off(studio, visitor, small):
     visitor.upload("Load a mesh", "liar.obj", b"\0" * (3 * LIMIT), size=1000, part=1000)
     assert answers(visitor)
     (cut,) = transfers(studio)
-    assert sum(map(len, cut["parts"].values())) == LIMIT
+    assert sum(map(len, cut["parts"].values())) <= 1000
 
 
 def test_many_uploads_at_a_time_are_one(studio, visitor, small):
@@ -106,12 +106,6 @@ def test_choices_that_are_not_offered_do_nothing(studio, visitor, label, value):
     assert answers(visitor)
 
 
-def test_a_wrong_unit_is_a_sentence(studio, visitor):
-    visitor.put("Unit of the file", "parsec")
-    visitor.upload("Load a mesh", "x.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
-    visitor.wait(lambda: any("there is no unit 'parsec'" in note for note in visitor.notes))
-
-
 def test_huge_messages_end_the_connection_and_nothing_else(studio, visitor):
     with Visitor(studio.addresses[0]) as hostile:
         hostile.control("Seed")
@@ -139,7 +133,7 @@ def test_nobody_can_open_a_tunnel_to_the_world(studio, visitor, monkeypatch):
 
 
 def test_memory_of_a_busy_visitor_is_bounded(studio, visitor):
-    """Two hundred further random faces, slides and undos cost next to nothing."""
+    """A hundred further random faces, slides and undos cost next to nothing."""
 
     def work():
         for _ in range(100):
@@ -147,8 +141,7 @@ def test_memory_of_a_busy_visitor_is_bounded(studio, visitor):
             visitor.put("Age, years", 5.0)
             visitor.press("History", "Undo")
         (page,) = studio.pages.values()
-        while page._newest > page.changes:
-            time.sleep(0.02)
+        until(lambda: page.idle)
         gc.collect()
 
     work()

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshgan.studio.history import MOST, PAUSE, History
+from meshgan.studio.state import PAUSE, REMEMBERED, History
 
 
 class Clock:
@@ -63,8 +63,8 @@ def test_after_undo_the_same_slider_begins_a_new_step():
 
 def test_memory_is_bounded():
     history = History(0)
-    for number in range(3 * MOST):
+    for number in range(3 * REMEMBERED):
         history.push(number)
     while history.undo():
         pass
-    assert history.current == 2 * MOST - 1
+    assert history.current == 2 * REMEMBERED - 1

@@ -1,5 +1,6 @@
 """The studio with visitors, everything but the browser's drawing."""
 
+import asyncio
 import gc
 import io
 import json
@@ -14,9 +15,10 @@ import trimesh
 pytest.importorskip("viser", reason="needs the extra studio")
 
 from meshgan.geometry.files import write_mesh
-from meshgan.studio.server import Studio, is_loopback
+from meshgan.studio.gate import is_loopback
+from meshgan.studio.server import Studio
 from meshgan.studio.session import GRID, Session
-from visitor import Visitor
+from visitor import Visitor, until
 
 HIDDEN = {"/light/key", "/light/fill", "/light/rim", "/light/sky"}
 
@@ -32,14 +34,6 @@ def page_of(studio, visitor):
     """The server's page for the only visitor."""
     (page,) = visitor.wait(lambda: studio.pages.values() if len(studio.pages) == 1 else None)
     return page
-
-
-def until(condition, seconds=10.0):
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return value
 
 
 def press(visitor, studio, *what):
@@ -226,7 +220,7 @@ def test_our_own_faults_are_a_sentence_too(studio, visitor, monkeypatch, capsys)
     monkeypatch.setattr(session, "offer_grid", None)
     page = page_of(studio, visitor)
     callback = page.act(lambda: 1 / 0)
-    callback(type("Event", (), {"client": object()})())
+    asyncio.run(callback(type("Event", (), {"client": object()})()))
     visitor.wait(lambda: any("studio's fault" in note for note in visitor.notes))
     assert "ZeroDivisionError" in capsys.readouterr().err
 
@@ -284,7 +278,7 @@ def test_several_visitors_each_have_their_own_face(studio):
 
 
 def test_a_full_studio_says_so(studio, monkeypatch):
-    monkeypatch.setattr("meshgan.studio.server.MOST_VISITORS", 0)
+    monkeypatch.setattr("meshgan.studio.gate.MOST_VISITORS", 0)
     with Visitor(studio.addresses[0]) as visitor:
         visitor.wait(lambda: "The studio is full" in visitor.page)
 

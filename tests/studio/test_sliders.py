@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from meshgan.model.directions import estimate_directions
-from meshgan.studio.sliders import expressions, principal_directions, traits
+from meshgan.studio.models import expressions, principal_directions, traits
 
 RNG = np.random.default_rng(0)
 

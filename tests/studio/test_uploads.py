@@ -18,12 +18,11 @@ from meshgan.geometry.files import write_mesh
 from meshgan.geometry.mesh import Mesh
 from meshgan.model.compose import compose
 from meshgan.model.pca import fit_pca
-from meshgan.studio import uploads
-from meshgan.studio.downloads import download
+from meshgan.studio import files
+from meshgan.studio.files import Upload, download, fit, read_code, read_upload
 from meshgan.studio.models import identity_model
 from meshgan.studio.session import Session
 from meshgan.studio.state import read_seed
-from meshgan.studio.uploads import Upload, fit, read_code, read_upload
 
 SCANS = Path(__file__).parents[2] / "../shared/data/scans"
 TURN = np.array([[0.8, 0, 0.6], [0, 1, 0], [-0.6, 0, 0.8]])
@@ -40,11 +39,18 @@ def content(mesh, tmp_path, ending):
     return (tmp_path / f"mesh{ending}").read_bytes()
 
 
+def read(name, data, unit, folder):
+    """What the worker reads of a file that came as `name`."""
+    path = folder / f"upload{Path(name).suffix.lower()[:8]}"
+    path.write_bytes(data)
+    return read_upload(name, path, unit)
+
+
 @pytest.mark.parametrize("ending", [".obj", ".ply", ".glb", ".PLY"])
 def test_a_mesh_is_read_and_fitted(mesh, pair, tmp_path, ending):
-    read = read_upload(f"my face{ending}", content(mesh, tmp_path, ending.lower()), "mm")
-    np.testing.assert_allclose(read.mesh.vertices, mesh.vertices, atol=1e-3)
-    found = fit(read, pair[0])
+    upload = read(f"my face{ending}", content(mesh, tmp_path, ending.lower()), "mm", tmp_path)
+    np.testing.assert_allclose(upload.mesh.vertices, mesh.vertices, atol=1e-3)
+    found = fit(upload, pair[0].model)
     sides = [np.linalg.norm(v[1:] - v[:-1], axis=1) for v in (found.target, mesh.vertices)]
     np.testing.assert_allclose(*sides, rtol=1e-4)  # moved, not bent
     np.testing.assert_array_equal(found.identity, pair[0].model.fit(found.target[None]).codes[0])
@@ -53,7 +59,7 @@ def test_a_mesh_is_read_and_fitted(mesh, pair, tmp_path, ending):
 
 def test_where_a_mesh_lies_does_not_matter(mesh, pair):
     upright = mesh.with_vertices((mesh.vertices - [40, -10, 900]) @ TURN)
-    first, second = (fit(Upload("x", one, "mm"), pair[0]) for one in (mesh, upright))
+    first, second = (fit(Upload("x", one, "mm"), pair[0].model) for one in (mesh, upright))
     np.testing.assert_allclose(first.identity, second.identity, atol=1e-4)
     np.testing.assert_allclose(first.target, second.target, atol=1e-3)
 
@@ -65,8 +71,8 @@ def test_identity_and_expression_are_fitted_in_turn(pair):
     mesh = identity.template.with_vertices(face)
     session = Session(*pair)
     errors = []
-    for other in (None, expression):
-        found = fit(Upload("x", mesh, "mm"), identity, other)
+    for other in ((None, None), (expression.model, expression.still)):
+        found = fit(Upload("x", mesh, "mm"), identity.model, *other)
         session.adopt(found.target, found.identity, found.expression)
         errors.append(np.linalg.norm(session.face - found.target, axis=1).mean())
     assert errors[1] <= errors[0] + 1e-3
@@ -76,13 +82,13 @@ def test_identity_and_expression_are_fitted_in_turn(pair):
 def test_the_unit_is_asked_for_and_checked(mesh, pair):
     small = mesh.with_vertices(mesh.vertices / 1000)
     with pytest.raises(UsageError, match=r"head\.obj is 0\.00\d+ times as large as a face.*choose the unit m\."):
-        fit(Upload("head.obj", small, "mm"), pair[0])
+        fit(Upload("head.obj", small, "mm"), pair[0].model)
     with pytest.raises(UsageError, match="choose unknown"):
-        fit(Upload("head.obj", mesh.with_vertices(mesh.vertices * 4), "mm"), pair[0])
+        fit(Upload("head.obj", mesh.with_vertices(mesh.vertices * 4), "mm"), pair[0].model)
 
 
 def test_an_unknown_unit_makes_the_face_as_large_as_the_template(mesh, pair):
-    found = [fit(Upload("x", mesh.with_vertices(mesh.vertices * s), "unknown"), pair[0]) for s in (0.02, 30)]
+    found = [fit(Upload("x", mesh.with_vertices(mesh.vertices * s), "unknown"), pair[0].model) for s in (0.02, 30)]
     np.testing.assert_allclose(found[0].target, found[1].target, atol=1e-3)
     assert similarity(found[0].target[None], pair[0].template.vertices).scale[0] == pytest.approx(1)
 
@@ -91,7 +97,7 @@ def test_a_mesh_of_another_template_is_told_what_to_do(pair, mesh):
     """Where the model is not of the template that scans are registered to."""
     other = type(mesh)(mesh.vertices[:40], [[0, 1, 2], [3, 4, 5]])
     with pytest.raises(UsageError, match=r"scan\.obj is not of the model's template.*register it first"):
-        fit(Upload("scan.obj", other, "mm"), pair[0])
+        fit(Upload("scan.obj", other, "mm"), pair[0].model)
 
 
 @pytest.fixture
@@ -107,7 +113,7 @@ def scan_model(tmp_path):
 def test_what_holds_no_face_is_said_so(scan_model):
     box = trimesh.creation.box((150, 180, 120)).subdivide().subdivide().subdivide()
     with pytest.raises(MeshganError, match=r"^box\.obj: "):
-        fit(Upload("box.obj", Mesh(box.vertices, box.faces), "mm"), scan_model)
+        fit(Upload("box.obj", Mesh(box.vertices, box.faces), "mm"), scan_model.model)
 
 
 @pytest.mark.slow
@@ -116,8 +122,7 @@ def test_what_holds_no_face_is_said_so(scan_model):
     ("name", "unit"), [("james/james.obj", "mm"), ("lee_perry_smith/LeePerrySmith.ply", "unknown")]
 )
 def test_a_real_scan_is_registered_and_fitted(scan_model, name, unit):
-    upload = read_upload(name, (SCANS / name).read_bytes(), unit)
-    found = fit(upload, scan_model)
+    found = fit(read_upload(name, SCANS / name, unit), scan_model.model)
     error = np.linalg.norm(scan_model.decode(found.identity[None])[0] - found.target, axis=1)
     assert error.mean() < 3.5  # twenty components of sixty faces are a coarse model
     assert np.linalg.norm(found.target - scan_model.mean_face, axis=1).mean() < 12
@@ -140,34 +145,26 @@ def test_a_real_scan_is_registered_and_fitted(scan_model, name, unit):
         ("a\n\x1b[2J.obj", b"f f f", r"^a\[2J\.obj"),
     ],
 )
-def test_bad_files_are_one_sentence_without_our_paths(name, data, sentence):
+def test_bad_files_are_one_sentence_without_our_paths(name, data, sentence, tmp_path):
     with pytest.raises(MeshganError, match=sentence) as caught:
-        read_upload(name, data, "mm")
+        read(name, data, "mm", tmp_path)
     assert "/tmp" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_too_large_is_not_even_read(monkeypatch):
-    monkeypatch.setattr(uploads, "MOST_BYTES", 10)
+def test_a_file_that_is_too_large_is_not_even_read(monkeypatch, tmp_path):
+    monkeypatch.setattr(files, "MOST_BYTES", 10)
     with pytest.raises(UsageError, match="larger than"):
-        read_upload("a.obj", b"v 0 0 0\n" * 9, "mm")
-
-
-def test_nothing_is_left_on_the_disk(tmp_path, monkeypatch, mesh):
-    data = content(mesh, tmp_path, ".ply")
-    monkeypatch.setattr(uploads.tempfile, "tempdir", str(tmp_path / "temporary"))
-    (tmp_path / "temporary").mkdir()
-    read_upload("a.ply", data, "mm")
-    with pytest.raises(MeshganError):
-        read_upload("a.ply", data[: len(data) // 2], "mm")
-    assert not list((tmp_path / "temporary").iterdir())
+        read("a.obj", b"v 0 0 0\n" * 9, "mm", tmp_path)
 
 
 @given(st.binary(max_size=300), st.sampled_from([".obj", ".ply", ".glb", ".stl", ".json"]))
 @settings(max_examples=60, deadline=None)
-def test_any_bytes_are_a_mesh_or_a_sentence(data, ending):
+def test_any_bytes_are_a_mesh_or_a_sentence(tmp_path_factory, data, ending):
     try:
-        read_code("a.json", data) if ending == ".json" else read_upload(f"a{ending}", data, "mm")
+        read_code("a.json", data) if ending == ".json" else read(
+            f"a{ending}", data, "mm", tmp_path_factory.getbasetemp()
+        )
     except MeshganError as error:
         assert str(error).endswith((".", "?"))
 

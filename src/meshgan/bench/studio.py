@@ -39,7 +39,7 @@ def run() -> dict[str, Any]:
     if not find_spec("viser"):
         raise UsageError("this needs the extra `studio`; install it with: pip install 'meshgan[studio]'.")
     from meshgan.bench.machine import machine
-    from meshgan.studio.shared import Shared
+    from meshgan.studio.page import Shared
 
     shared = Shared(*_models())
     work, whole = _summary(_work(shared)), _summary(_round_trips(shared))

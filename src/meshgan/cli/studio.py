@@ -1,7 +1,6 @@
 """`meshgan studio` and `meshgan export`: faces in the browser, and the generator as ONNX."""
 
 import json
-import os
 import signal
 from contextlib import suppress
 from importlib.util import find_spec
@@ -30,6 +29,13 @@ def studio(
     host: Annotated[
         str, typer.Option(help="0.0.0.0 opens the studio to your network; then it asks visitors for a token.")
     ] = "127.0.0.1",
+    behind: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            help="The address that browsers see, if a proxy stands in front: https://faces.example.org/studio/.",
+        ),
+    ] = "",
 ) -> None:
     """Make faces in the browser: random ones, by sliders, between others, like a mesh of yours; then take them away.
 
@@ -39,20 +45,18 @@ def studio(
     """
     if not find_spec("viser"):
         raise UsageError("the studio needs the extra `studio`; install it with: pip install 'meshgan[studio]'.")
+    from meshgan.studio.page import Shared
     from meshgan.studio.server import Studio
-    from meshgan.studio.shared import Shared
 
     shared = Shared(*_load(identity, expression))
     asked = _asked_to_end()
-    running = Studio(shared, host, port)
+    running = Studio(shared, host, port, behind)
     try:
         _announce(running.addresses, bool(running.token), wanted=port, got=running.port)
         asked.get()
     finally:
         running.stop()
     print("The studio is closed.", flush=True)
-    if shared.turn.locked():
-        os._exit(0)  # a visitor's fit goes on in its thread for up to half a minute, and nobody waits for it any more
 
 
 def _load(identity: str | None, expression: str | None) -> "tuple[StudioModel, StudioModel | None]":

@@ -1,18 +1,19 @@
 """The controls beside the face, tab by tab. Each calls one method of the visitor's session."""
 
+import html
+import re
 from functools import partial
 
 import numpy as np
 import viser
 from PIL import Image
 
-from meshgan.studio.downloads import download
-from meshgan.studio.fitting import fit_controls
-from meshgan.studio.models import StudioModel
-from meshgan.studio.page import Page
+from meshgan.geometry.files import READERS
+from meshgan.studio import files
+from meshgan.studio.models import Slider, StudioModel
+from meshgan.studio.page import Page, View
 from meshgan.studio.session import GRID, Half
-from meshgan.studio.sliders import Slider
-from meshgan.studio.stills import stills
+from meshgan.view.figures import heat_colours, tiles
 from meshgan.view.lettering import fitting, write
 
 Icon = viser.Icon
@@ -24,6 +25,7 @@ FORMATS_EXPLAINED = (
     "are in millimetres. **PNG** is a picture of 1024 pixels from where you look. **JSON** holds the code: bring it "
     "back in the tab Fit."
 )
+VIEWS: dict[str, View] = {"Face": "face", "Errors": "errors", "My mesh": "mesh"}
 NO_DIRECTIONS = (
     "This model has no named sliders yet. Stop the studio, run `meshgan directions MODEL --data SET {labels}`, "
     "and start it again. The axes below work without."
@@ -47,7 +49,7 @@ def build(page: Page) -> None:
     with tabs.add_tab("Blend"):
         _blend(page)
     with tabs.add_tab("Fit"):
-        fit_controls(page)
+        _fit(page)
     with tabs.add_tab("Save"):
         _save(page)
     page.show()
@@ -132,7 +134,9 @@ def _blend(page: Page) -> None:
 def _pair(page: Page) -> np.ndarray:
     """A and B side by side, as a picture."""
     session = page.session
-    drawn = stills(session.faces([session.a, session.b]), session.identity.template.triangles, THUMBNAIL)
+    drawn = tiles(
+        session.faces([session.a, session.b]), session.identity.template.triangles, THUMBNAIL, colour=files.COLOUR
+    )
     sheet = Image.new("RGB", (2 * THUMBNAIL, THUMBNAIL + LETTER), "white")
     for number, (name, picture) in enumerate(zip("AB", drawn, strict=True)):
         sheet.paste(Image.fromarray(picture), (number * THUMBNAIL, 0))
@@ -148,12 +152,93 @@ def _save(page: Page) -> None:
     origin = page.session.identity.model.card.origin
     synthetic = "; no real person is in it" if origin.synthetic else ""
     page.gui.add_markdown(FORMATS_EXPLAINED)
-    page.gui.add_markdown(f"The model was trained on *{origin.data}*, licence {origin.licence}{synthetic}.")
+    page.gui.add_markdown(
+        f"The model was trained on *{plain(origin.data)}*, licence {plain(origin.licence)}{synthetic}."
+    )
 
 
 def _send(page: Page, kind: str) -> None:
     """Send the present face to the browser as a file."""
-    targets = page.shared.targets() if kind == "glb" else {}
-    yaw, pitch = page.stage.view if kind == "png" else (0.0, 0.0)
-    content = download(page.session, kind, targets, yaw, pitch)
-    page.client.send_file_download(f"face.{kind}", content, save_immediately=True)
+
+    def make() -> bytes:
+        targets = page.shared.targets() if kind == "glb" else {}
+        yaw, pitch = page.stage.view if kind == "png" else (0.0, 0.0)
+        return files.download(page.session, kind, targets, yaw, pitch)
+
+    page.send(f"face.{kind}", make)
+
+
+def plain(text: str) -> str:
+    """Words from a file as Markdown that shows them as they are: no HTML, no formatting, no link, one line."""
+    letters = "".join(letter if letter.isprintable() else " " for letter in text[:300])
+    return re.sub(r"([^\w\s])", lambda found: f"&#{ord(found[1])};", letters)
+
+
+def _fit(page: Page) -> None:
+    """A visitor's own mesh comes in, and the nearest face of the model is shown with its errors."""
+    gui = page.gui
+    unit = gui.add_dropdown("Unit of the file", files.UNITS, hint="GLB is always in metres")
+    smiling = gui.add_checkbox(
+        "Fit expression",
+        False,
+        visible=page.session.expression is not None,
+        hint="Fit identity and expression in turn",
+    )
+    upload = gui.add_upload_button("Load a mesh", icon=viser.Icon.UPLOAD, mime_type=",".join([*READERS, ".json"]))
+    upload.on_upload(
+        page.act(
+            lambda: _load(page, upload, str(unit.value), smiling.value),
+            keep_view=True,
+        )
+    )
+    result = gui.add_markdown(
+        f"A scan of a face, or a mesh of the model's own triangles ({', '.join(READERS)}); or a code that was saved "
+        "here (.json). A scan takes about a quarter of a minute."
+    )
+    views = {name: partial(setattr, page, "view", view) for name, view in VIEWS.items()}
+    shown = page.choice("Show", views, keep_view=True)
+    legend = gui.add_html("", visible=False)
+
+    def refresh() -> None:
+        shown.visible = page.session.target is not None
+        legend.visible = shown.visible and page.view == "errors"
+        if page.session.target is not None:
+            result.content, legend.content = _told(page.errors), _legend(page.limit_mm)
+
+    page.refresh.append(refresh)
+
+
+def _load(page: Page, upload: viser.GuiUploadButtonHandle, unit: str, smiling: bool) -> None:
+    """Read what was uploaded, fit a mesh, or go on with a code."""
+    name, content = upload.value.name, upload.value.content
+    upload.value.content = b""  # or the server would keep it as long as the visitor stays
+    session, shared = page.session, page.shared
+    try:
+        if name.lower().endswith(".json"):
+            session.use_seed(files.read_code(name, content))
+            page.view = "face"
+            return
+        files.check_upload(name, len(content), unit)
+        with page.busy("Your mesh") as tell:
+            found = shared.worker.fit(name, content, unit, smiling, lambda: page.closed, tell)
+    finally:
+        page.guest.guard.close()
+    session.adopt(found.target, found.identity, found.expression)
+    page.view = "errors"
+    page.scale_errors()
+
+
+def _told(errors: np.ndarray) -> str:
+    return f"The face is **{errors.mean():.2f} mm** from your mesh on average, {errors.max():.1f} mm at most."
+
+
+def _legend(limit_mm: float) -> str:
+    """The colours of errors from 0 to `limit_mm`, as HTML."""
+    stops = (255 * heat_colours(np.linspace(0, limit_mm, 12), limit_mm)).astype(int)
+    colours = ", ".join(f"rgb({r},{g},{b})" for r, g, b in stops)
+    ends = f"<span>0</span><span>{limit_mm / 2:g}</span><span>{html.escape(f'{limit_mm:g} mm and more')}</span>"
+    return (
+        f'<div style="margin:0.2em 0.75em 0.8em;font-size:0.8em">'
+        f'<div style="height:0.8em;border-radius:0.2em;background:linear-gradient(90deg, {colours})"></div>'
+        f'<div style="display:flex;justify-content:space-between">{ends}</div></div>'
+    )

@@ -1,46 +1,86 @@
-"""A door in front of a studio that is open to a network: nobody passes without the token.
+"""The only door to the studio: who may enter, how many, and for how long.
 
-The viewer itself asks nobody who they are. So it listens on this machine alone, and the gate, a small TCP relay,
-listens to the network: it reads the head of each connection's first request, wants the token in the address
-(`/?token=…`, answered by a cookie) or in that cookie, and then passes bytes on, both ways. WebSockets must come from
-the studio's own page. There is no encryption: on a network that is not trusted, put it behind TLS or SSH.
+The viewer asks nobody who they are. So it listens on a port of this machine that nobody is told, and the gate listens
+in its place: it reads the head of each request, checks where it comes from, and fetches pages from the viewer or
+passes messages on, each of which `guard` reads first. Nobody enters without
+
+- the token, in the address (`/?token=…`, answered by a cookie) or in that cookie, if the studio is open to others;
+- a `Host` that is this machine, if it is not: other names may have been bent to it by a hostile name server;
+- an `Origin` that is the studio's own page, on WebSockets: browsers let any page open one.
+
+Behind a proxy, the address that browsers see has to be told (`behind`), for what a proxy says of itself may be said by
+anybody. There is no encryption: on a network that is not trusted, put the studio behind TLS or SSH.
+
+Rooms are small, and who waits longest without having said who they are goes first: idle connections cannot lock others
+out. A place is taken by the first message of a page, in one thread, so that no two visitors take the same one.
 """
 
 import asyncio
+import gzip
 import hmac
+import ipaddress
+import secrets
+import sys
 import threading
-from collections.abc import Coroutine, Mapping
-from contextlib import closing, suppress
-from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
-from typing import TypeAlias, TypeVar
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import WebSocketException
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+
 from meshgan.errors import UsageError
+from meshgan.studio.guard import MOST_MESSAGE, PROTOCOL, Guard, NoMessageError
 
-COOKIE = "meshgan-studio"
-MOST_HEAD = 16 * 2**10  # bytes of a request's head
-PATIENCE = 10.0  # seconds for it to arrive
-MOST_WAITING = 256  # connections at a time
+COOKIE = "meshgan-studio"  # and the port: browsers keep one set of cookies for all ports of a host
+PASS = "X-Meshgan-Pass"  # what the gate shows the viewer; nobody else is let in there
+MOST_HEAD = 64 * 2**10  # bytes of a request's head: the cookies of everything else on the host are in it
+MOST_FILE = 64 * 2**20  # bytes of one of the viewer's files
+MOST_VISITORS = 32
+MOST_STRANGERS, MOST_SERVED, MOST_WAITING = 256, 64, 64  # connections at a time, in the gate's three rooms
+PATIENCE = 10.0  # seconds for a head to arrive, and for a page's first message
+SERVED = 60.0  # seconds for a file to be taken
+QUIET, SLOWEST = 60.0, 10_000.0  # seconds without a sign of life; bytes per second that a visitor has to take
+PULSE = 20.0  # seconds between signs of life
+RATE, BURST = 100.0, 300.0  # messages per second of one visitor, and how many may come at once
+FULL = 20.0  # seconds to read that the studio is full
+DEPTH = 8  # of a path under which a proxy may have put the studio
 
-ASKING = """<!doctype html><title>meshgan studio</title>
+PAGE = """<!doctype html><title>meshgan studio</title>
 <meta name="viewport" content="width=device-width">
 <body style="font:16px/1.5 sans-serif;max-width:26em;margin:20vh auto;padding:0 1em;color:#333">
 <h1 style="font-size:1.3em">meshgan studio</h1>
-<p>This studio asks for its token: open the address that <code>meshgan studio</code> has printed, or type it here.</p>
+"""
+ASKING = """<p>This studio asks for its token: open the address that <code>meshgan studio</code> has printed, or type it
+here.</p>
 <form><input name="token" type="password" autofocus style="font:inherit;padding:.3em;width:16em">
 <button style="font:inherit;padding:.3em 1em">Enter</button></form>
 """
+ELSEWHERE = """<p>This studio does not know this address. Open the one that <code>meshgan studio</code> has printed; for
+a proxy, start it with <code>--behind</code> and the address that browsers see.</p>
+"""
+SAFE = (
+    "Cache-Control: no-store\r\nReferrer-Policy: no-referrer\r\nX-Content-Type-Options: nosniff\r\n"
+    "X-Frame-Options: DENY\r\nContent-Security-Policy: frame-ancestors 'none'\r\nConnection: close\r\n"
+)
 
 Result = TypeVar("Result")
 Reader: TypeAlias = asyncio.StreamReader
 Writer: TypeAlias = asyncio.StreamWriter
+BROKEN = (OSError, ValueError, EOFError, asyncio.LimitOverrunError, TimeoutError, WebSocketException)
 
 
 @dataclass(frozen=True)
 class Request:
-    """The head of an HTTP request: its target and its headers, names in lower case."""
+    """The head of an HTTP request: its method, its target and its headers, names in lower case."""
 
+    method: str
     target: str
     headers: Mapping[str, str]
 
@@ -49,10 +89,20 @@ class Request:
         """Raises `ValueError` if it is none."""
         first, *lines = head.decode("latin-1").split("\r\n")
         method, target, version = first.split(" ")
-        if method not in ("GET", "HEAD") or not version.startswith("HTTP/1."):
+        if method not in ("GET", "HEAD") or not version.startswith("HTTP/1.") or not target.startswith("/"):
             raise ValueError(first)
-        pairs = [line.partition(":") for line in lines if line]
-        return cls(target, {name.strip().lower(): value.strip() for name, _, value in pairs})
+        if not (target.isascii() and target.isprintable()):
+            raise ValueError(first)
+        headers: dict[str, str] = {}
+        for line in filter(None, lines):
+            name, _, value = line.partition(":")
+            key, value = name.strip().lower(), value.strip()
+            headers[key] = f"{headers[key]}{'; ' if key == 'cookie' else ', '}{value}" if key in headers else value
+        return cls(method, target, headers)
+
+    @property
+    def path(self) -> str:
+        return self.target.partition("?")[0]
 
     @property
     def given(self) -> str:
@@ -60,47 +110,114 @@ class Request:
         return parse_qs(urlsplit(self.target).query).get("token", [""])[0]
 
     @property
-    def kept(self) -> str:
-        """The token in the cookie."""
-        try:
-            morsel = SimpleCookie(self.headers.get("cookie", "")).get(COOKIE)
-        except CookieError:
-            return ""
-        return morsel.value if morsel else ""
+    def kept(self) -> list[str]:
+        """The tokens in our cookies. Whatever other programs keep on this host is passed over."""
+        pairs = [pair.partition("=") for pair in self.headers.get("cookie", "").split(";")]
+        return [value.strip().strip('"') for name, _, value in pairs if name.strip().startswith(COOKIE)]
 
     @property
-    def foreign(self) -> bool:
-        """Whether it is a WebSocket that another site's page has opened."""
-        origin = urlsplit(self.headers.get("origin", "")).netloc
-        return self.headers.get("upgrade", "").lower() == "websocket" and origin != self.headers.get("host", "")
+    def websocket(self) -> bool:
+        return self.headers.get("upgrade", "").lower() == "websocket"
+
+    @property
+    def host(self) -> str:
+        """The name and the port that the browser has asked for."""
+        return self.headers.get("host", "").lower()
+
+    @property
+    def origin(self) -> str:
+        """Where the page is from that asks; nothing for what is no browser."""
+        return self.headers.get("origin", "").lower()
+
+
+@dataclass(eq=False)
+class Guest:
+    """A browser's page: the guard that reads what it says, whether it is taking what was sent, and has a place."""
+
+    guard: Guard = field(default_factory=Guard)
+    taking: bool = False
+    placed: bool = False
+
+
+class Room:
+    """Connections that wait for something. In a full room, the one that has waited longest makes way."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self._tasks = size, dict[asyncio.Task[None], None]()
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def enter(self, task: asyncio.Task[None]) -> None:
+        while len(self._tasks) >= self._size:
+            oldest = next(iter(self._tasks))
+            self.leave(oldest)
+            oldest.cancel()
+        self._tasks[task] = None
+
+    def leave(self, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(task, None)
 
 
 class Gate:
-    """Listens on `host` and `port` from construction until `stop`, in front of 127.0.0.1:`inner`."""
+    """Listens on `host` and `port` from construction until `stop`, in front of the viewer at 127.0.0.1:`inner`.
 
-    def __init__(self, host: str, port: int, inner: int, token: str) -> None:
-        self._token, self._inner = token, inner
-        self._open: set[asyncio.Task[None]] = set()
+    `token` opens it; without one, all of this machine may enter. `behind` is the address that browsers see, if a proxy
+    stands in front. A port that is taken raises `UsageError`, or after `tries` ports in a row. `tell` is given, once
+    for each, a sentence about a page that was refused and may be the owner's proxy.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        inner: int,
+        token: str = "",
+        behind: str = "",
+        tries: int = 1,
+        tell: Callable[[str], None] = lambda sentence: print(sentence, file=sys.stderr, flush=True),
+    ) -> None:
+        self._host, self._inner, self._token, self._behind, self._tell = host, inner, token, urlsplit(behind), tell
+        self._all: set[asyncio.Task[None]] = set()
+        self._strangers, self._served, self._waiting = Room(MOST_STRANGERS), Room(MOST_SERVED), Room(MOST_WAITING)
+        self._inside: set[Guest] = set()
+        self._passes: dict[str, Guest] = {}
+        self._files: dict[tuple[str, bool], bytes] = {}
+        self._told: set[str] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="meshgan-gate", daemon=True)
         self._thread.start()
         try:
-            self._server = self._run(asyncio.start_server(self._serve, host, port, limit=MOST_HEAD))
+            self._server = self._run(self._listen(port, tries))
         except OSError as error:
             self._end()
             raise UsageError(f"cannot listen on {host}:{port} ({error.strerror}); choose another --port.") from error
         self.port: int = self._server.sockets[0].getsockname()[1]
+
+    def guest(self, shown: str | None) -> Guest | None:
+        """Whose pass this is. Nobody's, if the gate has not made it."""
+        return self._passes.get(shown or "")
 
     def stop(self) -> None:
         """Close all connections and free the port."""
         self._run(self._close())
         self._end()
 
+    async def _listen(self, port: int, tries: int) -> asyncio.Server:
+        host = "127.0.0.1" if self._host == "localhost" else self._host  # of two families, each would have a free port
+        for number in range(port, port + tries):
+            try:
+                return await asyncio.start_server(self._serve, host, number, limit=MOST_HEAD, backlog=512)
+            except OSError:
+                if number in (port + tries - 1, 65535):
+                    raise
+        raise AssertionError
+
     async def _close(self) -> None:
         self._server.close()
-        for task in self._open:
+        for task in self._all:
             task.cancel()
-        await asyncio.gather(*self._open, return_exceptions=True)
+        await asyncio.gather(*self._all, return_exceptions=True)
 
     def _run(self, work: Coroutine[None, None, Result]) -> Result:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
@@ -113,51 +230,300 @@ class Gate:
     async def _serve(self, reader: Reader, writer: Writer) -> None:
         task = asyncio.current_task()
         assert task is not None
-        if len(self._open) >= MOST_WAITING:
-            writer.close()
-            return
-        self._open.add(task)
+        self._all.add(task)
+        self._strangers.enter(task)
         try:
-            with closing(writer), suppress(OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-                head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)
-                await self._answer(Request.of(head.rstrip(b"\r\n")), head, reader, writer)
+            async with asyncio.timeout(PATIENCE):
+                head = await reader.readuntil(b"\r\n\r\n")
+            request = Request.of(head.rstrip(b"\r\n"))
+            if answer := self._refusal(request):
+                await _send(writer, request, answer)
+                return
+            self._strangers.leave(task)
+            if request.websocket:
+                self._waiting.enter(task)
+                await self._converse(request, reader, writer, task)
+            else:
+                self._served.enter(task)
+                await self._file(request, writer)
+        except BROKEN:
+            pass
+        except asyncio.CancelledError:  # made way for another one, or the gate closes
+            pass
         finally:
-            self._open.discard(task)
+            for room in (self._strangers, self._served, self._waiting):
+                room.leave(task)
+            self._all.discard(task)
+            writer.transport.abort()
 
-    async def _answer(self, request: Request, head: bytes, reader: Reader, writer: Writer) -> None:
-        if self._right(request.given):
-            cookie = f"{COOKIE}={self._token}; Path=/; HttpOnly; SameSite=Strict"
-            writer.write(_response("303 See Other", "", f"Location: /\r\nSet-Cookie: {cookie}\r\n"))
-        elif request.foreign or not self._right(request.kept):
-            writer.write(_response("403 Forbidden", ASKING))
-        else:
-            await self._pass_on(head, reader, writer)
-        await writer.drain()
+    # Who may enter
 
-    def _right(self, token: str) -> bool:
-        return hmac.compare_digest(token.encode(), self._token.encode())
+    def _refusal(self, request: Request) -> bytes:
+        """The answer to who may not enter, or who has just shown the token; empty for everybody else."""
+        if self._token:
+            if self._fits(request.given):
+                return self._cookie(request)
+            if not any(self._fits(kept) for kept in request.kept):
+                return _response("403 Forbidden", PAGE + ASKING)
+        if not self._known(request):
+            self._mention(request)
+            return _response("403 Forbidden", PAGE + ELSEWHERE)
+        return b""
 
-    async def _pass_on(self, head: bytes, reader: Reader, writer: Writer) -> None:
-        """Connect to the studio and pass bytes on until either side has had enough."""
-        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self._inner)
-        with closing(inner_writer):
-            inner_writer.write(head)
-            ways = [asyncio.create_task(_pump(*way)) for way in ((reader, inner_writer), (inner_reader, writer))]
+    def _fits(self, token: str) -> bool:
+        return hmac.compare_digest(token.encode(errors="replace"), self._token.encode())
+
+    def _known(self, request: Request) -> bool:
+        """Whether the browser has asked for us by a name of ours, and from a page of ours.
+
+        Without a token, what is no browser (it names no origin) may enter from this machine. With one, a page that was
+        fetched over TLS may have come through a proxy that replaces the host by ours; its cookie, which browsers show
+        to pages of the same site only, is what lets it in.
+        """
+        host, origin, behind = request.host, urlsplit(request.origin), self._behind
+        if not (self._token or is_loopback(_name(host)) or _name(host) == self._host.lower()):
+            return False
+        if not request.origin:
+            return not (request.websocket and self._token)
+        if behind.netloc and request.origin == f"{behind.scheme}://{behind.netloc}":
+            return True
+        if origin.netloc and origin.netloc == host:
+            return True
+        proxied = origin.scheme == "https" and is_loopback(_name(host)) and not is_loopback(origin.hostname or "")
+        return bool(self._token) and not behind.netloc and proxied
+
+    def _mention(self, request: Request) -> None:
+        """Tell the owner of a page that was refused, for it may be their proxy."""
+        origin = urlsplit(request.origin)
+        site = request.origin if request.origin and origin.hostname else f"http://{request.host}"
+        site = "".join(letter for letter in site if letter.isascii() and letter.isprintable())[:100]
+        if site not in self._told and len(self._told) < 5:
+            self._told.add(site)
+            self._tell(f"A page of {site} may not enter. If it is your proxy, start the studio with --behind {site}/")
+
+    def _cookie(self, request: Request) -> bytes:
+        """Send the browser on to the page, with a cookie, and without the token in the address.
+
+        Both are relative to the address that the browser sees. Under a path, the viewer finds its way from a file only.
+        """
+        folder, _, last = request.path.rpartition("/")
+        beneath = folder or self._behind.path.strip("/")
+        place = f"{last}/" if last not in ("", "index.html") else "index.html" if beneath else "./"
+        secure = "; Secure" if self._behind.scheme == "https" else ""
+        cookie = f"{COOKIE}-{self.port}={self._token}; HttpOnly; SameSite=Strict{secure}"
+        return _response("303 See Other", "", f"Location: {place}\r\nSet-Cookie: {cookie}\r\n")
+
+    # What they get
+
+    async def _file(self, request: Request, writer: Writer) -> None:
+        """One of the viewer's files. A proxy may have put the studio under a path, which need not be told."""
+        folder, _, last = request.path.rpartition("/")
+        if not last and (folder or self._behind.path.strip("/")):
+            await _send(writer, request, _response("303 See Other", "", "Location: index.html\r\n"))
+            return
+        parts = request.path.split("/")[1:]
+        zipped = "gzip" in request.headers.get("accept-encoding", "")
+        for start in range(min(len(parts), DEPTH)):
+            if answer := await self._fetch("/" + "/".join(parts[start:]), zipped):
+                await _send(writer, request, answer)
+                return
+        await _send(writer, request, _response("404 Not Found", PAGE + "<p>There is nothing here.</p>"))
+
+    async def _fetch(self, path: str, zipped: bool) -> bytes:
+        """The viewer's answer to a request for a file; empty if it has none."""
+        if (path, zipped) in self._files:
+            return self._files[path, zipped]
+        async with asyncio.timeout(SERVED):
+            reader, writer = await asyncio.open_connection("127.0.0.1", self._inner)
             try:
-                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+                writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode("latin-1"))
+                answer = bytearray()
+                while (part := await reader.read(2**16)) and len(answer) < MOST_FILE:
+                    answer += part
             finally:
-                for way in ways:
-                    way.cancel()
-                await asyncio.gather(*ways, return_exceptions=True)
+                writer.transport.abort()
+        head, _, body = bytes(answer).partition(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").split("\r\n")
+        if first.split(" ")[1:2] != ["200"]:
+            return b""
+        kept = [line for line in lines if line.lower().startswith("content-type:")]
+        if zipped:
+            body = await asyncio.to_thread(gzip.compress, body)
+            kept.append("Content-Encoding: gzip")
+        whole = _head("200 OK", len(body), "".join(f"{line}\r\n" for line in kept)) + body
+        if len(self._files) < 100:  # the viewer's page is one file
+            self._files[path, zipped] = whole
+        return whole
+
+    async def _converse(self, request: Request, reader: Reader, writer: Writer, task: asyncio.Task[None]) -> None:
+        """Be the WebSocket's other end for the browser, and a browser for the viewer."""
+        offered = [word.strip() for word in request.headers.get("sec-websocket-protocol", "").split(",")]
+        ours = next((word for word in offered if word.startswith("viser-v")), None)
+        if ours is None:
+            await _send(writer, request, _response("400 Bad Request", PAGE + "<p>Open this address in a browser.</p>"))
+            return
+        line = Line(reader, writer, ours)
+        if not await line.shake_hands(request):
+            return
+        if ours != PROTOCOL:  # a page that was opened before the viewer was renewed says so then
+            await line.close(1002, f"Version mismatch. Client: {ours}, Server: {PROTOCOL}")
+            return
+        guest, shown = Guest(), secrets.token_urlsafe(16)
+        self._passes[shown] = guest
+        try:
+            async with connect(
+                f"ws://127.0.0.1:{self._inner}", subprotocols=[PROTOCOL], additional_headers={PASS: shown},
+                compression=None, max_size=None, ping_interval=None, proxy=None, close_timeout=2.0,
+            ) as inner:  # fmt: skip
+                await self._until_any(
+                    self._listen_to(line, guest, inner, task), self._speak_to(line, guest, inner), line.pulse()
+                )
+                await line.close(1001, "The studio is closed.")
+        finally:
+            self._passes.pop(shown, None)
+            self._inside.discard(guest)
+            guest.guard.close()
+
+    async def _until_any(self, *work: Coroutine[None, None, None]) -> None:
+        tasks = [asyncio.ensure_future(part) for part in work]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for part in tasks:
+                part.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _listen_to(self, line: "Line", guest: Guest, inner: ClientConnection, task: asyncio.Task[None]) -> None:
+        """Pass on what the browser says and the guard allows, at a pace that leaves time for others."""
+        budget, then = BURST, time.monotonic()
+        async with asyncio.timeout(PATIENCE) as patience:
+            async for data in line.messages():
+                now = time.monotonic()
+                budget, then = min(BURST, budget + RATE * (now - then)) - 1, now
+                if budget < 0:
+                    await asyncio.sleep(-budget / RATE)
+                try:
+                    allowed = guest.guard.read(data)
+                except NoMessageError:
+                    await line.close(1007, "This is no message of the studio's page.")
+                    return
+                if allowed is None:
+                    continue
+                if not guest.placed and guest.guard.seen:
+                    if len(self._inside) < MOST_VISITORS:
+                        guest.placed = True
+                        self._inside.add(guest)
+                        self._waiting.leave(task)
+                        patience.reschedule(None)
+                    else:
+                        guest.guard.mute()  # the viewer welcomes them, with a sentence
+                        patience.reschedule(asyncio.get_running_loop().time() + FULL)
+                await inner.send(allowed)
+
+    async def _speak_to(self, line: "Line", guest: Guest, inner: ClientConnection) -> None:
+        """Pass on what the viewer says."""
+        async for data in inner:
+            assert isinstance(data, bytes)
+            guest.taking = True
+            async with asyncio.timeout(QUIET + len(data) / SLOWEST):
+                await line.say(data)
+            guest.taking = False
 
 
-async def _pump(reader: Reader, writer: Writer) -> None:
-    while data := await reader.read(2**16):
-        writer.write(data)
+class Line:
+    """A WebSocket to a browser."""
+
+    def __init__(self, reader: Reader, writer: Writer, protocol: Any) -> None:
+        self._reader, self._writer = reader, writer
+        self._protocol = ServerProtocol(subprotocols=[protocol], max_size=MOST_MESSAGE)
+        self._heard = time.monotonic()
+
+    async def shake_hands(self, request: Request) -> bool:
+        """Accept the connection. Whether it could be."""
+        wanted = ("host", "upgrade", "connection", "sec-websocket-key", "sec-websocket-version")
+        lines = [f"{name}: {request.headers[name]}" for name in wanted if name in request.headers]
+        lines.append(f"sec-websocket-protocol: {request.headers['sec-websocket-protocol']}")
+        self._protocol.receive_data("\r\n".join(["GET / HTTP/1.1", *lines, "", ""]).encode("latin-1"))
+        for event in self._protocol.events_received():
+            self._protocol.send_response(self._protocol.accept(event))  # type: ignore[arg-type]
+        await self._flush()
+        return self._protocol.state is State.OPEN
+
+    async def messages(self) -> Any:
+        """What the browser says, message by message, until it hangs up. Text is no message of the viewer's."""
+        parts: list[bytes] = []
+        while not self._protocol.close_expected() and (data := await self._reader.read(2**16)):
+            self._heard = time.monotonic()
+            self._protocol.receive_data(data)
+            for event in self._protocol.events_received():
+                assert isinstance(event, Frame)
+                if event.opcode is Opcode.TEXT:
+                    self._protocol.fail(1003)
+                elif event.opcode in (Opcode.BINARY, Opcode.CONT):
+                    parts.append(bytes(event.data))
+                    if event.fin:
+                        yield b"".join(parts)
+                        parts = []
+            await self._flush()
+
+    async def say(self, data: bytes) -> None:
+        """Send a message, and wait until it is taken but for what the system holds."""
+        if self._protocol.state is State.OPEN:
+            self._protocol.send_binary(data)
+            await self._flush()
+
+    async def pulse(self) -> None:
+        """Ask for a sign of life now and then. Ends when there was none for long."""
+        while time.monotonic() - self._heard < QUIET and self._protocol.state is State.OPEN:
+            await asyncio.sleep(PULSE)
+            if self._protocol.state is State.OPEN:
+                self._protocol.send_ping(b"")
+                await self._flush()
+
+    async def close(self, code: int, reason: str) -> None:
+        """Hang up, with a reason."""
+        with suppress(*BROKEN):
+            if self._protocol.state is State.OPEN:
+                self._protocol.send_close(code, reason)
+                async with asyncio.timeout(1.0):
+                    await self._flush()
+
+    async def _flush(self) -> None:
+        for data in self._protocol.data_to_send():
+            if data:
+                self._writer.write(data)
+        await self._writer.drain()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _name(host: str) -> str:
+    """A host without its port, and without the brackets of IPv6."""
+    with suppress(ValueError):
+        return urlsplit(f"//{host}").hostname or ""
+    return ""
+
+
+async def _send(writer: Writer, request: Request, answer: bytes) -> None:
+    """Send an answer whole, and hang up; but not to who does not take it."""
+    writer.transport.set_write_buffer_limits(0)
+    async with asyncio.timeout(SERVED):
+        writer.write(answer if request.method == "GET" else answer.partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
         await writer.drain()
+        writer.close()
+        await writer.wait_closed()
 
 
 def _response(status: str, page: str, headers: str = "") -> bytes:
     body = page.encode()
-    head = f"HTTP/1.1 {status}\r\n{headers}Content-Type: text/html; charset=utf-8\r\nContent-Length: {len(body)}\r\n"
-    return f"{head}Cache-Control: no-store\r\nConnection: close\r\n\r\n".encode() + body
+    return _head(status, len(body), f"{headers}Content-Type: text/html; charset=utf-8\r\n") + body
+
+
+def _head(status: str, size: int, headers: str) -> bytes:
+    return f"HTTP/1.1 {status}\r\n{headers}Content-Length: {size}\r\n{SAFE}\r\n".encode("latin-1")

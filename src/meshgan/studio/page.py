@@ -2,18 +2,24 @@
 
 import asyncio
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import viser
 
 from meshgan.errors import MeshganError
+from meshgan.model.compose import Shifts
+from meshgan.studio.files import morph_targets
+from meshgan.studio.gate import Guest
+from meshgan.studio.models import StudioModel
 from meshgan.studio.session import Gallery, Measure, Session
-from meshgan.studio.shared import Shared
 from meshgan.studio.stage import Stage
+from meshgan.studio.worker import GoneError, Worker
 from meshgan.view.figures import heat_colours, heat_limit
 
 View = Literal["face", "errors", "mesh"]
@@ -26,43 +32,103 @@ HINTS = {
     "outside": "beyond anything that the model was trained on: expect artefacts",
 }
 SECONDS = 8.0  # that a sentence stays
+TAKING = 20.0  # seconds that a visitor has to take a file before they get another one
+
+
+class Shared:
+    """What all visitors have in common: the models, the worker that fits, and one turn at a time for making files."""
+
+    def __init__(self, identity: StudioModel, expression: StudioModel | None) -> None:
+        self.identity, self.expression = identity, expression
+        models = (identity.model, expression.model, expression.still) if expression else (identity.model, None, None)
+        self.worker = Worker(*models)
+        self.turn = threading.Lock()
+        self._targets: Shifts | None = None
+
+    def targets(self) -> Shifts:
+        """The morph targets of every GLB; made when they are first wanted. Hold `turn`."""
+        if self._targets is None:
+            self._targets = morph_targets(self.identity, self.expression)
+        return self._targets
 
 
 class Page:
-    """One browser's page. `refresh` holds what brings the controls up to date; `changes` counts what has been done."""
+    """One browser's page. `refresh` holds what brings the controls up to date; `changes` counts what has been done.
 
-    def __init__(self, client: viser.ClientHandle, loop: asyncio.AbstractEventLoop, shared: Shared) -> None:
-        self.client, self.shared, self.gui = client, shared, client.gui
-        self.session = Session(shared.identity, shared.expression)
-        self.stage = Stage(client, loop, shared.identity, self.session.face)
+    What a visitor does comes in on the viewer's event loop and is only noted there: of each control, what it was last
+    used for. The page's own thread does it, so that a visitor may keep themselves waiting, but nobody else.
+    """
+
+    def __init__(
+        self,
+        client: viser.ClientHandle,
+        loop: asyncio.AbstractEventLoop,
+        shared: Shared,
+        guest: Guest,
+        build: Callable[["Page"], None],
+    ) -> None:
+        self.client, self.shared, self.guest, self.gui = client, shared, guest, client.gui
+        self.refresh: list[Change] = []
         self.view: View = "face"
         self.limit_mm = 1.0  # where the colours of errors end
-        self.refresh: list[Change] = []
         self.closed = False
-        self._lock = threading.Lock()
-        self._counting = threading.Lock()
-        self._newest = self.changes = 0
+        self.changes = 0
+        self._loop = loop
         self._hung: Gallery | None = None
+        self._wanted: dict[object, Change] = {}
+        self._noted = threading.Condition()
+        self._thread = threading.Thread(target=self._live, args=(build,), name="meshgan-page", daemon=True)
+        self._thread.start()
 
-    def act(self, change: Change, keep_view: bool = False) -> Callable[[Any], None]:
-        """A callback that makes a change and shows it. Where changes pile up, only the last one is shown.
+    def _live(self, build: Callable[["Page"], None]) -> None:
+        """What the page's thread does: build the page, then one wish after the other, the latest of each control."""
+        self.attempt(lambda: self._begin(build))
+        while True:
+            with self._noted:
+                while not self._wanted and not self.closed:
+                    self._noted.wait()
+                if self.closed:
+                    break
+                change = self._wanted.pop(next(iter(self._wanted)))
+            change()
+            self.changes += 1
+            del change  # it holds the page
+        self.refresh.clear()
+        if hasattr(self, "stage"):
+            self.stage.gallery.clear()
+
+    def _begin(self, build: Callable[["Page"], None]) -> None:
+        self.session = Session(self.shared.identity, self.shared.expression)
+        self.stage = Stage(self.client, self._loop, self.shared.identity, self.session.face)
+        build(self)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is waiting to be done."""
+        return not self._wanted
+
+    def _note(self, control: object, change: Change) -> None:
+        """Note what a control is wanted to do, in place of what it was wanted to do before."""
+        with self._noted:
+            self._wanted.pop(control, None)
+            self._wanted[control] = change
+            self._noted.notify()
+
+    def act(self, change: Change, keep_view: bool = False) -> Callable[[Any], Any]:
+        """A callback that makes a change and shows it.
 
         `keep_view` leaves the errors of a fit, or the visitor's own mesh, on show.
         """
 
-        def callback(event: Any) -> None:
-            if event.client is None:  # our own assignment to a control
-                return
-            with self._counting:
-                self._newest += 1
-                mine = self._newest
-            with self._lock:
-                self.attempt(change)
-                if not keep_view:
-                    self.view = "face"
-                if mine == self._newest:
-                    self.attempt(self.show)
-                self.changes += 1
+        def done() -> None:
+            self.attempt(change)
+            if not keep_view:
+                self.view = "face"
+            self.attempt(self.show)
+
+        async def callback(event: Any) -> None:
+            if event.client is not None:  # else it is our own assignment to a control
+                self._note(done, done)
 
         return callback
 
@@ -74,9 +140,8 @@ class Page:
         acts = {name: self.act(change, keep_view) for name, change in changes.items()}
 
         @group.on_click
-        def _(event: Any) -> None:
-            if event.target.value in acts:  # a browser may send anything
-                acts[event.target.value](event)
+        async def _(event: Any) -> None:
+            await acts[event.target.value](event)
 
         return group
 
@@ -104,6 +169,8 @@ class Page:
             change()
         except MeshganError as error:
             self.say(str(error))
+        except GoneError:
+            return
         except Exception:
             if self.closed:
                 return  # there is nobody to show it to
@@ -115,14 +182,32 @@ class Page:
         self.client.add_notification(title, sentence, auto_close_seconds=SECONDS, color=colour)
 
     @contextmanager
-    def busy(self, title: str) -> Iterator[None]:
-        """Show that something takes seconds."""
+    def busy(self, title: str) -> Iterator[Callable[[str], None]]:
+        """Show that something takes seconds. Gives what changes the sentence below the title."""
         note = self.client.add_notification(title, "Please wait …", loading=True, with_close_button=False)
         self.client.flush()
+
+        def tell(sentence: str) -> None:
+            note.body = sentence
+            self.client.flush()
+
         try:
-            yield
+            yield tell
         finally:
             note.remove()
+
+    def send(self, name: str, make: Callable[[], bytes]) -> None:
+        """Send a file to the browser, once it has taken the one before: who takes none gets no second one."""
+        end = time.monotonic() + TAKING
+        while self.guest.taking and not self.closed:
+            if time.monotonic() > end:
+                raise MeshganError("your browser has not taken the last file yet; try again later.")
+            time.sleep(0.02)
+        with self.shared.turn:
+            if self.closed:
+                raise GoneError
+            content = make()
+        self.client.send_file_download(name, content, save_immediately=True)
 
     def show(self) -> None:
         """Bring the scene and all controls up to date with the session: the face first, for it is waited for."""
@@ -138,7 +223,8 @@ class Page:
             self._hung = session.gallery
             stage.close_gallery()
             if (offered := session.gallery) is not None:
-                stage.show_gallery(session.faces(offered.states), offered.above, offered.beside, self._pick)
+                pick = [self.act(partial(session.pick, number)) for number in range(len(offered.states))]
+                stage.show_gallery(session.faces(offered.states), offered.above, offered.beside, pick)
         if session.gallery is not None:
             return
         if self.view == "face" or session.target is None:
@@ -147,11 +233,6 @@ class Page:
             stage.show(session.target)
         else:
             stage.show_heat(session.face, heat_colours(self.errors, self.limit_mm))
-
-    def _pick(self, number: int) -> None:
-        with self._lock:
-            self.attempt(lambda: self.session.pick(number))
-            self.attempt(self.show)
 
     @property
     def errors(self) -> np.ndarray:
@@ -170,11 +251,11 @@ class Page:
         return describe(self.session.measure(), self.session.expression is not None)
 
     def close(self) -> None:
-        """Let go of everything, when the visitor has left."""
-        self.closed = True
-        with self._lock:
-            self.refresh.clear()
-            self.stage.gallery.clear()
+        """Let go of everything, when the visitor has left. What is not begun is not done any more."""
+        with self._noted:
+            self.closed = True
+            self._wanted.clear()
+            self._noted.notify_all()
 
 
 def describe(measure: Measure, expressive: bool) -> str:

@@ -11,9 +11,8 @@ from meshgan.arrays import Codes, Faces
 from meshgan.errors import UsageError
 from meshgan.model.compose import compose
 from meshgan.model.latent import interpolate
-from meshgan.studio.history import History
 from meshgan.studio.models import Place, StudioModel
-from meshgan.studio.state import SEEDS, Part, State, read_seed
+from meshgan.studio.state import SEEDS, History, Part, State, read_seed
 from meshgan.view.figures import factor_label
 
 Half = Literal["identity", "expression"]

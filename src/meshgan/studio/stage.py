@@ -7,7 +7,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -130,9 +129,9 @@ class Stage:
         self._only(self.heat)
 
     def show_gallery(
-        self, faces: Faces, above: Sequence[str], beside: Sequence[str], pick: Callable[[int], None]
+        self, faces: Faces, above: Sequence[str], beside: Sequence[str], pick: Sequence[Callable[[Any], Any]]
     ) -> None:
-        """Show faces (N, V, 3) in rows and columns with titles; `pick` gets the number of the one that is clicked."""
+        """Show faces (N, V, 3) in rows and columns with titles; `pick` has a callback for a click on each."""
         self.close_gallery()
         pitch = GAP * np.maximum(self.size[:2], np.ptp(faces[..., :2], axis=1).max(axis=0))
         xs = pitch[0] * (np.arange(len(above)) - (len(above) - 1) / 2)
@@ -140,7 +139,7 @@ class Stage:
         for number, face in enumerate(faces):
             place = (xs[number % len(xs)], ys[number // len(xs)], 0.0)
             pane = self._pane(f"/gallery/{number}", pitch, place)
-            pane.on_click(partial(_picked, pick, number))
+            pane.on_click(pick[number])
             self.gallery += [pane, self._clay(f"/faces/{number}", face, place)]
             self.gallery.append(self._hollow(f"/hollows/{number}", face, place))
         edge = pitch / 2
@@ -245,10 +244,6 @@ class Stage:
             if thing is not None:
                 thing.visible = thing is shown
         self.dark.visible = shown is not None
-
-
-def _picked(pick: Callable[[int], None], number: int, _: Any) -> None:
-    pick(number)
 
 
 def coloured_glb(face: Faces, triangles: NDArray[np.uint32], colours: Singles) -> bytes:

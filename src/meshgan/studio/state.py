@@ -1,4 +1,4 @@
-"""What a face in the studio is made of, and its seed: a line of text that brings the same face back.
+"""What a face in the studio is made of, its history, and its seed: a line of text that brings the same face back.
 
     id=48213 exp=7051 age=12 happiness=0.5
 
@@ -8,7 +8,9 @@ itself where it came from a mesh or a blend. The rest are the values of sliders 
 
 import base64
 import binascii
-from collections.abc import Mapping
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -21,6 +23,8 @@ SEEDS = 100_000  # random faces have seeds below this
 LONGEST = 8000  # characters of a seed
 FARTHEST = 1000.0  # of a code's numbers
 IDENTITY, EXPRESSION, START = "id", "exp", "start"
+REMEMBERED = 200  # faces that are remembered
+PAUSE = 0.7  # seconds: a slider that stands still for longer has been let go
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +86,41 @@ class State:
         return " ".join(
             sources + [f"{key}={value:g}" for part in parts.values() for key, value in part.amounts.items()]
         )
+
+
+class History:
+    """The faces that a visitor has had, and where among them they are now."""
+
+    def __init__(self, first: State, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._past: deque[State] = deque(maxlen=REMEMBERED)
+        self._future: list[State] = []
+        self.current = first
+        self._control, self._last = "", clock()
+
+    def push(self, state: State, control: str = "") -> None:
+        """Go on with `state`. The changes of one slider, in one movement, are one step."""
+        now = self._clock()
+        if not control or control != self._control or now - self._last > PAUSE:
+            self._past.append(self.current)
+        self._future.clear()
+        self.current, self._control, self._last = state, control, now
+
+    def undo(self) -> bool:
+        """One step back, if there is one."""
+        if not self._past:
+            return False
+        self._future.append(self.current)
+        self.current, self._control = self._past.pop(), ""
+        return True
+
+    def redo(self) -> bool:
+        """One step forward, if one was taken back."""
+        if not self._future:
+            return False
+        self._past.append(self.current)
+        self.current, self._control = self._future.pop(), ""
+        return True
 
 
 def read_seed(text: str, identity: StudioModel, expression: StudioModel | None) -> State:

@@ -31,11 +31,19 @@ HEAT_RANGE = (0.02, 0.80)  # of the colour map: its dark end would swallow the s
 
 
 def tiles(
-    faces: ArrayLike, triangles: ArrayLike, size: int = 256, view: str = "frontal", camera: Camera | None = None
+    faces: ArrayLike,
+    triangles: ArrayLike,
+    size: int = 256,
+    view: str = "frontal",
+    camera: Camera | None = None,
+    colour: ArrayLike | None = None,
 ) -> Bytes:
-    """Clay stills (N, size, size, 3) of faces (N, V, 3), all seen by one camera; without one, it frames the faces."""
+    """Clay stills (N, size, size, 3) of faces (N, V, 3), all seen by one camera; without one, it frames the faces.
+
+    `colour` (3,), sRGB in [0, 1], takes the clay's place.
+    """
     camera = camera or camera_for(faces, view)
-    clay = np.broadcast_to(encoded(CLAY.albedo), np.shape(faces)[-2:])
+    clay = np.broadcast_to(encoded(CLAY.albedo) if colour is None else colour, np.shape(faces)[-2:])
     vertices, corners, colours = with_backing(faces, triangles, clay)
     return render(vertices, corners, size, SUPERSAMPLE, camera, CLAY, colours)
 

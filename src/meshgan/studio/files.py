@@ -1,0 +1,232 @@
+"""What goes in and out of the studio: a visitor's mesh to fit, or a code; and the present face as a file.
+
+Files from outside are hostile until proven otherwise. Meshes are read by the worker alone (`worker`).
+"""
+
+import io
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from meshgan.arrays import Codes, Faces, Floats
+from meshgan.errors import MeshganError, UsageError
+from meshgan.geometry.align import rigid, similarity
+from meshgan.geometry.files import MILLIMETRES, READERS, read_mesh, write_mesh
+from meshgan.geometry.mesh import Mesh
+from meshgan.model.compose import Shifts, expression_axes, sizes
+from meshgan.model.face_model import check_connectivity
+from meshgan.model.load import Model
+from meshgan.studio.guard import MOST_BYTES
+from meshgan.studio.models import StudioModel
+from meshgan.studio.session import Session
+from meshgan.studio.state import IDENTITY, Part
+from meshgan.view.export import write_glb
+from meshgan.view.figures import tiles
+from meshgan.view.raster import Camera
+
+MOST_JSON_BYTES = 2**20
+UNKNOWN = "unknown"
+UNITS = (*MILLIMETRES, UNKNOWN)
+HUMAN = (0.5, 2.0)  # a face's size against the template's
+ROUNDS = 2  # of fitting identity and expression in turn
+
+FORMATS = ("glb", "obj", "ply", "png", "json")
+PICTURE = 1024  # pixels
+COLOUR = np.array([218, 198, 183], np.float32) / 255  # sRGB; in the light of pictures it looks as the page's clay does
+CURRENT = "expressionCurrent"  # the morph target that is on when the GLB is opened
+AXIS_REACH = 2.0  # standard deviations at which an identity axis' morph target is 1
+
+
+@dataclass(frozen=True, eq=False)
+class Upload:
+    """A mesh, its file's name as it is safe to print, and its unit; in mm already, unless the unit is unknown."""
+
+    name: str
+    mesh: Mesh
+    unit: str
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A mesh (V, 3) in mm, aligned with the template, and the codes nearest to it."""
+
+    target: Faces
+    identity: Codes
+    expression: Codes | None
+
+
+def check_upload(name: str, size: int, unit: str) -> None:
+    """Raises `UsageError` with a sentence for a file that need not be looked into."""
+    if size > MOST_BYTES:
+        raise UsageError(f"{safe_name(name)} is larger than {MOST_BYTES // 2**20} MB; reduce it first.")
+    if Path(name).suffix.lower() not in READERS:
+        raise UsageError(f"{safe_name(name)}: meshes are read from {', '.join(READERS)} files only.")
+    if unit not in UNITS:
+        raise UsageError(f"there is no unit '{unit[:20]}'; choose one of {', '.join(UNITS)}.")
+
+
+def read_upload(name: str, path: Path, unit: str) -> Upload:
+    """The mesh in `path`, which came as `name`. Raises `MeshganError` with a sentence that names the file."""
+    shown = safe_name(name)
+    check_upload(name, path.stat().st_size, unit)
+    unit = "m" if path.suffix == ".glb" and unit != UNKNOWN else unit  # by definition
+    try:
+        return Upload(shown, read_mesh(path, "mm" if unit == UNKNOWN else unit), unit)
+    except MeshganError as error:
+        raise type(error)(str(error).replace(str(path), shown)) from error
+
+
+def read_code(name: str, content: bytes) -> str:
+    """The seed that a JSON file holds: one saved here, or a code that `meshgan sample` or `fit` has written."""
+    try:
+        if len(content) > MOST_JSON_BYTES:
+            raise ValueError
+        kept = json.loads(content)
+        if "seed" in kept:
+            return str(kept["seed"])
+        return f"{IDENTITY}={Part.of_code(np.array(kept['code'], dtype=np.float32)).source}"
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UsageError(f"{safe_name(name)} holds no face; upload a JSON file that the studio has saved.") from error
+
+
+def fit(upload: Upload, identity: Model, expression: Model | None = None, still: Faces | None = None) -> Fitted:
+    """The codes nearest to a mesh (Eq. 2): of the template's triangles, or a scan, which is registered first.
+
+    With an `expression` model and its neutral face `still` (V, 3), both are fitted in turn. Raises `MeshganError` if
+    there is no face in the scan, or its unit is wrong.
+    """
+    target = in_correspondence(upload, identity.template)
+    found = identity.fit(target[None])
+    if expression is None or still is None:
+        return Fitted(target, found.codes[0], None)
+    for _ in range(ROUNDS):
+        size = sizes(found.vertices[0], still)
+        feeling = expression.fit((still + (target - found.vertices[0]) / size)[None])
+        found = identity.fit((target - size * (feeling.vertices[0] - still))[None])
+    return Fitted(target, found.codes[0], feeling.codes[0])
+
+
+def in_correspondence(upload: Upload, template: Mesh) -> Faces:
+    """The template's vertices (V, 3) in mm on an uploaded mesh, moved rigidly to where the template lies."""
+    mesh = upload.mesh
+    if np.array_equal(mesh.triangles, template.triangles):
+        check_connectivity(mesh, template, upload.name)
+        vertices = _of_human_size(upload, template)
+    else:
+        vertices = _registered(upload, template)
+    return rigid(vertices[None], template.vertices).apply(vertices)[0].astype(np.float32)
+
+
+def _registered(upload: Upload, template: Mesh) -> Floats:
+    from meshgan.registration.models import default_template  # only the worker needs these
+    from meshgan.registration.register import register
+
+    ours = default_template()
+    if not np.array_equal(ours.mesh.triangles, template.triangles):
+        check_connectivity(upload.mesh, template, upload.name)
+    try:
+        return register(upload.mesh, ours, unit="auto" if upload.unit == UNKNOWN else upload.unit).vertices
+    except MeshganError as error:
+        advice = str(error).replace("give --unit auto", f"choose {UNKNOWN}").replace("--unit ", "the unit ")
+        raise type(error)(f"{upload.name}: {advice}") from error
+
+
+def _of_human_size(upload: Upload, template: Mesh) -> Floats:
+    """The vertices in mm. Raises `UsageError` if the unit is wrong."""
+    vertices, unit = upload.mesh.vertices, upload.unit
+    size = 1 / float(similarity(vertices[None], template.vertices).scale[0])
+    if unit == UNKNOWN:
+        return vertices / size
+    if HUMAN[0] <= size <= HUMAN[1]:
+        return vertices
+    in_unit = {other: size * length / MILLIMETRES[unit] for other, length in MILLIMETRES.items()}
+    fitting = [other for other, share in in_unit.items() if HUMAN[0] <= share <= HUMAN[1]]
+    advice = f"choose the unit {fitting[0]}" if fitting else f"choose {UNKNOWN}"
+    raise UsageError(f"{upload.name} is {size:.2g} times as large as a face if its unit is {unit}; {advice}.")
+
+
+def safe_name(name: str) -> str:
+    """A file's name as it is safe to print: its last part, no control characters, not long."""
+    plain = "".join(letter for letter in name.replace("\\", "/").rsplit("/", 1)[-1] if letter.isprintable())
+    return plain[-60:] or "the file"
+
+
+def morph_targets(identity: StudioModel, expression: StudioModel | None) -> Shifts:
+    """The morph targets (V, 3) in mm that every GLB has: named expressions and the axes of expressions.
+
+    Without an expression model, the axes of identities instead.
+    """
+    if expression is not None:
+        named = [slider for slider in expression.sliders.values() if not slider.expert]
+        faces = {f"expression{slider.key.capitalize()}": expression.start + slider.vector for slider in named}
+        return _shifts(expression, faces) | expression_axes(expression.model)
+    axes = [slider.vector for slider in identity.sliders.values() if slider.expert]
+    sides = (("Plus", AXIS_REACH), ("Minus", -AXIS_REACH))
+    codes = {
+        f"identityAxis{number:02d}{side}": identity.start + reach * vector
+        for number, vector in enumerate(axes, start=1)
+        for side, reach in sides
+    }
+    return _shifts(identity, codes)
+
+
+def _shifts(model: StudioModel, codes: dict[str, np.ndarray]) -> Shifts:
+    if not codes:
+        return {}
+    faces = model.decode(np.stack(list(codes.values())).astype(np.float32)) - model.still
+    return dict(zip(codes, faces, strict=True))
+
+
+def download(session: Session, kind: str, targets: Shifts, yaw: float = 0.0, pitch: float = 0.0) -> bytes:
+    """The present face as a file of one of `FORMATS`; the picture is taken from `yaw` and `pitch` (degrees)."""
+    if kind == "png":
+        return _picture(session, yaw, pitch)
+    if kind == "json":
+        return _code(session)
+    with tempfile.TemporaryDirectory(prefix="meshgan-") as folder:
+        path = Path(folder, f"face.{kind}")
+        if kind == "glb":
+            _write_glb(session, path, targets)
+        else:
+            write_mesh(path, session.identity.template.with_vertices(session.face))
+        return path.read_bytes()
+
+
+def _write_glb(session: Session, path: Path, targets: Shifts) -> None:
+    """The identity as base, its expression as a target at 1, and all `targets`, enlarged as the identity is."""
+    base = session.identity.decode(session.state.identity.code(session.identity)[None])[0]
+    on = {}
+    if session.expression is not None:
+        size = sizes(base, session.expression.still)
+        shifts = {CURRENT: session.shift()} | targets
+        targets, on = {name: size * shift for name, shift in shifts.items()}, {CURRENT: 1.0}
+    rights = f"{session.identity.model.card.origin.licence} (faces the model was trained on)"
+    write_glb(path, session.identity.template.with_vertices(base), targets, on, rights=rights)
+
+
+def _picture(session: Session, yaw: float, pitch: float) -> bytes:
+    camera = Camera.framing(session.face, yaw, pitch)
+    (image,) = tiles(session.face[None], session.identity.template.triangles, PICTURE, camera=camera, colour=COLOUR)
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, format="PNG")
+    return stream.getvalue()
+
+
+def _code(session: Session) -> bytes:
+    """The codes, and the seed that brings the face back: here, or as `code` in `meshgan interpolate`."""
+    state, expression = session.state, session.expression
+    kept = {
+        "seed": state.seed,
+        "model": session.identity.model.card.name,
+        "code": state.identity.code(session.identity).tolist(),
+    }
+    if expression is not None and state.expression is not None:
+        kept |= {
+            "expression_model": expression.model.card.name,
+            "expression_code": state.expression.code(expression).tolist(),
+        }
+    return (json.dumps(kept, indent=2) + "\n").encode()
