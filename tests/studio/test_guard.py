@@ -11,7 +11,7 @@ pytest.importorskip("viser", reason="needs the extra studio")
 import msgspec
 from websockets.exceptions import ConnectionClosed
 
-from meshgan.studio import guard
+from meshgan.studio import guard, wire
 from visitor import Visitor, until
 
 LIMIT = 100_000
@@ -111,7 +111,7 @@ def test_huge_messages_end_the_connection_and_nothing_else(studio, visitor):
         hostile.control("Seed")
         with pytest.raises(ConnectionClosed):
             for _ in range(40):
-                hostile.put("Seed", "x" * (guard.MOST_MESSAGE + 1000))
+                hostile.put("Seed", "x" * (wire.MOST_MESSAGE + 1000))
                 time.sleep(0.05)
     assert answers(visitor)
 

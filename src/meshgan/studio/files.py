@@ -8,9 +8,9 @@ import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from meshgan.arrays import Codes, Faces, Floats
 from meshgan.errors import MeshganError, UsageError
@@ -20,14 +20,14 @@ from meshgan.geometry.mesh import Mesh
 from meshgan.model.compose import Shifts, expression_axes, sizes
 from meshgan.model.face_model import check_connectivity
 from meshgan.model.load import Model
-from meshgan.studio.guard import MOST_BYTES
 from meshgan.studio.models import StudioModel
-from meshgan.studio.session import Session
 from meshgan.studio.state import IDENTITY, Part
 from meshgan.view.export import write_glb
-from meshgan.view.figures import tiles
-from meshgan.view.raster import Camera
 
+if TYPE_CHECKING:
+    from meshgan.studio.session import Session
+
+MOST_BYTES = 64 * 2**20  # of a file that comes in
 MOST_JSON_BYTES = 2**20
 UNKNOWN = "unknown"
 UNITS = (*MILLIMETRES, UNKNOWN)
@@ -181,7 +181,7 @@ def _shifts(model: StudioModel, codes: dict[str, np.ndarray]) -> Shifts:
     return dict(zip(codes, faces, strict=True))
 
 
-def download(session: Session, kind: str, targets: Shifts, yaw: float = 0.0, pitch: float = 0.0) -> bytes:
+def download(session: "Session", kind: str, targets: Shifts, yaw: float = 0.0, pitch: float = 0.0) -> bytes:
     """The present face as a file of one of `FORMATS`; the picture is taken from `yaw` and `pitch` (degrees)."""
     if kind == "png":
         return _picture(session, yaw, pitch)
@@ -196,7 +196,7 @@ def download(session: Session, kind: str, targets: Shifts, yaw: float = 0.0, pit
         return path.read_bytes()
 
 
-def _write_glb(session: Session, path: Path, targets: Shifts) -> None:
+def _write_glb(session: "Session", path: Path, targets: Shifts) -> None:
     """The identity as base, its expression as a target at 1, and all `targets`, enlarged as the identity is."""
     base = session.identity.decode(session.state.identity.code(session.identity)[None])[0]
     on = {}
@@ -208,7 +208,12 @@ def _write_glb(session: Session, path: Path, targets: Shifts) -> None:
     write_glb(path, session.identity.template.with_vertices(base), targets, on, rights=rights)
 
 
-def _picture(session: Session, yaw: float, pitch: float) -> bytes:
+def _picture(session: "Session", yaw: float, pitch: float) -> bytes:
+    from PIL import Image
+
+    from meshgan.view.figures import tiles  # the worker, which starts with the first file, draws nothing
+    from meshgan.view.raster import Camera
+
     camera = Camera.framing(session.face, yaw, pitch)
     (image,) = tiles(session.face[None], session.identity.template.triangles, PICTURE, camera=camera, colour=COLOUR)
     stream = io.BytesIO()
@@ -216,7 +221,7 @@ def _picture(session: Session, yaw: float, pitch: float) -> bytes:
     return stream.getvalue()
 
 
-def _code(session: Session) -> bytes:
+def _code(session: "Session") -> bytes:
     """The codes, and the seed that brings the face back: here, or as `code` in `meshgan interpolate`."""
     state, expression = session.state, session.expression
     kept = {

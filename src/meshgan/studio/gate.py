@@ -23,31 +23,23 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, TypeVar
-from urllib.parse import parse_qs, urlsplit
+from typing import TypeVar
+from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import WebSocketException
-from websockets.frames import Frame, Opcode
-from websockets.protocol import State
-from websockets.server import ServerProtocol
 
 from meshgan.errors import UsageError
-from meshgan.studio.guard import MOST_MESSAGE, PROTOCOL, Guard, NoMessageError
+from meshgan.studio.guard import PROTOCOL, Guard, NoMessageError
+from meshgan.studio.wire import BROKEN, COOKIE, SERVED, Line, Reader, Request, Writer, head_of, parts_of, response, send
 
-COOKIE = "meshgan-studio"  # and the port: browsers keep one set of cookies for all ports of a host
 PASS = "X-Meshgan-Pass"  # what the gate shows the viewer; nobody else is let in there
 MOST_HEAD = 64 * 2**10  # bytes of a request's head: the cookies of everything else on the host are in it
 MOST_FILE = 64 * 2**20  # bytes of one of the viewer's files
 MOST_VISITORS = 32
 MOST_STRANGERS, MOST_SERVED, MOST_WAITING = 256, 64, 64  # connections at a time, in the gate's three rooms
 PATIENCE = 10.0  # seconds for a head to arrive, and for a page's first message
-SERVED = 60.0  # seconds for a file to be taken
-QUIET, SLOWEST = 60.0, 10_000.0  # seconds without a sign of life; bytes per second that a visitor has to take
-PULSE = 20.0  # seconds between signs of life
 RATE, BURST = 100.0, 300.0  # messages per second of one visitor, and how many may come at once
 FULL = 20.0  # seconds to read that the studio is full
 DEPTH = 8  # of a path under which a proxy may have put the studio
@@ -65,69 +57,7 @@ here.</p>
 ELSEWHERE = """<p>This studio does not know this address. Open the one that <code>meshgan studio</code> has printed; for
 a proxy, start it with <code>--behind</code> and the address that browsers see.</p>
 """
-SAFE = (
-    "Cache-Control: no-store\r\nReferrer-Policy: no-referrer\r\nX-Content-Type-Options: nosniff\r\n"
-    "X-Frame-Options: DENY\r\nContent-Security-Policy: frame-ancestors 'none'\r\nConnection: close\r\n"
-)
-
 Result = TypeVar("Result")
-Reader: TypeAlias = asyncio.StreamReader
-Writer: TypeAlias = asyncio.StreamWriter
-BROKEN = (OSError, ValueError, EOFError, asyncio.LimitOverrunError, TimeoutError, WebSocketException)
-
-
-@dataclass(frozen=True)
-class Request:
-    """The head of an HTTP request: its method, its target and its headers, names in lower case."""
-
-    method: str
-    target: str
-    headers: Mapping[str, str]
-
-    @classmethod
-    def of(cls, head: bytes) -> "Request":
-        """Raises `ValueError` if it is none."""
-        first, *lines = head.decode("latin-1").split("\r\n")
-        method, target, version = first.split(" ")
-        if method not in ("GET", "HEAD") or not version.startswith("HTTP/1.") or not target.startswith("/"):
-            raise ValueError(first)
-        if not (target.isascii() and target.isprintable()):
-            raise ValueError(first)
-        headers: dict[str, str] = {}
-        for line in filter(None, lines):
-            name, _, value = line.partition(":")
-            key, value = name.strip().lower(), value.strip()
-            headers[key] = f"{headers[key]}{'; ' if key == 'cookie' else ', '}{value}" if key in headers else value
-        return cls(method, target, headers)
-
-    @property
-    def path(self) -> str:
-        return self.target.partition("?")[0]
-
-    @property
-    def given(self) -> str:
-        """The token in the address."""
-        return parse_qs(urlsplit(self.target).query).get("token", [""])[0]
-
-    @property
-    def kept(self) -> list[str]:
-        """The tokens in our cookies. Whatever other programs keep on this host is passed over."""
-        pairs = [pair.partition("=") for pair in self.headers.get("cookie", "").split(";")]
-        return [value.strip().strip('"') for name, _, value in pairs if name.strip().startswith(COOKIE)]
-
-    @property
-    def websocket(self) -> bool:
-        return self.headers.get("upgrade", "").lower() == "websocket"
-
-    @property
-    def host(self) -> str:
-        """The name and the port that the browser has asked for."""
-        return self.headers.get("host", "").lower()
-
-    @property
-    def origin(self) -> str:
-        """Where the page is from that asks; nothing for what is no browser."""
-        return self.headers.get("origin", "").lower()
 
 
 @dataclass(eq=False)
@@ -237,7 +167,7 @@ class Gate:
                 head = await reader.readuntil(b"\r\n\r\n")
             request = Request.of(head.rstrip(b"\r\n"))
             if answer := self._refusal(request):
-                await _send(writer, request, answer)
+                await send(writer, request, answer)
                 return
             self._strangers.leave(task)
             if request.websocket:
@@ -264,10 +194,10 @@ class Gate:
             if self._fits(request.given):
                 return self._cookie(request)
             if not any(self._fits(kept) for kept in request.kept):
-                return _response("403 Forbidden", PAGE + ASKING)
+                return response("403 Forbidden", PAGE + ASKING)
         if not self._known(request):
             self._mention(request)
-            return _response("403 Forbidden", PAGE + ELSEWHERE)
+            return response("403 Forbidden", PAGE + ELSEWHERE)
         return b""
 
     def _fits(self, token: str) -> bool:
@@ -280,21 +210,21 @@ class Gate:
         fetched over TLS may have come through a proxy that replaces the host by ours; its cookie, which browsers show
         to pages of the same site only, is what lets it in.
         """
-        host, origin, behind = request.host, urlsplit(request.origin), self._behind
+        host, origin, behind = request.host, parts_of(request.origin), self._behind
         if not (self._token or is_loopback(_name(host)) or _name(host) == self._host.lower()):
             return False
         if not request.origin:
             return not (request.websocket and self._token)
         if behind.netloc and request.origin == f"{behind.scheme}://{behind.netloc}":
             return True
-        if origin.netloc and origin.netloc == host:
+        if origin.netloc and origin.netloc == host != behind.netloc:
             return True
         proxied = origin.scheme == "https" and is_loopback(_name(host)) and not is_loopback(origin.hostname or "")
         return bool(self._token) and not behind.netloc and proxied
 
     def _mention(self, request: Request) -> None:
         """Tell the owner of a page that was refused, for it may be their proxy."""
-        origin = urlsplit(request.origin)
+        origin = parts_of(request.origin)
         site = request.origin if request.origin and origin.hostname else f"http://{request.host}"
         site = "".join(letter for letter in site if letter.isascii() and letter.isprintable())[:100]
         if site not in self._told and len(self._told) < 5:
@@ -311,7 +241,7 @@ class Gate:
         place = f"{last}/" if last not in ("", "index.html") else "index.html" if beneath else "./"
         secure = "; Secure" if self._behind.scheme == "https" else ""
         cookie = f"{COOKIE}-{self.port}={self._token}; HttpOnly; SameSite=Strict{secure}"
-        return _response("303 See Other", "", f"Location: {place}\r\nSet-Cookie: {cookie}\r\n")
+        return response("303 See Other", "", f"Location: {place}\r\nSet-Cookie: {cookie}\r\n")
 
     # What they get
 
@@ -319,15 +249,15 @@ class Gate:
         """One of the viewer's files. A proxy may have put the studio under a path, which need not be told."""
         folder, _, last = request.path.rpartition("/")
         if not last and (folder or self._behind.path.strip("/")):
-            await _send(writer, request, _response("303 See Other", "", "Location: index.html\r\n"))
+            await send(writer, request, response("303 See Other", "", "Location: index.html\r\n"))
             return
         parts = request.path.split("/")[1:]
         zipped = "gzip" in request.headers.get("accept-encoding", "")
         for start in range(min(len(parts), DEPTH)):
             if answer := await self._fetch("/" + "/".join(parts[start:]), zipped):
-                await _send(writer, request, answer)
+                await send(writer, request, answer)
                 return
-        await _send(writer, request, _response("404 Not Found", PAGE + "<p>There is nothing here.</p>"))
+        await send(writer, request, response("404 Not Found", PAGE + "<p>There is nothing here.</p>"))
 
     async def _fetch(self, path: str, zipped: bool) -> bytes:
         """The viewer's answer to a request for a file; empty if it has none."""
@@ -350,7 +280,7 @@ class Gate:
         if zipped:
             body = await asyncio.to_thread(gzip.compress, body)
             kept.append("Content-Encoding: gzip")
-        whole = _head("200 OK", len(body), "".join(f"{line}\r\n" for line in kept)) + body
+        whole = head_of("200 OK", len(body), "".join(f"{line}\r\n" for line in kept)) + body
         if len(self._files) < 100:  # the viewer's page is one file
             self._files[path, zipped] = whole
         return whole
@@ -360,7 +290,7 @@ class Gate:
         offered = [word.strip() for word in request.headers.get("sec-websocket-protocol", "").split(",")]
         ours = next((word for word in offered if word.startswith("viser-v")), None)
         if ours is None:
-            await _send(writer, request, _response("400 Bad Request", PAGE + "<p>Open this address in a browser.</p>"))
+            await send(writer, request, response("400 Bad Request", PAGE + "<p>Open this address in a browser.</p>"))
             return
         line = Line(reader, writer, ours)
         if not await line.shake_hands(request):
@@ -425,74 +355,8 @@ class Gate:
         async for data in inner:
             assert isinstance(data, bytes)
             guest.taking = True
-            async with asyncio.timeout(QUIET + len(data) / SLOWEST):
-                await line.say(data)
+            await line.say(data)
             guest.taking = False
-
-
-class Line:
-    """A WebSocket to a browser."""
-
-    def __init__(self, reader: Reader, writer: Writer, protocol: Any) -> None:
-        self._reader, self._writer = reader, writer
-        self._protocol = ServerProtocol(subprotocols=[protocol], max_size=MOST_MESSAGE)
-        self._heard = time.monotonic()
-
-    async def shake_hands(self, request: Request) -> bool:
-        """Accept the connection. Whether it could be."""
-        wanted = ("host", "upgrade", "connection", "sec-websocket-key", "sec-websocket-version")
-        lines = [f"{name}: {request.headers[name]}" for name in wanted if name in request.headers]
-        lines.append(f"sec-websocket-protocol: {request.headers['sec-websocket-protocol']}")
-        self._protocol.receive_data("\r\n".join(["GET / HTTP/1.1", *lines, "", ""]).encode("latin-1"))
-        for event in self._protocol.events_received():
-            self._protocol.send_response(self._protocol.accept(event))  # type: ignore[arg-type]
-        await self._flush()
-        return self._protocol.state is State.OPEN
-
-    async def messages(self) -> Any:
-        """What the browser says, message by message, until it hangs up. Text is no message of the viewer's."""
-        parts: list[bytes] = []
-        while not self._protocol.close_expected() and (data := await self._reader.read(2**16)):
-            self._heard = time.monotonic()
-            self._protocol.receive_data(data)
-            for event in self._protocol.events_received():
-                assert isinstance(event, Frame)
-                if event.opcode is Opcode.TEXT:
-                    self._protocol.fail(1003)
-                elif event.opcode in (Opcode.BINARY, Opcode.CONT):
-                    parts.append(bytes(event.data))
-                    if event.fin:
-                        yield b"".join(parts)
-                        parts = []
-            await self._flush()
-
-    async def say(self, data: bytes) -> None:
-        """Send a message, and wait until it is taken but for what the system holds."""
-        if self._protocol.state is State.OPEN:
-            self._protocol.send_binary(data)
-            await self._flush()
-
-    async def pulse(self) -> None:
-        """Ask for a sign of life now and then. Ends when there was none for long."""
-        while time.monotonic() - self._heard < QUIET and self._protocol.state is State.OPEN:
-            await asyncio.sleep(PULSE)
-            if self._protocol.state is State.OPEN:
-                self._protocol.send_ping(b"")
-                await self._flush()
-
-    async def close(self, code: int, reason: str) -> None:
-        """Hang up, with a reason."""
-        with suppress(*BROKEN):
-            if self._protocol.state is State.OPEN:
-                self._protocol.send_close(code, reason)
-                async with asyncio.timeout(1.0):
-                    await self._flush()
-
-    async def _flush(self) -> None:
-        for data in self._protocol.data_to_send():
-            if data:
-                self._writer.write(data)
-        await self._writer.drain()
 
 
 def is_loopback(host: str) -> bool:
@@ -505,25 +369,4 @@ def is_loopback(host: str) -> bool:
 
 def _name(host: str) -> str:
     """A host without its port, and without the brackets of IPv6."""
-    with suppress(ValueError):
-        return urlsplit(f"//{host}").hostname or ""
-    return ""
-
-
-async def _send(writer: Writer, request: Request, answer: bytes) -> None:
-    """Send an answer whole, and hang up; but not to who does not take it."""
-    writer.transport.set_write_buffer_limits(0)
-    async with asyncio.timeout(SERVED):
-        writer.write(answer if request.method == "GET" else answer.partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
-
-
-def _response(status: str, page: str, headers: str = "") -> bytes:
-    body = page.encode()
-    return _head(status, len(body), f"{headers}Content-Type: text/html; charset=utf-8\r\n") + body
-
-
-def _head(status: str, size: int, headers: str) -> bytes:
-    return f"HTTP/1.1 {status}\r\n{headers}Content-Length: {size}\r\n{SAFE}\r\n".encode("latin-1")
+    return parts_of(f"//{host}").hostname or ""

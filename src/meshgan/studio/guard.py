@@ -14,10 +14,10 @@ import msgspec
 import viser
 from msgspec import Meta, Struct
 
+from meshgan.studio.files import MOST_BYTES
+
 PROTOCOL: Any = f"viser-v{viser.__version__}"
-MOST_BYTES = 64 * 2**20  # of a file
 MOST_TOGETHER = 4 * MOST_BYTES  # of the files of all visitors at a time
-MOST_MESSAGE = 2**20  # bytes; browsers send files in parts of half of that
 
 Name: TypeAlias = Annotated[str, Meta(max_length=300)]
 Text: TypeAlias = Annotated[str, Meta(max_length=10_000)]

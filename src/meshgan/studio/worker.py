@@ -32,7 +32,7 @@ from meshgan.errors import MeshganError, UsageError
 from meshgan.model.load import Model, load_model
 from meshgan.studio.files import Fitted, fit, read_upload, safe_name
 
-READING, FITTING = 20.0, 90.0  # seconds
+READING, FITTING = 30.0, 120.0  # seconds
 STARTING = 120.0  # seconds for a worker to be there, on a busy machine
 MEMORY = 2 * 2**30  # bytes that a job may take, beyond what the worker needs for itself
 GLANCE = 0.1  # seconds between looks at whether the visitor is still there
