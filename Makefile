@@ -5,11 +5,11 @@ BIN    := $(VENV)/bin
 EXTRAS ?= studio,landmarks,export,scale,bench,fid,tensorboard,dev
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo test test-full lint bench clean
+.PHONY: setup demo test test-full lint sanitize bench clean
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt setup.py src/meshgan/nn/chebyshev.cpp
+$(STAMP): pyproject.toml constraints.txt setup.py $(wildcard src/meshgan/nn/native/*)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$(EXTRAS)]"
 	@touch $@
@@ -30,6 +30,22 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The kernel, watched by GCC's address and thread sanitizers while fields of random shapes are pushed through it from
+# several threads. TSan cannot see the locks of libraries that it was not compiled into, so it is told to watch the kernel.
+FUZZ ?= 300
+sanitize: setup
+	@set -e; for kind in address thread; do \
+	  echo "== $$kind sanitizer, $(FUZZ) fields"; \
+	  MESHGAN_SANITIZE=$$kind $(BIN)/python setup.py -q build_ext --build-lib build/$$kind --build-temp build/$$kind/temp; \
+	  runtime=$$(gcc -print-file-name=lib$$(test $$kind = address && echo a || echo t)san.so); \
+	  for library in $$(ls build/$$kind/meshgan/nn/_chebyshev_*.so | $(if $(shell grep -m1 -o avx512f /proc/cpuinfo),cat,grep -v avx512)); do \
+	    echo "$$library"; \
+	    LD_PRELOAD=$$runtime MESHGAN_KERNEL=$$PWD/$$library OMP_NUM_THREADS=1 \
+	    ASAN_OPTIONS=detect_leaks=0 TSAN_OPTIONS="halt_on_error=1:ignore_noninstrumented_modules=1:report_signal_unsafe=0" \
+	    $(BIN)/python tests/nn/fuzz_shapes.py $(FUZZ); \
+	  done; \
+	done
 
 bench: setup
 	$(BIN)/meshgan bench hierarchy

@@ -1,24 +1,52 @@
 """The optional compiled kernel of the mesh convolutions: one shared library per instruction set, chosen at run time.
 
-Everything else is in pyproject.toml. Without a compiler the package installs and works on its PyTorch path.
+Everything else is in pyproject.toml. Where it cannot be compiled the package installs all the same, works on its
+PyTorch path, and says why. MESHGAN_SANITIZE=address or =thread builds one that watches itself, for `make sanitize`.
 """
 
+import os
 import platform
+from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
+NATIVE = "src/meshgan/nn/native"
 OPTIONS = ["-O3", "-std=c++17", "-fno-math-errno", "-ffp-contract=fast"]
-X86 = {"base": [], "avx2": ["-march=x86-64-v3"], "avx512": ["-march=x86-64-v4"]}
+# x86-64-v3 and -v4, spelt out: GCC knows these names from its version 11 on, the options for much longer.
+AVX2 = ["-mavx2", "-mfma", "-mf16c", "-mbmi", "-mbmi2", "-mlzcnt", "-mmovbe"]
+AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512cd", "-mavx512dq", "-mavx512vl"]
+X86 = {"base": [], "avx2": AVX2, "avx512": AVX512}
 INSTRUCTIONS = X86 if platform.machine().lower() in {"x86_64", "amd64"} else {"base": []}
+SANITIZER = os.environ.get("MESHGAN_SANITIZE")
+WATCHED = [f"-fsanitize={SANITIZER}", "-fno-omit-frame-pointer", "-g", "-O1"] if SANITIZER else []
+
+
+class BuildKernel(build_ext):
+    """Says where the kernel would have been why it is not: pip shows nobody what a compiler says."""
+
+    def build_extension(self, extension: Extension) -> None:
+        note = Path(self.get_ext_fullpath(extension.name)).with_name("kernel-not-built.txt")
+        try:
+            super().build_extension(extension)
+        except Exception as error:
+            note.parent.mkdir(parents=True, exist_ok=True)
+            note.write_text(f"{error}\n", encoding="utf-8")
+            raise
+        note.unlink(missing_ok=True)
+
 
 setup(
+    cmdclass={"build_ext": BuildKernel},
     ext_modules=[
         Extension(
             f"meshgan.nn._chebyshev_{name}",
-            ["src/meshgan/nn/chebyshev.cpp"],
-            extra_compile_args=[*OPTIONS, *flags],
-            optional=True,
+            [f"{NATIVE}/chebyshev.cpp"],
+            depends=sorted(str(header) for header in Path(NATIVE).glob("*.h")),
+            extra_compile_args=[*OPTIONS, *flags, *WATCHED],
+            extra_link_args=WATCHED,
+            optional=not SANITIZER,
         )
         for name, flags in INSTRUCTIONS.items()
-    ]
+    ],
 )

@@ -3,6 +3,7 @@
 import copy
 import os
 import pickle
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -192,11 +193,54 @@ def test_a_forked_process_has_threads_of_its_own(threads: None) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def test_alone_leaves_pytorch_with_one_thread(threads: None) -> None:
+def test_within_the_block_this_thread_of_pytorch_is_alone(threads: None) -> None:
     torch.set_num_threads(3)
-    with kernel.alone(), kernel.alone():
-        assert (kernel.threads(), torch.get_num_threads()) == (3, 1)
-    assert (kernel.threads(), torch.get_num_threads()) == (3, 3)
+    seen: dict[str, tuple[int, int]] = {}
+
+    def look(name: str) -> None:
+        seen[name] = (kernel.threads(), torch.get_num_threads())
+
+    with kernel.pytorch_in_one_thread(), kernel.pytorch_in_one_thread():
+        look("here")
+        other = threading.Thread(target=look, args=["another thread"])
+        other.start()
+        other.join()
+    look("after")
+    assert seen == {"here": (3, 1), "another thread": (3, 3), "after": (3, 3)}
+
+
+@pytest.mark.parametrize("rounds", range(3))
+def test_overlapping_decodes_give_the_same_faces_and_leave_all_settings(threads: None, rounds: int) -> None:
+    """Two blocks that overlap, so that the first to enter is the first to leave; a new thread then has them all."""
+    torch.set_num_threads(3)
+    decoder = Decoder(hierarchy(), NetworkSpec(code=4), torch.Generator().manual_seed(0))
+    codes = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = [decoder(code) for code in codes]
+    meet = threading.Barrier(2, timeout=60)
+
+    def decode(number: int) -> tuple[bool, int]:
+        torch.get_num_threads()
+        with kernel.pytorch_in_one_thread(), torch.inference_mode():
+            meet.wait()
+            same = all(torch.equal(decoder(codes[number]), expected[number]) for _ in range(30))
+            if number:
+                meet.wait()
+        if not number:
+            meet.wait()
+        return same, torch.get_num_threads()
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(decode, range(2))) == [(True, 3), (True, 3)]
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == torch.get_num_threads() == 3
+
+
+def test_an_error_within_the_block_gives_the_threads_back(threads: None) -> None:
+    torch.set_num_threads(2)
+    with pytest.raises(KeyError), kernel.pytorch_in_one_thread():
+        raise KeyError
+    assert (kernel.threads(), torch.get_num_threads()) == (2, 2)
 
 
 def test_the_same_twice() -> None:
@@ -236,6 +280,7 @@ def test_other_types_and_empty_batches_take_the_plain_path() -> None:
     layer = random_layer(np.random.default_rng(0), "up", 40, 16, 16, 3)
     assert not kernel.supports([layer], torch.zeros(2, 10, 16, dtype=torch.float64))
     assert not kernel.supports([layer], torch.zeros(0, 10, 16))
+    assert not kernel.supports([layer], torch.zeros(2, 10, 16, device="meta"))
     assert layer(torch.zeros(0, 10, 16)).shape == (0, 40, 16)
 
 

@@ -49,7 +49,7 @@ def measure(side: int, batch: int) -> dict[str, Any]:
 
     hierarchy = Hierarchy.cached(hills(side))
     before = peak_mb(reset=True)
-    step = kernel.alone()(Player.of(hierarchy).stepper(torch.randn(batch, side**2, 3)))
+    step = kernel.pytorch_in_one_thread()(Player.of(hierarchy).stepper(torch.randn(batch, side**2, 3)))
     step()
     seconds: list[float] = []
     while len(seconds) < 3 or sum(seconds) < SECONDS:

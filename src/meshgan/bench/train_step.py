@@ -42,7 +42,7 @@ def run() -> dict[str, Any]:
     faces = torch.randn(BATCH, vertices, 3, generator=torch.Generator().manual_seed(1))
     differences = check(players, faces)
     steps = {name: player.stepper(faces) for name, player in players.items()}
-    steps["meshgan"] = kernel.alone()(steps["meshgan"])  # as the training loop does
+    steps["meshgan"] = kernel.pytorch_in_one_thread()(steps["meshgan"])  # as the training loop does
     product, flops = matrix_product()
     seconds = time_in_turns({**steps, "floor": product})
     ours = players["meshgan"]
@@ -132,7 +132,7 @@ def _seconds(work: Callable[[], Any]) -> float:
 def decode(generator: Decoder, gflops: float) -> dict[str, float]:
     """Faces a second through the decoder without gradients, in batches of 64, and its floor."""
     codes = torch.rand(64, 64)
-    with torch.no_grad(), kernel.alone():
+    with torch.no_grad(), kernel.pytorch_in_one_thread():
         generator(codes)
         seconds = min(_seconds(lambda: generator(codes)) for _ in range(10))
     rate, most = len(codes) / seconds, gflops * 1e9 / network(generator).forward.flops

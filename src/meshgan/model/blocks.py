@@ -32,6 +32,6 @@ def in_blocks(network: nn.Module, values: Any) -> Any:
     """Apply a network to an array in blocks of one size (the last is padded), so that the bits never vary."""
     padding = -len(values) % BLOCK
     padded = torch.from_numpy(np.concatenate([values, np.zeros((padding, *values.shape[1:]), np.float32)]))
-    with kernel.alone(), torch.inference_mode():
+    with kernel.pytorch_in_one_thread(), torch.inference_mode():
         parts = [network(part) for part in padded.split(BLOCK)]
     return torch.cat(parts)[: len(values)].numpy() if parts else network(padded).numpy()

@@ -83,7 +83,7 @@ def invert(
     """
     chunks = zip(faces.split(CHUNK), starts.split(CHUNK), strict=True)
     parts = track(chunks, title, total=len(faces), step=CHUNK)
-    with kernel.alone():
+    with kernel.pytorch_in_one_thread():
         return torch.cat([_invert_chunk(decoder, part, scale, weights, start, steps, prior) for part, start in parts])
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from functools import cache, cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ class ChebConv(nn.Module):
 
     `laplacian` is L̃ (V, V), rescaled to eigenvalues in [-1, 1]. `up` (V, V_in) is an optional up-sampling in front;
     `kept` (V_out,) optionally selects the vertices of the next level, and only those are computed. `weight` is
-    (terms, inputs, outputs), `bias` (outputs,).
+    (terms, inputs, outputs), `bias` (outputs,). Raises `ValueError` if the operators do not fit each other.
     """
 
     kept: Tensor | None
@@ -37,7 +38,17 @@ class ChebConv(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        vertices = laplacian.shape[0]
+        if laplacian.shape[1] != vertices or (up is not None and up.shape[0] != vertices):
+            raise ValueError(f"a Laplacian {laplacian.shape} and an up-sampling {up and up.shape} do not fit.")
+        if kept is not None:
+            _check_indices(kept, vertices)
+        if min(terms, inputs, outputs) < 1:
+            raise ValueError(f"a convolution needs terms, inputs and outputs of at least 1: {terms, inputs, outputs}.")
         self.laplacian, self.up, self.elu = laplacian, up, elu
+        self.terms, self.inputs, self.outputs = terms, inputs, outputs
+        self.rows_in = vertices if up is None else up.shape[1]
+        self.rows_out = vertices if kept is None else len(kept)
         self.register_buffer("kept", kept, persistent=False)
         self.weight = nn.Parameter(torch.empty(terms, inputs, outputs))
         self.bias = nn.Parameter(torch.zeros(outputs))
@@ -102,16 +113,29 @@ class ChebConv(nn.Module):
 
 
 class Chain:
-    """Layers one after the other, with the vertices reordered before and after; owns no parameters."""
+    """Layers one after the other, with the vertices reordered before and after; owns no parameters.
+
+    This is where Python hands over to compiled code, which believes what it is told; so both paths begin with the same
+    checks. `ValueError` says what was given and what is needed.
+    """
 
     def __init__(
         self, layers: Sequence[ChebConv], before: Reordering | None = None, after: Reordering | None = None
     ) -> None:
         self.layers, self.before, self.after = tuple(layers), before, after
         self._compiled: kernel.Compiled | None = None
+        first, last = self.layers[0], self.layers[-1]
+        for one, other in pairwise(self.layers):
+            if (one.rows_out, one.outputs) != (other.rows_in, other.inputs):
+                needed, given = (other.rows_in, other.inputs), (one.rows_out, one.outputs)
+                raise ValueError(f"a layer that needs fields (B, {needed}) cannot follow one that gives (B, {given}).")
+        for ends, rows in ((before, first.rows_in), (after, last.rows_out)):
+            if ends is not None and len(ends.order) != rows:
+                raise ValueError(f"an order of {len(ends.order)} vertices does not fit a field of {rows}.")
 
     def __call__(self, values: Tensor) -> Tensor:
-        """Convolve `values` (B, V, C)."""
+        """Convolve `values` (B, V, C). Raises `ValueError` unless shape, type and device are those of the layers."""
+        self._check(values)
         if paths.compiled() and kernel.supports(self.layers, values):
             self._compiled = self._compiled or kernel.Compiled(self.layers, self.before, self.after)
             return kernel.run(self._compiled, values, _plain)
@@ -120,8 +144,30 @@ class Chain:
         values = (_fused() if paths.fused(values) else _plain)(self.layers, values, parameters)
         return values if self.after is None else self.after.outwards(values)
 
+    def _check(self, values: Tensor) -> None:
+        first = self.layers[0]
+        if values.ndim != 3 or values.shape[1:] != (first.rows_in, first.inputs):
+            raise ValueError(f"expected a field (B, {first.rows_in}, {first.inputs}), got {tuple(values.shape)}.")
+        for layer in self.layers:
+            weight, bias = layer.weight, layer.bias
+            shapes = (tuple(weight.shape), tuple(bias.shape))
+            if shapes != ((layer.terms, layer.inputs, layer.outputs), (layer.outputs,)):
+                needed = ((layer.terms, layer.inputs, layer.outputs), (layer.outputs,))
+                raise ValueError(f"weight and bias of a convolution must be {needed}, not {shapes}.")
+            if not (weight.dtype == bias.dtype == values.dtype and weight.device == bias.device == values.device):
+                kinds = [f"{tensor.dtype} on {tensor.device}" for tensor in (values, weight, bias)]
+                raise ValueError(f"field, weight and bias must be of one type and device, not {', '.join(kinds)}.")
+
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_compiled": None}  # pointers are not for copies
+
+
+def _check_indices(kept: Tensor, vertices: int) -> None:
+    """Raise `ValueError` unless `kept` are different vertices of so many."""
+    if kept.ndim != 1 or kept.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"kept vertices are numbers (N,), not {kept.dtype} {tuple(kept.shape)}.")
+    if len(kept) and (int(kept.min()) < 0 or int(kept.max()) >= vertices or len(kept.unique()) < len(kept)):
+        raise ValueError(f"kept vertices must be different ones of {vertices}.")
 
 
 def _plain(layers: Sequence[ChebConv], values: Tensor, parameters: Sequence[Tensor]) -> Tensor:

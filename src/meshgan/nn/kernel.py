@@ -1,30 +1,36 @@
-"""The compiled path: chains of ChebConv in one call, forward and backward (chebyshev.cpp).
+"""The compiled path: chains of ChebConv in one call, forward and backward (native/chebyshev.cpp).
 
 The library is optional. It is built once per instruction set, chosen here at run time, and called through ctypes. It
-has threads of its own, as many as PyTorch is set to use.
+has threads of its own, as many as PyTorch is set to use. It trusts its caller: what it is given has been checked by
+`Chain` and by the constructors of what a chain is made of. The environment variable MESHGAN_KERNEL overrules the
+choice: "avx512", "avx2" or "base", "none" for PyTorch's operations alone, or the path of a library.
 """
 
 import ctypes
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from meshgan.errors import UsageError
 from meshgan.nn.plan import LANES, Layer
 from meshgan.nn.sampling import Reordering
 
 if TYPE_CHECKING:
     from meshgan.nn.chebyshev import ChebConv
 
-VERSION = 4  # of the library's calls, as in chebyshev.cpp
+VERSION = 5  # of the library's calls, as in native/chebyshev.cpp
 KEPT_BYTES = 2**28  # of memory of one size that is kept for the next pass
 NARROW = 4  # fields of so few channels enter and leave a chain without padding
 FALLBACKS = {"avx512": ("avx512", "avx2", "base"), "avx2": ("avx2", "base")}
+CHOICE = "MESHGAN_KERNEL"  # an environment variable
+NOT_BUILT = "kernel-not-built.txt"  # what setup.py leaves beside this file where the library could not be built
 
 Plain = Callable[[Sequence[Any], Tensor, Sequence[Tensor]], Tensor]  # layers, values, parameters
 
@@ -37,7 +43,14 @@ def library() -> ctypes.CDLL | None:
 
 @cache
 def instructions() -> str | None:
-    """The best instruction set of this processor that the library has been built for."""
+    """The best instruction set of this processor that the library has been built for, or what MESHGAN_KERNEL says.
+
+    Raises `UsageError` if that is not there.
+    """
+    if chosen := os.environ.get(CHOICE):
+        if chosen != "none" and not load(chosen):
+            raise UsageError(f"{CHOICE} asks for '{chosen}': there is no such library for this version of meshgan.")
+        return None if chosen == "none" else chosen
     capability = torch.backends.cpu.get_cpu_capability().lower()
     return next((name for name in FALLBACKS.get(capability, ("base",)) if load(name)), None)
 
@@ -46,13 +59,16 @@ def describe() -> str:
     """Which path convolutions take on this machine's CPU, for a line at the start of a run."""
     if name := instructions():
         return f"the compiled kernel ({name})"
-    return "PyTorch, some six times slower than the kernel that a C++ compiler would have built on installation"
+    note = Path(__file__).with_name(NOT_BUILT)
+    why = note.read_text("utf-8").strip() if note.is_file() else "a C++ compiler was missing on installation"
+    return f"PyTorch, some six times slower than the compiled kernel, which is not there ({why})"
 
 
 @cache
 def load(name: str) -> ctypes.CDLL | None:
-    """The library built for "avx512", "avx2" or "base", or None."""
-    for file in Path(__file__).parent.glob(f"_chebyshev_{name}.*"):
+    """The library built for "avx512", "avx2" or "base", or the one at a path; None if it is not there."""
+    files = [Path(name)] if os.sep in name else Path(__file__).parent.glob(f"_chebyshev_{name}.*")
+    for file in files:
         try:
             loaded = ctypes.CDLL(str(file))
             _declare(loaded)
@@ -82,23 +98,55 @@ def threads() -> int:
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """Within the block all threads are the library's, and PyTorch's own operations take one.
+def pytorch_in_one_thread() -> Iterator[None]:
+    """Within the block, PyTorch's own operations take one thread if this one calls them; the library's are as many.
 
     Beside the convolutions they are small, and whenever another program wants a core, what PyTorch's threads lose by
-    waiting for each other is many times what they gain.
+    waiting for each other is many times what they gain. Other threads and PyTorch's settings are left as they are.
     """
-    before = torch.get_num_threads()
+    before = torch.get_num_threads()  # of this thread; asking also makes PyTorch give a new thread its number
     if library() is None or _threads.get():
         yield
         return
     token = _threads.set(before)
-    torch.set_num_threads(1)
+    limits = _thread_limits()
+    earlier = [limit(1) for limit in limits]
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        for limit, number in zip(limits, earlier, strict=True):
+            limit(number)
         _threads.reset(token)
+
+
+@cache
+def _thread_limits() -> tuple[Callable[[int], int], ...]:
+    """What limits the calling thread alone, in the libraries that PyTorch computes with; each returns the last limit.
+
+    `torch.set_num_threads` will not do: it also sets what new threads begin with. OpenMP's own setting belongs to a
+    thread, and so does MKL's "local" one (where 0 stands for no limit of its own).
+    """
+    names = (Path(torch.__file__).parent / "lib" / f"libtorch_cpu.{suffix}" for suffix in ("so", "dylib"))
+    found: list[Callable[[int], int]] = []
+    for name in names:
+        try:
+            torch_cpu = ctypes.CDLL(str(name))
+            openmp = torch_cpu.omp_set_num_threads
+        except (OSError, AttributeError):
+            continue
+        openmp.argtypes, openmp.restype = (ctypes.c_int,), None
+        found.append(partial(_swap, openmp))
+        if hasattr(torch_cpu, "MKL_Set_Num_Threads_Local"):
+            mkl = torch_cpu.MKL_Set_Num_Threads_Local
+            mkl.argtypes, mkl.restype = (ctypes.c_int,), ctypes.c_int
+            found.append(mkl)
+    return tuple(found)
+
+
+def _swap(openmp: Callable[[int], None], number: int) -> int:
+    before = torch.get_num_threads()
+    openmp(number)
+    return before
 
 
 class Compiled:
@@ -123,9 +171,9 @@ class Compiled:
     def enter(self, values: Tensor) -> Tensor:
         """Reorder and pad what the library does not reorder and pad itself."""
         if self.narrow_in:
-            return values.contiguous()
+            return _plain_memory(values)
         values = values if self.before is None else self.before.inwards(values)
-        return _widened(values, padded(values.shape[-1])).contiguous()
+        return _plain_memory(_widened(values, padded(values.shape[-1])))
 
     def leave(self, values: Tensor) -> Tensor:
         """The inverse of `enter` for results."""
@@ -161,7 +209,7 @@ class Compiled:
     ) -> tuple[Tensor | None, Sequence[Tensor | None]]:
         """Gradients of the input and of the parameters, where `wanted`; `threads` as in `forward`."""
         values, result, tape = saved
-        gradient = gradient.contiguous()
+        gradient = _plain_memory(gradient)
         input_gradient = torch.empty_like(values) if wanted[0] else None
         gradients = [torch.empty_like(parameter) for parameter in parameters] if wanted[1] else None
         slots = Borrowed(len(values), self.slots_size) if wanted[1] else None
@@ -173,18 +221,19 @@ class Compiled:
 
 def supports(layers: Sequence["ChebConv"], values: Tensor) -> bool:
     """True where the library is there and can compute this chain: float32 on the CPU."""
-    tensors = (values, *(layer.weight for layer in layers))
     return (
         library() is not None
-        and all(tensor.dtype == torch.float32 and tensor.device.type == "cpu" for tensor in tensors)
-        and all(layer.up is None or layer.kept is None for layer in layers)
+        and values.dtype == torch.float32
+        and values.device.type == "cpu"
+        and values.layout == torch.strided
         and values.numel() > 0
+        and all((layer.up is None or layer.kept is None) and layer.plan.fits for layer in layers)
     )
 
 
 def run(compiled: Compiled, values: Tensor, plain: Plain) -> Tensor:
     """The chain on `values` (B, V, C); `plain` computes the same by PyTorch, for derivatives of derivatives."""
-    parameters = [tensor.contiguous() for layer in compiled.layers for tensor in (layer.weight, layer.bias)]
+    parameters = [_plain_memory(tensor) for layer in compiled.layers for tensor in (layer.weight, layer.bias)]
     entering = compiled.enter(values)
     if not torch.is_grad_enabled():
         return compiled.leave(compiled.forward(entering, parameters, None, threads()))
@@ -233,6 +282,11 @@ class Borrowed:
 def padded(channels: int) -> int:
     """Channels of a row that holds so many."""
     return -(-channels // LANES) * LANES
+
+
+def _plain_memory(values: Tensor) -> Tensor:
+    """The same numbers as they stand in memory: contiguous, and without a pending change of sign."""
+    return values.contiguous().resolve_neg()
 
 
 def _widened(values: Tensor, channels: int) -> Tensor:

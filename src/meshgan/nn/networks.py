@@ -123,11 +123,13 @@ class Decoder(nn.Module):
             for i in range(len(levels))
         )
         self.last = ChebConv(laplacians[-1], outputs[-1], COORDINATES, spec.terms, elu=False, generator=generator)
-        self.chain = Chain([*self.layers, self.last], after=self.order)
-        self.tail = Chain([self.last], after=self.order)
+        # With skips, what lies between the layers is not one chain: only the last one reorders.
+        self.chain = Chain([self.last] if spec.skips else [*self.layers, self.last], after=self.order)
         self.register_buffer("linear", _no_map(hierarchy, spec))
 
     def forward(self, code: Tensor) -> Tensor:
+        if code.ndim != 2 or code.shape[1] != self.spec.code:
+            raise ValueError(f"expected codes (B, {self.spec.code}), got {tuple(code.shape)}.")
         first = self.dense(code).unflatten(1, (-1, self.spec.widths[-1]))
         vertices = self._with_skips(first) if self.spec.skips else self.chain(first)
         if self.linear is not None:
@@ -145,7 +147,7 @@ class Decoder(nn.Module):
                 carried = below(carried.transpose(0, 1)).transpose(0, 1)
                 values = torch.cat([values, carried], dim=-1)
             values = layer(values)
-        return self.tail(values)
+        return self.chain(values)
 
     def project(self, vertices: Tensor) -> Tensor:
         """Codes (B, code) whose linear part is nearest to `vertices` (B, V, 3): principal coordinates."""

@@ -1,6 +1,6 @@
 """Which code computes a mesh convolution. All paths give the same numbers, to rounding.
 
-kernel   compiled C++ (chebyshev.cpp): float32 on the CPU, where it has been built
+kernel   compiled C++ (native/): float32 on the CPU, where it has been built
 rows     PyTorch, sparse matrices in compressed rows: everything else on the CPU
 gather   PyTorch, sparse matrices as padded gathers of neighbours: GPUs, and export, which knows no sparse tensors
 fused    the same through torch.compile: training on a GPU

@@ -1,4 +1,4 @@
-"""What the compiled path knows of a layer: its sparse matrices, and the schedule of the waves (see chebyshev.cpp)."""
+"""What the compiled path knows of a layer: its sparse matrices, and the schedule of the waves (see native/)."""
 
 import ctypes
 from typing import Any
@@ -13,18 +13,20 @@ BLOCK = 320  # rows that one step of a recurrence advances at a time: some more 
 Numbers = NDArray[Any]
 ENTRY = np.dtype([("offset", np.int32), ("value", np.float32)])
 RUN = np.dtype([("end", np.int32), ("first", np.int16), ("second", np.int16)])
+MOST_ENTRIES = 2**15 - 1  # of a row, by the type of a run's numbers
+MOST_ROWS = 2**31 // LANES - 1  # of a field, by the type of an entry's offset
 PARTS = ("runs", "entries", "run_start", "entry_start")  # of a sparse matrix
 MATRICES = ("clenshaw", "recurrence", "collect", "last")
 
 
 class Sparse(ctypes.Structure):
-    """The struct of the same name in chebyshev.cpp."""
+    """The struct of the same name in native/layers.h."""
 
     _fields_ = tuple((name, ctypes.c_void_p) for name in PARTS)
 
 
 class Layer(ctypes.Structure):
-    """The struct of the same name in chebyshev.cpp."""
+    """The struct of the same name in native/layers.h."""
 
     _fields_ = (
         *((name, ctypes.c_int32) for name in ("expands", "elu", "narrow", "fine", "coarse", "inputs", "outputs")),
@@ -38,7 +40,8 @@ class Plan:
     """Operators and schedule of one layer, as arrays; `struct` is the view of them that the library reads.
 
     An expanding layer goes from the coarse side to the fine one through `transfer` (fine, coarse), which is the
-    identity if None; a reducing layer keeps the fine vertices `kept` (coarse,).
+    identity if None; a reducing layer keeps the fine vertices `kept` (coarse,). `fits` is False where the numbers are
+    larger than the library can hold: then there is nothing else.
     """
 
     def __init__(
@@ -49,6 +52,11 @@ class Plan:
         spread = _selection(kept, fine) if kept is not None else transfer
         spread = sp.eye_array(fine, format="csr") if spread is None else sp.csr_array(spread)
         collect = sp.csr_array(spread.T)
+        matrices = (forward, backward, spread, collect)
+        entries = max(int(np.diff(matrix.indptr).max(initial=0)) for matrix in matrices)
+        self.fits = entries <= MOST_ENTRIES and fine <= MOST_ROWS
+        if not self.fits:
+            return
         blocks = max(1, fine // BLOCK)
         ends = np.append(np.arange(1, blocks) * BLOCK, fine)
         block_of = np.searchsorted(ends, np.arange(fine), side="right")

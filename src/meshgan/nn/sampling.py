@@ -9,7 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from meshgan.errors import UsageError
 from meshgan.nn import paths
+
+MOST_PADDED = 2**25  # numbers of a padded matrix: 400 MB
 
 
 class SparseOperator(nn.Module):
@@ -17,6 +20,8 @@ class SparseOperator(nn.Module):
 
     Two forms of the same numbers, each with its transpose for the backward pass: compressed rows for the CPU, and
     padded neighbour gathers, static in shape, for GPUs, `torch.compile` and ONNX. Values take torch's default type.
+    Raises `ValueError` if the matrix has entries outside its shape, `UsageError` if one row is so long that padding
+    all others to its length would fill the memory.
     """
 
     row_starts: Tensor
@@ -34,6 +39,11 @@ class SparseOperator(nn.Module):
         super().__init__()
         self.shape: tuple[int, int] = matrix.shape
         self.entries = int(matrix.nnz)
+        sp.csr_array(matrix).check_format(full_check=True)
+        for one in (matrix, matrix.T):
+            longest = int(np.diff(sp.csr_array(one).indptr).max(initial=0))
+            if longest * one.shape[0] > MOST_PADDED:
+                raise UsageError(f"the mesh has a vertex that depends on {longest} others; is it damaged?")
         for suffix, one in (("", sp.csr_array(matrix)), ("_transposed", sp.csr_array(matrix.T))):
             one.sort_indices()
             for name, array in {**_compressed(one), **_padded(one)}.items():
@@ -46,7 +56,9 @@ class SparseOperator(nn.Module):
         return sp.csr_array(tuple(arrays), shape=self.shape)
 
     def forward(self, field: Tensor) -> Tensor:
-        """Apply to a field (C, N) or (C, B, N): the result has R rows."""
+        """Apply to a field (C, N) or (C, B, N): the result has R rows. Raises `ValueError` if the field has not C."""
+        if field.ndim < 2 or field.shape[0] != self.shape[1]:
+            raise ValueError(f"a matrix {self.shape} cannot be applied to a field {tuple(field.shape)}.")
         flat = field.reshape(field.shape[0], -1)
         product = self._gathered(flat) if paths.gathers(field) else self._compressed(flat)
         return product.reshape(self.shape[0], *field.shape[1:])
@@ -64,13 +76,18 @@ class SparseOperator(nn.Module):
 
 
 class Reordering(nn.Module):
-    """An order of vertices in which neighbours lie close in memory: row r inside is row `order[r]` outside."""
+    """An order of vertices in which neighbours lie close in memory: row r inside is row `order[r]` outside.
+
+    Raises `ValueError` if `order` (V,) is no permutation.
+    """
 
     order: Tensor
     inverse: Tensor
 
     def __init__(self, order: NDArray[np.integer[Any]]) -> None:
         super().__init__()
+        if order.ndim != 1 or not np.array_equal(np.sort(order), np.arange(len(order))):
+            raise ValueError(f"an order of vertices must be a permutation, not {order.shape} of other numbers.")
         self.register_buffer("order", torch.as_tensor(order.astype(np.int32)), persistent=False)
         self.register_buffer("inverse", torch.as_tensor(np.argsort(order).astype(np.int32)), persistent=False)
 

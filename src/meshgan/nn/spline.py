@@ -122,6 +122,7 @@ class ExpressionClassifier(nn.Module):
 
     def __init__(self, hierarchy: Hierarchy, classes: int = 6, widths: tuple[int, ...] = (16, 16, 16, 32)) -> None:
         super().__init__()
+        self.vertices = len(hierarchy.levels[0].mesh.vertices)
         self.reaches = []
         for number, level in enumerate(hierarchy.levels[:-1]):
             part = stencil(level)
@@ -136,6 +137,8 @@ class ExpressionClassifier(nn.Module):
 
     def forward(self, vertices: Tensor) -> Tensor:
         """Faces (B, V, 3) in mm to logits (B, classes)."""
+        if vertices.ndim != 3 or vertices.shape[1:] != (self.vertices, 3):
+            raise ValueError(f"expected faces (B, {self.vertices}, 3), got {tuple(vertices.shape)}.")
         values = torch.ones_like(vertices[..., :1])
         for number, (convolution, reach) in enumerate(zip(self.convolutions, self.reaches, strict=True)):
             edges, centres = self.get_buffer(f"edges{number}"), self.get_buffer(f"centres{number}")

@@ -46,7 +46,7 @@ def train(
     Ctrl-C or SIGTERM, and `MeshganError` when training fails (not a number, explosion, collapse); the last good
     checkpoint stays.
     """
-    with team(device) as crew, kernel.alone():
+    with team(device) as crew, kernel.pytorch_in_one_thread():
         # Set up
         run, schedule = RunFolder(Path(out)), recipe.schedule
         if crew.leads:
