@@ -20,6 +20,7 @@ PRIOR = 0.1  # mm for each unit of |z|²/D where only a part is known: keeps the
 CHUNK = 64  # faces optimised together; each has its own code, so chunks do not change the result
 EXAMPLES = 512  # generated faces that the first guess is learned from
 RATE = 0.05  # Adam's learning rate at the start; falls to zero along a cosine
+STEEP = 1e-3  # mm per unit of a code: gradients far below are rounding errors, not to be blown up to full steps
 SMOOTHING = 1e-2  # mm: distances below this count as squares, which keeps the gradient finite at zero
 
 
@@ -91,7 +92,7 @@ def _invert_chunk(
     decoder: nn.Module, faces: Tensor, scale: Tensor, weights: Tensor, start: Tensor, steps: int, prior: float
 ) -> Tensor:
     codes = start.clone().requires_grad_()
-    optimiser = torch.optim.Adam([codes], lr=RATE)
+    optimiser = torch.optim.Adam([codes], lr=RATE, eps=STEEP)
     share = weights / weights.sum()
     for step in range(steps):
         optimiser.param_groups[0]["lr"] = RATE * 0.5 * (1.0 + math.cos(math.pi * step / steps))
