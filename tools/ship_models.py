@@ -14,8 +14,8 @@ import numpy as np
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import MeshganError
 from meshgan.evaluation.semantics import describe
-from meshgan.model.face_model import SHIPPED, FaceModel
-from meshgan.model.model_folder import ModelParts, read_model_folder, write_model_folder
+from meshgan.model.face_model import FaceModel
+from meshgan.model.model_folder import SHIPPED, ModelParts, read_model_folder, write_model_folder
 from meshgan.report.results import Result, Results
 
 LINEAR = "generator/linear"

@@ -99,7 +99,7 @@ def test_it_ends_when_the_machine_asks_it_to(model, tmp_path):
 def test_what_make_demo_has_trained_is_shown_by_default(model, tmp_path):
     (tmp_path / "demo" / "run").mkdir(parents=True)
     (tmp_path / "demo" / "run" / "model").symlink_to(model)
-    nothing = "import pathlib, meshgan.model.face_model as module\nmodule.SHIPPED = pathlib.Path('nothing')"
+    nothing = "import pathlib, meshgan.model.model_folder as module\nmodule.SHIPPED = pathlib.Path('nothing')"
     with Running(cwd=tmp_path, first=nothing) as studio:
         assert studio.end() == 0
 
@@ -137,7 +137,7 @@ def test_wrong_use_is_one_sentence(words, sentence):
 
 def test_without_any_model_it_says_how_to_get_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("meshgan.model.face_model.SHIPPED", tmp_path / "nothing")
+    monkeypatch.setattr("meshgan.model.model_folder.SHIPPED", tmp_path / "nothing")
     result = CliRunner().invoke(app, ["studio"])
     assert re.search(r"there is no model to show: .*make demo", str(result.exception))
 

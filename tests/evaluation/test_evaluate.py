@@ -13,8 +13,8 @@ from meshgan.evaluation import evaluate as module
 from meshgan.evaluation import yardstick as measuring
 from meshgan.evaluation.evaluate import Evaluation, evaluate, generalise, suitable_samplers
 from meshgan.evaluation.yardstick import Yardstick, shape_codes
-from meshgan.model.face_model import FaceModel, find_model
-from meshgan.model.model_folder import read_model_folder
+from meshgan.model.face_model import FaceModel
+from meshgan.model.model_folder import find_model, read_model_folder
 from meshgan.model.pca import fit_pca
 from meshgan.training.loop import train
 from meshgan.training.recipe import parse_recipe

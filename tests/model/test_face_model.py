@@ -12,10 +12,10 @@ from safetensors.numpy import load_file, save_file
 
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.mesh import Mesh
-from meshgan.model import face_model
-from meshgan.model.blocks import BLOCK
+from meshgan.model import model_folder
 from meshgan.model.face_model import FaceModel, check_connectivity
 from meshgan.model.load import load_model
+from meshgan.model.samplers import BLOCK
 from meshgan.training.loop import train
 from meshgan.training.recipe import parse_recipe
 
@@ -65,7 +65,7 @@ def test_a_saved_model_is_the_same_model(tmp_path, model, tiny_run):
 
 
 def test_a_model_loads_by_folder_run_or_name(monkeypatch, tmp_path, tiny_run, model):
-    monkeypatch.setattr(face_model, "SHIPPED", tmp_path)
+    monkeypatch.setattr(model_folder, "SHIPPED", tmp_path)
     shutil.copytree(tiny_run / "model", tmp_path / "tiny")
     for where in (tiny_run, tiny_run / "model", str(tiny_run), "tiny"):
         assert (FaceModel.load(where).sample(2) == model.sample(2)).all()
@@ -174,11 +174,12 @@ def test_codes_and_faces_of_the_wrong_shape_are_refused(model):
         model.sample(2, sampler="magic")
 
 
-def test_a_model_without_encoder_says_so_and_one_with_it_encodes(tmp_path, model, tiny_faces, recipe_table):
-    with pytest.raises(UsageError, match="has no encoder; use fit"):
-        model.encode(tiny_faces.vertices[:2])
+def test_a_model_without_encoder_fits_and_one_with_it_encodes(tmp_path, model, tiny_faces, recipe_table):
+    assert not model.encodes
+    assert (model.encode(tiny_faces.vertices[:2]) == model.fit(tiny_faces.vertices[:2]).codes).all()
     recipe_table["objective"] = {"kind": "autoencoder"}
     coma = FaceModel.load(train(parse_recipe(recipe_table, "x"), tiny_faces, tmp_path / "run"))
+    assert coma.encodes
     codes = coma.encode(tiny_faces.vertices[:3])
     assert codes.shape == (3, 4)
     scored = coma.encode(tiny_faces.vertices[tiny_faces.split.train])

@@ -11,8 +11,8 @@ from meshgan.data.corpora.basis import face_template
 from meshgan.data.faceset import Card, FaceSet, create_faceset
 from meshgan.errors import MeshganError, UsageError
 from meshgan.model import onnx
-from meshgan.model.face_model import SHIPPED, FaceModel
-from meshgan.model.model_folder import read_model_folder
+from meshgan.model.face_model import FaceModel
+from meshgan.model.model_folder import SHIPPED, read_model_folder
 from meshgan.model.onnx import export_onnx
 from meshgan.model.pca import fit_pca
 from meshgan.nn.chebyshev import ChebConv

@@ -7,7 +7,8 @@ import pytest
 
 from meshgan.data.corpora.basis import face_template
 from meshgan.model.directions import Directions
-from meshgan.model.face_model import SHIPPED, FaceModel
+from meshgan.model.face_model import FaceModel
+from meshgan.model.model_folder import SHIPPED
 
 NAMES = ("identity", "expression")
 

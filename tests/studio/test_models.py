@@ -6,7 +6,8 @@ import pytest
 from meshgan.errors import UsageError
 from meshgan.geometry.mesh import Mesh
 from meshgan.model.face_model import FaceModel
-from meshgan.model.pca import PcaModel, principal_components
+from meshgan.model.pca import PcaModel
+from meshgan.model.principal import principal_components
 from meshgan.studio import models
 from meshgan.studio.models import SAMPLES, Range, decode, identity_model, load_pair
 

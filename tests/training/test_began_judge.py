@@ -10,8 +10,8 @@ from torch.nn.functional import softplus
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.model.face_model import FaceModel
-from meshgan.model.linear import principal_matrix
 from meshgan.model.model_folder import ModelParts
+from meshgan.model.principal import principal_matrix
 from meshgan.nn.networks import Decoder, MappingNetwork, NetworkSpec
 from meshgan.training.began import reconstruction_loss
 from meshgan.training.began_judge import BeganJudge, newest, remembered, weights, with_deviations

@@ -11,8 +11,8 @@ from PIL import Image
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.model.face_model import FaceModel
-from meshgan.model.linear import principal_matrix
 from meshgan.model.model_folder import read_model_folder
+from meshgan.model.principal import principal_matrix
 from meshgan.training import watch
 from meshgan.training.batches import fixed_codes
 from meshgan.training.began import Began

@@ -26,8 +26,8 @@ def directions(
     """
     from meshgan.data.faceset import FaceSet
     from meshgan.evaluation.semantics import describe
-    from meshgan.model.face_model import find_model
     from meshgan.model.load import load_model
+    from meshgan.model.model_folder import find_model
 
     pairs = [part.partition("=") for part in only.split(",") if part.strip()]
     if not all(equals and word.strip() for _, equals, word in pairs):

@@ -64,7 +64,7 @@ def _load(identity: str | None, expression: str | None) -> "tuple[StudioModel, S
 
     The shipped expressions also go with any identity model of their template.
     """
-    from meshgan.model.face_model import SHIPPED
+    from meshgan.model.model_folder import SHIPPED
     from meshgan.studio.models import load_pair
 
     first = identity or ("identity" if _is_model(SHIPPED / "identity") else str(DEMO))

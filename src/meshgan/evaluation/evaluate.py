@@ -1,7 +1,6 @@
 """Everything that is measured about one model, as one dataclass that becomes JSON."""
 
 import hashlib
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -18,7 +17,7 @@ from meshgan.evaluation.inception import graph_file
 from meshgan.evaluation.metrics import Errors, Interval, bootstrap_interval, generalisation, vertex_errors
 from meshgan.evaluation.yardstick import Fid, Row, Yardstick
 from meshgan.machine import machine, today
-from meshgan.model.face_model import FaceModel, check_connectivity
+from meshgan.model.face_model import check_connectivity
 from meshgan.model.latent import STEPS
 from meshgan.model.load import Model
 from meshgan.model.model_folder import Sampler
@@ -125,8 +124,7 @@ def suitable_samplers(model: Model) -> tuple[Sampler, ...]:
 
     A GAN may have an encoder too (BEGAN-CS), but its codes are drawn from U(−1, 1) in training.
     """
-    objective = tomllib.loads(model.card.origin.recipe).get("objective", {})
-    if objective.get("kind") != "autoencoder":
+    if model.card.prior != "standard-normal":
         return (model.card.sampler,)
     return ("standard-normal", "fitted-normal") if "fitted-normal" in model.samplers.names else ("standard-normal",)
 
@@ -134,11 +132,12 @@ def suitable_samplers(model: Model) -> tuple[Sampler, ...]:
 def generalise(model: Model, faces: FaceSet, work: Path, steps: int = STEPS) -> Generalisation:
     """Reconstruct all test faces by Eq. 2, and by encoding where that is possible."""
     errors, encoded = fitting_errors(model, faces, work, steps), None
-    if isinstance(model, FaceModel) and model.encoder is not None:
+    if model.encodes:
         blocks = [np.asarray(faces.vertices[rows]) for rows in _blocks(faces.split.test, FITTED)]
         encoded = generalisation(np.concatenate([vertex_errors(model.decode(model.encode(b)), b) for b in blocks]))
-    method = f"Adam, {steps} steps" if isinstance(model, FaceModel) else "least squares"
-    return Generalisation(method, generalisation(errors), bootstrap_interval(errors.mean(axis=1), np.mean), encoded)
+    return Generalisation(
+        model.fitting(steps), generalisation(errors), bootstrap_interval(errors.mean(axis=1), np.mean), encoded
+    )
 
 
 def fitting_errors(model: Model, faces: FaceSet, work: Path, steps: int = STEPS) -> Faces:
@@ -149,8 +148,7 @@ def fitting_errors(model: Model, faces: FaceSet, work: Path, steps: int = STEPS)
 
         def fitted(rows: Integers = rows) -> Faces:
             target = faces.vertices[rows]
-            fit = model.fit(target, steps=steps) if isinstance(model, FaceModel) else model.fit(target)
-            return fit.error_mm
+            return model.fit(target, steps=steps).error_mm
 
         shape = (len(rows), len(faces.template.vertices))
         parts.append(remember_array(work, f"fit-{number:03d}", key, shape, fitted))

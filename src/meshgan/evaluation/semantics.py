@@ -17,7 +17,7 @@ from meshgan.model.directions import (
     selectivity,
     variance_explained,
 )
-from meshgan.model.face_model import FaceModel, check_connectivity
+from meshgan.model.face_model import check_connectivity
 from meshgan.model.load import Model
 
 FITTED, READ, MOVED = 1000, 2000, 64  # faces used for directions, for the reader, and as starting points of moves
@@ -58,7 +58,7 @@ def describe(model: Model, faces: FaceSet, columns: Sequence[str], only: Mapping
     table, groups = label_table(faces, columns)
     train, test = (chosen(faces, part, only) for part in (faces.split.train, faces.split.test))
     rows = some_rows(train, FITTED)
-    codes = codes_of(model, faces, rows)
+    codes = model.encode(faces.vertices[rows])
     directions = estimate_directions(codes, {name: column[rows] for name, column in table.items()})
 
     standard = (np.column_stack(list(table.values())) - directions.mean) / directions.deviation
@@ -115,13 +115,6 @@ def chosen(faces: FaceSet, rows: Integers, only: Mapping[str, str]) -> Integers:
         words = " and ".join(f"{column} {word}" for column, word in only.items())
         raise UsageError(f"{faces.path} has too few faces of {words}.")
     return rows
-
-
-def codes_of(model: Model, faces: FaceSet, rows: Integers) -> Codes:
-    """Codes (R, D) of some faces: encoded where there is an encoder, else by Eq. 2."""
-    if isinstance(model, FaceModel) and model.encoder is not None:
-        return model.encode(faces.vertices[rows])
-    return model.fit(faces.vertices[rows]).codes
 
 
 def _moved(model: Model, codes: Codes, vector: Floats) -> float:

@@ -33,7 +33,7 @@ from meshgan.evaluation.metrics import (
 )
 from meshgan.evaluation.nearest import FaceIndex
 from meshgan.model.model_folder import Sampler
-from meshgan.model.pca import Components, principal_components
+from meshgan.model.principal import Components, principal_components
 from meshgan.view.raster import Camera, render
 
 IMAGES = 2500  # samples that are rendered for the FID

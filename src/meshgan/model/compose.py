@@ -8,11 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from meshgan.arrays import Faces, Singles
-from meshgan.errors import UsageError
 from meshgan.model.directions import FILE, Directions
-from meshgan.model.face_model import find_model
-from meshgan.model.load import Model
-from meshgan.model.pca import principal_components
+from meshgan.model.load import Model, check_same_template
+from meshgan.model.model_folder import find_model
+from meshgan.model.principal import principal_components
 
 SAMPLES = 1000  # expressions from which the axes are estimated
 EXTREMES = (1.0, 99.0)  # percentiles of an axis' scores that its sliders reach at 1
@@ -60,15 +59,6 @@ def compose_random(identity: Model, expression: Model, count: int, seed: int = 0
     other_seed = int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])  # else both would draw the same codes
     people = identity.sample(count, seed)
     return Composition(people, sizes(people, neutral), expression.sample(count, other_seed) - neutral)
-
-
-def check_same_template(identity: Model, expression: Model) -> None:
-    """Raise `UsageError` unless both models are of the same connectivity."""
-    if not np.array_equal(identity.template.triangles, expression.template.triangles):
-        raise UsageError(
-            f"the models '{identity.card.name}' and '{expression.card.name}' are of different templates; "
-            "compose two models trained on one template."
-        )
 
 
 def expression_targets(where: str | Path, model: Model, seed: int = 0) -> Shifts:

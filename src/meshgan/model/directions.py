@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 
 from meshgan.arrays import Floats, Singles
 from meshgan.errors import MeshganError
+from meshgan.geometry.decomposition import principal_axes
 from meshgan.storage import atomic_file
 
 FILE = "directions.safetensors"  # in a model folder
@@ -132,11 +133,9 @@ def fit_reader(
     flat = vertices.reshape(len(vertices), -1).astype(np.float64)
     mean = flat.mean(0)
     flat -= mean
-    values, vectors = np.linalg.eigh(flat @ flat.T)  # N x N is smaller than 3V x 3V
-    values, vectors = values[::-1][:components], vectors[:, ::-1][:, :components]
-    keep = values > values[0] * 1e-10
-    axes = flat.T @ (vectors[:, keep] / values[keep])
-    reader = Reader(mean, axes @ (vectors[:, keep].T @ labels), np.empty(0))
+    _, axes = principal_axes(flat, components)
+    scores = flat @ axes.T
+    reader = Reader(mean, axes.T @ np.linalg.lstsq(scores, labels, rcond=None)[0], np.empty(0))
     residual = test_labels - reader(test_vertices)
     return Reader(mean, reader.weights, 1 - (residual**2).sum(0) / (test_labels**2).sum(0))
 

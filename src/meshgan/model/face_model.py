@@ -4,20 +4,28 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
+from torch import Tensor, nn
 
 from meshgan.arrays import Codes, Faces
 from meshgan.data.faceset import Normalisation
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.geometry.mesh import Mesh
-from meshgan.model.blocks import filled, in_blocks
 from meshgan.model.latent import EXAMPLES, STEPS, Fit, check_weights, fit_codes
-from meshgan.model.model_folder import ModelCard, ModelParts, Sampler, read_model_folder, write_model_folder
-from meshgan.model.samplers import Samplers
+from meshgan.model.model_folder import (
+    FAR_MM,
+    ModelCard,
+    ModelParts,
+    Sampler,
+    filled,
+    find_model,
+    read_model_folder,
+    write_model_folder,
+)
+from meshgan.model.samplers import Samplers, in_blocks
 from meshgan.nn.networks import Decoder, Encoder
-
-SHIPPED = Path(__file__).parent / "shipped"
 
 
 class FaceModel:
@@ -56,14 +64,36 @@ class FaceModel:
         except MeshganError as error:
             raise MeshganError(f"{path} is damaged: {error}") from error
 
-    def save(self, folder: str | Path) -> None:
-        """Write a model folder. Raises `MeshganError` if it holds something already."""
-        write_model_folder(Path(folder), self._parts)
+    def save(self, folder: str | Path, replace: bool = False) -> None:
+        """Write a model folder. Raises `UsageError` if it holds something already (see `write_model_folder`)."""
+        write_model_folder(Path(folder), self._parts, replace)
+
+    def to(self, device: torch.device | str) -> "FaceModel":
+        """Move the networks to a device, where `decode`, `encode` and `fit` then compute; returns the model itself."""
+        for network in (self.decoder, self.encoder, self.samplers.mapping):
+            if network is not None:
+                network.to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks compute; arrays go in and come out on the CPU."""
+        return next(self.decoder.parameters()).device
 
     @property
     def code_size(self) -> int:
         """D, the length of a code."""
         return self.card.code
+
+    @property
+    def mean_face(self) -> Faces:
+        """The mean (V, 3) of the faces that the model was trained on."""
+        return self.normalisation.mean
+
+    @property
+    def encodes(self) -> bool:
+        """Whether the model has an encoder: `encode` then takes one pass, and is not as near as `fit`."""
+        return self.encoder is not None
 
     def codes(self, count: int, seed: int = 0, sampler: Sampler | None = None) -> Codes:
         """Draw codes (count, D); `sampler` is "uniform", "standard-normal" or "fitted-normal", else the model's own."""
@@ -73,49 +103,72 @@ class FaceModel:
         """Draw faces (count, V, 3). The same seed gives the same faces, bit by bit on one machine."""
         return self.decode(self.codes(count, seed, sampler))
 
-    def decode(self, codes: ArrayLike) -> Faces:
-        """The faces (B, V, 3) of codes (B, D)."""
-        return self.normalisation.undo(in_blocks(self.decoder, check_codes(codes, self.code_size)))
+    def decode(self, codes: ArrayLike, same_bits: bool = True) -> Faces:
+        """The faces (B, V, 3) of codes (B, D).
+
+        Blocks are padded to one size, so that a face has the same bits whatever it is decoded with. Without
+        `same_bits` they are not, and a single face takes a thirtieth of the time.
+        """
+        values = check_codes(codes, self.code_size)
+        if same_bits:
+            return self.normalisation.undo(in_blocks(self.decoder, values))
+        with torch.inference_mode():
+            return self.normalisation.undo(self.decoder(torch.from_numpy(values).to(self.device)).cpu().numpy())
 
     def encode(self, vertices: ArrayLike) -> Codes:
-        """The codes (B, D) of faces (B, V, 3), for models that were trained with an encoder."""
+        """The codes (B, D) of faces (B, V, 3): by the encoder where the model has one, else by Eq. 2 (`fit`)."""
         if self.encoder is None:
-            raise UsageError(f"the model '{self.card.name}' has no encoder; use fit.")
+            return self.fit(vertices).codes
         return in_blocks(self.encoder, self.normalisation.apply(check_faces(vertices, self.template)))
 
     def fit(self, vertices: ArrayLike, weights: ArrayLike | None = None, steps: int = STEPS) -> Fit:
         """The codes whose faces are nearest to `vertices` (B, V, 3) in mm (Eq. 2), all at once.
 
         `weights` (V,) says how much each vertex counts: zero leaves it out, so that a part of a face or landmarks
-        alone can be fitted. The faces must be aligned as the template is.
+        alone can be fitted. The faces must be aligned as the template is. `steps` of Adam are taken.
         """
         targets, shares = check_faces(vertices, self.template), check_weights(weights, len(self.template.vertices))
-        whole = self.encoder is not None and bool((shares == shares[0]).all())
+        whole = self.encodes and bool((shares == shares[0]).all())
         start = self.encode(targets) if whole else None
         examples = self.samplers.draw(EXAMPLES, 0, "fitted-normal" if self.samplers.mean is not None else None)
         codes = fit_codes(self.decoder, self.normalisation, targets, shares, examples, steps, start)
         return Fit.of(codes, self.decode(codes), targets, shares)
 
+    def fitting(self, steps: int = STEPS) -> str:
+        """How `fit` solves Eq. 2, in a few words."""
+        return f"Adam, {steps} steps"
 
-def find_model(where: str | Path) -> Path:
-    """The model folder that a path (model folder or run folder) or the name of a shipped model means."""
-    path = Path(where)
-    for folder in (path, path / "model", SHIPPED / str(where)):
-        if (folder / "model.json").is_file():
-            return folder
-    if (path / "recipe.toml").is_file():
-        raise UsageError(f"{path} is a run that has not finished; go on with `meshgan train … --resume` first.")
-    names = ", ".join(sorted(folder.name for folder in SHIPPED.glob("*") if (folder / "model.json").is_file()))
-    raise UsageError(f"{where} is no model folder, no run folder and no model that ships ({names or 'none does'}).")
+    def network(self) -> nn.Module:
+        """The generator as one module, from codes (B, D) to faces (B, V, 3) in mm."""
+        return InMillimetres(self.decoder, self.normalisation)
+
+
+class InMillimetres(nn.Module):
+    """A decoder whose results are faces (B, V, 3) in mm."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, decoder: nn.Module, normalisation: Normalisation) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.register_buffer("mean", torch.from_numpy(normalisation.mean.copy()))
+        self.register_buffer("std", torch.from_numpy(normalisation.std.copy()))
+
+    def forward(self, code: Tensor) -> Tensor:
+        return self.mean + self.std * self.decoder(code)
 
 
 def read_normalisation(parts: ModelParts) -> Normalisation:
     """The normalisation of a model folder. Raises `MeshganError` if it is missing or of another template."""
     shape = parts.template.vertices.shape
     mean, std = (parts.tensors.get(f"normalisation/{name}") for name in ("mean", "std"))
-    if mean is None or std is None or mean.shape != shape or std.shape != shape or bool((std <= 0).any()):
+    if mean is None or std is None or mean.shape != shape or std.shape != shape:
         raise MeshganError("weights.safetensors does not fit the template; get the model again.")
-    return Normalisation(mean.numpy(), std.numpy())
+    far = max(float(mean.abs().max()), float(std.max())) > FAR_MM
+    if bool((std <= 0).any()) or far:
+        raise MeshganError("weights.safetensors holds sizes that no face has; get the model again.")
+    return Normalisation(mean.float().numpy(), std.float().numpy())
 
 
 def check_codes(codes: ArrayLike, size: int) -> Codes:

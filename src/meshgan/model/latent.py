@@ -58,13 +58,13 @@ def fit_codes(
     of Adam from `start`, by default what a ridge regression from faces to codes says that was learned from the
     decoded `examples` (N, D).
     """
-    values, scale = torch.from_numpy(normalisation.apply(targets)), torch.from_numpy(normalisation.std)
-    shares = torch.from_numpy(weights)
-    first = torch.from_numpy(start) if start is not None else None
-    if first is None:
-        first = first_guess(decoder, torch.from_numpy(examples), values, scale, shares)
+    place = next((parameter.device for parameter in decoder.parameters()), torch.device("cpu"))
+    arrays = (normalisation.apply(targets), normalisation.std, weights, examples if start is None else start)
+    values, scale, shares, first = (torch.from_numpy(array).to(place) for array in arrays)
+    if start is None:
+        first = first_guess(decoder, first, values, scale, shares)
     prior = 0.0 if (weights > 0).all() else PRIOR / examples.shape[1]
-    return invert(decoder, values, scale, shares, first, steps, prior).numpy()
+    return invert(decoder, values, scale, shares, first, steps, prior).cpu().numpy()
 
 
 def invert(

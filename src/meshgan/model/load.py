@@ -1,21 +1,28 @@
-"""Loading a model of any kind, and the verbs that all kinds share."""
+"""What every model can do, and loading one of any kind."""
 
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+import torch
 from numpy.typing import ArrayLike
+from torch import nn
 
 from meshgan.arrays import Codes, Faces
+from meshgan.errors import UsageError
 from meshgan.geometry.mesh import Mesh
-from meshgan.model.face_model import FaceModel, find_model
-from meshgan.model.latent import Fit
-from meshgan.model.model_folder import ModelCard, Sampler, read_model_folder
+from meshgan.model.face_model import FaceModel
+from meshgan.model.latent import STEPS, Fit
+from meshgan.model.model_folder import ModelCard, Sampler, find_model, read_card
 from meshgan.model.pca import PcaModel
 from meshgan.model.samplers import Samplers
 
 
 class Model(Protocol):
-    """What `FaceModel` and `PcaModel` have in common; see `FaceModel` for the meaning."""
+    """A trained thing, of whatever kind: `FaceModel` says what each verb does.
+
+    Faces are (B, V, 3) float32 in mm, codes (B, D) float32.
+    """
 
     card: ModelCard
     template: Mesh
@@ -23,14 +30,32 @@ class Model(Protocol):
 
     @property
     def code_size(self) -> int: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def mean_face(self) -> Faces: ...
+    @property
+    def encodes(self) -> bool: ...
     def codes(self, count: int, seed: int = 0, sampler: Sampler | None = None) -> Codes: ...
     def sample(self, count: int, seed: int = 0, sampler: Sampler | None = None) -> Faces: ...
-    def decode(self, codes: ArrayLike) -> Faces: ...
-    def fit(self, vertices: ArrayLike, weights: ArrayLike | None = None) -> Fit: ...
-    def save(self, folder: str | Path) -> None: ...
+    def decode(self, codes: ArrayLike, same_bits: bool = True) -> Faces: ...
+    def encode(self, vertices: ArrayLike) -> Codes: ...
+    def fit(self, vertices: ArrayLike, weights: ArrayLike | None = None, steps: int = STEPS) -> Fit: ...
+    def fitting(self, steps: int = STEPS) -> str: ...
+    def network(self) -> nn.Module: ...
+    def save(self, folder: str | Path, replace: bool = False) -> None: ...
 
 
 def load_model(where: str | Path) -> Model:
     """Load a model of either kind from a model folder, a run folder, or by the name of one that ships."""
     path = find_model(where)
-    return PcaModel.load(path) if read_model_folder(path).card.kind == "pca" else FaceModel.load(path)
+    return PcaModel.load(path) if read_card(path).kind == "pca" else FaceModel.load(path)
+
+
+def check_same_template(first: Model, second: Model) -> None:
+    """Raise `UsageError` unless two models are of the same connectivity."""
+    if not np.array_equal(first.template.triangles, second.template.triangles):
+        raise UsageError(
+            f"the models '{first.card.name}' and '{second.card.name}' are of different templates; "
+            "take two models that were trained on one template."
+        )

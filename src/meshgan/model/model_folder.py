@@ -10,21 +10,34 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import safetensors.torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import torch
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.files import read_mesh, write_mesh
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.geometry.mesh import Mesh
 from meshgan.nn.networks import NetworkSpec
+from meshgan.reading import parse_toml, read_bytes, read_text
 from meshgan.storage import atomic_folder
 
+SHIPPED = Path(__file__).parent / "shipped"
+
+MOST_FILE = 2**30  # bytes of one file of a model
+MOST_CARD = 2**20
+MOST_CODE = 4096  # numbers in a code
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+FAR_MM = 1e6  # no face lies a kilometre away, nor do its vertices move so far
+
 Sampler = Literal["uniform", "standard-normal", "fitted-normal"]
+Prior = Literal["uniform", "standard-normal"]
+Text = Annotated[str, Field(max_length=10_000)]
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class Origin(BaseModel):
@@ -32,13 +45,13 @@ class Origin(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    recipe: str  # TOML
-    data: str  # name of the FaceSet
-    source: str
-    licence: str
+    recipe: Annotated[str, Field(max_length=100_000)]  # TOML
+    data: Text  # name of the FaceSet
+    source: Text
+    licence: Text
     synthetic: bool
-    faces_seen: int
-    seed: int
+    faces_seen: Annotated[int, Field(ge=0, le=10**15)]
+    seed: Annotated[int, Field(ge=0, lt=2**64)]
 
 
 class ModelCard(BaseModel):
@@ -48,12 +61,13 @@ class ModelCard(BaseModel):
 
     format: Literal[1] = 1
     kind: Literal["network", "pca"]
-    name: str
-    code: Annotated[int, Field(ge=1)]
+    name: Annotated[str, Field(max_length=200)]
+    code: Annotated[int, Field(ge=1, le=MOST_CODE)]
     network: NetworkSpec | None = None  # of a "network"
     sampler: Sampler  # used unless another is asked for
+    prior: Prior = "uniform"  # what codes were drawn from in training, or an auto-encoder's are compared with
     origin: Origin
-    template: str  # content hash
+    template: Annotated[str, Field(max_length=100)]  # content hash
     files: dict[str, str] = {}  # SHA-256 of every other file
 
 
@@ -67,6 +81,18 @@ class ModelParts:
     tensors: Mapping[str, Tensor]
 
 
+def find_model(where: str | Path) -> Path:
+    """The model folder that a path (model folder or run folder) or the name of a shipped model means."""
+    path = Path(where)
+    for folder in (path, path / "model", SHIPPED / str(where)):
+        if (folder / "model.json").is_file():
+            return folder
+    if (path / "recipe.toml").is_file():
+        raise UsageError(f"{path} is a run that has not finished; go on with `meshgan train … --resume` first.")
+    names = ", ".join(sorted(folder.name for folder in SHIPPED.glob("*") if (folder / "model.json").is_file()))
+    raise UsageError(f"{where} is no model folder, no run folder and no model that ships ({names or 'none does'}).")
+
+
 def write_model_folder(path: Path, parts: ModelParts, replace: bool = False) -> None:
     """Write a model folder; it appears whole or not at all. Raises `UsageError` if `path` holds something.
 
@@ -78,44 +104,86 @@ def write_model_folder(path: Path, parts: ModelParts, replace: bool = False) -> 
         write_mesh(partial / "template.ply", parts.template)
         if parts.hierarchy is not None:
             parts.hierarchy.save(partial / "hierarchy.npz")
-        files = {file.name: _hash(file) for file in sorted(partial.iterdir())}
+        files = {file.name: _hash(file.read_bytes()) for file in sorted(partial.iterdir())}
         card = parts.card.model_copy(update={"files": files})
         (partial / "model.json").write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def read_model_folder(path: Path) -> ModelParts:
     """Read and check a model folder. Raises `UsageError` if it is none, `MeshganError` if a file is damaged."""
-    card = _read_card(path / "model.json")
-    for name, expected in card.files.items():
-        if not (path / name).is_file():
-            raise MeshganError(f"{path / name} is missing; get the model again.")
-        if _hash(path / name) != expected:
-            raise MeshganError(f"{path / name} is damaged or was changed; get the model again.")
-    needed = {"weights.safetensors", "template.ply"} | ({"hierarchy.npz"} if card.kind == "network" else set())
-    if set(card.files) != needed or (card.kind == "network") != (card.network is not None):
-        raise MeshganError(f"{path / 'model.json'} is damaged; get the model again.")
+    card = read_card(path)
+    contents = {name: _content(path / name, expected) for name, expected in card.files.items()}
     template = read_mesh(path / "template.ply")
     if template.content_hash != card.template:
         raise MeshganError(f"{path / 'template.ply'} is not the template of this model; get the model again.")
     hierarchy = Hierarchy.load(path / "hierarchy.npz") if card.kind == "network" else None
-    return ModelParts(card, template, hierarchy, _read_tensors(path / "weights.safetensors"))
+    tensors = _tensors(contents["weights.safetensors"], path / "weights.safetensors")
+    return ModelParts(card, template, hierarchy, tensors)
 
 
-def _read_card(path: Path) -> ModelCard:
+def read_card(folder: Path) -> ModelCard:
+    """The card of a model folder, consistent in itself. Raises as `read_model_folder` does."""
+    path = folder / "model.json"
     if not path.is_file():
-        raise UsageError(f"{path.parent} is not a model folder (it has no model.json).")
+        raise UsageError(f"{folder} is not a model folder (it has no model.json).")
     try:
-        return ModelCard.model_validate_json(path.read_text(encoding="utf-8"), strict=True)
-    except (ValidationError, UnicodeDecodeError, OSError, UsageError) as error:
+        card = ModelCard.model_validate_json(read_text(path, MOST_CARD), strict=True)
+        agrees = _agrees(card, parse_toml(card.origin.recipe, "its recipe"))
+    except (ValidationError, MeshganError) as error:
         raise MeshganError(f"{path} is damaged; get the model again.") from error
+    if not agrees:
+        raise MeshganError(f"{path} is damaged: its parts contradict each other; get the model again.")
+    return card
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def _agrees(card: ModelCard, recipe: Mapping[str, Any]) -> bool:
+    """Whether kind, network, code and files of a card belong together, and the recipe made such a model."""
+    needed = {"weights.safetensors", "template.ply"} | ({"hierarchy.npz"} if card.kind == "network" else set())
+    if set(card.files) != needed or (card.kind == "network") != (card.network is not None):
+        return False
+    if card.network is None:
+        return recipe.get("components", card.code) == card.code
+    if card.network.code != card.code:
+        return False
+    written = recipe.get("network")
     try:
-        return safetensors.torch.load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
+        return written is None or TypeAdapter(NetworkSpec).validate_python(written) == card.network
+    except (ValidationError, UsageError):
+        return False
+
+
+def filled(network: Network, name: str, tensors: Mapping[str, Tensor]) -> Network:
+    """Put the weights `name/…` into a network, checking names and shapes."""
+    mine = {key.removeprefix(f"{name}/"): value for key, value in tensors.items() if key.startswith(f"{name}/")}
+    wanted = network.state_dict()
+    if mine.keys() != wanted.keys() or any(mine[key].shape != wanted[key].shape for key in mine):
+        raise MeshganError("weights.safetensors does not fit model.json; get the model again.")
+    with torch.no_grad():
+        for key, parameter in wanted.items():
+            parameter.copy_(mine[key])
+    return network.requires_grad_(False)
+
+
+def _content(path: Path, expected: str) -> bytes:
+    """A file of a model folder, which is what its card says."""
+    if not path.is_file():
+        raise MeshganError(f"{path} is missing; get the model again.")
+    content = read_bytes(path, MOST_FILE)
+    if _hash(content) != expected:
+        raise MeshganError(f"{path} is damaged or was changed; get the model again.")
+    return content
+
+
+def _tensors(content: bytes, path: Path) -> dict[str, Tensor]:
+    try:
+        tensors = safetensors.torch.load(content)
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise MeshganError(f"{path} is damaged; get the model again.") from error
+    bad = [name for name, tensor in tensors.items() if tensor.dtype not in FLOATS or not bool(tensor.isfinite().all())]
+    if bad:
+        raise MeshganError(f"{path} is damaged: '{bad[0][:80]}' holds what is no number; get the model again.")
+    return tensors
 
 
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

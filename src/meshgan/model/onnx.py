@@ -20,11 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from meshgan.arrays import Faces
 from meshgan.errors import MeshganError, UsageError
-from meshgan.model.face_model import FaceModel
 from meshgan.model.load import Model
-from meshgan.model.pca import PcaModel
 from meshgan.nn import paths
 from meshgan.storage import atomic_file
 
@@ -35,28 +32,15 @@ NEEDED = ("onnx", "onnxscript", "onnxruntime")
 class _Network(nn.Module):
     """Codes (B, D) to vertices (B, V, 3) in mm, and the triangles."""
 
-    mean: Tensor
-    std: Tensor
     connectivity: Tensor  # not `triangles`: exporters then give the input and the output one name
 
     def __init__(self, model: Model) -> None:
         super().__init__()
-        self.decoder, mean, std = _parts(model)
-        for name, array in (("mean", mean), ("std", std), ("connectivity", model.template.triangles)):
-            self.register_buffer(name, torch.from_numpy(array.copy()))
+        self.faces = model.network()
+        self.register_buffer("connectivity", torch.from_numpy(model.template.triangles.copy()))
 
     def forward(self, code: Tensor) -> tuple[Tensor, Tensor]:
-        return self.mean + self.std * self.decoder(code), self.connectivity.clone()
-
-
-def _parts(model: Model) -> tuple[nn.Module, Faces, Faces]:
-    """A network to (B, V, 3), and the mean and scale (V, 3) that make it millimetres."""
-    if isinstance(model, FaceModel):
-        return model.decoder, model.normalisation.mean, model.normalisation.std
-    assert isinstance(model, PcaModel)
-    layer = nn.utils.skip_init(nn.Linear, model.code_size, model.mean.size, bias=False)
-    layer.weight.data = torch.from_numpy(model.basis.reshape(model.code_size, -1).T.copy())
-    return nn.Sequential(layer, nn.Unflatten(1, (-1, 3))), model.mean, np.ones_like(model.mean)
+        return self.faces(code), self.connectivity.clone()
 
 
 def export_onnx(model: Model, path: Path) -> None:

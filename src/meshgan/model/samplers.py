@@ -4,13 +4,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from meshgan.arrays import Codes, Floats
+from meshgan.arrays import Codes, Faces, Floats, Singles
 from meshgan.errors import MeshganError, UsageError
-from meshgan.model.blocks import filled, in_blocks
-from meshgan.model.model_folder import ModelCard, Sampler
+from meshgan.model.model_folder import ModelCard, Sampler, filled
+from meshgan.nn import kernel
 from meshgan.nn.networks import MappingNetwork
+
+BLOCK = 32  # rows at a time; always the same, so that the bits do not depend on the count
+LARGEST = 1e9  # mean or covariance of a code
+ROUNDING = 1e-6  # a covariance whose eigenvalues fall below zero by more, relative to the largest, is none
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +47,13 @@ class Samplers:
             raise MeshganError(f"the model '{card.name}' has a sampler of the wrong size.")
         if not np.isfinite(mean).all() or not np.isfinite(covariance).all():
             raise MeshganError(f"the model '{card.name}' has a sampler with numbers that are not finite.")
-        return cls(card.code, card.sampler, mean, _square_root(covariance), mapping)
+        if max(np.abs(mean).max(), np.abs(covariance).max()) > LARGEST:
+            raise MeshganError(f"the model '{card.name}' has a sampler with numbers that no code has.")
+        values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
+        if values.min() < -ROUNDING * values.max():
+            raise MeshganError(f"the model '{card.name}' has a sampler that is no normal distribution.")
+        root = (np.sqrt(np.maximum(values, 0.0)) * vectors) @ vectors.T  # whatever signs the vectors have
+        return cls(card.code, card.sampler, mean, root, mapping)
 
     @property
     def names(self) -> tuple[Sampler, ...]:
@@ -55,6 +66,8 @@ class Samplers:
         chosen = sampler or self.default
         if chosen not in self.names:
             raise UsageError(f"this model has no sampler '{chosen}'; choose one of {', '.join(self.names)}.")
+        if seed < 0 or count < 0:
+            raise UsageError(f"a seed and a count cannot be negative ({seed}, {count}).")
         rng = np.random.default_rng(seed)
         if chosen == "uniform":
             codes = rng.uniform(-1.0, 1.0, (count, self.size)).astype(np.float32)
@@ -65,6 +78,11 @@ class Samplers:
         return normal.astype(np.float32)
 
 
-def _square_root(covariance: Floats) -> Floats:
-    values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
-    return (np.sqrt(np.maximum(values, 0.0)) * vectors) @ vectors.T
+def in_blocks(network: nn.Module, values: Codes | Faces) -> Singles:
+    """Apply a network to an array in blocks of one size (the last is padded), so that the bits never vary."""
+    padding = -len(values) % BLOCK
+    padded = torch.from_numpy(np.concatenate([values, np.zeros((padding, *values.shape[1:]), np.float32)]))
+    place = next(network.parameters()).device
+    with kernel.pytorch_in_one_thread(), torch.inference_mode():
+        parts = [network(part.to(place)).cpu() for part in padded.split(BLOCK)]
+    return torch.cat(parts)[: len(values)].numpy() if parts else network(padded.to(place)).cpu().numpy()

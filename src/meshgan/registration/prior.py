@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from scipy.spatial.transform import Rotation
 
 from meshgan.arrays import Floats, Reals, Singles
+from meshgan.geometry.decomposition import principal_axes
 from meshgan.registration.pose import Similarity
 from meshgan.registration.scan import Pull
 
@@ -32,15 +33,10 @@ class Prior:
 
 
 def learn(faces: Singles, components: int) -> Prior:
-    """Principal components of `faces` (N, V, 3): by the Gram matrix, since N is far below 3 V."""
+    """Principal components of `faces` (N, V, 3), with signs and order that every machine agrees on."""
     mean = faces.mean(axis=0, dtype=np.float64)
-    flat = (faces - mean).reshape(len(faces), -1)
-    values, vectors = np.linalg.eigh(flat @ flat.T / (len(faces) - 1))
-    values, vectors = values[::-1][:components], vectors[:, ::-1][:, :components]
-    basis = (vectors.T @ flat) / np.sqrt(len(faces) - 1)
-    # eigenvectors have no sign of their own: the largest entry decides, so that every machine agrees
-    largest = np.abs(basis).argmax(axis=1)
-    basis *= np.sign(basis[np.arange(len(basis)), largest])[:, None]
+    variances, axes = principal_axes((faces - mean).reshape(len(faces), -1), components)
+    basis = np.sqrt(variances)[:, None] * axes
     return Prior(mean, np.ascontiguousarray(basis.reshape(-1, *mean.shape).transpose(2, 0, 1), dtype=np.float32))
 
 

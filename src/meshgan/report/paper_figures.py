@@ -14,9 +14,9 @@ from meshgan.arrays import Codes, Faces
 from meshgan.data.faceset import FaceSet
 from meshgan.evaluation.recognition import Curve
 from meshgan.evaluation.semantics import chosen
-from meshgan.model.compose import check_same_template, compose
+from meshgan.model.compose import compose
 from meshgan.model.latent import interpolate
-from meshgan.model.load import Model
+from meshgan.model.load import Model, check_same_template
 from meshgan.storage import atomic_file
 from meshgan.view.figures import DPI, camera_for, factor_label, heat_limit, heat_tiles, page, tiles
 

@@ -6,16 +6,14 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from meshgan.arrays import Codes, Faces, Floats
 from meshgan.geometry.mesh import Mesh
-from meshgan.model.compose import check_same_template
 from meshgan.model.directions import FILE, Directions
-from meshgan.model.face_model import FaceModel, find_model
-from meshgan.model.load import Model, load_model
-from meshgan.model.pca import PcaModel, principal_components
+from meshgan.model.load import Model, check_same_template, load_model
+from meshgan.model.model_folder import find_model
+from meshgan.model.principal import principal_components
 
 Place = Literal["inside", "edge", "outside"]
 
@@ -173,10 +171,7 @@ class StudioModel:
     @cached_property
     def mean_face(self) -> Faces:
         """The mean (V, 3) of the faces that the model was trained on."""
-        if isinstance(self.model, FaceModel):
-            return self.model.normalisation.mean
-        assert isinstance(self.model, PcaModel)
-        return self.model.mean
+        return self.model.mean_face
 
     @cached_property
     def room(self) -> tuple[Floats, Floats]:
@@ -192,10 +187,7 @@ class StudioModel:
 
 def decode(model: Model, codes: Codes) -> Faces:
     """Like `model.decode`, but without its padding, which fixes the last bit and takes thirty times as long."""
-    if not isinstance(model, FaceModel):
-        return model.decode(codes)
-    with torch.inference_mode():
-        return model.normalisation.undo(model.decoder(torch.from_numpy(codes)).numpy())
+    return model.decode(codes, same_bits=False)
 
 
 def load_pair(identity: str, expression: str | None) -> tuple[StudioModel, StudioModel | None]:
@@ -220,8 +212,7 @@ def identity_model(model: Model, found: Directions | None) -> StudioModel:
 def expression_model(model: Model, found: Directions | None) -> StudioModel:
     """Starts at the neutral expression; named expressions, if there are directions, and axes are its sliders."""
     neutral = model.template.vertices[None].astype(np.float32)
-    fit = model.fit(neutral, steps=QUICK) if isinstance(model, FaceModel) else model.fit(neutral)
-    start = fit.codes[0]
+    start = model.fit(neutral, steps=QUICK).codes[0]
     return StudioModel(model, start, (expressions(found, start) if found else []) + _axes(model, "exp"))
 
 

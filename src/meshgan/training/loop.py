@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import MeshganError
 from meshgan.geometry.hierarchy import Hierarchy
-from meshgan.model.linear import principal_matrix
+from meshgan.model.principal import principal_matrix
 from meshgan.nn import kernel
 from meshgan.nn.networks import Decoder, Encoder
 from meshgan.training.batches import Batches
 from meshgan.training.checkpoint import Checkpoint, Identity, RunFolder, check_same_run, read_checkpoint
-from meshgan.training.finish import write_model
+from meshgan.training.finish import finish
 from meshgan.training.graph import stepper
 from meshgan.training.live import announce, live_line
 from meshgan.training.recipe import Adam, Momentum, Recipe, recipe_toml
@@ -94,7 +94,7 @@ def train(
 
         # Finish
         if crew.leads and not (finished and (run.path / "model" / "model.json").is_file()):
-            write_model(run.path / "model", recipe, state, hierarchy, faces, seen, seed)
+            finish(run.path / "model", recipe, state, hierarchy, faces, seen, seed)
         crew.wait()
     return run.path / "model"
 
