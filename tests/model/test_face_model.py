@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
@@ -190,3 +191,11 @@ def test_a_mesh_of_another_template_is_refused(model, tiny_faces):
     check_connectivity(tiny_faces.template, model.template, "a.ply")
     with pytest.raises(UsageError, match=r"a\.ply is not of the model's template"):
         check_connectivity(Mesh(np.eye(3), [[0, 1, 2]]), model.template, "a.ply")
+
+
+def test_loading_a_model_draws_no_random_numbers_of_the_caller(tiny_run):
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    FaceModel.load(tiny_run)
+    assert torch.equal(torch.rand(2), expected)

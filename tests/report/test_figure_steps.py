@@ -18,7 +18,6 @@ from meshgan.errors import UsageError
 from meshgan.model.face_model import FaceModel
 from meshgan.report import corpora, figures, reproduce
 from meshgan.report.scales import SCALES
-from meshgan.training.classifier import Schedule
 from meshgan.training.recipe import load_recipe, parse_recipe
 
 RECIPE = {
@@ -70,7 +69,7 @@ def tiny(tiny_faces: FaceSet) -> Iterator[list[str]]:
         for name in ("reconstructions", "exaggerations", "expression_grid"):
             patch.setattr(figures, name, partial(getattr(figures, name), size=32))
         patch.setattr(FaceModel, "fit", partialmethod(FaceModel.fit, steps=3))
-        patch.setitem(SCALES, "smoke", replace(SCALES["smoke"], classifier=Schedule(1, 1e-3)))
+        patch.setitem(SCALES, "smoke", replace(SCALES["smoke"], classifier=("schedule.epochs=1", "optimiser.lr=1e-3")))
         yield trained
 
 
@@ -114,10 +113,10 @@ def test_figure_6_writes_its_numbers(tiny: list[str], made: dict[str, list[Path]
     assert np.trace(counts) / counts.sum() == pytest.approx(numbers["real_accuracy"])
 
 
-def test_a_classifier_of_another_schedule_is_refused(tiny: list[str], made: dict[str, list[Path]]) -> None:
+def test_a_classifier_of_another_recipe_is_refused(tiny: list[str], made: dict[str, list[Path]]) -> None:
     out = made["figure6"][1].parent
-    with pytest.raises(UsageError, match="another schedule"):
-        figures.make_classifier(out, replace(SCALES["smoke"], classifier=Schedule(2, 1e-3)))
+    with pytest.raises(UsageError, match="another recipe"):
+        figures.make_classifier(out, replace(SCALES["smoke"], classifier=("schedule.epochs=2", "optimiser.lr=1e-3")))
 
 
 def test_the_verb_finds_what_is_done(tiny: list[str], made: dict[str, list[Path]]) -> None:

@@ -21,6 +21,7 @@ from meshgan.report.reproduce import TABLES, reproduce
 from meshgan.report.run import write_run_page
 from meshgan.report.scales import SCALES, Scale
 from meshgan.training.recipe import load_recipe, parse_recipe
+from meshgan.training.state import BALANCE
 
 LOOSE = {"meta", "img", "input", "br", "link"}
 
@@ -109,7 +110,7 @@ def test_other_folders_are_refused(tmp_path):
 
 def test_curves_are_well_formed_and_go_where_the_numbers_go():
     lines = [{"step": i, "faces": 1000 * i, "k": 0.5, "M": 1.0 / (1 + i), "seconds": i} for i in range(5000)]
-    panels = curves_svg(lines)
+    panels = curves_svg(lines, BALANCE)
     assert len(panels) == 2
     for panel in panels:
         root = ET.fromstring(panel)
@@ -119,7 +120,18 @@ def test_curves_are_well_formed_and_go_where_the_numbers_go():
     path = max(re.findall(r'<path d="(M[^"]+)"', panels[0]), key=len)
     heights = [float(y) for y in re.findall(r"[ML] \S+ (\S+)", path)]
     assert heights[0] < heights[-1]  # M falls, and y grows downwards
-    assert curves_svg([]) == []
+    assert curves_svg([], BALANCE) == []
+
+
+@pytest.mark.parametrize("name", ["paper", "coma", "gan", "wgan", "wgan-gp", "began-cs", "meshgan", "classifier"])
+def test_every_statistic_of_every_objective_is_drawn(name):
+    """What `step` returns is declared; what is declared is drawn: nothing is logged that no report shows."""
+    declared = load_recipe(name).objective.curves
+    statistics = [statistic for logged in declared.values() for statistic in logged]
+    lines = [{"step": i, "faces": 16 * i, "seconds": i, **dict.fromkeys(statistics, 0.5)} for i in range(3)]
+    titles = ["".join(ET.fromstring(panel).itertext()) for panel in curves_svg(lines, declared)]
+    assert len(titles) == len(declared)
+    assert all(any(title in text for text in titles) for title in declared)
 
 
 TINY = Scale(identities=80, samples=20, fid="off", steps=3, changes=(), ablation=())

@@ -96,7 +96,7 @@ def test_a_step_moves_both_players_by_their_gradients_and_k_by_its_rule(players)
             "generator": torch.optim.SGD(generator.parameters(), rate),
             "critic": torch.optim.SGD(critic.parameters(), rate),
         },
-        numbers={"k": torch.tensor(0.2, dtype=torch.float64)},
+        variables={"k": torch.tensor(0.2, dtype=torch.float64)},
     )
     with torch.no_grad():
         real = reconstruction_loss(critic, batch.faces).item()
@@ -107,8 +107,8 @@ def test_a_step_moves_both_players_by_their_gradients_and_k_by_its_rule(players)
         torch.testing.assert_close(new, old - rate * gradient)
     assert stats["L_real"].item() == pytest.approx(real)
     assert stats["L_fake"].item() == pytest.approx(fake)
-    assert state.numbers["k"].item() == pytest.approx(0.2 + 0.1 * (0.5 * real - fake))
-    assert stats["k"].item() == state.numbers["k"].item()
+    assert state.variables["k"].item() == pytest.approx(0.2 + 0.1 * (0.5 * real - fake))
+    assert stats["k"].item() == state.variables["k"].item()
 
 
 def test_the_discriminator_has_no_linear_path_even_if_the_generator_has(tiny_faces):

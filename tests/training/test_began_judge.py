@@ -89,7 +89,7 @@ def test_each_player_follows_its_own_loss(recipe, state, tiny_faces):
     """One step of plain descent against the gradients of the losses as the docstring states them."""
     batch = batch_of(tiny_faces)
     objective = recipe.objective
-    state.numbers["k"].fill_(0.3)
+    state.variables["k"].fill_(0.3)
     networks = state.networks
     before = {name: [p.detach().clone() for p in network.parameters()] for name, network in networks.items()}
     generator, critic, mapping, judge = (networks[name] for name in ("generator", "critic", "mapping", "judge"))
@@ -143,10 +143,11 @@ def test_the_penalty_flattens_the_judge(recipe, state, tiny_faces):
     assert not torch.equal(*steps)
 
 
-def test_it_needs_a_linear_path_and_a_mapping(recipe_table, hierarchy):
-    spec = NetworkSpec(code=4, widths=(4, 4), terms=2, linear=True)
-    with pytest.raises(UsageError, match=r"network\.mapping"):
-        BeganJudge().build(hierarchy, spec, torch.Generator())
+@pytest.mark.parametrize("network", [{"linear": True}, {"mapping": 8}, {}])
+def test_it_needs_a_linear_path_and_a_mapping(recipe_table, network):
+    recipe_table["network"].update(network)
+    with pytest.raises(UsageError, match=r"network\.linear = true and a network\.mapping"):
+        parse_recipe({**recipe_table, "objective": {"kind": "began-judge"}}, "x")
 
 
 def test_a_model_draws_through_its_mapping_and_fits_coordinates(tmp_path, recipe, tiny_faces):

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from meshgan import storage
-from meshgan.errors import MeshganError, UsageError
+from meshgan.errors import DiskError, MeshganError, UsageError
 from meshgan.training.checkpoint import (
     Checkpoint,
     Identity,
@@ -21,13 +21,14 @@ from meshgan.training.loop import train
 from meshgan.training.recipe import load_recipe, recipe_toml
 
 IDENTITY = Identity(recipe=recipe_toml(load_recipe("smoke")), data="abc", seed=1)
-TENSORS = {"weights": torch.arange(6.0).reshape(2, 3), "number/k": torch.tensor(0.5), "steps": torch.tensor(3)}
+TENSORS = {"weights": torch.arange(6.0).reshape(2, 3), "variable/k": torch.tensor(0.5), "steps": torch.tensor(3)}
 
 
 @pytest.fixture
 def run(tmp_path):
     folder = RunFolder(tmp_path / "run")
-    folder.claim(load_recipe("smoke"))
+    with folder.ready():
+        folder.write_recipe(load_recipe("smoke"))
     return folder
 
 
@@ -87,12 +88,12 @@ def test_without_a_whole_checkpoint_there_is_none(run):
 
 def test_lines_of_steps_that_will_come_again_are_dropped(run):
     for step in (5, 10, 15):
-        run.append_line({"step": step})
+        run.append_line({"step": step, "faces": 16 * step, "seconds": 0.5})
     with (run.path / "stats.jsonl").open("a") as stream:
         stream.write('{"step": 20, "L_re')  # killed while writing
     run.keep_lines(10)
-    assert run.lines() == [{"step": 5}, {"step": 10}]
-    run.append_line({"step": 15})
+    assert [line["step"] for line in run.lines()] == [5, 10]
+    run.append_line({"step": 15, "faces": 240, "seconds": 0.5})
     text = (run.path / "stats.jsonl").read_text()
     assert [json.loads(line)["step"] for line in text.splitlines()] == [5, 10, 15]
 
@@ -118,7 +119,8 @@ def test_leftovers_of_a_killed_run_go(run):
     (folder := run.path / storage._sealed("model", storage.PARTIAL)).mkdir()
     (folder / "model.json").write_text("{")
     (run.path / ".mine.ab.partial").write_text("not ours")
-    run.claim(load_recipe("smoke"))
+    with run.ready(resume=True):
+        pass
     assert sorted(path.name for path in run.path.iterdir()) == [".mine.ab.partial", "recipe.toml"]
 
 
@@ -150,3 +152,61 @@ def test_a_set_that_was_split_otherwise_or_changed_by_one_float_is_not_resumed(t
     for other in (*others, replace(tiny_faces, vertices=moved)):
         with pytest.raises(UsageError, match="started with other data"):
             train(tiny_recipe, other, tiny_run, resume=True)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_checkpoint_that_holds_no_numbers_is_set_aside(run, number):
+    run.save(Checkpoint(IDENTITY, 1, TENSORS), 16)
+    run.save(Checkpoint(IDENTITY, 2, {**TENSORS, "variable/k": torch.tensor(number)}), 32)
+    assert run.latest().step == 1
+    assert [path.suffix for path in sorted(run.path.glob("checkpoint-*32*"))] == [".damaged"]
+
+
+def test_a_checkpoint_on_a_full_disk_takes_the_room_of_the_older_one(run, monkeypatch):
+    for step in (1, 2):
+        run.save(Checkpoint(IDENTITY, step, TENSORS), 16 * step)
+    save, full = RunFolder._save, [DiskError("the disk is full")]
+
+    def save_once_there_is_room(self, checkpoint, faces_seen):
+        if len(self.checkpoints()) == 2:
+            raise full[0]
+        return save(self, checkpoint, faces_seen)
+
+    monkeypatch.setattr(RunFolder, "_save", save_once_there_is_room)
+    run.save(Checkpoint(IDENTITY, 3, TENSORS), 48)
+    assert [read_checkpoint(path).step for path in run.checkpoints()] == [2, 3]
+
+
+def test_the_second_run_in_one_folder_is_told(run):
+    with run.ready(resume=True), pytest.raises(UsageError, match="another run is at work in"), run.ready(resume=True):
+        pass
+    with run.ready(resume=True):
+        pass  # the lock ended with the first
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[" * 5000,
+        "9" * 5000,
+        '{"step": ' + "9" * 5000 + "}",
+        '{"step": 1, "faces": 16, "seconds": NaN}',
+        '{"step": 1, "faces": 16, "seconds": 1e999}',
+        '{"step": 1, "faces": 16, "seconds": "soon"}',
+        '{"step": 1.5, "faces": 16, "seconds": 1}',
+        '{"step": 1, "seconds": 1}',
+        '{"step": 1, "faces": 16, "seconds": 1, "L": [1]}',
+        "null",
+        "\x00",
+    ],
+)
+def test_a_log_is_read_up_to_the_line_that_is_none(run, line):
+    good = '{"step": 1, "faces": 16, "seconds": 0.5}'
+    (run.path / "stats.jsonl").write_text(f"{good}\n{line}\n{good}\n")
+    assert [found["step"] for found in run.lines()] == [1]
+
+
+def test_recipe_toml_says_what_the_run_does_whatever_was_edited(run):
+    (run.path / "recipe.toml").write_text("name = 'another'")
+    run.write_recipe(load_recipe("smoke"))
+    assert load_recipe(run.path / "recipe.toml") == load_recipe("smoke")

@@ -1,4 +1,3 @@
-import json
 import shutil
 from pathlib import Path
 
@@ -9,9 +8,21 @@ import torch
 from meshgan.data.faceset import Card, FaceSet, create_faceset
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.mesh import Mesh
-from meshgan.training.classifier import Classifier, Schedule, train_classifier
+from meshgan.model.classifier import Classifier
+from meshgan.training.checkpoint import RunFolder
+from meshgan.training.loop import train
+from meshgan.training.recipe import Recipe, load_recipe
 
 CLASSES = ("anger", "fear", "happiness")
+
+
+def recipe(epochs: int, rate: float, *more: str) -> Recipe:
+    changes = (f"schedule.epochs={epochs}", f"optimiser.lr={rate}", f"objective.classes={list(CLASSES)}")
+    return load_recipe("classifier", (*changes, "schedule.log_every=10", *more))
+
+
+def trained(faces: FaceSet, out: Path, how: Recipe, seed: int = 0, resume: bool = False) -> Classifier:
+    return Classifier.load(train(how, faces, out, seed=seed, resume=resume))
 
 
 def sheet(side: int = 12) -> Mesh:
@@ -44,7 +55,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> FaceSet:
 @pytest.fixture(scope="module")
 def run(faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("classifier") / "run"
-    train_classifier(faces, out, Schedule(epochs=6, learning_rate=3e-3))
+    train(recipe(6, 3e-3), faces, out)
     return out
 
 
@@ -57,10 +68,11 @@ def test_it_learns_to_tell_unseen_subjects_apart(faces: FaceSet, run: Path) -> N
     tested = faces.split.test
     predicted = classifier.predict(faces.vertices[tested])
     assert (predicted == faces.labels["expression"][tested]).mean() > 0.9
-    lines = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    lines = RunFolder(run).lines()
+    assert [line["step"] for line in lines] == [10 * number for number in range(1, 7)]  # once an epoch
     assert lines[-1]["loss"] < lines[0]["loss"] / 2
-    assert lines[-1]["test_accuracy"] == pytest.approx((predicted == faces.labels["expression"][tested]).mean())
+    assert lines[-1]["accuracy"] > 0.9
+    assert not (run / "samples").exists()  # there is nothing to draw
 
 
 def test_probabilities_do_not_depend_on_the_batch(faces: FaceSet, run: Path) -> None:
@@ -71,52 +83,54 @@ def test_probabilities_do_not_depend_on_the_batch(faces: FaceSet, run: Path) -> 
     assert classifier.card.classes == CLASSES
 
 
-def test_a_resumed_run_ends_bit_for_bit_like_one_that_was_never_stopped(
-    faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    schedule = Schedule(epochs=3, learning_rate=1e-3)
-    whole = train_classifier(faces, tmp_path / "whole", schedule)
-    stop_while_writing_the_model(monkeypatch, faces, tmp_path / "stopped", schedule)
-    sorted((tmp_path / "stopped").glob("checkpoint-*"))[-1].unlink()  # as if killed during the third epoch
-    resumed = train_classifier(faces, tmp_path / "stopped", schedule, resume=True)
+def test_a_resumed_run_ends_bit_for_bit_like_one_that_was_never_stopped(faces: FaceSet, tmp_path: Path) -> None:
+    how = recipe(3, 1e-3, "schedule.checkpoint_every=160")
+    whole = trained(faces, tmp_path / "whole", how)
+    shutil.copytree(tmp_path / "whole", tmp_path / "stopped")
+    shutil.rmtree(tmp_path / "stopped" / "model")
+    RunFolder(tmp_path / "stopped").checkpoints()[-1].unlink()  # as if killed during the third epoch
+    resumed = trained(faces, tmp_path / "stopped", how, resume=True)
     assert torch.equal(weights(whole), weights(resumed))
-    assert (tmp_path / "whole/stats.jsonl").read_text() == (tmp_path / "stopped/stats.jsonl").read_text()
+    found, expected = RunFolder(tmp_path / "stopped").lines(), RunFolder(tmp_path / "whole").lines()
+    for line in (*found, *expected):
+        del line["seconds"]
+    assert found == expected
 
 
-def stop_while_writing_the_model(
-    monkeypatch: pytest.MonkeyPatch, faces: FaceSet, out: Path, schedule: Schedule
-) -> None:
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Classifier, "save", stop)
-        train_classifier(faces, out, schedule)
-
-
-def test_the_seed_decides(faces: FaceSet, tmp_path: Path) -> None:
-    schedule = Schedule(epochs=1, learning_rate=1e-3)
+def test_the_seed_decides_and_the_callers_random_numbers_go_on(faces: FaceSet, tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
     first, again, other = (
-        weights(train_classifier(faces, tmp_path / name, schedule, seed=seed))
+        weights(trained(faces, tmp_path / name, recipe(1, 1e-3), seed=seed))
         for name, seed in (("a", 1), ("b", 1), ("c", 2))
     )
+    assert torch.equal(torch.rand(3), expected)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
 def test_wrong_use_is_named(faces: FaceSet, run: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="holds a classifier already"):
-        train_classifier(faces, run)
+    with pytest.raises(UsageError, match="use --resume"):
+        train(recipe(6, 3e-3), faces, run)
+    with pytest.raises(UsageError, match="was started with another recipe"):
+        train(recipe(7, 3e-3), faces, run, resume=True)
     with pytest.raises(UsageError, match=r"no model\.json"):
         Classifier.load(tmp_path)
     with pytest.raises(UsageError, match="not of the classifier's template"):
         Classifier.load(run).predict(np.zeros((1, 7, 3), np.float32))
+    with pytest.raises(UsageError, match="no label column 'mood'"):
+        train(recipe(1, 1e-3, "objective.label=mood"), faces, tmp_path / "mood")
+    with pytest.raises(UsageError, match=r"faces of 'happiness', which objective\.classes does not name"):
+        train(recipe(1, 1e-3, 'objective.classes=["anger", "fear"]'), faces, tmp_path / "two")
+    with pytest.raises(UsageError, match="a network of its own"):
+        recipe(1, 1e-3, "network.code=8")
 
 
-def test_another_schedule_does_not_resume(faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stop_while_writing_the_model(monkeypatch, faces, tmp_path / "run", Schedule(epochs=1, learning_rate=1e-3))
-    with pytest.raises(UsageError, match="other data, schedule or seed"):
-        train_classifier(faces, tmp_path / "run", Schedule(epochs=2, learning_rate=1e-3), resume=True)
+def test_a_finished_run_without_its_model_makes_it_again(faces: FaceSet, run: Path, tmp_path: Path) -> None:
+    again = Path(shutil.copytree(run, tmp_path / "run"))
+    (again / "model" / "hierarchy.npz").unlink()
+    assert torch.equal(weights(trained(faces, again, recipe(6, 3e-3), resume=True)), weights(Classifier.load(run)))
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "model.json"])

@@ -33,7 +33,7 @@ class Adding:
 
         def body():
             amount = (batch.faces.sum() + 10 * batch.codes.sum() + 100 * batch.mix.sum()) * (1 + batch.phase)
-            state.numbers["total"].add_(amount)
+            state.variables["total"].add_(amount)
             stats["sum"].copy_(amount)
 
         if Graph.recording is None:
@@ -75,7 +75,7 @@ def run(device, count=20):
     objective, state = Adding(), State({}, {}, {"total": torch.zeros(())}, team=Team(device=device))
     advance = stepper(objective, state)
     sums = [advance(batch)["sum"].item() for batch in batches(count)]
-    return objective, state.numbers["total"].item(), sums
+    return objective, state.variables["total"].item(), sums
 
 
 def test_a_captured_step_does_what_the_plain_one_does(stand_in):

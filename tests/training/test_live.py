@@ -7,8 +7,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from meshgan.training import live
-from meshgan.training.live import live_line
+from meshgan.training import watch
+from meshgan.training.watch import live_line
 
 STATS = {"L_real": torch.tensor(0.5), "L_fake": torch.tensor(0.25), "k": torch.tensor(0.1), "M": torch.tensor(0.75)}
 
@@ -16,7 +16,7 @@ STATS = {"L_real": torch.tensor(0.5), "L_fake": torch.tensor(0.25), "k": torch.t
 @pytest.fixture
 def clock(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(watch.time, "monotonic", lambda: now[0])
     return now
 
 
@@ -39,7 +39,7 @@ def test_where_another_process_talks_nothing_is_shown(clock, capsys):
 
 def test_on_a_terminal_one_line_changes(clock, monkeypatch):
     screen = io.StringIO()
-    monkeypatch.setattr(live, "Console", lambda stderr: Console(file=screen, force_terminal=True, width=160))
+    monkeypatch.setattr(watch, "Console", lambda stderr: Console(file=screen, force_terminal=True, width=160))
     with live_line(total=100, start=0, shown=True) as line:
         line.show(50, STATS)
         clock[0] += 1.0

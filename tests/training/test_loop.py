@@ -1,6 +1,7 @@
 """The loop as a whole, in one process: what it writes, how it stops, how it goes on, and when it gives up."""
 
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from meshgan.errors import MeshganError, UsageError
+from meshgan.data.faceset import FaceSet
+from meshgan.errors import DiskError, MeshganError, UsageError
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.model.face_model import FaceModel
 from meshgan.model.model_folder import read_model_folder
@@ -19,8 +21,7 @@ from meshgan.training.began import Began
 from meshgan.training.checkpoint import RunFolder, read_checkpoint
 from meshgan.training.loop import crossed, share_kept, start, total_steps, train
 from meshgan.training.recipe import load_recipe, parse_recipe
-from meshgan.training.stops import Stopped
-from meshgan.training.team import Team
+from meshgan.training.team import Stopped, Team
 from meshgan.training.watch import diversity
 
 STEPS, LOG = 40, 5  # of the tiny recipe
@@ -77,9 +78,9 @@ def test_the_seed_decides_every_bit(tmp_path, tiny_run, tiny_faces, tiny_recipe,
     assert not torch.equal(final_tensors(tmp_path / "seed-0")[name], final_tensors(tmp_path / "seed-1")[name])
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_stopped_run_goes_on_with_the_same_bits(tmp_path, tiny_run, tiny_faces, tiny_recipe, number, monkeypatch):
-    lines = []
+    lines, before = [], signal.getsignal(number)
     append = RunFolder.append_line
 
     def append_then_stop(self, line):
@@ -91,13 +92,14 @@ def test_a_stopped_run_goes_on_with_the_same_bits(tmp_path, tiny_run, tiny_faces
     monkeypatch.setattr(RunFolder, "append_line", append_then_stop)
     with pytest.raises(Stopped, match="--resume") as stop:
         train(tiny_recipe, tiny_faces, tmp_path / "run")
+    assert signal.getsignal(number) is before
     assert stop.value.exit_status == 128 + number
     assert steps_of(tmp_path / "run") == [LOG, 2 * LOG]
     monkeypatch.undo()
     train(tiny_recipe, tiny_faces, tmp_path / "run", resume=True)
     assert_same_bits(tmp_path / "run", tiny_run)
     assert steps_of(tmp_path / "run") == steps_of(tiny_run)
-    assert signal.getsignal(number) is not None
+    assert signal.getsignal(number) is before
 
 
 def test_a_stop_between_two_lines_does_not_show(tmp_path, tiny_run, tiny_faces, tiny_recipe, monkeypatch):
@@ -137,6 +139,93 @@ def test_a_run_that_lost_its_model_gets_it_back(tmp_path, tiny_faces, tiny_recip
         path.unlink()
     train(tiny_recipe, tiny_faces, tmp_path / "run", resume=True)
     assert (model / "weights.safetensors").read_bytes() == expected
+
+
+@pytest.mark.parametrize("name", ["model.json", "weights.safetensors", "template.ply", "hierarchy.npz"])
+@pytest.mark.parametrize("damage", ["missing", "changed"])
+def test_a_finished_run_whose_model_is_not_whole_makes_it_again(
+    tmp_path, tiny_run, tiny_faces, tiny_recipe, name, damage
+):
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    (run / "model" / name).unlink() if damage == "missing" else (run / "model" / name).write_bytes(b"{}")
+    train(tiny_recipe, tiny_faces, run, resume=True)
+    for path in (tiny_run / "model").iterdir():
+        assert (run / "model" / path.name).read_bytes() == path.read_bytes(), path.name
+    assert (run / "model.damaged").exists() == (damage == "changed")  # what is not ours as we wrote it is kept
+
+
+def test_a_full_disk_under_the_log_keeps_a_checkpoint(tmp_path, tiny_run, tiny_faces, tiny_recipe, monkeypatch):
+    append = RunFolder.append_line
+
+    def append_until_full(self, line):
+        if line["step"] == 2 * LOG:
+            raise DiskError("stats.jsonl: the disk is full; free some space or choose another place.")
+        append(self, line)
+
+    monkeypatch.setattr(RunFolder, "append_line", append_until_full)
+    with pytest.raises(DiskError, match="the disk is full"):
+        train(tiny_recipe, tiny_faces, tmp_path / "run")
+    assert RunFolder(tmp_path / "run").latest().step == 2 * LOG
+    monkeypatch.undo()
+    train(tiny_recipe, tiny_faces, tmp_path / "run", resume=True)
+    assert_same_bits(tmp_path / "run", tiny_run)
+
+
+def test_another_run_in_the_folder_is_told(tmp_path, tiny_faces, tiny_recipe):
+    with RunFolder(tmp_path / "run").ready(), pytest.raises(UsageError, match="another run is at work"):
+        train(tiny_recipe, tiny_faces, tmp_path / "run")
+
+
+def altered(faces, vertices):
+    """The FaceSet with other vertices."""
+    return FaceSet(faces.path, faces.card, faces.template, vertices.astype(np.float32), faces.labels)
+
+
+def test_faces_that_nothing_can_be_learned_from_are_refused(tmp_path, tiny_faces, tiny_recipe):
+    vertices = np.array(tiny_faces.vertices)
+    far, broken = vertices.copy(), vertices.copy()
+    far[tiny_faces.split.train[0], 3, 1], broken[tiny_faces.split.train[0], 3, 1] = 1e20, np.nan
+    same = np.broadcast_to(vertices[:1], vertices.shape)
+    for number, (wrong, words) in enumerate([(far, "right unit"), (broken, "NaN"), (same, "no two training faces")]):
+        with pytest.raises(MeshganError, match=words):
+            train(tiny_recipe, altered(tiny_faces, wrong), tmp_path / str(number))
+    for seed in (-1, 2**63):
+        with pytest.raises(UsageError, match="a seed is"):
+            train(tiny_recipe, tiny_faces, tmp_path / "seed", seed=seed)
+
+
+def test_people_who_come_ten_times_make_a_model_of_sound_samples(tmp_path, tiny_faces, recipe_table):
+    """Faces of low rank: axes whose variance is rounding would send samples metres away."""
+    people = np.array(tiny_faces.vertices[:8]) + np.float32([12.3, -45.6, 7.8])
+    faces = altered(tiny_faces, people[np.arange(len(tiny_faces)) % 8])
+    recipe_table["network"].update(linear=True, mapping=8, code=16)
+    recipe_table["objective"] = {"kind": "began-judge", "window": 8, "memory": 64}
+    recipe_table["optimiser"] = {"kind": "adam", "lr": 1e-3, "beta1": 0.0, "beta2": 0.99, "clip": 1.0}
+    recipe_table["sampling"] = {"kind": "uniform", "faces": 20, "steps": 3}
+    model = FaceModel.load(train(parse_recipe(recipe_table, "x"), faces, tmp_path / "run"))
+    real = diversity(people)
+    assert 0.2 * real < diversity(model.sample(100)) < 3 * real
+    assert diversity(model.sample(100, sampler="fitted-normal")) < 3 * real
+    linear = model.decoder.linear.norm(dim=1)
+    assert (linear > 0).sum() <= 7
+
+
+def test_a_model_whose_samples_are_no_faces_is_not_called_finished(tmp_path, tiny_faces, tiny_recipe, monkeypatch):
+    from meshgan.training import finish
+
+    build = finish.build_model
+
+    def exploded(*arguments):
+        model = build(*arguments)
+        with torch.no_grad():
+            model.decoder.dense.weight.mul_(1e6)
+        return model
+
+    monkeypatch.setattr(finish, "build_model", exploded)
+    with pytest.raises(MeshganError, match="no model was made of it"):
+        train(tiny_recipe, tiny_faces, tmp_path / "run")
+    assert not (tmp_path / "run" / "model").exists()
+    assert RunFolder(tmp_path / "run").latest() is not None
 
 
 def test_another_recipe_data_or_seed_is_refused(tiny_run, tiny_faces, tiny_recipe, recipe_table):
@@ -221,12 +310,13 @@ def test_the_linear_path_of_began_cs_is_the_generators_alone(tmp_path, tiny_face
 
 @pytest.mark.parametrize("prior", ["uniform", "standard-normal"])
 def test_principal_axes_have_the_covariance_of_the_faces(tiny_faces, prior):
-    values = tiny_faces.normalisation.apply(tiny_faces.vertices[tiny_faces.split.train]).reshape(72, -1)
+    rows = tiny_faces.split.train
+    values = tiny_faces.normalisation.apply(tiny_faces.vertices[rows]).reshape(len(rows), -1)
     codes = fixed_codes(20_000, 8, prior, seed=0).numpy()
     drawn = (codes @ principal_matrix(tiny_faces, 8, prior).reshape(8, -1)).astype(np.float64)
     expected, found = (np.linalg.svd(x / np.sqrt(len(x)), compute_uv=False)[:5] for x in (values, drawn))
     np.testing.assert_allclose(found, expected, rtol=0.03)  # five ways to bend, so five axes are all there is
-    assert principal_matrix(tiny_faces, 100)[71:].any() == False  # noqa: E712 (numpy's own type)
+    assert not principal_matrix(tiny_faces, 100)[5:].any()  # what is rounding is no axis
 
 
 def test_the_generator_may_learn_more_slowly(tmp_path, tiny_faces, recipe_table):
@@ -245,7 +335,8 @@ def test_lengths_are_counted_in_epochs_or_faces(recipe_table):
 
 def test_the_learning_rate_falls_after_each_epoch(tmp_path, tiny_faces, recipe_table):
     recipe_table["optimiser"] = {"kind": "momentum", "lr": 0.01, "decay": 0.5}
-    recipe_table["schedule"].update(faces=18 * 8, log_every=9)
+    epoch = len(tiny_faces.split.train) // 8
+    recipe_table["schedule"].update(faces=2 * epoch * 8, log_every=epoch)
     train(parse_recipe(recipe_table, "x"), tiny_faces, tmp_path / "run")
     assert [line["lr"] for line in RunFolder(tmp_path / "run").lines()] == [0.01, 0.005]
 

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.nn.networks import MappingNetwork, NetworkSpec
+from meshgan.training.finish import FLOOR, match_moments, transport
 from meshgan.training.loop import start
-from meshgan.training.moments import FLOOR, match_moments, transport
 from meshgan.training.recipe import parse_recipe
 from meshgan.training.team import Team
 

@@ -149,7 +149,7 @@ def test_began_cs_steps_by_hand():
     assert theta(state, "encoder") == pytest.approx(e - RATE * of_encoder)
     assert theta(state, "decoder") == pytest.approx(d - RATE * of_decoder)
     assert theta(state, "generator") == pytest.approx(a - RATE * of_generator)
-    assert state.numbers["k"].item() == pytest.approx(k + 0.25 * (0.5 * real - fake))
+    assert state.variables["k"].item() == pytest.approx(k + 0.25 * (0.5 * real - fake))
     assert stats["M"].item() == pytest.approx(real + abs(0.5 * real - fake))
     assert stats["constraint"].item() == pytest.approx(constraint)
 
@@ -238,7 +238,7 @@ def test_the_penalty_is_the_same_on_every_path_of_the_convolutions():
 def network_state(objective, rate=1e-3):
     networks = objective.build(HIERARCHY, SPEC, torch.Generator().manual_seed(0))
     optimisers = {name: torch.optim.Adam(network.parameters(), lr=rate) for name, network in networks.items()}
-    return State(networks, optimisers, objective.numbers(SPEC))
+    return State(networks, optimisers, objective.variables(SPEC))
 
 
 @pytest.mark.parametrize(
@@ -255,6 +255,9 @@ def test_every_network_learns_in_every_objective(objective):
         stats = objective.step(state, Batch(faces, codes, torch.rand(4, generator=generator), step % objective.phases))
     assert all(torch.isfinite(value) and value.ndim == 0 and not value.requires_grad for value in stats.values())
     assert objective.trouble({name: value.item() for name, value in stats.items()}) is None
+    declared = {name for logged in objective.curves.values() for name in logged}
+    assert stats.keys() <= declared  # nothing is logged that no report shows
+    assert set(objective.keeps) <= state.networks.keys()
     for name, network in state.networks.items():
         assert any(not torch.equal(p, old) for p, old in zip(network.parameters(), before[name], strict=True)), name
         assert all(p.grad is None for p in network.parameters())  # nothing is left over for the next step

@@ -27,7 +27,7 @@ def advance(state, steps, start=0):
         state.networks["critic"](state.networks["generator"](inputs)).square().mean().backward()
         state.update("generator", "critic")
         state.average(0.9)
-        state.numbers["k"].add_(0.01)
+        state.variables["k"].add_(0.01)
 
 
 @pytest.mark.parametrize("optimiser", [torch.optim.Adam, momentum])
@@ -47,7 +47,7 @@ def test_a_state_that_does_not_fit_is_refused():
     advance(state, 1)
     tensors = state.tensors()
     with pytest.raises(KeyError):
-        state.load({name: tensor for name, tensor in tensors.items() if name != "number/k"})
+        state.load({name: tensor for name, tensor in tensors.items() if name != "variable/k"})
     wrong = {**tensors, "network/critic/weight": torch.zeros(7, 7)}
     with pytest.raises(RuntimeError):
         state.load(wrong)

@@ -9,19 +9,25 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from meshgan.arrays import Floats, Singles
 from meshgan.errors import MeshganError
 from meshgan.geometry.decomposition import principal_axes
+from meshgan.model.model_folder import read_card
 from meshgan.storage import atomic_file
 
 FILE = "directions.safetensors"  # in a model folder
+MOST_BYTES = 2**26
+LARGEST = 1e12  # a label, or a number in a code
+
+Names = Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(min_length=1, max_length=10_000)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,15 +63,31 @@ class Directions:
     def load(cls, folder: Path) -> "Directions":
         """Read them from a model folder. Raises `MeshganError` if the file is damaged."""
         path = folder / FILE
+        if not path.is_file() or path.stat().st_size > MOST_BYTES:
+            raise MeshganError(f"{path} is missing, or larger than directions are; estimate them again.")
         try:
             with safe_open(path, framework="numpy") as file:
-                names = tuple(json.loads(file.metadata()["names"]))
+                names = tuple(TypeAdapter(Names).validate_json(file.metadata()["names"], strict=True))
                 directions = cls(names=names, **{key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise MeshganError(f"{path} is missing or damaged; estimate the directions again.") from error
-        if directions.vectors.shape != (len(names), len(directions.origin)):
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise MeshganError(f"{path} is damaged; estimate the directions again.") from error
+        if not directions._is_sound():
             raise MeshganError(f"{path} is damaged; estimate the directions again.")
+        if (folder / "model.json").is_file() and read_card(folder).code != len(directions.origin):
+            raise MeshganError(f"{path} is of another model; estimate the directions again.")
         return directions
+
+    def _is_sound(self) -> bool:
+        """Whether shapes, kinds and numbers are those of directions."""
+        shapes = {"origin": self.vectors.shape[1:], "vectors": (len(self.names), self.origin.size)}
+        shapes |= {"mean": (len(self.names),), "deviation": (len(self.names),)}
+        arrays = {name: getattr(self, name) for name in shapes}
+        return (
+            len(set(self.names)) == len(self.names)
+            and all(array.shape == shapes[name] and array.dtype == np.float64 for name, array in arrays.items())
+            and all(bool((np.abs(array) < LARGEST).all()) for array in arrays.values())
+            and bool((self.deviation > 0).all())
+        )
 
 
 def estimate_directions(codes: NDArray[Any], labels: Mapping[str, NDArray[Any]]) -> Directions:

@@ -40,10 +40,11 @@ class FaceModel:
         self.hierarchy: Hierarchy = parts.hierarchy
         self.normalisation = read_normalisation(parts)
         self.samplers = Samplers.of(card, parts.tensors)
-        self.decoder = filled(Decoder(parts.hierarchy, card.network), "generator", parts.tensors)
+        random = torch.Generator()  # of weights that are overwritten: nothing is drawn from the caller's
+        self.decoder = filled(Decoder(parts.hierarchy, card.network, random), "generator", parts.tensors)
         of_encoder = replace(card.network, linear="encoder/linear" in parts.tensors)  # BEGAN-CS: in the decoder only
         self.encoder = (
-            filled(Encoder(parts.hierarchy, of_encoder), "encoder", parts.tensors)
+            filled(Encoder(parts.hierarchy, of_encoder, random), "encoder", parts.tensors)
             if any(name.startswith("encoder/") for name in parts.tensors)
             else None
         )

@@ -98,27 +98,44 @@ def write_model_folder(path: Path, parts: ModelParts, replace: bool = False) -> 
 
     With `replace`, an earlier one that was written so gives way to it, if its files are as they were written.
     """
+    write_contents(path, parts.card, parts.template, parts.hierarchy, parts.tensors, replace)
+
+
+def write_contents(
+    path: Path,
+    card: BaseModel,
+    template: Mesh,
+    hierarchy: Hierarchy | None,
+    tensors: Mapping[str, Tensor],
+    replace: bool = False,
+) -> None:
+    """Write the files of a model and its card, whatever kind that is of, with their sums in its field `files`."""
     with atomic_folder(path, keep=(lambda file: False) if replace else None, listed=True) as partial:
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in parts.tensors.items()}
-        (partial / "weights.safetensors").write_bytes(safetensors.torch.save(tensors))
-        write_mesh(partial / "template.ply", parts.template)
-        if parts.hierarchy is not None:
-            parts.hierarchy.save(partial / "hierarchy.npz")
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        (partial / "weights.safetensors").write_bytes(safetensors.torch.save(plain))
+        write_mesh(partial / "template.ply", template)
+        if hierarchy is not None:
+            hierarchy.save(partial / "hierarchy.npz")
         files = {file.name: _hash(file.read_bytes()) for file in sorted(partial.iterdir())}
-        card = parts.card.model_copy(update={"files": files})
-        (partial / "model.json").write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        text = card.model_copy(update={"files": files}).model_dump_json(indent=2)
+        (partial / "model.json").write_text(text + "\n", encoding="utf-8")
 
 
 def read_model_folder(path: Path) -> ModelParts:
     """Read and check a model folder. Raises `UsageError` if it is none, `MeshganError` if a file is damaged."""
     card = read_card(path)
-    contents = {name: _content(path / name, expected) for name, expected in card.files.items()}
-    template = read_mesh(path / "template.ply")
+    template, hierarchy, tensors = read_contents(path, card.files)
     if template.content_hash != card.template:
         raise MeshganError(f"{path / 'template.ply'} is not the template of this model; get the model again.")
-    hierarchy = Hierarchy.load(path / "hierarchy.npz") if card.kind == "network" else None
-    tensors = _tensors(contents["weights.safetensors"], path / "weights.safetensors")
     return ModelParts(card, template, hierarchy, tensors)
+
+
+def read_contents(path: Path, files: Mapping[str, str]) -> tuple[Mesh, Hierarchy | None, dict[str, Tensor]]:
+    """Template, hierarchy (where there is one) and tensors of a model whose card says the SHA-256 sums of `files`."""
+    contents = {name: _content(path / name, expected) for name, expected in files.items()}
+    template = read_mesh(path / "template.ply")
+    hierarchy = Hierarchy.load(path / "hierarchy.npz") if "hierarchy.npz" in files else None
+    return template, hierarchy, _tensors(contents["weights.safetensors"], path / "weights.safetensors")
 
 
 def read_card(folder: Path) -> ModelCard:

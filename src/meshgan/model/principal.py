@@ -80,7 +80,8 @@ def principal_matrix(faces: FaceSet, count: int, prior: str = "uniform") -> Sing
     """
     rows = some_rows(faces.split.train, MOST)
     found = principal_components(faces.normalisation.apply(faces.vertices[rows]), np.arange(len(rows)), count)
-    scale = np.sqrt(found.variances / VARIANCES[prior])
+    mean_squares = found.variances * (len(rows) - 1) / len(rows)  # as the normalisation has them
+    scale = np.sqrt(mean_squares / VARIANCES[prior])
     matrix = np.zeros((count, *faces.vertices.shape[1:]), dtype=np.float32)
     matrix[: len(scale)] = scale[:, None, None] * found.axes
     return matrix

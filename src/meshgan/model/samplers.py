@@ -37,7 +37,7 @@ class Samplers:
         """The samplers that a model folder holds. Raises `MeshganError` if they contradict its card."""
         mapping = None
         if card.network is not None and card.network.mapping:
-            mapping = filled(MappingNetwork(card.network), "mapping", tensors)
+            mapping = filled(MappingNetwork(card.network, torch.Generator()), "mapping", tensors)
         if "sampler/mean" not in tensors or "sampler/covariance" not in tensors:
             if card.sampler == "fitted-normal":
                 raise MeshganError(f"the model '{card.name}' lacks the sampler that its model.json names.")

@@ -16,6 +16,7 @@ from meshgan.nn.ordering import OrderedLevel, ordered
 from meshgan.nn.sampling import Reordering, SparseOperator
 
 COORDINATES = 3
+LARGEST = 2**27  # weights of one network: half a gigabyte, thirty times as many as for 80,000 vertices
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,9 @@ class NetworkSpec:
     `code_activation` "relu" is what CoMA's published code does.
     """
 
-    code: int = 64
-    widths: tuple[int, ...] = (16, 16, 16, 32)
-    terms: int = 6
+    code: Annotated[int, Field(le=4096)] = 64
+    widths: Annotated[tuple[Annotated[int, Field(le=4096)], ...], Field(max_length=16)] = (16, 16, 16, 32)
+    terms: Annotated[int, Field(le=64)] = 6
     skips: bool = False
     linear: bool = False
     mapping: Annotated[int, Field(ge=0, le=4096)] = 0
@@ -105,8 +106,8 @@ class Decoder(nn.Module):
         super().__init__()
         spec = spec or NetworkSpec()
         self.spec = spec
-        self.dense = _dense(spec.code, _coarsest_size(hierarchy, spec), generator)
         levels = _ordered(hierarchy, spec)[::-1]
+        self.dense = _dense(spec.code, _coarsest_size(hierarchy, spec), generator)
         self.order = Reordering(levels[-1].order)
         outputs = spec.widths[::-1]
         inputs = (outputs[0], *outputs[:-1])
@@ -172,7 +173,7 @@ class MappingNetwork(nn.Module):
     """Codes (B, code) drawn from U(−1, 1) to codes (B, code) of a decoder: z + MLP(z), to begin with the identity.
 
     After the mapping network of Karras et al. 2019 (StyleGAN). It ends in an affine map, which is not trained: the
-    identity, until a finished run appends one (`training.moments`).
+    identity, until a finished run appends one (`training.finish.match_moments`).
     """
 
     matrix: Tensor  # (code, code)
@@ -230,11 +231,19 @@ def parameter_count(network: nn.Module) -> int:
 
 
 def _ordered(hierarchy: Hierarchy, spec: NetworkSpec) -> list[OrderedLevel]:
-    """The levels with a coarser one below them, one for each width, finest first."""
+    """The levels with a coarser one below them, one for each width, finest first.
+
+    Raises `UsageError` for another number of levels, and for a network that no machine of today trains.
+    """
     if len(hierarchy.levels) != len(spec.widths) + 1:
         raise UsageError(
             f"{len(spec.widths)} widths need {len(spec.widths) + 1} levels; the hierarchy has {len(hierarchy.levels)}."
         )
+    dense = spec.code * _coarsest_size(hierarchy, spec)
+    linear = spec.code * hierarchy.levels[0].laplacian.shape[0] * COORDINATES if spec.linear else 0
+    convolutions = sum(spec.terms * a * b for a, b in pairwise((COORDINATES, *spec.widths)))
+    if dense + linear + convolutions > LARGEST:
+        raise UsageError(f"a network of {dense + linear + convolutions:,} weights is too large; choose a smaller one.")
     return ordered(hierarchy)
 
 

@@ -50,14 +50,14 @@ def spline_basis(pseudo: Tensor) -> tuple[Tensor, Tensor]:
 class SplineConv(nn.Module):
     """One spline convolution: `weight` (125, inputs, outputs), `root` (inputs, outputs), `bias` (outputs)."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(KERNEL**3, inputs, outputs))
         self.root = nn.Parameter(torch.empty(inputs, outputs))
         self.bias = nn.Parameter(torch.zeros(outputs))
         # The basis sums to 1, so each output is a sum over `inputs` terms, not over 125 times as many.
         for parameter in (self.weight, self.root):
-            nn.init.uniform_(parameter, -(inputs**-0.5), inputs**-0.5)
+            nn.init.uniform_(parameter, -(inputs**-0.5), inputs**-0.5, generator)
 
     def forward(self, values: Tensor, pseudo: Tensor, edges: Tensor, centres: Tensor) -> Tensor:
         """Features (B, V, inputs) to (B, T, outputs) at the vertices `centres` (T,).
@@ -120,7 +120,13 @@ class ExpressionClassifier(nn.Module):
     Pooling is the hierarchy's selection.
     """
 
-    def __init__(self, hierarchy: Hierarchy, classes: int = 6, widths: tuple[int, ...] = (16, 16, 16, 32)) -> None:
+    def __init__(
+        self,
+        hierarchy: Hierarchy,
+        classes: int = 6,
+        widths: tuple[int, ...] = (16, 16, 16, 32),
+        generator: torch.Generator | None = None,
+    ) -> None:
         super().__init__()
         self.vertices = len(hierarchy.levels[0].mesh.vertices)
         self.reaches = []
@@ -132,8 +138,11 @@ class ExpressionClassifier(nn.Module):
         if len(widths) != len(self.reaches):
             raise ValueError(f"{len(widths)} widths for {len(self.reaches)} poolings")
         pairs = zip((1, *widths), widths, strict=False)
-        self.convolutions = nn.ModuleList(SplineConv(inputs, outputs) for inputs, outputs in pairs)
-        self.output = nn.Linear(len(hierarchy.levels[-1].mesh.vertices) * widths[-1], classes)
+        self.convolutions = nn.ModuleList(SplineConv(inputs, outputs, generator) for inputs, outputs in pairs)
+        features = len(hierarchy.levels[-1].mesh.vertices) * widths[-1]
+        self.output = nn.utils.skip_init(nn.Linear, features, classes)
+        for parameter in self.output.parameters():  # as PyTorch starts a linear layer
+            nn.init.uniform_(parameter, -(features**-0.5), features**-0.5, generator)
 
     def forward(self, vertices: Tensor) -> Tensor:
         """Faces (B, V, 3) in mm to logits (B, classes)."""

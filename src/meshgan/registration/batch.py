@@ -126,7 +126,7 @@ def _unchanged(out: Path, landmarks: Path | None) -> Callable[[Path], bool]:
 def _model_folder(model: str | Path | None) -> Path | None:
     if model is None:
         return None
-    from meshgan.model.face_model import find_model  # needs torch, which registration else does without
+    from meshgan.model.model_folder import find_model  # needs torch, which registration else does without
 
     return find_model(model).absolute()
 

@@ -8,30 +8,24 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from meshgan.training.watch import CURVES
+
 Lines = Sequence[Mapping[str, Any]]
 Curves = Mapping[str, tuple[list[int], list[float]]]  # label → faces seen, values
 
-# Panels in this order, each with the statistics it shows and their labels; what a run did not log is left out.
-PANELS: tuple[tuple[str, dict[str, str]], ...] = (
-    ("Loss of the auto-encoder, network units", {"L_real": "L(x)", "L_fake": "L(G(z))"}),
-    ("Losses", {"L_critic": "discriminator", "L_generator": "generator"}),
-    ("Wasserstein estimate", {"W": "E D(x) − E D(G(z))"}),
-    ("Gradient penalty", {"slope": "E (‖∇D‖ − 1)²"}),
-    ("Weight penalty", {"penalty": "L2"}),
-    ("Constraint on the code", {"constraint": "mean |E(G(z)) − z|"}),
-    ("Convergence M", {"M": "M"}),
-    ("Balance k", {"k": "k"}),
-    ("Diversity of 16 fixed samples, mm", {"diversity_mm": "samples"}),
-    ("Learning rate", {"lr": "rate"}),
-)
 COLOURS = ("#1f6fb4", "#d1605e")
 MOST = 1500  # points of a curve
 
 
-def curves_svg(lines: Lines) -> list[str]:
-    """The statistics of stats.jsonl over faces seen: one SVG element for each panel that has something to show."""
+def curves_svg(lines: Lines, declared: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """The statistics of stats.jsonl over faces seen: one SVG element for each panel that has something to show.
+
+    `declared` are the panels of the run's objective (`Objective.curves`): titles, statistics and labels. What every
+    run logs follows.
+    """
     thinned = lines[:: max(1, len(lines) // MOST)]
-    panels = [(title, curves) for title, logged in PANELS if (curves := _curves(thinned, logged))]
+    wanted = {**declared, **CURVES}
+    panels = [(title, curves) for title, logged in wanted.items() if (curves := _curves(thinned, logged))]
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "meshgan"}):
         return [_panel(title, curves) for title, curves in panels]
 

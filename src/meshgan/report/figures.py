@@ -14,6 +14,7 @@ from meshgan.data.faceset import FaceSet, some_rows
 from meshgan.errors import UsageError
 from meshgan.evaluation.recognition import FACTORS, Curve, confusion, extrapolation_hits, recognition_curve
 from meshgan.evaluation.semantics import chosen
+from meshgan.model.classifier import Classifier
 from meshgan.model.load import Model, load_model
 from meshgan.report.corpora import classifier_corpus
 from meshgan.report.paper_figures import (
@@ -27,7 +28,8 @@ from meshgan.report.paper_figures import (
 from meshgan.report.reproduce import TABLES, corpus_of, home_of, make_model
 from meshgan.report.scales import SCALES, Scale
 from meshgan.storage import atomic_file
-from meshgan.training.classifier import LABEL, Classifier, train_classifier
+from meshgan.training.loop import train
+from meshgan.training.recipe import load_recipe
 
 TITLES = {"coma": "CoMA", "meshgan": "MeshGAN", "pca": "PCA"}
 UNSEEN = 6  # faces of figure 1
@@ -40,6 +42,7 @@ IDENTITIES = {
     "female": {"sex": "female"},
     "male": {"sex": "male"},
 }
+LABEL = "expression"  # the column that the classifier learns
 
 
 def reproduce_figure(figure: str, out: Path, scale: str = "desk", device: str = "auto") -> list[Path]:
@@ -123,16 +126,11 @@ FIGURES: Mapping[str, Callable[[Path, Scale, str], list[Path]]] = {
 def make_classifier(out: Path, size: Scale) -> tuple[Classifier, FaceSet]:
     """The classifier of expressions, trained unless that is done, and its faces of subjects of their own.
 
-    Raises `UsageError` if `out` holds one of another schedule.
+    Raises `UsageError` if `out` holds one of another recipe.
     """
     faces = classifier_corpus(out, size)
     run = out / "expressions" / "runs" / "classifier"
-    if not (run / "model" / "model.json").is_file():
-        return train_classifier(faces, run, size.classifier, resume=True), faces
-    classifier = Classifier.load(run)
-    if classifier.card.schedule != size.classifier:
-        raise UsageError(f"{run} holds a classifier of another schedule; remove it, or choose another --out.")
-    return classifier, faces
+    return Classifier.load(train(load_recipe("classifier", size.classifier), faces, run, resume=True)), faces
 
 
 def _models(table: str, out: Path, size: Scale, device: str, *names: str) -> tuple[Models, FaceSet]:

@@ -32,7 +32,7 @@ from meshgan.storage import atomic_file
 from meshgan.training.checkpoint import RunFolder
 from meshgan.training.loop import train
 from meshgan.training.recipe import load_recipe, recipe_toml
-from meshgan.training.stops import Stopped
+from meshgan.training.team import Stopped
 
 # The models of each table and their recipes; PCA has none.
 TABLES: dict[str, dict[str, str | None]] = {

@@ -75,5 +75,9 @@ def _sheet(vertices: Faces, faces: FaceSet, path: Path, caption: str, camera: Ca
 
 
 def _run(name: str, path: Path) -> dict[str, object]:
-    recipe = (path / "recipe.toml").read_text(encoding="utf-8")
-    return {"name": NAMES.get(name, name), "curves": curves_svg(RunFolder(path).lines()), "recipe": recipe}
+    recipe, run = (path / "recipe.toml").read_text(encoding="utf-8"), RunFolder(path)
+    return {
+        "name": NAMES.get(name, name),
+        "curves": curves_svg(run.lines(), run.recipe().objective.curves),
+        "recipe": recipe,
+    }

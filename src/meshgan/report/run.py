@@ -36,7 +36,7 @@ def write_run_page(run: Path, out: Path) -> None:
         headings=HEADINGS,
         table=_table(evaluation, lines) if evaluation else [],
         data=evaluation.data if evaluation else "",
-        curves=curves_svg(lines),
+        curves=curves_svg(lines, RunFolder(run).recipe().objective.curves),
         grids=_grids(run),
         recipe=recipe,
     )

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from meshgan.data.corpora.expressions import ExpressionPlan
 from meshgan.evaluation.yardstick import Fid
 from meshgan.model.latent import STEPS
-from meshgan.training.classifier import PAPER, Schedule
 
 EXPRESSIONS = ExpressionPlan()  # as many as the paper
 RECOGNISED = ExpressionPlan(part="classifier", posed=6000, spontaneous=0)
@@ -23,7 +22,7 @@ class Scale:
     ablation: tuple[str, ...]  # the same, where five objectives are compared
     expressions: ExpressionPlan = EXPRESSIONS
     recognised: ExpressionPlan = RECOGNISED  # the classifier's faces
-    classifier: Schedule = PAPER
+    classifier: tuple[str, ...] = ()  # changes to its recipe
 
 
 SMOKE = (
@@ -43,7 +42,7 @@ SCALES = {
         ablation=SMOKE,
         expressions=ExpressionPlan(subjects=20, posed=120, spontaneous=80),
         recognised=ExpressionPlan(part="classifier", subjects=20, posed=240, spontaneous=0),
-        classifier=Schedule(epochs=8, learning_rate=1e-3),
+        classifier=("schedule.epochs=8", "optimiser.lr=1e-3"),
     ),
     "desk": Scale(
         identities=12_000,

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from meshgan.arrays import Faces, Integers
 from meshgan.data.faceset import FaceSet
-from meshgan.errors import MeshganError, UsageError
+from meshgan.errors import UsageError
 from meshgan.training.state import Batch
 from meshgan.training.team import Team
 
@@ -20,24 +20,25 @@ class Batches:
     """`batches(step)` is the batch of that step on the device, this process's share of it.
 
     Each epoch goes once through the training faces in an order of its own; what does not fill a batch waits for
-    the next epoch. On a CPU faces are read from the memory-mapped file as they are needed; on a GPU they are kept
-    on the card if they fit.
+    the next epoch. With `targets`, a class for each face of the set (N,), faces are in mm. On a CPU faces are read
+    from the memory-mapped file as they are needed; on a GPU they are kept on the card if they fit.
     """
 
-    def __init__(self, faces: FaceSet, code: int, batch: int, seed: int, team: Team) -> None:
+    def __init__(
+        self, faces: FaceSet, code: int, batch: int, seed: int, team: Team, targets: Integers | None = None
+    ) -> None:
         rows = faces.split.train
         if batch % team.size:
             raise UsageError(f"a batch of {batch} cannot be shared by {team.size} processes; change schedule.batch.")
         if len(rows) < batch:
             raise UsageError(f"{faces.path} has {len(rows)} training faces, fewer than one batch of {batch}.")
-        if not np.isfinite(faces.normalisation.mean).all():
-            raise MeshganError(f"{faces.path} holds faces with NaN or infinite coordinates; make the FaceSet again.")
         self.rows, self.code, self.batch, self.seed, self.team = rows, code, batch, seed, team
         self.steps_per_epoch = len(rows) // batch
         self._mean, self._std = (
             torch.from_numpy(values).to(team.device) for values in (faces.normalisation.mean, faces.normalisation.std)
         )
         self._read = _reader(faces.vertices, team.device)
+        self._targets = targets
         self._epoch, self._order = -1, rows
 
     def __call__(self, step: int, phases: int = 1) -> Batch:
@@ -46,9 +47,14 @@ class Batches:
         rng = np.random.default_rng((self.seed, CODES, step))
         codes = rng.uniform(-1.0, 1.0, (self.batch, self.code)).astype(np.float32)[mine]
         mix = rng.uniform(0.0, 1.0, self.batch).astype(np.float32)[mine]
-        faces = (self._read(self.rows_of(step)[mine]) - self._mean).div_(self._std)
-        device = self.team.device
-        return Batch(faces, torch.from_numpy(codes).to(device), torch.from_numpy(mix).to(device), step % phases)
+        rows, device = self.rows_of(step)[mine], self.team.device
+        faces, targets = self._read(rows), None
+        if self._targets is None:
+            faces = (faces - self._mean).div_(self._std)
+        else:
+            targets = torch.from_numpy(self._targets[rows]).to(device)
+        drawn, mixed = (torch.from_numpy(values).to(device) for values in (codes, mix))
+        return Batch(faces, drawn, mixed, step % phases, targets)
 
     def rows_of(self, step: int) -> Integers:
         """The rows of the FaceSet (B,) that step `step` reads, over all processes."""

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.nn.networks import Autoencoder, Decoder, NetworkSpec
-from meshgan.training.l1 import l1
-from meshgan.training.state import Batch, State
+from meshgan.training.autoencoder import l1
+from meshgan.training.state import BALANCE, Batch, Curves, State, refuse_mapping
 
 EXPLODED = 10.0  # a discriminator that always answers with the mean face has a loss near 0.8
 
@@ -59,6 +59,12 @@ class Began:
 
     phases: ClassVar[int] = 1
     prior: ClassVar[Literal["uniform"]] = "uniform"
+    keeps: ClassVar[tuple[str, ...]] = ("generator",)
+    curves: ClassVar[Curves] = BALANCE
+
+    def check(self, spec: NetworkSpec) -> None:
+        """Raise `ValueError` if a network is not made for this objective."""
+        refuse_mapping(spec, self.kind)
 
     def build(self, hierarchy: Hierarchy, spec: NetworkSpec, generator: torch.Generator) -> dict[str, nn.Module]:
         """Generator and auto-encoding discriminator, the latter with a decoder like the generator's."""
@@ -68,13 +74,13 @@ class Began:
             "critic": Autoencoder(hierarchy, critic_spec, generator),
         }
 
-    def numbers(self, spec: NetworkSpec) -> dict[str, Tensor]:
+    def variables(self, spec: NetworkSpec) -> dict[str, Tensor]:
         """k₀ = 0: the discriminator first learns real faces only."""
         return {"k": torch.zeros(())}
 
     def step(self, state: State, batch: Batch) -> dict[str, Tensor]:
         """One step of both players on the same generated faces."""
-        generator, critic, k = state.networks["generator"], state.networks["critic"], state.numbers["k"]
+        generator, critic, k = state.networks["generator"], state.networks["critic"], state.variables["k"]
         real_loss = reconstruction_loss(critic, batch.faces)
         fake_loss = reconstruction_loss(critic, generator(batch.codes))
         set_gradients(real_loss, fake_loss, k, critic.parameters(), generator.parameters())

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.nn.networks import Decoder, Encoder, NetworkSpec
+from meshgan.training.autoencoder import l1
 from meshgan.training.began import EXPLODED, convergence, next_k, set_gradients
-from meshgan.training.l1 import l1
-from meshgan.training.state import Batch, State
+from meshgan.training.state import BALANCE, Batch, Curves, State, refuse_mapping
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,12 @@ class BeganCs:
 
     phases: ClassVar[int] = 1
     prior: ClassVar[Literal["uniform"]] = "uniform"
+    keeps: ClassVar[tuple[str, ...]] = ("generator", "encoder")
+    curves: ClassVar[Curves] = {**BALANCE, "Constraint on the code": {"constraint": "mean |E(G(z)) − z|"}}
+
+    def check(self, spec: NetworkSpec) -> None:
+        """Raise `ValueError` if a network is not made for this objective."""
+        refuse_mapping(spec, self.kind)
 
     def build(self, hierarchy: Hierarchy, spec: NetworkSpec, generator: torch.Generator) -> dict[str, nn.Module]:
         """Generator, and the two halves of the discriminator."""
@@ -40,14 +46,14 @@ class BeganCs:
             "decoder": Decoder(hierarchy, plain, generator),
         }
 
-    def numbers(self, spec: NetworkSpec) -> dict[str, Tensor]:
+    def variables(self, spec: NetworkSpec) -> dict[str, Tensor]:
         """k₀ = 0."""
         return {"k": torch.zeros(())}
 
     def step(self, state: State, batch: Batch) -> dict[str, Tensor]:
         """One step of both players on the same generated faces; the constraint moves the encoder alone."""
         generator, encoder, decoder = (state.networks[name] for name in ("generator", "encoder", "decoder"))
-        k, theta_e = state.numbers["k"], list(encoder.parameters())
+        k, theta_e = state.variables["k"], list(encoder.parameters())
         real_loss = l1(batch.faces, decoder(encoder(batch.faces)))
         faces = generator(batch.codes)
         codes = encoder(faces)

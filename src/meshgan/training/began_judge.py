@@ -6,7 +6,7 @@ small network that sees a face as its principal coordinates, and plays the ordin
 non-saturating, with the R1 penalty of Mescheder et al. 2018) against a mapping network, which turns the uniform code
 into coordinates. What coordinates cannot say, the generator's convolutions add: they learn it from real faces, rebuilt
 from their coordinates, and from BEGAN's discriminator. What is left of the difference in mean and covariance, an affine
-map mends when the run ends (`training.moments`).
+map mends when the run ends (`training.finish.match_moments`).
 """
 
 from collections.abc import Mapping
@@ -19,14 +19,15 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from meshgan.errors import UsageError
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.nn.networks import Autoencoder, Decoder, MappingNetwork, NetworkSpec, perceptron
+from meshgan.training.autoencoder import l1
 from meshgan.training.began import EXPLODED, convergence, next_k, reconstruction_loss, set_gradients
-from meshgan.training.l1 import l1
-from meshgan.training.state import Batch, State
+from meshgan.training.state import BALANCE, Batch, Curves, State
 
 JUDGE = 512  # width of the judge's layers
+Several = Annotated[int, Field(ge=2, le=2**20)]
+
 TINY = 1e-8  # beside variances: their roots have a slope at zero
 
 
@@ -44,18 +45,31 @@ class BeganJudge:
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.7  # as in BEGAN
     lambda_k: Annotated[float, Field(gt=0)] = 0.001  # as in BEGAN
     anchor: Annotated[float, Field(ge=0)] = 1.0  # weight of rebuilding real faces
-    window: Annotated[int, Field(ge=2)] = 128  # faces that the judge compares at a time
-    memory: Annotated[int, Field(ge=2)] = 2048  # faces that they are taken from; `window` of the last are nearly all
-    # the same in the next step, and the game runs after them
+    window: Several = 128  # faces that the judge compares at a time
+    memory: Several = 2048  # faces that they are taken from; `window` of the last are nearly all the same in the next
+    # step, and the game runs after them
     penalty: Annotated[float, Field(ge=0)] = 0.3  # R1; computed in one step of `phases`, with so many times the weight
 
     phases: ClassVar[int] = 8
     prior: ClassVar[Literal["uniform"]] = "uniform"
+    keeps: ClassVar[tuple[str, ...]] = ("generator", "mapping")
+    curves: ClassVar[Curves] = {
+        **BALANCE,
+        "Rebuilt from coordinates, network units": {"anchor": "mean |x − G(P x)|"},
+        "Loss of the judge": {"judge": "without its penalty"},
+    }
+
+    def __post_init__(self) -> None:
+        if self.window > self.memory:
+            raise ValueError("window cannot be larger than memory")
+
+    def check(self, spec: NetworkSpec) -> None:
+        """Raise `ValueError` if a network is not made for this objective."""
+        if not spec.linear or not spec.mapping:
+            raise ValueError("objective began-judge needs network.linear = true and a network.mapping, say 256")
 
     def build(self, hierarchy: Hierarchy, spec: NetworkSpec, generator: torch.Generator) -> dict[str, nn.Module]:
         """Generator and auto-encoding discriminator, mapping network and judge."""
-        if not spec.linear or not spec.mapping:
-            raise UsageError("the objective began-judge needs network.linear = true and a network.mapping, say 256.")
         return {
             "generator": Decoder(hierarchy, spec, generator),
             "critic": Autoencoder(hierarchy, replace(spec, linear=False), generator),
@@ -63,7 +77,7 @@ class BeganJudge:
             "judge": perceptron((2 * spec.code, JUDGE, JUDGE, JUDGE, 1), generator),
         }
 
-    def numbers(self, spec: NetworkSpec) -> dict[str, Tensor]:
+    def variables(self, spec: NetworkSpec) -> dict[str, Tensor]:
         """k₀ = 0, and nothing remembered."""
         return {
             "k": torch.zeros(()),
@@ -76,14 +90,14 @@ class BeganJudge:
         """One step of all four networks: two on the meshes of the batch, two on remembered coordinates."""
         generator, critic = state.networks["generator"], state.networks["critic"]
         assert isinstance(generator, Decoder)
-        numbers, k = state.numbers, state.numbers["k"]
+        own, k = state.variables, state.variables["k"]
         with torch.no_grad():
             seen, mapped = generator.project(batch.faces), state.networks["mapping"](batch.codes)
             all_seen, all_drawn = (state.team.gather(rows)[-self.memory :] for rows in (seen, batch.codes))
-            window = remembered(numbers["steps"], len(all_seen), self.window, self.memory)
-            places = newest(numbers["steps"], len(all_seen), self.memory)
-            numbers["seen"].index_copy_(0, places, all_seen)
-            numbers["drawn"].index_copy_(0, places, all_drawn)
+            window = remembered(own["steps"], len(all_seen), self.window, self.memory)
+            places = newest(own["steps"], len(all_seen), self.memory)
+            own["seen"].index_copy_(0, places, all_seen)
+            own["drawn"].index_copy_(0, places, all_drawn)
         generated, rebuilt = generator(torch.cat([mapped, seen])).split(len(seen))
         real_loss, fake_loss = reconstruction_loss(critic, batch.faces), reconstruction_loss(critic, generated)
         anchor = l1(batch.faces, rebuilt)
@@ -91,7 +105,7 @@ class BeganJudge:
             real_loss, fake_loss + self.anchor * anchor, k, critic.parameters(), generator.parameters()
         )  # the anchor does not depend on the discriminator
         judged = self._judge(state, window, penalised=batch.phase == 0)
-        numbers["steps"].add_(1)
+        own["steps"].add_(1)
         state.update("critic", "generator", "judge", "mapping")
         real, fake, missed = state.mean(real_loss, fake_loss, anchor)
         k.copy_(next_k(k, real, fake, self.gamma, self.lambda_k))
@@ -103,8 +117,8 @@ class BeganJudge:
         judge, mapping, generator = state.networks["judge"], state.networks["mapping"], state.networks["generator"]
         assert isinstance(generator, Decoder)
         scale = weights(generator)
-        real = (state.numbers["seen"][window] * scale).requires_grad_(penalised)
-        fake = mapping(state.numbers["drawn"][window]) * scale
+        real = (state.variables["seen"][window] * scale).requires_grad_(penalised)
+        fake = mapping(state.variables["drawn"][window]) * scale
         of_real = judge(with_deviations(real))
         loss = softplus(-of_real).mean() + softplus(judge(with_deviations(fake.detach()))).mean()
         total = loss

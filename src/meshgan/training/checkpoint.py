@@ -10,24 +10,31 @@ RUN/model/                          the finished model, see `model_folder`
 
 import hashlib
 import json
+import math
 import sys
-import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from torch import Tensor
 
-from meshgan.errors import MeshganError, UsageError
+from meshgan.errors import DiskError, MeshganError, UsageError
 from meshgan.machine import machine
-from meshgan.storage import atomic_file, disk_errors, remove_file, set_aside, sweep
-from meshgan.training.recipe import Recipe, differences, parse_recipe, recipe_toml
+from meshgan.model.classifier import Classifier
+from meshgan.model.face_model import FaceModel
+from meshgan.reading import parse_toml, read_bytes
+from meshgan.storage import alone_in, atomic_file, disk_errors, remove_file, require_replaceable, set_aside
+from meshgan.training.classification import Classification
+from meshgan.training.recipe import Recipe, differences, load_recipe, parse_recipe, recipe_toml
 
+DTYPES = (torch.float32, torch.float64, torch.int64)  # of a run's tensors
+MOST_LINES = 2**28  # bytes of stats.jsonl that are read
 KEEP = 2  # checkpoints; the older one stands in for a damaged newer one
 
 
@@ -36,16 +43,16 @@ class Identity(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    recipe: str  # TOML
-    data: str  # fingerprint of the FaceSet
-    seed: int
+    recipe: Annotated[str, Field(max_length=100_000)]  # TOML
+    data: Annotated[str, Field(max_length=200)]  # fingerprint of the FaceSet
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class _Header(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     run: Identity
-    step: int
+    step: Annotated[int, Field(ge=0, le=10**15)]
     digest: str  # SHA-256 of all the rest
 
 
@@ -64,6 +71,20 @@ class RunFolder:
 
     path: Path
 
+    @contextmanager
+    def ready(self, resume: bool = False, leads: bool = True) -> Iterator[None]:
+        """Keep other processes out of the folder, which is made, and clear away what a killed run left half-written.
+
+        Raises `UsageError` if the folder holds something else, or a run while `resume` is off, or if another process
+        trains in it. Of several processes the one that `leads` does this for all.
+        """
+        if not leads:
+            yield
+            return
+        self.check(resume)
+        with alone_in(self.path):
+            yield
+
     def check(self, resume: bool) -> None:
         """Raise `UsageError` if the folder holds something else, or a run while `resume` is off."""
         if self.path.exists() and not self.path.is_dir():
@@ -74,19 +95,55 @@ class RunFolder:
             if not resume:
                 raise UsageError(f"{self.path} exists already: use --resume to go on with it, or choose another name.")
 
-    def claim(self, recipe: Recipe) -> None:
-        """Write the recipe of a run that begins, and remove what a killed one left half-written."""
-        sweep(self.path)
-        if not self.checkpoints():
-            with atomic_file(self.path / "recipe.toml") as partial:
-                partial.write_text(recipe_toml(recipe), encoding="utf-8")
+    def has_model(self) -> bool:
+        """Whether the run's model is there and whole; one that is not may be made again."""
+        folder = self.path / "model"
+        try:
+            Classifier.load(folder) if self._classifies() else FaceModel.load(folder)
+        except MeshganError as error:
+            if folder.exists():
+                print(f"meshgan: {error} It is made again.", file=sys.stderr)
+                self._make_room(folder)
+            return False
+        return True
+
+    def recipe(self) -> Recipe:
+        """What recipe.toml says. Raises `UsageError` if it is missing or damaged."""
+        return load_recipe(self.path / "recipe.toml")
+
+    def _classifies(self) -> bool:
+        return isinstance(self.recipe().objective, Classification)
+
+    def _make_room(self, folder: Path) -> None:
+        """Set a model folder aside unless its files, as far as they are there, are as they were written."""
+        try:
+            require_replaceable(folder, keep=lambda path: False)
+        except MeshganError:
+            set_aside(folder)
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        """Write recipe.toml, also where a run goes on: it says what the run does, whatever was edited meanwhile."""
+        text = recipe_toml(recipe)
+        path = self.path / "recipe.toml"
+        if not path.is_file() or path.read_bytes() != text.encode():
+            with atomic_file(path) as partial:
+                partial.write_text(text, encoding="utf-8")
 
     def checkpoints(self) -> list[Path]:
         """Checkpoint files, oldest first."""
         return sorted(self.path.glob("checkpoint-*.safetensors"))
 
     def save(self, checkpoint: Checkpoint, faces_seen: int) -> Path:
-        """Write a checkpoint, then remove all but the last two."""
+        """Write a checkpoint, then remove all but the last two. On a full disk the older one of two makes room."""
+        try:
+            return self._save(checkpoint, faces_seen)
+        except DiskError:
+            if len(kept := self.checkpoints()) < KEEP:
+                raise
+            remove_file(kept[0])
+            return self._save(checkpoint, faces_seen)
+
+    def _save(self, checkpoint: Checkpoint, faces_seen: int) -> Path:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
         header = _Header(
             run=checkpoint.run, step=checkpoint.step, digest=_digest(checkpoint.run, checkpoint.step, tensors)
@@ -136,20 +193,26 @@ class RunFolder:
     def append_line(self, line: Mapping[str, Any]) -> None:
         """Add one line to stats.jsonl."""
         path = self.path / "stats.jsonl"
-        with disk_errors(path), path.open("a") as stream:
+        with disk_errors(path), path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read and check one file. Raises `MeshganError` if it is damaged."""
+    if not path.is_file():
+        raise MeshganError(f"{path} is missing or no file.")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             header = _Header.model_validate_json(file.metadata()["meshgan"], strict=True)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, ValidationError) as error:
+        whole = all(tensor.dtype in DTYPES for tensor in tensors.values())
+        whole = whole and _digest(header.run, header.step, tensors) == header.digest
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise MeshganError(f"{path} is damaged.") from error
-    if _digest(header.run, header.step, tensors) != header.digest:
+    if not whole:
         raise MeshganError(f"{path} is damaged.")
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        raise MeshganError(f"{path} holds what is no number.")
     return Checkpoint(header.run, header.step, tensors)
 
 
@@ -165,7 +228,7 @@ def check_same_run(path: Path, old: Identity, new: Identity) -> None:
 
 
 def _parse(path: Path, text: str) -> Recipe:
-    return parse_recipe(tomllib.loads(text), str(path))
+    return parse_recipe(parse_toml(text, str(path)), str(path))
 
 
 def _digest(run: Identity, step: int, tensors: Mapping[str, Tensor]) -> str:
@@ -179,11 +242,20 @@ def _digest(run: Identity, step: int, tensors: Mapping[str, Tensor]) -> str:
 def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
     if not path.is_file():
         return
-    for text in path.read_text(errors="replace").splitlines():
+    for text in read_bytes(path, MOST_LINES).decode("utf-8", "replace").split("\n"):
         try:
             line = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             return
-        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+        if not _is_line(line):
             return
         yield line
+
+
+def _is_line(line: Any) -> bool:
+    """Whether a value is what `append_line` writes: numbers by names, the steps and faces whole ones."""
+    if not isinstance(line, dict) or not all(isinstance(line.get(name), int) for name in ("step", "faces")):
+        return False
+    return "seconds" in line and all(
+        isinstance(value, int | float) and abs(value) < sys.maxsize and math.isfinite(value) for value in line.values()
+    )

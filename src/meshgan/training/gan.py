@@ -10,7 +10,7 @@ from torch.nn.functional import softplus
 
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.nn.networks import Decoder, NetworkSpec, ScalarCritic
-from meshgan.training.state import Batch, State
+from meshgan.training.state import Batch, Curves, State, refuse_code_activation, refuse_mapping
 
 EXPLODED = 1e4
 
@@ -33,6 +33,13 @@ class Gan:
 
     phases: ClassVar[int] = 1
     prior: ClassVar[Literal["uniform"]] = "uniform"
+    keeps: ClassVar[tuple[str, ...]] = ("generator",)
+    curves: ClassVar[Curves] = {"Losses": {"L_critic": "discriminator", "L_generator": "generator"}}
+
+    def check(self, spec: NetworkSpec) -> None:
+        """Raise `ValueError` if a network is not made for this objective."""
+        refuse_mapping(spec, self.kind)
+        refuse_code_activation(spec, self.kind)
 
     def build(self, hierarchy: Hierarchy, spec: NetworkSpec, generator: torch.Generator) -> dict[str, nn.Module]:
         """The generator that all models share, and a discriminator with one output."""
@@ -41,7 +48,7 @@ class Gan:
             "critic": ScalarCritic(hierarchy, spec, generator),
         }
 
-    def numbers(self, spec: NetworkSpec) -> dict[str, Tensor]:
+    def variables(self, spec: NetworkSpec) -> dict[str, Tensor]:
         """None."""
         return {}
 

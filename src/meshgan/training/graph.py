@@ -37,6 +37,8 @@ class _Captured:
         inputs.faces.copy_(batch.faces)
         inputs.codes.copy_(batch.codes)
         inputs.mix.copy_(batch.mix)
+        if inputs.targets is not None and batch.targets is not None:
+            inputs.targets.copy_(batch.targets)
         graph.replay()
         return {name: value.clone() for name, value in stats.items()}
 
@@ -49,7 +51,8 @@ class _Captured:
         return stats
 
     def _capture(self, batch: Batch) -> tuple[torch.cuda.CUDAGraph, Batch, dict[str, Tensor]]:
-        inputs = Batch(batch.faces.clone(), batch.codes.clone(), batch.mix.clone(), batch.phase)
+        targets = None if batch.targets is None else batch.targets.clone()
+        inputs = Batch(batch.faces.clone(), batch.codes.clone(), batch.mix.clone(), batch.phase, targets)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             stats = self.objective.step(self.state, inputs)

@@ -5,26 +5,28 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from meshgan.data.faceset import FaceSet
-from meshgan.errors import MeshganError
+from meshgan.data.faceset import FaceSet, some_rows
+from meshgan.errors import DiskError, MeshganError, UsageError
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.model.principal import principal_matrix
 from meshgan.nn import kernel
 from meshgan.nn.networks import Decoder, Encoder
 from meshgan.training.batches import Batches
 from meshgan.training.checkpoint import Checkpoint, Identity, RunFolder, check_same_run, read_checkpoint
+from meshgan.training.classification import Classification
 from meshgan.training.finish import finish
 from meshgan.training.graph import stepper
-from meshgan.training.live import announce, live_line
 from meshgan.training.recipe import Adam, Momentum, Recipe, recipe_toml
-from meshgan.training.state import KEPT, State
-from meshgan.training.stops import Stopped, stop_requests
-from meshgan.training.team import Team, team
-from meshgan.training.watch import Watch
+from meshgan.training.state import State
+from meshgan.training.team import Stopped, Team, stop_requests, team
+from meshgan.training.watch import Watch, announce, diversity, live_line
 
+FAR_MM = 1e5  # a hundred metres: no face lies or reaches so far
+COMPARED = 64  # faces among which there must be two that differ
 RAMP = 0.05  # averaging looks back over at most this share of the faces seen so far
 
 Sums = dict[str, Tensor]  # statistics summed since the last line of stats.jsonl, and "steps", how many
@@ -42,22 +44,23 @@ def train(
     """Train `recipe` on `faces` into the run folder `out`; returns the folder of the finished model.
 
     With `resume`, a run that was stopped goes on from its last checkpoint and ends with the same bits as one that
-    was not. Raises `UsageError` for another recipe, data or seed than the run was started with, `Stopped` after
-    Ctrl-C or SIGTERM, and `MeshganError` when training fails (not a number, explosion, collapse); the last good
-    checkpoint stays.
+    was not; one that is finished, but whose model is not whole, makes it again. Raises `UsageError` for another recipe,
+    data or seed than the run was started with and where another process trains in `out`, `Stopped` after Ctrl-C,
+    SIGTERM or SIGHUP, and `MeshganError` when training fails (not a number, explosion, collapse, a full disk); the
+    last good checkpoint stays.
     """
-    with team(device) as crew, kernel.pytorch_in_one_thread():
+    run, schedule = RunFolder(Path(out)), recipe.schedule
+    with team(device) as crew, kernel.pytorch_in_one_thread(), run.ready(resume, crew.leads):
         # Set up
-        run, schedule = RunFolder(Path(out)), recipe.schedule
-        if crew.leads:
-            run.check(resume)
+        check_faces_and_seed(faces, seed)
         identity = Identity(recipe=recipe_toml(recipe), data=faces.fingerprint, seed=seed)
         hierarchy = Hierarchy.cached(faces.template, recipe.hierarchy.counts, recipe.hierarchy.laplacian)
-        batches = Batches(faces, recipe.network.code, schedule.batch, seed, crew)
-        if crew.leads:
-            run.claim(recipe)
+        targets = recipe.objective.targets(faces) if isinstance(recipe.objective, Classification) else None
+        batches = Batches(faces, recipe.network.code, schedule.batch, seed, crew, targets)
         state = start(recipe, faces, hierarchy, seed, crew)
         step, sums = restore(run, identity, state)
+        if crew.leads:
+            run.write_recipe(recipe)
         watch = Watch(recipe, faces, run, state, seed, step, tensorboard)
         advance, last = stepper(recipe.objective, state), total_steps(recipe, batches.steps_per_epoch)
         seen, finished = step * schedule.batch, step >= last
@@ -77,26 +80,47 @@ def train(
                 live.show(seen, stats)
 
                 # Log and check
-                if step % schedule.log_every == 0 or step == last:
-                    watch.line(step, seen, epoch, rate, means(sums))
-                    sums.clear()
-                if crossed(before, seen, schedule.sample_every):
-                    watch.draw(seen)
+                trouble = None
+                try:
+                    if step % schedule.log_every == 0 or step == last:
+                        watch.line(step, seen, epoch, rate, means(sums))
+                        sums.clear()
+                    if crossed(before, seen, schedule.sample_every):
+                        watch.draw(seen)
+                except DiskError as error:
+                    trouble = error
 
                 # Keep
                 signal = stop(step)
-                if crossed(before, seen, schedule.checkpoint_every) or step == last or signal:
+                if crossed(before, seen, schedule.checkpoint_every) or step == last or signal or trouble:
                     watch.check_weights(seen)
                     if crew.leads:
                         run.save(Checkpoint(identity, step, {**state.tensors(), **summed(sums)}), seen)
+                if trouble is not None:
+                    raise trouble
                 if signal and step < last:
                     raise Stopped(f"stopped after {seen:,} faces; start again with --resume to go on.", signal)
 
         # Finish
-        if crew.leads and not (finished and (run.path / "model" / "model.json").is_file()):
+        if crew.leads and not (finished and run.has_model()):
             finish(run.path / "model", recipe, state, hierarchy, faces, seen, seed)
         crew.wait()
     return run.path / "model"
+
+
+def check_faces_and_seed(faces: FaceSet, seed: int) -> None:
+    """Raise `UsageError` for a seed that is none, and faces that nothing can be learned from."""
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"a seed is a whole number from 0 to 2^63 - 1, not {seed}.")
+    normalisation = faces.normalisation
+    if not np.isfinite(normalisation.mean).all() or not np.isfinite(normalisation.std).all():
+        raise MeshganError(f"{faces.path} holds faces with NaN or infinite coordinates; make the FaceSet again.")
+    far = max(float(np.abs(normalisation.mean).max()), float(normalisation.std.max()))
+    if far > FAR_MM:
+        raise UsageError(f"{faces.path} holds vertices {far:.1g} mm away; make the FaceSet again, in the right unit.")
+    rows = some_rows(faces.split.train, COMPARED)
+    if len(rows) < 2 or diversity(faces.vertices[rows]) == 0.0:
+        raise UsageError(f"{faces.path} has no two training faces that differ; there is nothing to learn from it.")
 
 
 def total_steps(recipe: Recipe, steps_per_epoch: int) -> int:
@@ -124,11 +148,11 @@ def start(recipe: Recipe, faces: FaceSet, hierarchy: Hierarchy, seed: int, crew:
     for network in networks.values():
         network.to(crew.device)
         crew.broadcast_(list(network.parameters()))
-    kept = [name for name in KEPT if name in networks and recipe.averaging.half_life]
+    kept = [name for name in recipe.objective.keeps if recipe.averaging.half_life]
     return State(
         networks=networks,
         optimisers={name: optimiser(recipe.optimiser, network, crew) for name, network in networks.items()},
-        numbers={name: value.to(crew.device) for name, value in recipe.objective.numbers(recipe.network).items()},
+        variables={name: value.to(crew.device) for name, value in recipe.objective.variables(recipe.network).items()},
         averages={name: copy.deepcopy(networks[name]).requires_grad_(False) for name in kept},
         clip=recipe.optimiser.clip,
         team=crew,
@@ -158,6 +182,8 @@ def restore(run: RunFolder, identity: Identity, state: State) -> tuple[int, Sums
         raise MeshganError(f"{path} does not fit its recipe; remove it to go on from the one before.") from error
     tensors = checkpoint.tensors
     sums = {name.removeprefix("sum/"): tensors[name] for name in tensors if name.startswith("sum/")}
+    if sums and ("steps" not in sums or any(value.dim() for value in sums.values())):
+        raise MeshganError(f"{path} does not fit its recipe; remove it to go on from the one before.")
     return checkpoint.step, {name: value.to(state.team.device) for name, value in sums.items()}
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import json
-import tomllib
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
@@ -11,12 +11,14 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
-from meshgan.errors import UsageError
+from meshgan.errors import MeshganError, UsageError
 from meshgan.nn.networks import NetworkSpec
+from meshgan.reading import parse_toml, read_toml
 from meshgan.training.autoencoder import Autoencoding
 from meshgan.training.began import Began
 from meshgan.training.began_cs import BeganCs
 from meshgan.training.began_judge import BeganJudge
+from meshgan.training.classification import Classification
 from meshgan.training.gan import Gan
 from meshgan.training.wgan import Wgan
 
@@ -25,11 +27,17 @@ KINDS = ("objective.kind", "optimiser.kind")  # they say which other keys a sect
 LENGTHS = ("epochs", "faces")  # two ways to say how long; one is given
 STRICT = ConfigDict(allow_inf_nan=False)
 
-Objective = Annotated[Began | BeganCs | BeganJudge | Gan | Wgan | Autoencoding, Field(discriminator="kind")]
+Objective = Annotated[
+    Began | BeganCs | BeganJudge | Gan | Wgan | Autoencoding | Classification, Field(discriminator="kind")
+]
 
-Positive = Annotated[float, Field(gt=0)]
+MOST_PARTS = 8  # of a key
+SHOWN = 60  # letters of a key or value in an error
+
+Positive = Annotated[float, Field(gt=0, le=1e6)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**12)]
+Many = Annotated[int, Field(ge=0, le=10**12)]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -37,7 +45,8 @@ class HierarchySpec:
     """How the template is coarsened."""
 
     laplacian: Literal["cotangent", "combinatorial"] = "cotangent"
-    counts: tuple[Count, ...] | None = None  # vertices of the coarser levels; None: four levels of a quarter each
+    # vertices of the coarser levels; None: four levels of a quarter each
+    counts: Annotated[tuple[Count, ...], Field(max_length=16)] | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -69,7 +78,7 @@ class Momentum:
 class Schedule:
     """How long to train, and how often to write; give either `epochs` or `faces`."""
 
-    batch: Count = 16  # faces per step, over all processes together
+    batch: Annotated[int, Field(ge=1, le=2**20)] = 16  # faces per step, over all processes together
     epochs: Positive | None = None
     faces: Count | None = None  # faces seen by the end
     log_every: Count = 50  # steps between two lines of stats.jsonl
@@ -88,7 +97,7 @@ class Schedule:
 class Averaging:
     """A running mean of the generator's weights, which is what the model keeps."""
 
-    half_life: Annotated[int, Field(ge=0)] = 0  # in faces seen; 0 keeps the last weights instead
+    half_life: Many = 0  # in faces seen; 0 keeps the last weights instead
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -96,23 +105,38 @@ class Sampling:
     """How the finished model draws codes unless told otherwise."""
 
     kind: Literal["uniform", "standard-normal", "fitted-normal"] = "uniform"
-    faces: Annotated[int, Field(ge=0)] = 500  # training faces whose codes "fitted-normal" is fitted to; 0: none
-    steps: Count = 40  # of Eq. 2 for each of them, where the objective has no encoder
+    faces: Many = 500  # training faces whose codes "fitted-normal" is fitted to; 0: none
+    steps: Annotated[int, Field(ge=1, le=10**6)] = 40  # of Eq. 2 for each of them, where the objective has no encoder
 
 
 @dataclass(frozen=True, config=STRICT)
 class Recipe:
-    """Everything that defines a run, apart from data and seed."""
+    """Everything that defines a run, apart from data and seed; its parts fit each other."""
 
-    name: str
+    name: Annotated[str, Field(max_length=200)]
     schedule: Schedule
-    description: str = ""
+    description: Annotated[str, Field(max_length=2000)] = ""
     network: NetworkSpec = NetworkSpec()
     hierarchy: HierarchySpec = HierarchySpec()
     objective: Objective = Began()
     optimiser: Annotated[Adam | Momentum, Field(discriminator="kind")] = Adam()
     averaging: Averaging = Averaging()
     sampling: Sampling = Sampling()
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "Recipe":
+        """A model that training makes and nobody can sample is refused before the first step."""
+        self.objective.check(self.network)
+        counts, widths = self.hierarchy.counts, self.network.widths
+        if counts is not None and len(counts) != len(widths):
+            raise ValueError(f"hierarchy.counts needs as many numbers as network.widths, {len(widths)}")
+        if self.sampling.faces == 1:
+            raise ValueError("sampling.faces = 1 is too few for a normal distribution; give 2 or more, or 0 for none")
+        if self.sampling.kind == "fitted-normal" and not self.sampling.faces:
+            raise ValueError('sampling.kind = "fitted-normal" needs sampling.faces to fit it to, say 500')
+        if self.sampling.kind == "standard-normal" and self.network.mapping:
+            raise ValueError('network.mapping takes uniform codes; choose sampling.kind = "uniform" or "fitted-normal"')
+        return self
 
 
 def load_recipe(name: str | Path, changes: Iterable[str] = ()) -> Recipe:
@@ -122,9 +146,11 @@ def load_recipe(name: str | Path, changes: Iterable[str] = ()) -> Recipe:
     """
     path = find_recipe(name)
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is no TOML file ({error}).") from error
+        table = read_toml(path)
+    except UsageError:
+        raise
+    except MeshganError as error:
+        raise UsageError(f"{path} is no TOML file: {error}") from error
     for change in sorted(changes, key=lambda change: not change.startswith(KINDS)):
         _apply(table, change)
     return parse_recipe(table, str(path))
@@ -144,13 +170,19 @@ def find_recipe(name: str | Path) -> Path:
 def parse_recipe(table: Mapping[str, Any], source: str) -> Recipe:
     """Check a table of keys and build the recipe; `source` names it in errors."""
     known = list(_known_keys(Recipe, table))
-    for key in _keys(table):
+    for key, value in _keys(table):
         if key not in known:
-            raise UsageError(f"{source}: unknown key '{key}'{_suggestion(key, known)}")
+            raise UsageError(f"{source}: unknown key '{_clipped(key)}'{_suggestion(key, known)}")
+        if not _is_plain(value):
+            raise UsageError(
+                f"{source}: {key} holds what is neither a word nor a number of 64 bits nor a list of them."
+            )
     try:
         return TypeAdapter(Recipe).validate_json(json.dumps(table), strict=True)
     except ValidationError as error:
         raise UsageError(f"{source}: {_first_problem(error)}") from error
+    except UsageError as error:  # of the network
+        raise UsageError(f"{source}: {error}") from error
 
 
 def _apply(table: dict[str, Any], change: str) -> None:
@@ -158,6 +190,8 @@ def _apply(table: dict[str, Any], change: str) -> None:
     if not equals or not key.strip():
         raise UsageError(f"--set {change}: write it as key=value, for example objective.gamma=0.5.")
     *parents, last = key.strip().split(".")
+    if len(parents) >= MOST_PARTS:
+        raise UsageError(f"--set {_clipped(change)}: no key has so many parts.")
     for parent in parents:
         table = table.setdefault(parent, {})
         if not isinstance(table, dict):
@@ -173,17 +207,29 @@ def _apply(table: dict[str, Any], change: str) -> None:
 
 def _toml_value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return parse_toml(f"value = {text}", "--set")["value"]
+    except UsageError:
         return text  # a word without quotes
 
 
-def _keys(table: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def _keys(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Every key with its value, `section.key`; what lies deeper is a value of its section."""
     for name, value in table.items():
-        if isinstance(value, Mapping):
-            yield from _keys(value, f"{prefix}{name}.") if value else [f"{prefix}{name}"]
+        if isinstance(value, Mapping) and value:
+            yield from ((f"{name}.{inner}", of_inner) for inner, of_inner in value.items())
         else:
-            yield f"{prefix}{name}"
+            yield name, value
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is one that recipes have: no date, no table within a section, no number beyond 64 bits."""
+    if isinstance(value, list):
+        return all(not isinstance(one, list) and _is_plain(one) for one in value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) < 2**63
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, str | bool) or value == {}
 
 
 def _known_keys(part: Any, table: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -199,7 +245,7 @@ def _known_keys(part: Any, table: Mapping[str, Any], prefix: str = "") -> Iterat
 
 
 def _suggestion(key: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+    near = difflib.get_close_matches(_clipped(key), known, n=1, cutoff=0.0)
     return f"; did you mean '{near[0]}'?" if near else "."
 
 
@@ -207,7 +253,13 @@ def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     place = ".".join(str(part) for part in problem["loc"])
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{place}: {message}." if place else f"{message}."
+    return f"{_clipped(place)}: {message}." if place else f"{message}."
+
+
+def _clipped(text: str) -> str:
+    """A word from outside, at a length that a sentence can hold, printable."""
+    short = text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
+    return "".join(sign if sign.isprintable() else "?" for sign in short)
 
 
 def recipe_toml(recipe: Recipe) -> str:

@@ -11,7 +11,17 @@ from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.nn.networks import NetworkSpec
 from meshgan.training.team import Team
 
-KEPT = ("generator", "encoder", "mapping")  # the networks that go into a model; the others only train them
+SLOTS: Mapping[type, set[str]] = {  # what an optimiser remembers of a parameter
+    torch.optim.Adam: {"step", "exp_avg", "exp_avg_sq"},
+    torch.optim.SGD: {"momentum_buffer"},
+}
+Curves = Mapping[str, Mapping[str, str]]  # panels of a report by title: the statistics shown in each, with their labels
+
+BALANCE: Curves = {  # of all kinds of BEGAN
+    "Loss of the auto-encoder, network units": {"L_real": "L(x)", "L_fake": "L(G(z))"},
+    "Convergence M": {"M": "M"},
+    "Balance k": {"k": "k"},
+}
 
 
 @dataclass(frozen=True)
@@ -22,15 +32,16 @@ class Batch:
     codes: Tensor  # (B, code) drawn from U(-1, 1)
     mix: Tensor  # (B,) drawn from U(0, 1), for objectives that mix real and generated faces
     phase: int = 0  # step modulo `Objective.phases`
+    targets: Tensor | None = None  # (B,) numbers of classes, where classes are learned; the faces are in mm then
 
 
 @dataclass
 class State:
-    """Networks, optimisers and numbers of a run: all that a checkpoint needs to hold."""
+    """Networks, optimisers and variables of a run: all that a checkpoint needs to hold."""
 
     networks: Mapping[str, nn.Module]  # by name: "generator" always, then "critic" or "encoder"
     optimisers: Mapping[str, torch.optim.Optimizer]  # one per network, same names
-    numbers: Mapping[str, Tensor]  # an objective's own state, for example BEGAN's k; changed in place
+    variables: Mapping[str, Tensor]  # an objective's own state, for example BEGAN's k; changed in place
     averages: Mapping[str, nn.Module] = field(default_factory=dict)  # running means of the kept networks
     clip: float = 0.0  # largest norm of a network's gradient; 0 leaves it as it is
     team: Team = field(default_factory=Team)
@@ -81,30 +92,52 @@ class State:
         for name, average in self.averages.items():
             for key, parameter in average.named_parameters():
                 yield f"average/{name}/{key}", parameter.detach()
-        for name, number in self.numbers.items():
-            yield f"number/{name}", number
+        for name, number in self.variables.items():
+            yield f"variable/{name}", number
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Put back what `tensors()` gave. Raises `KeyError` or `RuntimeError` if names or shapes do not fit."""
         for name, network in self.networks.items():
             for key, parameter in network.named_parameters():
-                parameter.copy_(tensors[f"network/{name}/{key}"])
+                _put(parameter, tensors[f"network/{name}/{key}"])
                 self._load_slots(f"optimiser/{name}/{key}/", name, parameter, tensors)
         for name, average in self.averages.items():
             for key, parameter in average.named_parameters():
-                parameter.copy_(tensors[f"average/{name}/{key}"])
-        for name, number in self.numbers.items():
-            number.copy_(tensors[f"number/{name}"])
+                _put(parameter, tensors[f"average/{name}/{key}"])
+        for name, number in self.variables.items():
+            _put(number, tensors[f"variable/{name}"])
 
     def _load_slots(self, prefix: str, name: str, parameter: Tensor, tensors: Mapping[str, Tensor]) -> None:
         slots = {key.removeprefix(prefix): tensors[key] for key in tensors if key.startswith(prefix)}
+        known = SLOTS[type(self.optimisers[name])]
+        if slots and slots.keys() != known:
+            raise RuntimeError(f"{prefix} holds {', '.join(slots)}")
         for slot, value in slots.items():
-            if slot != "step" and value.shape != parameter.shape:
+            if value.shape != (torch.Size() if slot == "step" else parameter.shape):
                 raise RuntimeError(f"{prefix}{slot} has shape {tuple(value.shape)}")
         on_device = {slot: value.clone().to(parameter.device) for slot, value in slots.items()}
         if on_device:
             self.optimisers[name].state[parameter] = on_device
+
+
+def _put(target: Tensor, value: Tensor) -> None:
+    """Copy a tensor that must be of the same shape and kind: `copy_` alone would spread a single number."""
+    if value.shape != target.shape or value.dtype != target.dtype:
+        raise RuntimeError(f"{tuple(value.shape)} {value.dtype} in place of {tuple(target.shape)} {target.dtype}")
+    target.copy_(value)
+
+
+def refuse_mapping(spec: NetworkSpec, kind: str) -> None:
+    """Raise `ValueError` for a mapping network, which only the judge trains."""
+    if spec.mapping:
+        raise ValueError(f"network.mapping is for the objective began-judge; with {kind} set network.mapping = 0")
+
+
+def refuse_code_activation(spec: NetworkSpec, kind: str) -> None:
+    """Raise `ValueError` for an activation on the code of encoders, where there is none."""
+    if spec.code_activation != "none":
+        raise ValueError(f'the objective {kind} has no encoder; set network.code_activation = "none"')
 
 
 class Objective(Protocol):
@@ -125,6 +158,20 @@ class Objective(Protocol):
         """What its codes are drawn from."""
         ...
 
+    @property
+    def keeps(self) -> tuple[str, ...]:
+        """Those of its networks that go into the model."""
+        ...
+
+    @property
+    def curves(self) -> Curves:
+        """What a report draws of the statistics that `step` returns."""
+        ...
+
+    def check(self, spec: NetworkSpec) -> None:
+        """Raise `ValueError` if networks of these sizes are not made for it."""
+        ...
+
     def build(self, hierarchy: Hierarchy, spec: NetworkSpec, generator: torch.Generator) -> dict[str, nn.Module]:
         """The networks that it trains, by name; "generator" maps codes (B, code) to faces (B, V, 3).
 
@@ -132,7 +179,7 @@ class Objective(Protocol):
         """
         ...
 
-    def numbers(self, spec: NetworkSpec) -> dict[str, Tensor]:
+    def variables(self, spec: NetworkSpec) -> dict[str, Tensor]:
         """Tensors of its own that change during training, at their start."""
         ...
 

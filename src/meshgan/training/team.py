@@ -1,10 +1,16 @@
-"""The processes that train together under `torchrun`; a team of one everywhere else."""
+"""The processes that train together under `torchrun` (a team of one everywhere else), and how they are stopped.
+
+Ctrl-C, SIGTERM and a terminal that closes let them finish the step and keep a checkpoint.
+"""
 
 import os
-from collections.abc import Iterator, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from types import FrameType
 from typing import TypeVar
 
 import torch
@@ -17,6 +23,9 @@ Value = TypeVar("Value")
 
 CPU = torch.device("cpu")
 PATIENCE = timedelta(hours=1)  # the others wait while rank 0 writes the model
+HANGUP = tuple(getattr(signal, name) for name in ("SIGHUP",) if hasattr(signal, name))  # `nohup` ignores it
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *HANGUP)
+AGREE_EVERY = 8  # steps after which several processes ask each other whether to stop
 
 
 @dataclass(frozen=True)
@@ -120,3 +129,41 @@ def _choose_device(device: str) -> torch.device:
         return torch.device("cpu")
     torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("cuda", torch.cuda.current_device())
+
+
+class Stopped(MeshganError):  # noqa: N818 (not an error of the run)
+    """The user stopped a run; a checkpoint was kept."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_status = 128 + signal_number
+
+
+@contextmanager
+def stop_requests(team: Team) -> Iterator[Callable[[int], int]]:
+    """Catch the signals; the function that is yielded gives the one to stop for after a step, or 0.
+
+    All processes of a team stop after the same step. A second Ctrl-C in a team of one ends at once.
+    """
+    caught: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if caught and number == signal.SIGINT and team.size == 1:
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    def stop(step: int) -> int:
+        if team.size > 1 and step % AGREE_EVERY:
+            return 0
+        return team.largest(caught[0] if caught else 0)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    heard = [number for number in SIGNALS if not (number in HANGUP and signal.getsignal(number) is signal.SIG_IGN)]
+    before = {number: signal.signal(number, note) for number in heard}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,28 +1,39 @@
-"""Watching a run: lines of statistics, grids of samples from fixed codes, and the signs of failure."""
+"""Watching a run: a live line, lines of statistics, grids of samples from fixed codes, and the signs of failure."""
 
 import math
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
+from rich.status import Status
+from torch import Tensor
 
 from meshgan.arrays import Faces
 from meshgan.data.faceset import FaceSet, some_rows
 from meshgan.errors import MeshganError
+from meshgan.nn import kernel
+from meshgan.progress import LINE_SECONDS, duration
 from meshgan.storage import atomic_file
 from meshgan.training.batches import fixed_codes
 from meshgan.training.checkpoint import RunFolder
 from meshgan.training.recipe import Recipe
-from meshgan.training.state import State
+from meshgan.training.state import Curves, State
 from meshgan.view.figures import contact_sheet
 
 GRID = 16  # faces in a grid of samples
 TILE = 128  # pixels of each
 RISEN = 3.0  # a diversity this many times the limit has been there to lose
+CURVES: Curves = {"Diversity of 16 fixed samples, mm": {"diversity_mm": "samples"}, "Learning rate": {"lr": "rate"}}
 ADVICE = "start a new run with a lower optimiser.lr, or with optimiser.clip = 1"
+LIVE_SECONDS = 0.2  # between two changes of the line on a terminal
+SYMBOLS = {"L_real": "L(x)", "L_fake": "L(G(z))"}
 
 
 class Watch:
@@ -32,6 +43,7 @@ class Watch:
         self, recipe: Recipe, faces: FaceSet, run: RunFolder, state: State, seed: int, step: int, tensorboard: bool
     ) -> None:
         self.recipe, self.faces, self.run, self.state = recipe, faces, run, state
+        self.generates = "generator" in state.networks
         codes = fixed_codes(GRID, recipe.network.code, recipe.objective.prior, seed)
         self.codes = codes.to(state.team.device)
         self.real = diversity(faces.vertices[some_rows(faces.split.train, 2 * GRID)])
@@ -39,16 +51,16 @@ class Watch:
             run.keep_lines(step)
         state.team.wait()
         lines = run.lines()
-        self.peak = max((line["diversity_mm"] for line in lines), default=0.0)
+        self.peak = max((line.get("diversity_mm", 0.0) for line in lines), default=0.0)
         self.clock = time.monotonic() - (lines[-1]["seconds"] if lines else 0.0)
         self.board = _board(run.path / "tensorboard") if tensorboard and state.team.leads else None
 
     def line(self, step: int, seen: int, epoch: int, rate: float, stats: Mapping[str, float]) -> None:
         """Append a line to stats.jsonl. Raises `MeshganError` if it says that training has failed."""
-        spread_mm = diversity(self.samples())
-        line = {"step": step, "faces": seen, "epoch": epoch, **stats, "diversity_mm": spread_mm, "lr": rate}
+        spread = {"diversity_mm": diversity(self.samples())} if self.generates else {}
+        line = {"step": step, "faces": seen, "epoch": epoch, **stats, **spread, "lr": rate}
         self._stop_if(self.recipe.objective.trouble(stats) or self._trouble(line), seen)
-        self.peak = max(self.peak, spread_mm)
+        self.peak = max(self.peak, *spread.values(), 0.0)
         if self.state.team.leads:
             self.run.append_line({**line, "seconds": round(time.monotonic() - self.clock, 2)})
         if self.board is not None:
@@ -57,7 +69,7 @@ class Watch:
 
     def draw(self, seen: int) -> None:
         """Write the grid of samples."""
-        if self.state.team.leads:
+        if self.state.team.leads and self.generates:
             with atomic_file(self.run.path / "samples" / f"faces-seen-{seen:08d}.png") as partial:
                 contact_sheet(self.samples(), self.faces.template.triangles, partial, columns=4, size=TILE)
 
@@ -75,6 +87,8 @@ class Watch:
     def _trouble(self, line: Mapping[str, Any]) -> str | None:
         if not all(math.isfinite(value) for value in line.values()):
             return "a loss is not a number"
+        if not self.generates:
+            return None
         share, limit = line["diversity_mm"] / self.real, self.recipe.schedule.collapse
         if share < limit and self.peak / self.real > RISEN * limit:
             return f"the samples have collapsed to {share:.1%} of the real faces' diversity"
@@ -100,3 +114,51 @@ def _board(folder: Path) -> Any:
     except ImportError as error:
         raise MeshganError("--tensorboard needs a package: pip install 'meshgan[tensorboard]'.") from error
     return SummaryWriter(folder)
+
+
+@dataclass
+class LiveLine:
+    """Shows one line that changes on a terminal, and a plain line every ten seconds elsewhere."""
+
+    total: int  # faces seen at the end
+    start: int  # faces seen at the start of this process
+    status: Status | None
+    silent: bool = False  # another process talks
+    _began: float = field(default_factory=lambda: time.monotonic())
+    _last: float = -LINE_SECONDS
+
+    def show(self, seen: int, stats: Mapping[str, Tensor]) -> None:
+        """Show the state after `seen` faces, if it is time to or the last one."""
+        now = time.monotonic()
+        early = now - self._last < (LINE_SECONDS if self.status is None else LIVE_SECONDS)
+        if self.silent or (early and seen < self.total):
+            return
+        self._last = now
+        with suppress(OSError):  # a terminal that was closed: the run goes on, or ends by its signal
+            if self.status is None:
+                print(self._text(seen, stats, now), file=sys.stderr, flush=True)
+            else:
+                self.status.update(self._text(seen, stats, now))
+
+    def _text(self, seen: int, stats: Mapping[str, Tensor], now: float) -> str:
+        rate = (seen - self.start) / max(now - self._began, 1e-9)
+        left = duration((self.total - seen) / max(rate, 1e-9))
+        values = "  ".join(f"{SYMBOLS.get(name, name)} {value.item():.4f}" for name, value in stats.items())
+        return f"{seen:,} of {self.total:,} faces seen  {values}  {rate:,.0f} faces/s  {left} left"
+
+
+def announce(device: torch.device) -> None:
+    """Say once what computes the convolutions."""
+    on_cpu = f"{kernel.describe()}, threads: {kernel.threads()}"
+    print(f"convolutions by {on_cpu if device.type == 'cpu' else f'PyTorch on {device}'}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def live_line(total: int, start: int, shown: bool) -> Iterator[LiveLine]:
+    """The live line on standard error; silent where another process shows it."""
+    console = Console(stderr=True)
+    if shown and console.is_terminal:
+        with console.status("starting") as status:
+            yield LiveLine(total, start, status)
+    else:
+        yield LiveLine(total, start, None, silent=not shown)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.nn.networks import Decoder, NetworkSpec, ScalarCritic
-from meshgan.training.state import Batch, State
+from meshgan.training.state import Batch, Curves, State, refuse_code_activation, refuse_mapping
 
 CRITIC_STEPS = 5  # critic steps for each step of the generator, in both papers
 EXPLODED = 1e6
@@ -41,10 +41,20 @@ class Wgan:
 
     phases: ClassVar[int] = CRITIC_STEPS
     prior: ClassVar[Literal["uniform"]] = "uniform"
+    keeps: ClassVar[tuple[str, ...]] = ("generator",)
+    curves: ClassVar[Curves] = {
+        "Wasserstein estimate": {"W": "E D(x) − E D(G(z))"},
+        "Gradient penalty": {"slope": "E (‖∇D‖ − 1)²"},
+    }
 
     def __post_init__(self) -> None:
         if (self.clip > 0) == (self.penalty > 0):
             raise ValueError("give either clip or penalty, larger than 0")
+
+    def check(self, spec: NetworkSpec) -> None:
+        """Raise `ValueError` if a network is not made for this objective."""
+        refuse_mapping(spec, self.kind)
+        refuse_code_activation(spec, self.kind)
 
     def build(self, hierarchy: Hierarchy, spec: NetworkSpec, generator: torch.Generator) -> dict[str, nn.Module]:
         """The generator that all models share, and a critic with one output."""
@@ -53,7 +63,7 @@ class Wgan:
             "critic": ScalarCritic(hierarchy, spec, generator),
         }
 
-    def numbers(self, spec: NetworkSpec) -> dict[str, Tensor]:
+    def variables(self, spec: NetworkSpec) -> dict[str, Tensor]:
         """None."""
         return {}
 
