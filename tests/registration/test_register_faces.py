@@ -151,6 +151,79 @@ def test_damaged_meshes_give_the_same_face(template, scanned, damage):
     assert errors(result, truth).mean() < 1.0
 
 
+def turned_inside_out(mesh, truth, template):
+    return Mesh(mesh.vertices, mesh.triangles[:, ::-1]), "mm", 1.0
+
+
+def noisy(mesh, truth, template):
+    noise = np.random.default_rng(0).normal(size=mesh.vertices.shape)
+    return mesh.with_vertices(mesh.vertices + noise), "mm", 1.0
+
+
+def tiny(mesh, truth, template):
+    return mesh.with_vertices(mesh.vertices * 1e-14), "auto", 1e-14
+
+
+def huge(mesh, truth, template):
+    return mesh.with_vertices(mesh.vertices * 1e5), "auto", 1e5
+
+
+def without_forehead(mesh, truth, template):
+    marks = template.landmark_rows @ truth
+    up = marks[27] - marks[8]
+    low = (mesh.vertices - marks[27]) @ up < 18 * np.linalg.norm(up)
+    return Mesh(mesh.vertices, mesh.triangles[low[mesh.triangles].all(axis=1)]), "mm", 1.0
+
+
+def on_a_body(mesh, truth, template):
+    marks = template.landmark_rows @ truth
+    up = (marks[27] - marks[8]) / np.linalg.norm(marks[27] - marks[8])
+    right = np.cross(up, np.eye(3)[np.argmin(np.abs(up))])
+    right /= np.linalg.norm(right)
+    body = trimesh.creation.capsule(height=1000, radius=150).subdivide()
+    turn = np.stack([right, np.cross(up, right), up])
+    below = (body.vertices - body.vertices.mean(axis=0)) @ turn + truth.mean(axis=0) - 800 * up
+    triangles = np.concatenate([mesh.triangles, body.faces + len(mesh.vertices)])
+    return Mesh(np.concatenate([mesh.vertices, below]), triangles), "mm", 1.0
+
+
+KINDS = [turned_inside_out, noisy, tiny, huge, without_forehead, on_a_body]
+
+
+@needs_detector
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=[pytest.mark.slow] * (k in KINDS[3:])) for k in KINDS])
+def test_kinds_of_scans_that_are_easily_misread(template, scanned, kind):
+    mesh, truth = scanned
+    changed, unit, scale = kind(mesh, truth, template)
+    result = register(changed, template, unit=unit)
+    assert np.linalg.norm(result.to_scan(result.vertices) - scale * truth, axis=1).mean() < 1.5 * scale
+    verdict, reason = judge(measure(result, template))
+    assert verdict == ("check" if kind is noisy else "good"), reason
+
+
+@needs_detector
+@pytest.mark.parametrize(("unit", "scale", "advice"), [("m", 1e3, "--unit mm"), ("mm", 1e-12, "--unit auto")])
+def test_a_wrong_unit_is_told_with_the_one_that_fits_also_without_landmarks(template, scanned, unit, scale, advice):
+    mesh, _ = scanned
+    with pytest.raises(MeshganError, match=advice):
+        register(mesh.with_vertices(mesh.vertices * scale), template, unit=unit)
+
+
+def test_a_feature_without_landmarks_wants_a_look(template, scanned):
+    mesh, truth = scanned
+    result = register(mesh, template, marked(template, truth, range(17, 48)))
+    verdict, reason = judge(measure(result, template))
+    assert verdict == "check"
+    assert "no landmark was found of the mouth" in reason
+
+
+def test_landmarks_that_are_not_what_they_are_called_are_told(template, scanned):
+    mesh, truth = scanned
+    wrong = Landmarks(np.arange(51), template.landmark_rows[17:68] @ truth)
+    with pytest.raises(MeshganError, match="names and order"):
+        register(mesh, template, wrong)
+
+
 @needs_detector
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
 def test_the_face_is_found_from_every_side(template, scanned, faces, seed):

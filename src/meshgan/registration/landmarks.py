@@ -4,7 +4,6 @@ A landmark is known by its index in the scheme of 79 points (docs/registration.m
 68-78 are this project's. Files may hold any part of them, by name or by index.
 """
 
-import csv
 import json
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterable, Sequence
@@ -15,9 +14,12 @@ from typing import Any
 import numpy as np
 
 from meshgan.arrays import Floats, Integers
-from meshgan.errors import MeshganError, UsageError
+from meshgan.errors import UsageError
+from meshgan.reading import cells, read_text
 
+FARTHEST = 1e12  # of a coordinate, in any unit
 MOST_BYTES = 4_000_000  # a landmark file is a few kilobytes; larger ones are something else
+CONTOUR, INNER = 17, 51  # of iBUG's points: on the jaw line, and all others
 FEWEST = 4  # points that fix a head's place, turn and scale with one to spare
 
 # The groups that menpo writes. Its older files say "leye" for the eye on the left of the image; its newer ones
@@ -57,25 +59,14 @@ def read_landmarks(path: Path, names: Sequence[str], millimetres: float = 1.0) -
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise UsageError(f"{path}: landmarks are read from .json, .ljson, .pp and .csv files only.")
-    text = _text(path)
+    text = read_text(path, MOST_BYTES)
     try:
         rows = list(reader(text, names))
         return _checked(rows, millimetres)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
-    except (ValueError, KeyError, TypeError, IndexError, ET.ParseError, csv.Error, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError, ET.ParseError, RecursionError) as error:
         raise UsageError(f"{path} is damaged or not a landmark file; see docs/registration.md.") from error
-
-
-def _text(path: Path) -> str:
-    if not path.is_file():
-        raise UsageError(f"{path} does not exist.")
-    if path.stat().st_size > MOST_BYTES:
-        raise UsageError(f"{path} is too large for a landmark file.")
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (UnicodeDecodeError, OSError) as error:
-        raise MeshganError(f"{path} cannot be read as text; is it a landmark file?") from error
 
 
 Row = tuple[int, Any]
@@ -86,6 +77,8 @@ def _checked(rows: list[Row], millimetres: float) -> Landmarks:
     index = np.array([row[0] for row in rows], dtype=np.int64)
     points = np.array([row[1] for row in rows], dtype=np.float64).reshape(len(rows), 3)
     present = np.isfinite(points).all(axis=1)
+    if (np.abs(points[present]) > FARTHEST).any():
+        raise UsageError("a landmark is too far away to be one.")
     index, points = index[present], points[present]
     if len(np.unique(index)) != len(index):
         raise UsageError("a landmark is given twice.")
@@ -153,12 +146,30 @@ def _pp(text: str, names: Sequence[str]) -> Iterable[Row]:
     if "<!ENTITY" in text:
         raise UsageError("picked points hold no entities.")
     points = [point for point in ET.fromstring(text).iter("point") if point.get("active", "1") != "0"]
-    return [(index_of(p.attrib["name"], names), _point([p.attrib[axis] for axis in "xyz"])) for p in points]
+    places = _numbered([p.attrib["name"] for p in points], names)
+    return [(place, _point([p.attrib[axis] for axis in "xyz"])) for place, p in zip(places, points, strict=True)]
+
+
+def _numbered(given: Sequence[str], names: Sequence[str]) -> Sequence[int]:
+    """The indices of picked points. MeshLab calls them 0, 1, 2, … by itself, in the order of picking.
+
+    That says what they are if they are all of iBUG's 68, its 51 without the jaw line, or the whole scheme.
+    """
+    if [word.strip() for word in given] != [str(number) for number in range(len(given))]:
+        return [index_of(word, names) for word in given]
+    if len(given) == INNER:
+        return range(CONTOUR, CONTOUR + INNER)
+    if len(given) in (CONTOUR + INNER, len(names)):
+        return range(len(given))
+    raise UsageError(
+        f"its {len(given)} points bear MeshLab's own names, 0 to {len(given) - 1}, which do not say what they are; "
+        f"rename them in MeshLab, to {names[30]}, {names[36]} and so on."
+    )
 
 
 def _csv(text: str, names: Sequence[str]) -> Iterable[Row]:
     """`name,x,y,z` per line; a first line that says so is skipped."""
-    rows = [row for row in csv.reader(text.splitlines()) if row and not row[0].startswith("#")]
+    rows = [row for _, row in cells(text) if not row[0].startswith("#")]
     if rows and rows[0][0].strip().lower() in {"name", "index", "landmark"}:
         rows = rows[1:]
     return [(index_of(row[0], names), _point(row[1:])) for row in rows]

@@ -21,7 +21,7 @@ VERDICTS: tuple[Verdict, ...] = ("good", "check", "failed")
 OVER = 10.0  # mm: scan vertices farther from the template show something else: hair, shoulders, the back of the head
 
 # Landmarks with an exact place; brows, jaw line, forehead and cheeks have none.
-FEATURES = {"nose": (27, 36), "eyes": (36, 48), "mouth": (48, 68)}
+FEATURES = {"nose": (27, 36), "right eye": (36, 42), "left eye": (42, 48), "mouth": (48, 68)}
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ THRESHOLDS = (
     ),
     Threshold(
         "feature_mm", 6.0, 15.0,
-        "one of nose, eyes and mouth is missed by {value:.1f} mm",
-        "the same for the worst of the three",
+        "the {feature} is missed by {value:.1f} mm",
+        "the same for the worst of nose, right eye, left eye and mouth",
     ),
     Threshold(
         "uncovered", 0.25, 0.6,
@@ -80,7 +80,8 @@ class Quality:
     """The figures of one registration; lengths in mm, the rest as shares.
 
     `median_mm` and `p95_mm`: from scan vertices over the inside of the face to the result. `landmark_mm`: mean over
-    the landmarks of nose, eyes and mouth found or given; `feature_mm`: over those of the worst of the three.
+    the landmarks of nose, eyes and mouth found or given; `feature_mm`: over those of the worst, which is `feature`;
+    `unknown` names those without any, with commas between. `noisy`: the scan had to be smoothed.
     `coverage`: share of the inside of the face that the scan holds. `gap_mm2`: the largest patch around nose and mouth
     that it does not. `folded`: share of triangles. `interocular_mm`: between the middles of the eyes.
     """
@@ -93,6 +94,9 @@ class Quality:
     gap_mm2: float
     folded: float
     interocular_mm: float
+    feature: str = ""
+    unknown: str = ""
+    noisy: bool = False
 
     @property
     def uncovered(self) -> float:
@@ -105,24 +109,30 @@ def measure(result: Registration, template: FaceTemplate) -> Quality:
     mesh = template.mesh.with_vertices(result.vertices)
     distances = scan_distances(result, template)
     seen = distances[np.isfinite(distances)]
+    misses = _landmark_misses(result, template)
+    worst = max(misses, key=lambda name: misses[name].mean()) if misses else ""
     return Quality(
         float(np.median(seen)) if len(seen) else np.inf,
         float(np.percentile(seen, 95)) if len(seen) else np.inf,
-        *_landmark_misses(result, template),
+        float(np.concatenate(list(misses.values())).mean()) if misses else np.inf,
+        float(misses[worst].mean()) if misses else np.inf,
         float(result.believed[template.inside].mean()),
         _largest_patch(mesh, template.middle & ~result.believed),
         float(folded(mesh, result.fitted).mean()),
         template.interocular(result.vertices),
+        worst,
+        ", ".join(name for name in FEATURES if name not in misses),
+        result.noisy,
     )
 
 
-def _landmark_misses(result: Registration, template: FaceTemplate) -> tuple[float, float]:
-    """Mean over the landmarks of all `FEATURES`, and over those of the worst; where none is known, over all."""
+def _landmark_misses(result: Registration, template: FaceTemplate) -> dict[str, Floats]:
+    """The misses in mm of the landmarks of each of `FEATURES` of which any is known; of none, those of all others."""
     index = result.landmarks.index
     misses = np.linalg.norm((template.landmark_rows @ result.vertices)[index] - result.landmarks.points, axis=1)
-    parts = [misses[(index >= first) & (index < last)] for first, last in FEATURES.values()]
-    known = [part for part in parts if len(part)] or [misses if len(misses) else np.array([np.inf])]
-    return float(np.concatenate(known).mean()), float(max(part.mean() for part in known))
+    parts = {name: misses[(index >= first) & (index < last)] for name, (first, last) in FEATURES.items()}
+    known = {name: part for name, part in parts.items() if len(part)}
+    return known or ({"rest of the face": misses} if len(misses) else {})
 
 
 def _largest_patch(mesh: Mesh, marked: Booleans) -> float:
@@ -156,8 +166,14 @@ def judge(quality: Quality) -> tuple[Verdict, str]:
         level = int(value > threshold.good) + int(value > threshold.failed)
         worst = max(worst, level)
         if level:
-            reasons.append(threshold.wording.format(value=value))
+            reasons.append(threshold.wording.format(value=value, feature=quality.feature))
     if not INTEROCULAR[0] <= quality.interocular_mm <= INTEROCULAR[1]:
         worst = max(worst, 1)
         reasons.append(f"the eyes are {quality.interocular_mm:.0f} mm apart; is the unit right?")
+    if quality.noisy:
+        worst = max(worst, 1)
+        reasons.append("the scan is so noisy that it was smoothed before it was used")
+    if quality.unknown:
+        worst = max(worst, 1)
+        reasons.append(f"no landmark was found of the {quality.unknown.replace(', ', ' and the ')}")
     return VERDICTS[worst], "; ".join(reasons)

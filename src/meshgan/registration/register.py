@@ -1,7 +1,7 @@
 """One scan, one result: find the face, fit the face model, let the template go, and say how good it is."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -17,13 +17,14 @@ from meshgan.registration.landmarks import Landmarks
 from meshgan.registration.nricp import State, nonrigid_icp, unfolded
 from meshgan.registration.pose import Similarity, robust_similarity, similarity_between
 from meshgan.registration.prior import SCALE_SIGMA, Anchors, fit
-from meshgan.registration.scan import Surface, around, cleaned, facing_like, thinned
+from meshgan.registration.scan import Surface, around, calmed, cleaned, facing_like, thinned
 from meshgan.registration.template import FaceTemplate
 
 REACH = 1.35  # of the template's radius: what of the scan is kept around the face
 GIVEN_SIGMA = 2.0  # mm: how well a person sets a landmark
 CONTOUR_SIGMA = 6.0  # mm: the 17 points of the jaw line, which slide along it
 CONTOUR = 17
+WORST_GIVEN = 12.0  # mm, median at the template's scale: above it, landmarks given are not what they are called
 HUMAN = (40.0, 90.0)  # mm between the middles of the eyes, with room for an inexact pose
 FIXED, FREE = 1e-4, SCALE_SIGMA  # how far the model may grow, as a share
 
@@ -35,12 +36,13 @@ class Sighting:
     pose: Similarity
     anchors: Anchors
     landmarks: Landmarks
+    noisy: bool = False  # the scan was smoothed before
 
     def seen_from(self, frame: Similarity) -> "Sighting":
         """The same in the frame that `frame` carries into the present one."""
         anchors = Anchors(self.anchors.rows, frame.inverse(self.anchors.targets), self.anchors.sigma / frame.scale)
         landmarks = Landmarks(self.landmarks.index, frame.inverse(self.landmarks.points))
-        return Sighting(frame.undone(self.pose), anchors, landmarks)
+        return Sighting(frame.undone(self.pose), anchors, landmarks, self.noisy)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +59,7 @@ class Registration:
     scan: Mesh
     landmarks: Landmarks
     to_scan: Similarity
+    noisy: bool = False  # the scan was smoothed before
 
 
 Watch = Callable[[State], None]
@@ -76,8 +79,13 @@ def register(
     them. `watch` sees every state of the non-rigid stage. Raises `MeshganError` if there is no face, hardly a
     surface, or no human size.
     """
-    with threadpool_limits(1, user_api="blas"):  # small systems: threads would only wait for each other, spinning
-        return _register(mesh, template, landmarks, unit, watch)
+    try:
+        with threadpool_limits(1, user_api="blas"):  # small systems: threads would only wait for each other, spinning
+            return _register(mesh, template, landmarks, unit, watch)
+    except np.linalg.LinAlgError as error:
+        raise MeshganError(
+            "hardly any surface lies where the landmarks say that the face is; are they right?"
+        ) from error
 
 
 def _register(
@@ -92,21 +100,23 @@ def _register(
         if watch is not None:
             watch(state)
     vertices = unfolded(template.mesh.with_vertices(state.vertices), fitted.vertices)
-    return _upright(
-        Registration(vertices, fitted.vertices, state.weights > 0, scan, sighting.landmarks, to_scan), template
-    )
+    believed = state.weights > 0
+    result = Registration(vertices, fitted.vertices, believed, scan, sighting.landmarks, to_scan, sighting.noisy)
+    return _upright(result, template)
 
 
 def sight(
     mesh: Mesh, template: FaceTemplate, landmarks: Landmarks | None = None, unit: str = "mm"
 ) -> tuple[Sighting, Mesh, Similarity]:
     """Find the face: where it is in the template's frame, what of the scan lies around it there, and the way back."""
-    whole = cleaned(mesh)
+    given = cleaned(mesh)
+    whole = calmed(given)
     sighting = _given(landmarks, template) if landmarks is not None else _detected(whole, template)
     if unit != "auto":
         _require_human_size(sighting.pose.scale * template.interocular(template.mesh.vertices), unit)
     scale = sighting.pose.scale if unit == "auto" else 1.0
     to_scan = Similarity(scale, sighting.pose.rotation, sighting.pose.translation)
+    sighting = replace(sighting, noisy=whole is not given)
     return sighting.seen_from(to_scan), _cropped(whole, template, sighting.pose, to_scan), to_scan
 
 
@@ -126,7 +136,11 @@ def _require_human_size(interocular: float, unit: str) -> None:
 def _given(landmarks: Landmarks, template: FaceTemplate) -> Sighting:
     rows = template.landmark_rows[landmarks.index]
     sigma = np.where(landmarks.index < CONTOUR, CONTOUR_SIGMA, GIVEN_SIGMA)
-    pose = robust_similarity(rows @ template.mesh.vertices, landmarks.points, sigma)
+    places = rows @ template.mesh.vertices
+    pose = robust_similarity(places, landmarks.points, sigma)
+    misfit = float(np.median(np.linalg.norm(pose(places) - landmarks.points, axis=1))) / pose.scale
+    if misfit > WORST_GIVEN:
+        raise MeshganError("the landmarks given do not have the shape of a face; are their names and order right?")
     return Sighting(pose, Anchors(rows, landmarks.points, sigma * pose.scale), landmarks)
 
 
@@ -162,4 +176,5 @@ def _upright(result: Registration, template: FaceTemplate) -> Registration:
         result.scan.with_vertices(motion.inverse(result.scan.vertices)),
         Landmarks(result.landmarks.index, motion.inverse(result.landmarks.points)),
         result.to_scan.after(motion),
+        result.noisy,
     )

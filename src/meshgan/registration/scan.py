@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numba
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
@@ -19,6 +20,8 @@ FEWEST_TRIANGLES = 500  # a face needs some
 MOST_TRIANGLES = 12_000_000  # beyond it, memory is no longer bounded by what a workstation has
 MANY_TRIANGLES = 400_000  # more than this is thinned for the search, and again after the crop
 MOST_LAYERS = 12.0  # of a surface as large as the sphere around it; hair has a few
+NOISY = 0.16  # of an edge's length: noise beyond it hides which way a surface faces
+CALMING = 10  # rounds in which every vertex goes half of the way to its neighbours' mean
 NEAR = 20.0  # mm: triangles this close to the model decide which way a scan faces
 GRID = 2**20  # cells per side of the box in which vertices count as one
 
@@ -73,6 +76,26 @@ def _triangle_keys(triangles: Integers) -> NDArray[np.void]:
 def _used(vertices: Floats, triangles: Integers) -> Mesh:
     kept, renumbered = np.unique(triangles, return_inverse=True)
     return Mesh(vertices[kept], renumbered.reshape(-1, 3))
+
+
+def calmed(mesh: Mesh) -> Mesh:
+    """The mesh with its noise smoothed away, if that is so strong that neighbouring normals disagree.
+
+    How strong: the median distance of a vertex from its neighbours' mean, along the normal, as a share of the edges'
+    length. Borders stay where they are.
+    """
+    size = len(mesh.vertices)
+    i, j = np.concatenate([mesh.edges, mesh.edges[:, ::-1]]).T
+    mean = sp.csr_array((1 / np.bincount(i, minlength=size)[i], (i, j)), shape=(size, size))
+    length = float(np.median(np.linalg.norm(mesh.vertices[i] - mesh.vertices[j], axis=1)))
+    free = np.setdiff1d(np.arange(size), mesh.boundary_vertices)
+    away = np.einsum("vc,vc->v", mean @ mesh.vertices - mesh.vertices, mesh.vertex_normals)[free]
+    if not len(free) or np.median(np.abs(away)) < NOISY * length:
+        return mesh
+    vertices = mesh.vertices.copy()
+    for _ in range(CALMING):
+        vertices[free] += 0.5 * (mean @ vertices - vertices)[free]
+    return mesh.with_vertices(vertices)
 
 
 def thinned(mesh: Mesh, most: int = MANY_TRIANGLES) -> Mesh:

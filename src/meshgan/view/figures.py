@@ -28,6 +28,7 @@ DPI = 200
 EVEN = Light(CLAY.directions[:2], ((0.24,) * 3, (0.12,) * 3), (0.70,) * 3, (1.0,) * 3, CLAY.background, srgb=True)
 HEAT = "magma_r"
 HEAT_RANGE = (0.02, 0.80)  # of the colour map: its dark end would swallow the shading
+UNKNOWN = (0.62, 0.62, 0.62)  # of an error that is not known: grey, which no error has
 
 
 def tiles(
@@ -64,10 +65,12 @@ def heat_tiles(
 
 
 def heat_colours(errors: ArrayLike, limit_mm: float) -> Singles:
-    """Colours (..., 3), sRGB in [0, 1], of errors in mm; `limit_mm` and more have the darkest."""
-    share = np.clip(np.nan_to_num(np.asarray(errors, dtype=np.float64) / limit_mm, nan=1.0), 0, 1)
+    """Colours (..., 3), sRGB in [0, 1], of errors in mm; `limit_mm` and more have the darkest, NaN is grey."""
+    values = np.asarray(errors, dtype=np.float64)
+    share = np.clip(np.nan_to_num(values / limit_mm), 0, 1)
     low, high = HEAT_RANGE
-    return matplotlib.colormaps[HEAT](low + (high - low) * share)[..., :3].astype(np.float32)
+    colours = matplotlib.colormaps[HEAT](low + (high - low) * share)[..., :3]
+    return np.where(np.isnan(values)[..., None], UNKNOWN, colours).astype(np.float32)
 
 
 def camera_for(faces: ArrayLike, view: str = "frontal") -> Camera:
