@@ -17,6 +17,7 @@ ORDER = (
 # single modules below all folders
 FOUNDATION = {
     "arrays",
+    "compiled",
     "errors",
     "machine",
     "processes",

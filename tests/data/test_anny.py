@@ -105,7 +105,7 @@ def test_faces_are_mildly_asymmetric(corpus):
     with np.load("src/meshgan/data/assets/face_basis.npz") as arrays:
         mirror = arrays["mirror"].astype(int)
     mirrored = corpus.vertices[:, mirror] * np.array([-1, 1, 1], dtype=np.float32)
-    back = rigid(mirrored, corpus.template.vertices).apply(mirrored)
+    back = rigid(mirrored, corpus.template.vertices)(mirrored)
     difference = np.linalg.norm(back - corpus.vertices, axis=2).mean(axis=1)
     assert 0.2 < difference.mean() < 1.5
     assert difference.max() < 3

@@ -183,7 +183,7 @@ def test_the_jaw_is_rigid_where_it_is_all_jaw(basis, adult):
         opened = basis.perform(adult, amount * np.eye(52)[[24]])[0]
         before, after = adult.vertices[0, chin].astype(float), opened[chin].astype(float)
         motion = rigid(before[None], after)
-        np.testing.assert_allclose(motion.apply(before[None])[0], after, atol=5e-3)
+        np.testing.assert_allclose(motion(before[None])[0], after, atol=5e-3)
         angle = np.arccos((np.trace(motion.rotation[0]) - 1) / 2)
         assert angle == pytest.approx(amount * np.linalg.norm(basis.jaw_motions[24, :3]), rel=1e-3)
         shapes = amount * basis.actions[24, head]

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from meshgan.bench.fake_scans import corpus_people, fake_scan
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import DiskError, MeshganError, UsageError
+from meshgan.geometry.align import Similarity
 from meshgan.geometry.files import read_mesh, write_mesh
 from meshgan.registration import batch
 from meshgan.registration import jobs as bulk
@@ -29,7 +30,6 @@ from meshgan.registration.batch import named_scans, register_all, with_landmarks
 from meshgan.registration.jobs import Outcome, Result, Settings, outcome_of, plan, result_of, save
 from meshgan.registration.landmarks import read_landmarks
 from meshgan.registration.models import default_template
-from meshgan.registration.pose import Similarity
 from meshgan.registration.report import own_places
 from meshgan.registration.scan import Surface
 from meshgan.storage import disk_errors

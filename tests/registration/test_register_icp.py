@@ -8,11 +8,11 @@ import scipy.sparse as sp
 import trimesh
 from scipy.spatial.transform import Rotation
 
+from meshgan.geometry.align import Similarity
 from meshgan.geometry.mesh import Mesh
 from meshgan.registration import nricp
 from meshgan.registration import prior as prior_module
 from meshgan.registration.nricp import Nodes, Step, nonrigid_icp
-from meshgan.registration.pose import Similarity
 from meshgan.registration.prior import UNSURE, Anchors, FitStep, Prior, fit, learn
 from meshgan.registration.scan import Pull, Surface
 

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from meshgan.errors import MeshganError
+from meshgan.geometry.align import Similarity, robust_similarity, similarity
 from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import closest_points
 from meshgan.registration import scan
 from meshgan.registration.nricp import BandedForm, folded, unfolded
-from meshgan.registration.pose import Similarity, robust_similarity, similarity_between
 from meshgan.registration.scan import Surface
 
 
@@ -80,8 +80,8 @@ def test_similarities_compose_and_invert(seed):
     one, two = (Similarity(rng.uniform(0.1, 9), Rotation.random(rng=rng).as_matrix(), rng.normal(size=3)) for _ in "ab")
     np.testing.assert_allclose(one.after(two)(points), one(two(points)), atol=1e-9)
     np.testing.assert_allclose(one.inverse(one(points)), points, atol=1e-9)
-    np.testing.assert_allclose(one.undone(two)(points), one.inverse(two(points)), atol=1e-9)
-    found = similarity_between(points, one(points), rng.random(20) + 0.1)
+    np.testing.assert_allclose(one.inverse.after(two)(points), one.inverse(two(points)), atol=1e-9)
+    found = similarity(points, one(points), rng.random(20) + 0.1)
     np.testing.assert_allclose(found(points), one(points), atol=1e-9)
 
 
@@ -93,7 +93,7 @@ def test_the_robust_similarity_shrugs_off_gross_errors():
     targets[:12] += rng.normal(scale=80, size=(12, 3))
     found = robust_similarity(points, targets, np.ones(60))
     assert np.linalg.norm(found(points) - truth(points), axis=1).max() < 1.0
-    plain = similarity_between(points, targets, np.ones(60))
+    plain = similarity(points, targets, np.ones(60))
     assert np.linalg.norm(plain(points) - truth(points), axis=1).max() > 5.0  # the test can tell
 
 

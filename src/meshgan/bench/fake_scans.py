@@ -9,9 +9,8 @@ from meshgan.arrays import Booleans, Floats, Singles
 from meshgan.data.corpora.basis import FaceBasis, face_template
 from meshgan.data.corpora.draws import Draws
 from meshgan.data.corpora.population import draw_people
-from meshgan.geometry.align import rigid
+from meshgan.geometry.align import Similarity, rigid
 from meshgan.geometry.mesh import Mesh
-from meshgan.registration.pose import Similarity
 from meshgan.registration.scan import clustered
 
 ACTIVE = 0.05  # of 52 facial actions: two or three at a time
@@ -81,7 +80,7 @@ def corpus_people(count: int, stream: str, active: float = ACTIVE) -> Singles:
     expressive = np.arange(count)[:, None] % 2
     neutral = basis.neutral(people.phenotype, people.features)
     faces = basis.perform(neutral, expressive * draws.sparse(len(basis.action_names), active))
-    return rigid(faces, template.vertices).apply(faces).astype(np.float32)
+    return rigid(faces, template.vertices)(faces).astype(np.float32)
 
 
 def estranged(face: Mesh, rng: np.random.Generator) -> Floats:

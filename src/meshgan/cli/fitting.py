@@ -90,18 +90,14 @@ def _fit_aligned(model: Model, targets: _Targets, align: bool) -> tuple[Fit, Sim
     Where only a part is known, the motion and the face are found in turn.
     """
     count = len(targets.faces)
-    still = Similarity(np.repeat(np.eye(3)[None], count, 0), np.zeros((count, 3)), np.ones(count))
+    still = Similarity.none(count)
     if not align:
         return model.fit(targets.faces, targets.weights), still
     motion = rigid(targets.faces, model.template.vertices, targets.weights)
-    fit = model.fit(motion.apply(targets.faces), targets.weights)
+    fit = model.fit(motion(targets.faces), targets.weights)
     for _ in range(0 if targets.whole else ROUNDS - 1):
-        motions = [
-            rigid(face[None], found, targets.weights) for face, found in zip(targets.faces, fit.vertices, strict=True)
-        ]
-        parts = [[getattr(one, name) for one in motions] for name in ("rotation", "translation", "scale")]
-        motion = Similarity(*(np.concatenate(part) for part in parts))
-        fit = model.fit(motion.apply(targets.faces), targets.weights)
+        motion = rigid(targets.faces, fit.vertices, targets.weights)
+        fit = model.fit(motion(targets.faces), targets.weights)
     return fit, motion.inverse
 
 
@@ -110,7 +106,7 @@ def _write(model: Model, fit: Fit, back: Similarity, row: int, name: str, out: P
     errors = fit.error_mm[row][~np.isnan(fit.error_mm[row])]
     measured = {"mean": errors.mean(), "median": np.median(errors), "max": errors.max()}
     numbers = {f"{key}_mm": round(float(value), 4) for key, value in measured.items()}
-    placed = back.scale[row] * fit.vertices[row] @ back.rotation[row].T + back.translation[row]
+    placed = back[row](fit.vertices[row])
     write_mesh(out / f"{name}.ply", model.template.with_vertices(placed))
     with atomic_file(out / f"{name}.json") as partial:
         partial.write_text(json.dumps({"code": fit.codes[row].tolist(), **numbers}) + "\n")

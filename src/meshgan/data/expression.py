@@ -23,6 +23,7 @@ from scipy.sparse.linalg import splu
 from meshgan.arrays import Floats, Integers, Reals
 from meshgan.data.faceset import BLOCK, Card, FaceSet, blocks, create_faceset
 from meshgan.errors import UsageError
+from meshgan.geometry.align import Similarity, rigid
 from meshgan.geometry.laplacian import cotangent_weights, mass
 from meshgan.geometry.mesh import Mesh
 
@@ -64,27 +65,21 @@ def pairs(faces: FaceSet) -> Pairs:
 def deformations(expressions: Reals, neutrals: Reals, template: Mesh) -> Floats:
     """Displacements (B, V, 3) in mm, at the template's size, that turn the neutral faces into the expressions."""
     moved, still = expressions.astype(np.float64), neutrals.astype(np.float64)
-    turn, middle, target = _onto(moved[:, ::ALIGNED_BY], still[:, ::ALIGNED_BY])
+    motion = _onto(moved[:, ::ALIGNED_BY], still[:, ::ALIGNED_BY])
     size = _size(still) / _size(template.vertices[None])
-    return ((moved - middle) @ turn + target - still) / size[:, None, None]
+    return (motion(moved) - still) / size[:, None, None]
 
 
-def _onto(faces: Floats, still: Floats) -> tuple[Floats, Floats, Floats]:
-    """Motions `(x - middle) @ turn + target` that bring faces (B, N, 3) onto others, where these did not change.
+def _onto(faces: Floats, still: Floats) -> Similarity:
+    """Rigid motions that bring faces (B, N, 3) onto others, where these did not change.
 
     Iteratively reweighted: vertices that differ much count little (Geman-McClure).
     """
-    turn, middle, target = np.eye(3)[None], np.zeros((1, 1, 3)), np.zeros((1, 1, 3))
+    motion = Similarity.none(len(faces))
     for _ in range(ROUNDS):
-        differences = (faces - middle) @ turn + target - still
-        weights = 1 / (1 + (differences**2).sum(axis=2, keepdims=True) / STILL_MM**2) ** 2
-        weights /= weights.sum(axis=1, keepdims=True)
-        middle, target = (weights * faces).sum(axis=1, keepdims=True), (weights * still).sum(axis=1, keepdims=True)
-        u, _, vt = np.linalg.svd(np.swapaxes(weights * (faces - middle), 1, 2) @ (still - target))
-        proper = np.ones((len(faces), 1, 3))
-        proper[:, 0, 2] = np.sign(np.linalg.det(u @ vt))
-        turn = (u * proper) @ vt
-    return turn, middle, target
+        squares = ((motion(faces) - still) ** 2).sum(axis=2)
+        motion = rigid(faces, still, 1 / (1 + squares / STILL_MM**2) ** 2)
+    return motion
 
 
 def _size(faces: Floats) -> Floats:

@@ -8,15 +8,13 @@ the rest exceeds the best distance so far.
 """
 
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
-import numba
 import numpy as np
 
 from meshgan.arrays import Faces, Floats, Integers
+from meshgan.compiled import SUMS_IN_ANY_ORDER, compiled
 from meshgan.errors import UsageError
 
 COARSE, FINE = 16, 128  # clusters of the two bounds; measured on faces: 16 exclude most pairs, 128 nearly all others
@@ -102,16 +100,7 @@ def _power_of_two_below(number: int) -> int:
     return 1 << (number.bit_length() - 1)
 
 
-def _compiled(function: Callable[..., Any]) -> Any:
-    """Compile, and keep the result on disk where that is possible. Sums may be reordered, so that they vectorise."""
-    options: dict[str, Any] = {"nogil": True, "fastmath": {"reassoc", "contract", "nsz"}}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # numba found no writable place for its cache
-        return numba.njit(**options)(function)
-
-
-@_compiled
+@compiled(fastmath=SUMS_IN_ANY_ORDER)
 def _search(samples, fine, coarse, faces, face_fine, face_coarse, starts):  # type: ignore[no-untyped-def]
     """Indices (N,) of the nearest faces; see the module's docstring for the bounds."""
     clusters = face_fine.shape[2]
@@ -140,7 +129,7 @@ def _search(samples, fine, coarse, faces, face_fine, face_coarse, starts):  # ty
     return index
 
 
-@_compiled
+@compiled(fastmath=SUMS_IN_ANY_ORDER)
 def _weighted_distance(a, b, weights):  # type: ignore[no-untyped-def]
     total = np.float32(0.0)
     for c in range(len(weights)):
@@ -149,7 +138,7 @@ def _weighted_distance(a, b, weights):  # type: ignore[no-untyped-def]
     return total
 
 
-@_compiled
+@compiled(fastmath=SUMS_IN_ANY_ORDER)
 def _cluster_distances(a, b, weights, out):  # type: ignore[no-untyped-def]
     total = np.float32(0.0)
     for c in range(len(weights)):
@@ -159,7 +148,7 @@ def _cluster_distances(a, b, weights, out):  # type: ignore[no-untyped-def]
     return total
 
 
-@_compiled
+@compiled(fastmath=SUMS_IN_ANY_ORDER)
 def _range_distance(a, b, start, stop):  # type: ignore[no-untyped-def]
     total = np.float32(0.0)
     for v in range(start, stop):

@@ -14,34 +14,61 @@ from meshgan.geometry.surface import closest_points
 
 MOST_ROUNDS = 100
 SETTLED = 1e-9  # of the size of the shape: smaller steps change nothing
+OPEN = 1e-12  # how little a rotation is drawn to none: it decides only where the points do not
 FEWEST_POINTS = 6  # that pin down a motion on a surface
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Similarity:
-    """N motions `x -> scale R x + t`: `rotation` (N, 3, 3) proper, `translation` (N, 3), `scale` (N,)."""
+    """A motion `x -> scale R x + t`, or many: `scale` (...), `rotation` (..., 3, 3) proper, `translation` (..., 3).
 
+    The leading dimensions are none for one motion and (N,) for N. Raises `ValueError` if they contradict each other.
+    """
+
+    scale: Floats
     rotation: Floats
     translation: Floats
-    scale: Floats
 
-    def apply(self, points: ArrayLike) -> Floats:
-        """Move `points` (N, V, 3), or (V, 3) for all motions alike; returns (N, V, 3)."""
-        turned = np.asarray(points, dtype=np.float64) @ self.rotation.transpose(0, 2, 1)
-        return self.scale[:, None, None] * turned + self.translation[:, None]
+    def __init__(self, scale: ArrayLike, rotation: ArrayLike, translation: ArrayLike) -> None:
+        factor, turn, shift = (np.asarray(part, dtype=np.float64) for part in (scale, rotation, translation))
+        if turn.shape != (*factor.shape, 3, 3) or shift.shape != (*factor.shape, 3):
+            raise ValueError(f"scale {factor.shape}, rotation {turn.shape}, translation {shift.shape} do not fit.")
+        object.__setattr__(self, "scale", factor[()])  # of one motion a number
+        object.__setattr__(self, "rotation", turn)
+        object.__setattr__(self, "translation", shift)
+
+    @classmethod
+    def none(cls, count: int | None = None) -> "Similarity":
+        """The motion, or `count` motions, that leaves everything where it is."""
+        shape = () if count is None else (count,)
+        return cls(np.ones(shape), np.broadcast_to(np.eye(3), (*shape, 3, 3)), np.zeros((*shape, 3)))
+
+    def __call__(self, points: ArrayLike) -> Floats:
+        """Carry `points` (..., V, 3), or (V, 3) by all motions alike; returns (..., V, 3)."""
+        turned = np.asarray(points, dtype=np.float64) @ np.swapaxes(self.rotation, -1, -2)
+        return np.asarray(self.scale)[..., None, None] * turned + self.translation[..., None, :]
+
+    def __getitem__(self, row: int) -> "Similarity":
+        """One of many motions."""
+        return Similarity(self.scale[row], self.rotation[row], self.translation[row])
 
     @cached_property
     def inverse(self) -> "Similarity":
-        """The motions back."""
-        back = self.rotation.transpose(0, 2, 1)
-        scale = 1 / self.scale
-        return Similarity(back, -scale[:, None] * np.einsum("nij,nj->ni", back, self.translation), scale)
+        """The way back."""
+        back, scale = np.swapaxes(self.rotation, -1, -2), 1 / np.asarray(self.scale)
+        return Similarity(scale, back, -scale[..., None] * np.einsum("...ij,...j->...i", back, self.translation))
+
+    def after(self, first: "Similarity") -> "Similarity":
+        """`first`, then this."""
+        moved = self(first.translation[..., None, :])[..., 0, :]
+        return Similarity(self.scale * first.scale, self.rotation @ first.rotation, moved)
 
 
 def rigid(points: ArrayLike, reference: ArrayLike, weights: ArrayLike | None = None) -> Similarity:
-    """The rotations and translations that bring each of `points` (N, V, 3) closest to `reference` (V, 3).
+    """The rotations and translations that bring each of `points` (..., V, 3) closest to `reference`.
 
-    Least squares with optional `weights` (V,) >= 0, never a reflection (Kabsch 1976, Umeyama 1991).
+    The reference, and `weights` >= 0, are of one for all, (V, 3) and (V,), or of each. Least squares, never a
+    reflection (Kabsch 1976, Umeyama 1991). What the points leave open, as points on a line do, is not turned.
     """
     return _fit(points, reference, weights, scaled=False)
 
@@ -49,6 +76,17 @@ def rigid(points: ArrayLike, reference: ArrayLike, weights: ArrayLike | None = N
 def similarity(points: ArrayLike, reference: ArrayLike, weights: ArrayLike | None = None) -> Similarity:
     """Like `rigid`, with one scale each. Points that all coincide get scale 1."""
     return _fit(points, reference, weights, scaled=True)
+
+
+def robust_similarity(points: ArrayLike, reference: ArrayLike, sigma: ArrayLike, rounds: int = 10) -> Similarity:
+    """Like `similarity` of one shape (V, 3), by points known to `sigma` (V,), with weights that fall further where the
+    two disagree by more than the usual (median) misfit."""
+    own, target = np.asarray(sigma, dtype=np.float64) ** -2.0, np.asarray(reference, dtype=np.float64)
+    motion = similarity(points, reference, own)
+    for _ in range(rounds):
+        misfit = np.linalg.norm(motion(points) - target, axis=1)
+        motion = similarity(points, reference, own / (1 + (misfit / (2 * np.median(misfit) + 1e-9)) ** 2) ** 2)
+    return motion
 
 
 def procrustes_mean(points: ArrayLike, weights: ArrayLike | None = None, scaled: bool = False) -> Floats:
@@ -60,8 +98,8 @@ def procrustes_mean(points: ArrayLike, weights: ArrayLike | None = None, scaled:
     fit = similarity if scaled else rigid
     mean = shapes[0]
     for _ in range(MOST_ROUNDS):
-        aligned = fit(shapes, mean, weights).apply(shapes).mean(axis=0)
-        aligned = fit(aligned[None], shapes[0], weights).apply(aligned)[0]
+        aligned = fit(shapes, mean, weights)(shapes).mean(axis=0)
+        aligned = fit(aligned, shapes[0], weights)(aligned)
         moved = np.abs(aligned - mean).max()
         mean = aligned
         if moved < SETTLED * np.abs(mean - mean.mean(axis=0)).max():
@@ -70,7 +108,7 @@ def procrustes_mean(points: ArrayLike, weights: ArrayLike | None = None, scaled:
 
 
 def rigid_icp(points: ArrayLike, mesh: Mesh, start: Similarity | None = None, trim: float = 0.2) -> Similarity:
-    """The rigid motion (N = 1) that lays `points` (P, 3) onto the surface of `mesh`, from a `start` nearby.
+    """The rigid motion that lays `points` (P, 3) onto the surface of `mesh`, from a `start` nearby.
 
     Each round brings the points closer to the tangent planes at their closest points on the surface (Chen and
     Medioni 1992), along which they are free to slide; the share `trim` furthest away, hair or beyond a boundary,
@@ -79,39 +117,46 @@ def rigid_icp(points: ArrayLike, mesh: Mesh, start: Similarity | None = None, tr
     points = np.asarray(points, dtype=np.float64)
     if len(points) < FEWEST_POINTS:
         raise UsageError(f"at least {FEWEST_POINTS} points are needed to lay them onto a surface, not {len(points)}.")
-    motion = start or Similarity(np.eye(3)[None], np.zeros((1, 3)), np.ones(1))
+    motion = start or Similarity.none()
     size = np.linalg.norm(np.ptp(points, axis=0))
     for _ in range(MOST_ROUNDS):
-        moved = motion.apply(points)[0]
+        moved = motion(points)
         found = closest_points(moved, mesh)
         near = found.distance <= np.quantile(found.distance, 1 - trim)
         step = _point_to_plane(moved[near], found.points[near], mesh.triangle_normals[found.triangle[near]])
-        motion = _after(step, motion)
-        if np.abs(step.apply(moved)[0] - moved).max() < SETTLED * size:
+        motion = step.after(motion)
+        if np.abs(step(moved) - moved).max() < SETTLED * size:
             break
     return motion
 
 
 def _fit(points: ArrayLike, reference: ArrayLike, weights: ArrayLike | None, scaled: bool) -> Similarity:
     source, target = np.asarray(points, dtype=np.float64), np.asarray(reference, dtype=np.float64)
-    share = np.ones(len(target)) if weights is None else np.asarray(weights, dtype=np.float64)
-    if source.ndim != 3 or source.shape[1:] != target.shape or share.shape != target.shape[:1]:
+    share = np.ones(target.shape[-2:-1]) if weights is None else np.asarray(weights, dtype=np.float64)
+    try:
+        fits = np.broadcast_shapes(source.shape, target.shape, (*share.shape, 3)) == source.shape and source.ndim > 1
+    except ValueError:
+        fits = False
+    if not fits or source.shape[-2:] != target.shape[-2:] or share.shape[-1:] != source.shape[-2:-1]:
         raise UsageError(f"points {source.shape}, reference {target.shape} and weights {share.shape} do not fit.")
-    if not share.sum() > 0 or (share < 0).any():
+    if not (share.sum(axis=-1) > 0).all() or (share < 0).any():
         raise UsageError("weights must not be negative, nor all be zero.")
-    share = share / share.sum()
-    source_middle, target_middle = np.einsum("v,nvc->nc", share, source), share @ target
-    centred = source - source_middle[:, None]
-    u, stretch, vt = np.linalg.svd(np.einsum("vi,v,nvj->nij", target - target_middle, share, centred))
-    signs = np.ones((len(source), 3))
-    signs[:, 2] = np.where(np.linalg.det(u) * np.linalg.det(vt) < 0, -1.0, 1.0)
-    rotation = (u * signs[:, None]) @ vt
-    scale = np.ones(len(source))
+    share = (share / share.sum(axis=-1, keepdims=True))[..., None]
+    source_middle, target_middle = ((share * one).sum(axis=-2, keepdims=True) for one in (source, target))
+    centred = source - source_middle
+    products = np.swapaxes(share * (target - target_middle), -1, -2) @ centred
+    size = np.linalg.norm(products, axis=(-2, -1), keepdims=True)
+    u, stretch, vt = np.linalg.svd(products + OPEN * size * np.eye(3))
+    signs = np.ones(stretch.shape)
+    signs[..., 2] = np.where(np.linalg.det(u) * np.linalg.det(vt) < 0, -1.0, 1.0)
+    rotation = (u * signs[..., None, :]) @ vt
+    scale = np.ones(source.shape[:-2])
     if scaled:
-        spread = np.einsum("v,nvc,nvc->n", share, centred, centred)
-        np.divide((stretch * signs).sum(axis=1), spread, out=scale, where=spread > 0)
-    translation = target_middle - scale[:, None] * np.einsum("nij,nj->ni", rotation, source_middle)
-    return Similarity(rotation, translation, scale)
+        spread = (share * centred**2).sum(axis=(-2, -1))
+        np.divide((stretch * signs).sum(axis=-1), spread, out=scale, where=spread > 0)
+    turned = np.swapaxes(rotation @ np.swapaxes(source_middle, -1, -2), -1, -2)
+    translation = target_middle - scale[..., None, None] * turned
+    return Similarity(scale, rotation, np.broadcast_to(translation, (*scale.shape, 1, 3))[..., 0, :])
 
 
 def _point_to_plane(points: Floats, targets: Floats, normals: Floats) -> Similarity:
@@ -122,10 +167,4 @@ def _point_to_plane(points: Floats, targets: Floats, normals: Floats) -> Similar
     gaps = ((targets - points) * normals).sum(axis=1)
     solution = np.linalg.lstsq(system, gaps, rcond=1e-6)[0]  # what the planes leave open stays as it is
     rotation = Rotation.from_rotvec(solution[:3] / reach).as_matrix()
-    return Similarity(rotation[None], (middle + solution[3:] - rotation @ middle)[None], np.ones(1))
-
-
-def _after(second: Similarity, first: Similarity) -> Similarity:
-    """`first`, then `second`."""
-    translation = second.apply(first.translation[:, None])[:, 0]
-    return Similarity(second.rotation @ first.rotation, translation, second.scale * first.scale)
+    return Similarity(1.0, rotation, middle + solution[3:] - rotation @ middle)

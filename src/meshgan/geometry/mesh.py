@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike
+from scipy.sparse.csgraph import connected_components
 
 from meshgan.arrays import Floats as Floats
 from meshgan.arrays import Integers as Integers
@@ -97,9 +98,7 @@ class Mesh:
     @cached_property
     def components(self) -> Integers:
         """Label (V,) of the connected component of each vertex; an unreferenced vertex is its own component."""
-        i, j = self.edges.T
-        graph = sp.coo_array((np.ones(len(i)), (i, j)), shape=(len(self.vertices),) * 2)
-        return sp.csgraph.connected_components(graph, directed=False)[1].astype(np.int64)
+        return connected(self.edges, len(self.vertices))
 
     @cached_property
     def content_hash(self) -> str:
@@ -114,3 +113,9 @@ class Mesh:
 def _normalised(vectors: Floats) -> Floats:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+
+
+def connected(edges: Integers, count: int) -> Integers:
+    """Label (V,) of the connected part of each of `count` vertices under `edges` (E, 2); one without is its own."""
+    graph = sp.coo_array((np.ones(len(edges), dtype=np.int8), tuple(edges.T)), shape=(count, count))
+    return connected_components(graph, directed=False)[1].astype(np.int64)

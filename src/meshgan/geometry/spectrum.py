@@ -12,18 +12,17 @@ Such a band has soft edges, a few per cent of its wavelength wide, more on meshe
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
-import numba
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 from scipy.sparse.linalg import eigsh
 
+from meshgan.compiled import SUMS_IN_ANY_ORDER, compiled
 from meshgan.errors import UsageError
 from meshgan.geometry.laplacian import cotangent_laplacian, cotangent_weights, largest_eigenvalue, mass
 from meshgan.geometry.mesh import Floats, Mesh
@@ -180,16 +179,7 @@ def _moments(matrix: sp.csr_array, columns: NDArray[np.float32], degrees: int) -
     return moments
 
 
-def _compiled(function: Callable[..., Any]) -> Any:
-    """Compile, and keep the result on disk where that is possible. Sums may be reordered, so that they vectorise."""
-    options: dict[str, Any] = {"nogil": True, "fastmath": {"reassoc", "contract", "nsz"}}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # numba found no writable place for its cache
-        return numba.njit(**options)(function)
-
-
-@_compiled
+@compiled(fastmath=SUMS_IN_ANY_ORDER)
 def _recurrence(starts, indices, weights, current, previous, squares, products):  # type: ignore[no-untyped-def]
     """T ← 2 X T - T₋₁, in place, with the sums ⟨T, T⟩ and ⟨T, T₋₁⟩ of every step."""
     width = current.shape[1]

@@ -14,9 +14,9 @@ from scipy.spatial.transform import Rotation
 
 from meshgan.arrays import Booleans, Floats, Integers
 from meshgan.errors import MeshganError
+from meshgan.geometry.align import Similarity, robust_similarity
 from meshgan.geometry.mesh import Mesh
 from meshgan.registration.detector import POINTS, Detector
-from meshgan.registration.pose import Similarity, robust_similarity
 from meshgan.registration.scan import extent
 from meshgan.registration.template import FaceTemplate
 from meshgan.registration.views import Frame, Hits, Scene
@@ -292,7 +292,7 @@ def _ordered(mesh: Mesh) -> bool:
 def frontal_frame(pose: Similarity, template: FaceTemplate) -> Frame:
     """The frame that looks straight at a face in this pose."""
     middle = pose(template.mesh.vertices.mean(axis=0)[None])[0]
-    return Frame(pose.rotation.T, middle, HALF_WIDTH * pose.scale)
+    return Frame(pose.rotation.T, middle, HALF_WIDTH * float(pose.scale))
 
 
 def _closer_look(scene: Scene, detector: Detector, template: FaceTemplate, frame: Frame) -> Found | None:

@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from meshgan.arrays import Faces
 from meshgan.errors import DiskError, MeshganError, UsageError
+from meshgan.geometry.align import Similarity
 from meshgan.geometry.files import MILLIMETRES, read_mesh
 from meshgan.processes import process_pool
 from meshgan.progress import track
@@ -36,7 +37,6 @@ from meshgan.reading import read_arrays, read_text, shown
 from meshgan.registration.landmarks import read_landmarks
 from meshgan.registration.models import landmark_file, load_template
 from meshgan.registration.pictures import draw
-from meshgan.registration.pose import Similarity
 from meshgan.registration.quality import Quality, Verdict, judge, measure
 from meshgan.registration.register import register
 from meshgan.registration.template import FaceTemplate

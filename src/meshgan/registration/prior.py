@@ -12,8 +12,8 @@ import scipy.sparse as sp
 from scipy.spatial.transform import Rotation
 
 from meshgan.arrays import Floats, Reals, Singles
+from meshgan.geometry.align import Similarity
 from meshgan.geometry.decomposition import principal_axes
-from meshgan.registration.pose import Similarity
 from meshgan.registration.scan import Pull
 
 

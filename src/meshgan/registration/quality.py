@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import scipy.sparse as sp
 
 from meshgan.arrays import Booleans, Floats
 from meshgan.geometry.laplacian import mass
-from meshgan.geometry.mesh import Mesh
+from meshgan.geometry.mesh import Mesh, connected
 from meshgan.registration.nricp import folded
 from meshgan.registration.register import Registration
 from meshgan.registration.scan import Surface
@@ -137,9 +136,7 @@ def _landmark_misses(result: Registration, template: FaceTemplate) -> dict[str, 
 
 def _largest_patch(mesh: Mesh, marked: Booleans) -> float:
     """The area in mm² of the largest connected patch of `marked` vertices (V,)."""
-    i, j = mesh.edges[marked[mesh.edges].all(axis=1)].T
-    graph = sp.coo_array((np.ones(len(i)), (i, j)), shape=(len(marked),) * 2)
-    labels = sp.csgraph.connected_components(graph, directed=False)[1]
+    labels = connected(mesh.edges[marked[mesh.edges].all(axis=1)], len(marked))
     return float(np.bincount(labels, np.where(marked, mass(mesh), 0.0)).max())
 
 

@@ -9,13 +9,13 @@ from threadpoolctl import threadpool_limits
 
 from meshgan.arrays import Booleans, Floats
 from meshgan.errors import MeshganError, UsageError
+from meshgan.geometry.align import Similarity, rigid, robust_similarity
 from meshgan.geometry.files import MILLIMETRES
 from meshgan.geometry.mesh import Mesh
 from meshgan.registration.detector import MISSING, Detector, available
 from meshgan.registration.finding import find_face
 from meshgan.registration.landmarks import Landmarks
 from meshgan.registration.nricp import State, nonrigid_icp, unfolded
-from meshgan.registration.pose import Similarity, robust_similarity, similarity_between
 from meshgan.registration.prior import SCALE_SIGMA, Anchors, fit
 from meshgan.registration.scan import Surface, around, calmed, cleaned, facing_like, thinned
 from meshgan.registration.template import FaceTemplate
@@ -42,7 +42,7 @@ class Sighting:
         """The same in the frame that `frame` carries into the present one."""
         anchors = Anchors(self.anchors.rows, frame.inverse(self.anchors.targets), self.anchors.sigma / frame.scale)
         landmarks = Landmarks(self.landmarks.index, frame.inverse(self.landmarks.points))
-        return Sighting(frame.undone(self.pose), anchors, landmarks, self.noisy)
+        return Sighting(frame.inverse.after(self.pose), anchors, landmarks, self.noisy)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +113,7 @@ def sight(
     whole = calmed(given)
     sighting = _given(landmarks, template) if landmarks is not None else _detected(whole, template)
     if unit != "auto":
-        _require_human_size(sighting.pose.scale * template.interocular(template.mesh.vertices), unit)
+        _require_human_size(float(sighting.pose.scale) * template.interocular(template.mesh.vertices), unit)
     scale = sighting.pose.scale if unit == "auto" else 1.0
     to_scan = Similarity(scale, sighting.pose.rotation, sighting.pose.translation)
     sighting = replace(sighting, noisy=whole is not given)
@@ -160,15 +160,15 @@ def _cropped(whole: Mesh, template: FaceTemplate, pose: Similarity, frame: Simil
     """What of the scan lies around the face, in the template's frame, its triangles facing out."""
     middle = template.mesh.vertices.mean(axis=0)
     radius = float(np.linalg.norm(template.mesh.vertices - middle, axis=1).max())
-    part = thinned(around(whole, pose(middle[None])[0], REACH * radius * pose.scale))
-    placed = template.mesh.with_vertices(frame.undone(pose)(template.mesh.vertices))
+    part = thinned(around(whole, pose(middle[None])[0], REACH * radius * float(pose.scale)))
+    placed = template.mesh.with_vertices(frame.inverse.after(pose)(template.mesh.vertices))
     return facing_like(part.with_vertices(frame.inverse(part.vertices)), placed)
 
 
 def _upright(result: Registration, template: FaceTemplate) -> Registration:
     """The same, moved rigidly to where the face lies best on the template's mean."""
     inside = template.inside.astype(np.float64)
-    motion = similarity_between(template.mesh.vertices, result.vertices, inside, scaled=False)
+    motion = rigid(template.mesh.vertices, result.vertices, inside)
     return Registration(
         motion.inverse(result.vertices),
         motion.inverse(result.fitted),

@@ -6,13 +6,13 @@ And the surface that a template is drawn onto: many quick closest-point searches
 from dataclasses import dataclass
 from functools import cached_property
 
-import numba
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from meshgan.arrays import Booleans, Floats, Integers
+from meshgan.compiled import compiled
 from meshgan.errors import MeshganError
 from meshgan.geometry.mesh import Mesh
 
@@ -273,7 +273,7 @@ def _inside_large(mesh: Mesh) -> tuple[Floats, Integers]:
     return np.concatenate(points), np.concatenate(owners)
 
 
-@numba.njit(cache=True)
+@compiled()
 def _project(
     points: Floats,
     nearest: Integers,
@@ -305,7 +305,7 @@ def _project(
     return best_triangle, best_weights
 
 
-@numba.njit(cache=True)
+@compiled()
 def _nearest_to_origin(
     ax: float, ay: float, az: float, bx: float, by: float, bz: float, cx: float, cy: float, cz: float
 ) -> tuple[float, float, float]:

@@ -9,7 +9,7 @@ from scipy.spatial import cKDTree
 
 from meshgan.arrays import Booleans, Floats, Integers
 from meshgan.geometry.hierarchy import Hierarchy
-from meshgan.geometry.mesh import Mesh
+from meshgan.geometry.mesh import Mesh, connected
 from meshgan.registration.landmarks import Landmarks
 from meshgan.registration.nricp import Nodes
 from meshgan.registration.prior import Prior
@@ -134,8 +134,6 @@ def _outer_border(mesh: Mesh) -> Integers:
     edges = mesh.boundary_edges
     if not len(edges):
         return np.empty(0, dtype=np.int64)
-    size = len(mesh.vertices)
-    graph = sp.coo_array((np.ones(len(edges)), edges.T), shape=(size, size))
-    labels = sp.csgraph.connected_components(graph, directed=False)[1]
+    labels = connected(edges, len(mesh.vertices))
     lengths = np.bincount(labels[edges[:, 0]], np.linalg.norm(np.diff(mesh.vertices[edges], axis=1)[:, 0], axis=1))
     return np.unique(edges[labels[edges[:, 0]] == lengths.argmax()])

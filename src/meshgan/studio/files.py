@@ -118,7 +118,7 @@ def in_correspondence(upload: Upload, template: Mesh) -> Faces:
         vertices = _of_human_size(upload, template)
     else:
         vertices = _registered(upload, template)
-    return rigid(vertices[None], template.vertices).apply(vertices)[0].astype(np.float32)
+    return rigid(vertices, template.vertices)(vertices).astype(np.float32)
 
 
 def _registered(upload: Upload, template: Mesh) -> Floats:
@@ -138,7 +138,7 @@ def _registered(upload: Upload, template: Mesh) -> Floats:
 def _of_human_size(upload: Upload, template: Mesh) -> Floats:
     """The vertices in mm. Raises `UsageError` if the unit is wrong."""
     vertices, unit = upload.mesh.vertices, upload.unit
-    size = 1 / float(similarity(vertices[None], template.vertices).scale[0])
+    size = 1 / float(similarity(vertices, template.vertices).scale)
     if unit == UNKNOWN:
         return vertices / size
     if HUMAN[0] <= size <= HUMAN[1]:

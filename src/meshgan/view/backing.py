@@ -5,10 +5,10 @@ every other boundary is a hole, and a dark cone is drawn behind it. Pictures onl
 """
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import ArrayLike
 
 from meshgan.arrays import Integers, Singles
+from meshgan.geometry.mesh import connected
 
 DARK = (0.20, 0.15, 0.14)  # sRGB
 DEPTH = 0.35  # of a hole's width: how far its cone goes back along -z
@@ -45,16 +45,11 @@ def holes(triangles: Integers, count: int) -> list[Integers]:
     boundary = half[~np.isin(forth, back)][:, ::-1]
     if not len(boundary):
         return []
-    loop_of, part_of = _components(boundary, count)[boundary[:, 0]], _components(half, count)[boundary[:, 0]]
+    loop_of, part_of = connected(boundary, count)[boundary[:, 0]], connected(half, count)[boundary[:, 0]]
     loops, first, sizes = np.unique(loop_of, return_index=True, return_counts=True)
     parts = part_of[first]
     rims = {part: loops[parts == part][sizes[parts == part].argmax()] for part in np.unique(parts)}
     return [boundary[loop_of == loop] for loop in loops if loop not in rims.values()]
-
-
-def _components(edges: Integers, count: int) -> Integers:
-    graph = sp.coo_array((np.ones(len(edges), dtype=np.int8), tuple(edges.T)), shape=(count, count))
-    return sp.csgraph.connected_components(graph, directed=False)[1].astype(np.int64)
 
 
 def _next(edges: Integers) -> Integers:

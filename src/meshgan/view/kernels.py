@@ -1,34 +1,22 @@
 """The compiled part of the rasteriser: projection, normals, z-buffer, shading. See `raster` for what they compute."""
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from meshgan.arrays import Bytes, Floats, Singles
+from meshgan.compiled import compiled
 
 Indices = NDArray[np.int32]
 Lamps = tuple[Singles, Singles, Singles, Singles]  # directions (L, 3), strengths (L, C), ambient (C,), background (C,)
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 SUBPIXEL = 256.0  # positions are snapped to 1/256 of a sample, which makes the edge functions exact
 FARTHEST = 2.0**20  # samples from the image's corner; a triangle reaching farther is not drawn
 LEVELS = 4096  # entries of the table from linear light to bytes
 
 
-def compiled(function: Function) -> Function:
-    """Compile to machine code, kept on disk where a cache folder is writable and in memory elsewhere."""
-    compiler: Any = partial(numba.njit, nogil=True, error_model="numpy", forceinline=True)
-    try:
-        return compiler(function, cache=True)
-    except RuntimeError:  # numba found no place for its cache: a read-only installation without a home
-        return compiler(function)
-
-
-@compiled
+@compiled(error_model="numpy", forceinline=True)
 def draw(
     faces: Singles,
     triangles: Indices,
@@ -55,7 +43,7 @@ def draw(
         _shade(points, normals, triangles, owner, surface, supersample, lamps, table, images[b])
 
 
-@compiled
+@compiled(error_model="numpy", forceinline=True)
 def _project(vertices: Singles, projection: tuple[Singles, Singles], points: Floats) -> None:
     """Columns and rows (snapped to the sub-pixel grid) and depth; a vertex out of range becomes NaN."""
     matrix, offset = projection
@@ -70,7 +58,7 @@ def _project(vertices: Singles, projection: tuple[Singles, Singles], points: Flo
                 points[v, c] = np.nan
 
 
-@compiled
+@compiled(error_model="numpy", forceinline=True)
 def _normals(vertices: Singles, triangles: Indices, normals: Singles) -> None:
     """Area-weighted unit normals (V, 3); triangles that are not finite do not count."""
     normals[:] = 0
@@ -92,7 +80,7 @@ def _normals(vertices: Singles, triangles: Indices, normals: Singles) -> None:
                 normals[v, c] /= length
 
 
-@compiled
+@compiled(error_model="numpy", forceinline=True)
 def _cover(points: Floats, triangles: Indices, depth: Singles, owner: Indices) -> None:
     """The z-buffer: for each sample (at half-integer columns and rows) the nearest triangle, or -1."""
     last = len(owner) - 1
@@ -128,7 +116,7 @@ def _cover(points: Floats, triangles: Indices, depth: Singles, owner: Indices) -
                 wk += across_k
 
 
-@compiled
+@compiled(error_model="numpy", forceinline=True)
 def _shade(
     points: Floats,
     normals: Singles,
@@ -175,7 +163,7 @@ def _shade(
                 image[row, column, c] = table[int(linear * (LEVELS - 1) + 0.5)]
 
 
-@compiled
+@compiled(error_model="numpy", forceinline=True)
 def _light(
     at: tuple[np.floating[Any], np.floating[Any]],
     i: int,

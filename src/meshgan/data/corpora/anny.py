@@ -46,5 +46,5 @@ def identities(basis: FaceBasis, template: Mesh, seed: int, start: int) -> tuple
     """Aligned neutral faces (BLOCK, V, 3) of the people from number `start` on, and who they are."""
     people = draw_people(basis, Draws(seed, "identities", np.arange(start, start + BLOCK)))
     neutral = basis.neutral(people.phenotype, people.features)
-    aligned = rigid(neutral.vertices, template.vertices).apply(neutral.vertices)
+    aligned = rigid(neutral.vertices, template.vertices)(neutral.vertices)
     return aligned.astype(np.float32), people

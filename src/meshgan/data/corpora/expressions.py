@@ -144,7 +144,7 @@ class ExpressionPlan:
         faces = self.basis.perform(neutral, takes.actions, size)
         motion = rigid(faces[:, self.still], self.template.vertices[self.still])
         noise = self._noise.draw(self._draws("noise", rows), self.noise_mm)
-        return motion.apply(faces).astype(np.float32) + noise
+        return motion(faces).astype(np.float32) + noise
 
     def pure(self, rows: Integers) -> Singles:
         """The template (B, V, 3) doing what is done in these rows (B,): no identity, no noise."""

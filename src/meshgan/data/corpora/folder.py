@@ -175,7 +175,7 @@ def _append_all(
         usable = [face for face in faces if not isinstance(face, str)]
         if usable:
             moved = np.stack(usable)
-            moved = rigid(moved, template.vertices, weights=used).apply(moved).astype(np.float32)
+            moved = rigid(moved, template.vertices, weights=used)(moved).astype(np.float32)
             writer.append(moved, [row for row in block if row["file"] not in skipped])
     return skipped
 
