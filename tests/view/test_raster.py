@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from meshgan.view import kernels
 from meshgan.view.raster import CLAY, FRONTAL, LAMBERT, Camera, Light, decoded, encoded, render
 
 RADIUS = 50.0
@@ -257,18 +256,6 @@ def test_shapes_and_wrong_use() -> None:
         render(SQUARE[None], TWO + 1)
     with pytest.raises(ValueError, match="colours"):
         render(SQUARE[None], TWO, colours=np.zeros((3, 3)))
-
-
-def test_a_read_only_installation_compiles_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = kernels.numba.njit
-
-    def no_locator(*args: object, cache: bool = False, **options: object) -> object:
-        if cache:
-            raise RuntimeError("cannot cache function 'f': no locator available for file 'raster.py'")
-        return real(*args, **options)
-
-    monkeypatch.setattr(kernels.numba, "njit", no_locator)
-    assert kernels.compiled(lambda x: x + 1)(1) == 2
 
 
 def test_the_measured_view_is_fixed() -> None:
