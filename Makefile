@@ -41,7 +41,7 @@ sanitize: setup
 	  runtime=$$(gcc -print-file-name=lib$$(test $$kind = address && echo a || echo t)san.so); \
 	  for library in $$(ls build/$$kind/meshgan/nn/_chebyshev_*.so | $(if $(shell grep -m1 -o avx512f /proc/cpuinfo),cat,grep -v avx512)); do \
 	    echo "$$library"; \
-	    LD_PRELOAD=$$runtime MESHGAN_KERNEL=$$PWD/$$library OMP_NUM_THREADS=1 \
+	    LD_PRELOAD="$$runtime $$(gcc -print-file-name=libstdc++.so)" MESHGAN_KERNEL=$$PWD/$$library OMP_NUM_THREADS=1 \
 	    ASAN_OPTIONS=detect_leaks=0 TSAN_OPTIONS="halt_on_error=1:ignore_noninstrumented_modules=1:report_signal_unsafe=0" \
 	    $(BIN)/python tests/nn/fuzz_shapes.py $(FUZZ); \
 	  done; \
