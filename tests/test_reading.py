@@ -234,7 +234,7 @@ def test_every_end_is_one_sentence(error: Exception, expected: str) -> None:
     assert "\n" not in sentence(error)
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_a_terminal_of_any_encoding_shows_every_name(encoding: str, tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONIOENCODING": encoding, "MPLBACKEND": "no such"}
     name = os.fsencode(tmp_path) + "лица-µ.csv".encode() + b"\xff"

@@ -45,7 +45,9 @@ def read_bytes(path: str | Path, most: int) -> bytes:
                 raise UsageError(f"{path} does not exist or is not a file.")
             if status.st_size <= most:
                 with os.fdopen(descriptor, "rb", closefd=False) as stream:
-                    data = stream.read(most + 1)  # what grows meanwhile, or tells no size
+                    data = stream.read(status.st_size + 1)
+                    while len(data) <= most and (more := stream.read(2**20)):
+                        data += more  # what grows meanwhile, or tells no size
                 if len(data) <= most:
                     return data
         finally:
@@ -63,10 +65,7 @@ def decoded(data: bytes) -> str:
     A byte order mark is dropped, and so is what old systems put behind the end (Ctrl-Z, zeros). Raises `MeshganError`
     that names the line where the bytes are no text.
     """
-    encoding = next((name for mark, name in WIDE.items() if data.startswith(mark)), "utf-8-sig")
-    if encoding == "utf-8-sig" and b"\0" in data[:64] and len(data) % 2 == 0:
-        zeros = np.frombuffer(data[:64][: len(data[:64]) // 2 * 2], np.uint8).reshape(-1, 2) == 0
-        encoding = {(False, True): "utf-16-le", (True, False): "utf-16-be"}.get(tuple(zeros.all(axis=0)), encoding)
+    encoding = wide_encoding(data) or "utf-8-sig"
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
@@ -76,6 +75,17 @@ def decoded(data: bytes) -> str:
     if "\0" in text:
         raise MeshganError("it holds zeros; it is no text.")
     return text
+
+
+def wide_encoding(data: bytes) -> str | None:
+    """The encoding of a text whose letters take two bytes or four, as its mark or its zeros tell."""
+    for mark, name in WIDE.items():
+        if data.startswith(mark):
+            return name
+    pairs = np.frombuffer(data[: min(16, len(data) // 2 * 2)], np.uint8).reshape(-1, 2) == 0
+    if len(pairs) and len(data) % 2 == 0 and (pairs == pairs[0]).all():
+        return {(False, True): "utf-16-le", (True, False): "utf-16-be"}.get((bool(pairs[0, 0]), bool(pairs[0, 1])))
+    return None
 
 
 def read_text(path: str | Path, most: int = MOST_TEXT) -> str:

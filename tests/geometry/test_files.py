@@ -1,6 +1,8 @@
 import json
+import re
 import struct
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from meshgan.errors import MeshganError, UsageError
-from meshgan.geometry import files, obj
+from meshgan.errors import MeshganError, MeshganWarning, UsageError
+from meshgan.geometry import files, glb, obj
 from meshgan.geometry.files import read_mesh, write_mesh
 from meshgan.geometry.mesh import Mesh
+from meshgan.geometry.plaintext import Words
+from meshgan.geometry.polygons import strips
 from shapes import bumpy
 
 SCANS = Path(__file__).parents[2] / "../shared/data/scans"
@@ -90,7 +94,7 @@ def test_other_software_reads_what_is_written(tmp_path: Path, ending: str) -> No
 @pytest.mark.parametrize("ending", ["ply", "obj", "stl", "glb"])
 def test_what_other_software_writes_is_read(tmp_path: Path, ending: str) -> None:
     trimesh.Trimesh(MESH.vertices, MESH.triangles, process=False).export(tmp_path / f"mesh.{ending}")
-    again = read_mesh(tmp_path / f"mesh.{ending}")
+    again = read_mesh(tmp_path / f"mesh.{ending}", glb_unit="mm")  # trimesh writes the numbers that it is given
     np.testing.assert_allclose(again.vertices[again.triangles], rounded(MESH)[MESH.triangles], atol=1e-7)
 
 
@@ -318,13 +322,18 @@ GLB_EDITS = {
     "diamond": lambda d: d["nodes"][1].update(children=[0] * 1000),
     "far": lambda d: d["accessors"][0].update(byteOffset=20),
     "before": lambda d: d["accessors"][1].update(byteOffset=-4),
-    "huge": lambda d: d["accessors"][0].update(count=2_000_000_000),
+    "huge": lambda d: d["accessors"][0].update(count=1_000_000_000),
     "overlap": lambda d: d["bufferViews"][0].update(byteStride=0),
     "sparse": lambda d: d["accessors"][0].update(sparse={}),
     "elsewhere": lambda d: d["buffers"][0].update(uri="../secret"),
     "compressed": lambda d: d["accessors"][0].pop("bufferView"),
     "lines": lambda d: [p.update(mode=1) for p in d["meshes"][0]["primitives"]],
-    "no scene": lambda d: d.pop("scenes"),
+    "no scene": lambda d: d.update(scene=1),
+    "float": lambda d: d["accessors"][0].update(count=4.0),
+    "compression": lambda d: d.update(extensionsRequired=["EXT_meshopt_compression"]),
+    "too many targets": lambda d: (
+        d["meshes"][0].update(weights=[1]) or d["meshes"][0]["primitives"][0].update(targets=[{"POSITION": 1}])
+    ),
     "out of range": lambda d: d["accessors"][0].update(count=2),
     "list": lambda d: d.update(nodes=3),
     "nan": lambda d: d["nodes"][1].update(translation=[float("nan"), 0, 0]),
@@ -381,7 +390,7 @@ def hostile() -> dict[str, bytes]:
         "short.obj": v + b"v 1 2\nf 1 2 3\n",
         "fraction.obj": v + b"f 1 2 2.5\n",
         "gigantic.obj": v + b"f 1 2 99999999999999999999\n",
-        "huge.stl": b"\0" * 80 + struct.pack("<I", 2_000_000_000) + b"\0" * 500,
+        "huge.stl": b"\0" * 80 + struct.pack("<I", 1_000_000_000) + b"\0" * 500,
         "none.stl": b"\0" * 80 + struct.pack("<I", 0),
         "nan.stl": b"\0" * 80 + struct.pack("<I", 1) + struct.pack("<12fH", *[np.nan] * 12, 0),
         "cut.stl": b"solid x\nfacet normal 0 0 1\nouter loop\nvertex 0 0 0\nvertex 0 1 0\n",
@@ -401,7 +410,7 @@ def test_a_hostile_file_is_one_sentence_that_names_it(tmp_path: Path, name: str,
     message = str(caught.value)
     assert name in message
     assert "\n" not in message
-    assert len(message) < 100 + len(str(tmp_path / name))
+    assert len(message) < 150 + len(str(tmp_path / name))
     assert caught.value.exit_status == 1
 
 
@@ -474,3 +483,294 @@ def test_real_scans() -> None:
     head = read_mesh(SCANS / "lee_perry_smith/LeePerrySmith.ply")
     assert head.vertices.shape == (8838, 3)
     assert head.triangles.shape == (17672, 3)
+
+
+# --- what other programs write: valid, if unusual, or refused with the reason
+
+CORNERS = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0.5], [2, 2, 2]], dtype=np.float64)
+FACES = np.array([[0, 1, 2], [0, 2, 3], [2, 4, 3]])
+XYZ = "property float x\nproperty float y\nproperty float z\n"
+TEXT_OBJ = "".join(f"v {x:.2f} {y:.2f} {z:.2f}\n" for x, y, z in CORNERS) + "f 1 2 3\nf 1 3 4\nf 3 5 4\n"
+TEXT_STL = (
+    "solid a\n"
+    + "".join(
+        "facet normal 0 0 1\nouter loop\n"
+        + "".join(f"vertex {x:g} {y:g} {z:g}\n" for x, y, z in CORNERS[face])
+        + "endloop\nendfacet\n"
+        for face in FACES
+    )
+    + "endsolid a\n"
+)
+
+
+def ply(
+    layout: str, vertex: str = XYZ, face: str = "element face 3\nproperty list uchar int vertex_indices\n"
+) -> bytes:
+    return f"ply\nformat {layout} 1.0\nelement vertex 5\n{vertex}{face}end_header\n".encode()
+
+
+ROWS = "".join(f"{x:g} {y:g} {z:g}\n" for x, y, z in CORNERS) + "".join(f"3 {a} {b} {c}\n" for a, b, c in FACES)
+BINARY_FACES = b"".join(b"\3" + face.astype("<i4").tobytes() for face in FACES)
+SOUND = {
+    "mark.obj": b"\xef\xbb\xbf" + TEXT_OBJ.encode(),
+    "cr.obj": TEXT_OBJ.replace("\n", "\r").encode(),
+    "utf16.obj": TEXT_OBJ.encode("utf-16"),
+    "utf16 without a mark.obj": TEXT_OBJ.encode("utf-16-be"),
+    "capitals.OBJ": TEXT_OBJ.upper().encode(),
+    "blanks.obj": TEXT_OBJ.replace(" ", " \t ").replace("v", "  v").encode(),
+    "nan colours.obj": re.sub(r"(v .*)", r"\1 nan nan nan", TEXT_OBJ).encode(),
+    "words behind.obj": re.sub(r"(v .*)", r"\1 red and blue", TEXT_OBJ).encode(),
+    "latin.obj": b"usemtl M\xfcller\n" + TEXT_OBJ.encode() + b"\x1a",
+    "mark.ply": b"\xef\xbb\xbf" + ply("ascii") + ROWS.encode(),
+    "blank line first.ply": b"\n" + ply("ascii") + ROWS.encode(),
+    "ctrl z.ply": ply("ascii") + ROWS.encode() + b"\x1a",
+    "utf16.ply": (ply("ascii").decode() + ROWS).encode("utf-16"),
+    "cr.ply": (ply("ascii").decode() + ROWS).replace("\n", "\r").encode(),
+    "capitals.ply": ply("ascii").upper() + ROWS.encode(),
+    "longer rows.ply": ply("ascii") + ROWS.replace("\n", " 9 9\n").encode(),
+    "words behind.ply": ply("ascii") + ROWS.encode() + b"the end\n",
+    "one line.ply": ply("ascii") + ROWS.replace("\n", " ").encode(),
+    "one number a line.ply": ply("ascii") + ROWS.replace(" ", "\n").encode(),
+    "empty lines.ply": ply("ascii") + ROWS.replace("\n", "\n\n").encode(),
+    "list in text.ply": ply("ascii", XYZ + "property list uchar float w\n")
+    + re.sub(r"(?m)^(\S+ \S+ \S+)$", r"\1 2 .5 .5", ROWS).encode(),
+    "list in vertex.ply": ply("binary_little_endian", "property list uchar float w\n" + XYZ)
+    + b"".join(bytes([k]) + b"\0\0\0\0" * k + v.astype("<f4").tobytes() for k, v in enumerate(CORNERS))
+    + BINARY_FACES,
+    "repeated.ply": ply("binary_little_endian", XYZ + "property uchar q\nproperty uchar q\n")
+    + b"".join(v.astype("<f4").tobytes() + b"\0\0" for v in CORNERS)
+    + BINARY_FACES,
+    "strips.ply": ply("binary_little_endian", face="element tristrips 1\nproperty list int int vertex_indices\n")
+    + CORNERS.astype("<f4").tobytes()
+    + np.array([12, 0, 1, 2, -1, 0, 2, 3, -1, 2, 4, 3, -1], "<i4").tobytes(),
+    "behind.ply": ply("binary_little_endian") + CORNERS.astype("<f4").tobytes() + BINARY_FACES + b"more",
+    "cr header.ply": ply("binary_little_endian").replace(b"\n", b"\r") + CORNERS.astype("<f4").tobytes() + BINARY_FACES,
+    "mark.stl": b"\xef\xbb\xbf" + TEXT_STL.encode(),
+    "capitals.stl": TEXT_STL.upper().encode(),
+    "cr.stl": TEXT_STL.replace("\n", "\r").encode(),
+    "utf16.stl": TEXT_STL.encode("utf-16"),
+    "longer rows.stl": re.sub(r"(vertex .*)", r"\1 7 x", TEXT_STL).encode() + b"and more\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_what_is_valid_if_unusual_is_read(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(SOUND[name])
+    mesh = read_mesh(tmp_path / name)
+    np.testing.assert_allclose(mesh.vertices[mesh.triangles], CORNERS[FACES])
+    assert len(mesh.vertices) == len(CORNERS)
+
+
+TOLD = {
+    "comma.obj": (TEXT_OBJ.replace(".", ","), "line 1: '0,00' is not a number; write decimals with a point"),
+    "word.obj": (TEXT_OBJ.replace("f 1 3 4", "f 1 x 4"), "line 7: 'x' is not a number"),
+    "thousands.obj": (TEXT_OBJ.replace("v 1.00", "v 1_000"), "line 2: '1_000' is not a number"),
+    "short.obj": (TEXT_OBJ.replace("v 1.00 0.00 0.00", "v 1 0"), "line 2: a vertex needs three"),
+    "zero.obj": (TEXT_OBJ.replace("f 1 2 3", "f 0 2 3"), "line 6 names a vertex that cannot be"),
+    "comma.ply": (ply("ascii").decode() + ROWS.replace("0.5", "0,5"), "line 13: '0,5' is not a number; write"),
+    "short.ply": (ply("ascii").decode() + ROWS.replace("0 1 0.5", "0 1"), "line 13 has fewer numbers"),
+    "list.ply": (ply("ascii").decode() + ROWS.replace("3 0 1 2", "4 0 1 2"), "line 15 has fewer numbers"),
+    "header.ply": (
+        ply("ascii").decode().replace("float x", "quad x") + ROWS,
+        "line 4, 'property quad x', means nothing",
+    ),
+    "no x.ply": (ply("ascii").decode().replace("float x", "float a") + ROWS, "'vertex' has no property 'x'"),
+    "comma.stl": (TEXT_STL.replace("0.5", "0,5"), "'0,5' is not a number; write decimals with a point"),
+    "short.stl": (TEXT_STL.replace("vertex 0 1 0.5", "vertex 0 1"), "a vertex needs three coordinates"),
+}
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_what_is_wrong_is_told_with_line_and_word(tmp_path: Path, name: str) -> None:
+    content, reason = TOLD[name]
+    (tmp_path / name).write_text(content)
+    with pytest.raises(MeshganError) as caught:
+        read_mesh(tmp_path / name)
+    assert reason in str(caught.value)
+    assert "cut off" not in str(caught.value) or "three" in reason
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.floats(-1e300, 1e300) | st.floats(-1e9, 1e9) | st.integers(-(10**19), 10**19), max_size=9))
+def test_numbers_of_a_text_are_the_nearest_float64(values: list[float]) -> None:
+    for form in ("{}", "{:+.3f}", "{:.17e}", "{:.17f}", "0{:.6g}"):
+        words = [form.format(value) for value in values if form != "0{:.6g}" or value > 0]
+        found = Words.of(" ".join(words).encode()).numbers()
+        np.testing.assert_array_equal(found, [float(word) for word in words])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(alphabet="0123456789+-.eE_xnafi ,\n", max_size=40))
+def test_words_are_numbers_where_python_says_so(text: str) -> None:
+    def number(word: str) -> bool:
+        try:
+            float(word)
+        except ValueError:
+            return False
+        return "_" not in word
+
+    words = Words.of(text.encode())
+    assert words.counts.sum() == len(text.split())
+    assert words.counts.tolist() == [len(line.split()) for line in text.split("\n")]
+    if all(map(number, text.split())):
+        np.testing.assert_array_equal(words.numbers(), [float(word) for word in text.split()])
+    else:
+        first = next(word for word in text.split() if not number(word))
+        with pytest.raises(MeshganError, match=re.escape(f"'{first[:20]}'")):
+            words.numbers()
+
+
+@given(st.lists(st.lists(st.integers(0, 5), max_size=8), max_size=5))
+def test_strips_are_their_triangles_one_by_one(parts: list[list[int]]) -> None:
+    expected = []
+    for part in parts:
+        for k in range(len(part) - 2):
+            a, b, c = part[k : k + 3]
+            if len({a, b, c}) == 3:
+                expected.append((b, a, c) if k % 2 else (a, b, c))
+    corners = [corner for part in parts for corner in [*part, -1]]
+    assert strips(np.array(corners, dtype=np.int64)).tolist() == [list(t) for t in expected]
+
+
+# --- GLB as viewers show it
+
+
+def test_glb_strips_and_fans_are_triangles(tmp_path: Path) -> None:
+    document, binary = two_material_glb()
+    for mode in (5, 6):
+        document["meshes"][0]["primitives"] = [{"attributes": {"POSITION": 0}, "mode": mode}]
+        (tmp_path / "a.glb").write_bytes(glb_bytes(document, binary))
+        expected = [[0, 1, 2], [2, 1, 3]] if mode == 5 else [[0, 1, 2], [0, 2, 3]]
+        assert read_mesh(tmp_path / "a.glb").triangles.tolist() == expected
+
+
+def test_glb_parts_that_are_no_surface_and_meshes_beside_the_scene_are_told(tmp_path: Path) -> None:
+    document, binary = two_material_glb()
+    document["meshes"][0]["primitives"][1]["mode"] = 1
+    document["nodes"].append({"mesh": 0})
+    (tmp_path / "a.glb").write_bytes(glb_bytes(document, binary))
+    with pytest.warns(MeshganWarning) as told:
+        assert len(read_mesh(tmp_path / "a.glb").triangles) == 1
+    assert ["1 parts that are points" in str(w.message) or "1 meshes outside" in str(w.message) for w in told] == [
+        True
+    ] * 2
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.floats(-1, 2), min_size=2, max_size=2))
+def test_glb_default_weights_shape_the_mesh(tmp_path_factory, weights: list[float]) -> None:
+    path = tmp_path_factory.mktemp("mesh") / "a.glb"
+    shifts = np.random.default_rng(0).normal(size=(2, *MESH.vertices.shape))
+    path.write_bytes(glb.write(MESH, {"a": shifts[0], "b": shifts[1]}, dict(zip("ab", weights, strict=True))))
+    np.testing.assert_allclose(read_mesh(path).vertices, MESH.vertices + np.tensordot(weights, shifts, 1), atol=1e-4)
+
+
+def test_glb_sparse_accessors_are_filled(tmp_path: Path) -> None:
+    whole = glb.write(MESH)
+    size = struct.unpack_from("<I", whole, 12)[0]
+    document, binary = json.loads(whole[20 : 20 + size]), whole[28 + size :]
+    indices, values = np.array([3, 5], "<u2").tobytes(), np.array([[1, 2, 3], [4, 5, 6]], "<f4").tobytes()
+    views = document["bufferViews"]
+    views += [{"buffer": 0, "byteOffset": len(binary), "byteLength": 4}]
+    views += [{"buffer": 0, "byteOffset": len(binary) + 4, "byteLength": 24}]
+    document["buffers"][0]["byteLength"] += 28
+    document["accessors"][0]["sparse"] = {
+        "count": 2,
+        "indices": {"bufferView": len(views) - 2, "componentType": 5123},
+        "values": {"bufferView": len(views) - 1},
+    }
+    (tmp_path / "a.glb").write_bytes(glb_bytes(document, binary + indices + values))
+    mesh = read_mesh(tmp_path / "a.glb")
+    np.testing.assert_allclose(mesh.vertices[[3, 5]], [[1000, 2000, 3000], [4000, 5000, 6000]])
+    np.testing.assert_allclose(np.delete(mesh.vertices, [3, 5], 0), np.delete(rounded(MESH), [3, 5], 0), rtol=1e-6)
+
+
+def test_glb_skins_move_vertices_by_their_joints_and_not_by_their_node(tmp_path: Path) -> None:
+    corners = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], "<f4")
+    joints = np.array([[0, 1, 0, 0]] * 3, "u1")
+    weights = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0.5, 0.5, 0, 0]], "<f4")
+    inverse = np.stack([np.eye(4), np.eye(4)]).astype("<f4")
+    inverse[1, 3, :3] = [-1, 0, 0]  # columns first: the second joint's rest place is (1, 0, 0)
+    parts = [corners.tobytes(), joints.tobytes(), weights.tobytes(), inverse.tobytes()]
+    offsets = np.cumsum([0, *map(len, parts)]).tolist()
+    kinds = [(5126, 3, "VEC3"), (5121, 3, "VEC4"), (5126, 3, "VEC4"), (5126, 2, "MAT4")]
+    document = {
+        "asset": {"version": "2.0"},
+        "nodes": [
+            {"mesh": 0, "skin": 0, "translation": [9, 9, 9]},
+            {"children": [2], "translation": [0, 0, 1]},
+            {"translation": [1, 0, 0], "scale": [2, 2, 2]},
+        ],
+        "skins": [{"joints": [1, 2], "inverseBindMatrices": 3}],
+        "meshes": [{"primitives": [{"attributes": {"POSITION": 0, "JOINTS_0": 1, "WEIGHTS_0": 2}}]}],
+        "accessors": [
+            {"bufferView": k, "componentType": c, "count": n, "type": t} for k, (c, n, t) in enumerate(kinds)
+        ],
+        "bufferViews": [
+            {"buffer": 0, "byteOffset": o, "byteLength": len(p)} for o, p in zip(offsets, parts, strict=False)
+        ],
+        "buffers": [{"byteLength": offsets[-1]}],
+    }
+    (tmp_path / "a.glb").write_bytes(glb_bytes(document, b"".join(parts)))
+    first, second = [0, 0, 1], [1 + 2 * (1 - 1), 0, 1]
+    third = 0.5 * np.array([0, 1, 1]) + 0.5 * np.array([1 + 2 * (0 - 1), 2, 1])
+    np.testing.assert_allclose(read_mesh(tmp_path / "a.glb").vertices / 1000, [first, second, third])
+
+
+# --- bombs: small files that would take long, or unfold to much
+
+
+def bombs() -> dict[str, bytes]:
+    document, binary = two_material_glb()
+    many = document | {"nodes": [{"mesh": 0}] * 50_000, "scenes": [{"nodes": list(range(50_000))}]}
+    parts = document | {"meshes": [{"primitives": document["meshes"][0]["primitives"] * 15_000}]}
+    positions = np.zeros((60_000, 3), "<f4").tobytes()
+    repeated = {
+        "asset": {},
+        "nodes": [{"mesh": 0}] * 10_000,
+        "scenes": [{"nodes": list(range(10_000))}],
+        "meshes": [{"primitives": [{"attributes": {"POSITION": 0}}]}],
+        "accessors": [{"bufferView": 0, "componentType": 5126, "count": 60_000, "type": "VEC3"}],
+        "bufferViews": [{"buffer": 0, "byteLength": len(positions)}],
+        "buffers": [{"byteLength": len(positions)}],
+    }
+    polygon = "ply\nformat binary_little_endian 1.0\nelement vertex 5\n" + XYZ + "element face 1\n"
+    polygon += "property list int uchar vertex_indices\nend_header\n"
+    twelve = 11_000_000
+    return {
+        "blank lines.stl": b"solid a\n" + b"\n" * 1_000_000,
+        "blanks.stl": b"solid a\n" + b" \t" * 1_000_000,
+        "words.stl": b"solid a\n" + b"vertex\n" * 300_000,
+        "faces.obj": b"v 0 0 0\nv 0 1 0\n" + b"f 1 2 3\n" * 300_000,
+        "blank lines.obj": b"\n" * 1_000_000,
+        "polygon.obj": b"v 0 0 0\nf " + b"1 " * 11_000_000,
+        "polygon.ply": polygon.encode() + bytes(60) + struct.pack("<i", twelve) + bytes(twelve),
+        "rows.ply": ply("ascii").replace(b"face 3", b"face 2000000000") + b"0 0 0\n" * 5 + b"0\n" * 500_000,
+        "nodes.glb": glb_bytes(many, binary),
+        "parts.glb": glb_bytes(parts, binary),
+        "repeated.glb": glb_bytes(repeated, positions),
+    }
+
+
+@pytest.mark.parametrize(("name", "content"), bombs().items(), ids=bombs())
+def test_a_bomb_is_refused_in_time_and_memory_of_its_size(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    tracemalloc.start()
+    start = time.process_time()
+    try:
+        with pytest.raises(MeshganError, match=re.escape(name)):
+            read_mesh(tmp_path / name)
+        seconds, most = time.process_time() - start, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert seconds < 60  # they took hours, or for ever; measuring memory slows everything down
+    assert most < 64 * len(content) + 2e8
+
+
+@pytest.mark.parametrize("ending", [".ply", ".obj", ".stl", ".glb"])
+@pytest.mark.parametrize("unit", ["mm", "cm", "m"])
+def test_our_own_glb_is_in_metres_whatever_the_unit_of_other_files(tmp_path: Path, ending: str, unit: str) -> None:
+    write_mesh(tmp_path / f"a{ending}", MESH)
+    expected = MESH.vertices[MESH.triangles] * (1 if ending == ".glb" else files.MILLIMETRES[unit])
+    mesh = read_mesh(tmp_path / f"a{ending}", unit)
+    np.testing.assert_allclose(mesh.vertices[mesh.triangles], expected, rtol=1e-5, atol=1e-3)

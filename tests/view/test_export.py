@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from khronos import issues_of, needs_validator
 from meshgan.errors import MeshganError
+from meshgan.geometry import glb
 from meshgan.geometry.mesh import Mesh
-from meshgan.view import export
 from meshgan.view.export import write_faces, write_glb
 
 pygltflib = pytest.importorskip("pygltflib")
@@ -60,7 +60,7 @@ def test_weights_reproduce_the_vertices(weights: list[float]) -> None:
 
 
 def as_bytes(mesh: Mesh, targets: dict[str, NDArray[np.float64]], **options: Any) -> bytes:
-    return export._container(*export._document(mesh, targets, options.get("weights", {}), "face", ""))
+    return glb.write(mesh, targets, options.get("weights", {}))
 
 
 def test_names_weights_and_normals_of_targets(tmp_path: Path) -> None:

@@ -1,115 +1,288 @@
-"""GLB files (glTF 2.0, binary): the triangles of the default scene, placed as its nodes say, in metres.
+"""GLB files (glTF 2.0, binary): what a viewer shows of the default scene, in metres, as triangles; and the writing.
 
 Nodes are walked depth first in the order of the file; parts of a mesh that share their vertices go on sharing them.
-Skins, morph targets, materials and textures are not looked at. Compressed files are not read.
+Triangles, strips and fans are read, sparse accessors, default weights of morph targets, and skins in the pose of the
+file. Materials and textures are not looked at; compressed files are not read.
+Reference: Khronos Group, glTF 2.0 Specification, sections 3.6 (accessors), 3.7 (meshes, morph targets, skins), 4 (GLB).
 """
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from meshgan.arrays import Floats, Integers
+from meshgan.errors import MeshganError
 from meshgan.geometry.mesh import Mesh
+from meshgan.geometry.polygons import MOST, fans, strips, within_bounds
+from meshgan.reading import decoded, parse_json, shown
 
-MILLIMETRES_PER_METRE = 1000.0
+METRES = 1e-3  # per millimetre
 COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
-WIDTHS = {"SCALAR": 1, "VEC3": 3}
-TRIANGLES = 4  # the mode of a primitive
+WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
+TRIANGLES, STRIP, FAN = 4, 5, 6  # the modes of a primitive that make a surface
 DEEPEST = 100  # levels of nodes; files that refer to themselves end here
+MOST_NODES = 20_000  # and primitives; an avatar has hundreds
+MOST_SHAPED = 100_000_000  # vertices of morph targets; three seconds
+MOST_JSON = 32 * 2**20  # bytes of the description
+HARMLESS: tuple[str, ...] = (
+    "KHR_materials_",
+    "KHR_texture_",
+    "KHR_lights_",
+    "KHR_animation_",
+    "KHR_xmp",
+    "EXT_texture_",
+    "VRM",
+)
+HARMLESS += ("KHR_mesh_quantization", "KHR_node_visibility", "KHR_audio_")
+BLOCK = 2**17  # skinned vertices that are placed at a time
+ARRAY_BUFFER, ELEMENT_BUFFER = 34962, 34963
+FLOAT, UNSIGNED_SHORT, UNSIGNED_INT = 5126, 5123, 5125
+SKIN = {
+    "name": "skin",
+    "pbrMetallicRoughness": {
+        "baseColorFactor": [0.58, 0.36, 0.27, 1.0],  # linear
+        "metallicFactor": 0.0,
+        "roughnessFactor": 0.6,
+    },
+    "doubleSided": True,  # a face is an open surface
+}
 
 Document = dict[str, Any]
 
 
-def read(data: bytes) -> tuple[Floats, Integers]:
-    """Vertices (V, 3) in the file's unit, metres by definition, and triangles (F, 3). Raises if it is damaged."""
+def read(data: bytes) -> tuple[Any, ...]:
+    """Vertices (V, 3) in the file's unit, metres by definition, triangles (F, 3), and sentences on what is not read.
+
+    Raises if the file is damaged or holds what no reader of bounded memory can: the result may be as large as the
+    file has bytes, or a million vertices.
+    """
     document, binary = _chunks(data)
-    vertices, triangles, count = [np.empty((0, 3))], [np.empty((0, 3), dtype=np.int64)], 0
-    for mesh, placement in _placed_meshes(document):
-        offsets: dict[int, int] = {}
-        for primitive in mesh["primitives"]:
-            if primitive.get("mode", TRIANGLES) != TRIANGLES:
+    for extension in document.get("extensionsRequired", []):
+        if not str(extension).startswith(HARMLESS):
+            raise MeshganError(
+                f"it needs the extension {shown(str(extension)[:40])}, which is not read; export without."
+            )
+    scene = _Scene(document, binary)
+    most = min(MOST, max(1_000_000, len(data)))
+    vertices, triangles, count, size, parts, lines = [np.empty((0, 3))], [np.empty((0, 3), np.int64)], 0, 0, 0, 0
+    for node, placement in scene.placed():
+        offsets: dict[Any, int] = {}
+        mirrored = "skin" not in node and bool(np.linalg.det(placement[:3, :3]) < 0)
+        for primitive in scene.mesh(node)["primitives"]:
+            parts = within_bounds(parts + 1, "parts", MOST_NODES)
+            mode = primitive.get("mode", TRIANGLES)
+            if mode not in (TRIANGLES, STRIP, FAN):
+                lines += 1
                 continue
-            source = primitive["attributes"]["POSITION"]
-            if source not in offsets:
-                points = _accessor(document, binary, source).astype(np.float64)
-                vertices.append(points @ placement[:3, :3].T + placement[:3, 3])
-                offsets[source] = count
-                count += len(points)
-            size = count - offsets[source]
-            corners = _accessor(document, binary, primitive["indices"]) if "indices" in primitive else np.arange(size)
-            triangles.append(_facing(corners.astype(np.int64).reshape(-1, 3), placement) + offsets[source])
-    return np.concatenate(vertices), np.concatenate(triangles)
+            key = scene.shape(primitive)
+            if key not in offsets:
+                offsets[key] = count
+                count = within_bounds(count + scene.count(primitive), "vertices", most)
+                vertices.append(scene.vertices(node, primitive, placement))
+            faces = scene.triangles(primitive, mode) + offsets[key]
+            size = within_bounds(size + len(faces), "triangles", most)
+            triangles.append(faces[:, ::-1] if mirrored else faces)  # so that outside stays outside
+    left_out = [f"{lines} parts that are points or lines were left out"] if lines else []
+    if beside := scene.meshes_beside():
+        left_out.append(f"{beside} meshes outside of its default scene were left out")
+    return np.concatenate(vertices), np.concatenate(triangles), *left_out
 
 
-def write(mesh: Mesh) -> bytes:
-    """The mesh as a GLB file, in metres, vertices in float32."""
-    positions = (mesh.vertices / MILLIMETRES_PER_METRE).astype("<f4")
-    indices = mesh.triangles.astype("<u4")
-    low, high = ([float(x) for x in bound] for bound in (positions.min(axis=0), positions.max(axis=0)))
-    document = {
-        "asset": {"version": "2.0", "generator": "meshgan"},
-        "scene": 0,
-        "scenes": [{"nodes": [0]}],
-        "nodes": [{"mesh": 0}],
-        "meshes": [{"primitives": [{"attributes": {"POSITION": 0}, "indices": 1}]}],
-        "accessors": [
-            {"bufferView": 0, "componentType": 5126, "count": len(positions), "type": "VEC3", "min": low, "max": high},
-            {"bufferView": 1, "componentType": 5125, "count": indices.size, "type": "SCALAR"},
-        ],
-        "bufferViews": [
-            {"buffer": 0, "byteOffset": 0, "byteLength": positions.nbytes, "target": 34962},
-            {"buffer": 0, "byteOffset": positions.nbytes, "byteLength": indices.nbytes, "target": 34963},
-        ],
-        "buffers": [{"byteLength": positions.nbytes + indices.nbytes}],
-    }
-    text = json.dumps(document).encode()
-    text += b" " * (-len(text) % 4)
-    binary = positions.tobytes() + indices.tobytes()
-    head = struct.pack("<4sII", b"glTF", 2, 28 + len(text) + len(binary)) + struct.pack("<I4s", len(text), b"JSON")
-    return head + text + struct.pack("<I4s", len(binary), b"BIN\0") + binary
+@dataclass
+class _Scene:
+    """The description of a file and its binary part, with what has been placed so far."""
+
+    document: Document
+    binary: bytes
+    places: dict[int, Floats] = field(default_factory=dict)  # of each node (4, 4)
+
+    def placed(self) -> Iterator[tuple[Document, Floats]]:
+        """Each node of the default scene that has a mesh, with its placement (4, 4), depth first."""
+        nodes = self.document.get("nodes", [])
+        within_bounds(len(nodes), "nodes", MOST_NODES)
+        stack = [(number, np.eye(4), 0) for number in reversed(self._roots())]
+        found = []
+        while stack:
+            number, parent, depth = stack.pop()
+            if depth > DEEPEST or number in self.places or number < 0:  # in a tree, every node is visited once
+                raise MeshganError("its nodes go in circles.")
+            node = nodes[number]
+            self.places[number] = parent @ placement if (placement := _placement(node)) is not None else parent
+            if "mesh" in node:
+                found.append((node, self.places[number]))
+            stack += [(child, self.places[number], depth + 1) for child in reversed(node.get("children", []))]
+        yield from found  # only now are the joints of all skins placed
+
+    def _roots(self) -> list[int]:
+        """The nodes at the top of the default scene, else of the first, else all that are nobody's children."""
+        if scenes := self.document.get("scenes"):
+            return list(scenes[self.document.get("scene", 0)].get("nodes", []))
+        nodes = self.document.get("nodes", [])
+        children = {child for node in nodes for child in node.get("children", [])}
+        return [number for number in range(len(nodes)) if number not in children]
+
+    def mesh(self, node: Document) -> Document:
+        """The mesh of a node."""
+        found: Document = self.document["meshes"][_index(node["mesh"])]
+        return found
+
+    def meshes_beside(self) -> int:
+        """How many nodes have a mesh and are not in the scene."""
+        nodes = self.document.get("nodes", [])
+        return sum("mesh" in node and number not in self.places for number, node in enumerate(nodes))
+
+    def shape(self, primitive: Document) -> tuple[int, ...]:
+        """The accessors that make the vertices of a primitive; those with the same share them."""
+        if "KHR_draco_mesh_compression" in primitive.get("extensions", {}) and "bufferView" not in self._position(
+            primitive
+        ):
+            raise MeshganError("it is compressed by KHR_draco_mesh_compression, which is not read; export without.")
+        targets = [target.get("POSITION", -1) for target in primitive.get("targets", [])]
+        return (primitive["attributes"]["POSITION"], *targets)
+
+    def _position(self, primitive: Document) -> Document:
+        found: Document = self.document["accessors"][_index(primitive["attributes"]["POSITION"])]
+        return found
+
+    def count(self, primitive: Document) -> int:
+        """The number of vertices of a primitive."""
+        return within_bounds(_index(self._position(primitive)["count"]), "vertices")
+
+    def vertices(self, node: Document, primitive: Document, placement: Floats) -> Floats:
+        """The vertices (V, 3) of a primitive where they are in the scene: shaped by its weights, skinned or placed."""
+        points = self.accessor(primitive["attributes"]["POSITION"], 3).astype(np.float64)
+        weights: list[float] = node.get("weights") or self.mesh(node).get("weights") or []
+        within_bounds(len(weights) * len(points), "vertices in its morph targets", MOST_SHAPED)
+        for weight, target in zip(weights, primitive.get("targets", []), strict=False):
+            if weight and "POSITION" in target:
+                shift = self.accessor(target["POSITION"], 3)
+                if shift.shape != points.shape:
+                    raise MeshganError("a morph target has another number of vertices than its mesh.")
+                points += float(weight) * shift
+        if "skin" in node and "JOINTS_0" in primitive["attributes"]:
+            return self._skinned(points, primitive["attributes"], self.document["skins"][_index(node["skin"])])
+        return points @ placement[:3, :3].T + placement[:3, 3]
+
+    def _skinned(self, points: Floats, attributes: Document, skin: Document) -> Floats:
+        """Vertices (V, 3) moved by their joints; where the node stands does not matter then."""
+        joints = skin["joints"]
+        if not all(joint in self.places for joint in joints):
+            raise MeshganError("a joint of its skin is not in the scene.")
+        motions = np.stack([self.places[joint] for joint in joints])
+        if "inverseBindMatrices" in skin:
+            inverse = self.accessor(skin["inverseBindMatrices"], 16).astype(np.float64)
+            motions = motions @ inverse[: len(motions)].reshape(-1, 4, 4).transpose(0, 2, 1)
+        owners, shares = self.accessor(attributes["JOINTS_0"], 4), self.accessor(attributes["WEIGHTS_0"], 4)
+        if len(owners) != len(points) or len(shares) != len(points) or owners.max(initial=0) >= len(motions):
+            raise MeshganError("its skin does not fit its vertices.")
+        shares = shares / np.maximum(shares.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        moved = np.empty_like(points)
+        for start in range(0, len(points), BLOCK):
+            rows = slice(start, start + BLOCK)
+            motion = np.einsum("vk,vkij->vij", shares[rows], motions[owners[rows].astype(np.int64), :3])
+            moved[rows] = np.einsum("vij,vj->vi", motion[:, :, :3], points[rows]) + motion[:, :, 3]
+        return moved
+
+    def triangles(self, primitive: Document, mode: int) -> Integers:
+        """The triangles (F, 3) of a primitive, numbered from its first vertex."""
+        count = self.count(primitive)
+        corners = np.arange(count)
+        if "indices" in primitive:
+            corners = self.accessor(primitive["indices"], 1)[:, 0].astype(np.int64)
+        if corners.min(initial=0) < 0 or corners.max(initial=0) >= count:
+            raise MeshganError("it has triangles that point outside its vertices.")
+        if mode != TRIANGLES:
+            return strips(corners) if mode == STRIP else fans(corners, np.array([len(corners)]))
+        if len(corners) % 3:
+            raise MeshganError("its last triangle is not complete.")
+        return corners.reshape(-1, 3)
+
+    def accessor(self, number: Any, width: int) -> NDArray[Any]:
+        """The rows (N, width) of an accessor; raises if they do not lie inside the binary chunk."""
+        accessor = self.document["accessors"][_index(number)]
+        kind, count = np.dtype(COMPONENTS[accessor["componentType"]]), _index(accessor["count"])
+        if WIDTHS[accessor["type"]] != width:
+            raise MeshganError("it uses an accessor for what it cannot hold.")
+        within_bounds(count, "vertices", 3 * MOST)
+        values: NDArray[Any]
+        if "bufferView" in accessor:
+            values = self._view(accessor["bufferView"], accessor.get("byteOffset", 0), count, width, kind)
+        elif "sparse" in accessor:
+            within_bounds(count, "vertices", max(1_000_000, len(self.binary)))
+            values = np.zeros((count, width), kind)
+        else:
+            raise MeshganError("it is compressed, or an accessor has no data; export without compression.")
+        if "sparse" in accessor:
+            values = self._filled(values.copy(), accessor["sparse"], kind)
+        return (
+            np.maximum(values / np.iinfo(kind).max, -1) if accessor.get("normalized") and kind.kind != "f" else values
+        )
+
+    def _filled(self, values: NDArray[Any], sparse: Document, kind: np.dtype[Any]) -> NDArray[Any]:
+        """The values with those that a sparse accessor names set."""
+        count, place, content = _index(sparse["count"]), sparse["indices"], sparse["values"]
+        index_kind = np.dtype(COMPONENTS[place["componentType"]])
+        rows = self._view(place["bufferView"], place.get("byteOffset", 0), count, 1, index_kind)[:, 0]
+        if rows.max(initial=0) >= len(values):
+            raise MeshganError("a sparse accessor points outside its rows.")
+        values[rows] = self._view(content["bufferView"], content.get("byteOffset", 0), count, values.shape[1], kind)
+        return values
+
+    def _view(self, number: Any, offset: Any, count: int, width: int, kind: np.dtype[Any]) -> NDArray[Any]:
+        """`count` rows (N, width) of a buffer view."""
+        view = self.document["bufferViews"][_index(number)]
+        if view["buffer"] != 0 or "uri" in self.document["buffers"][0]:
+            raise MeshganError("its data lies in another file, which is not read; export as one GLB.")
+        start = _index(view.get("byteOffset", 0)) + _index(offset)
+        stride = _index(view.get("byteStride", width * kind.itemsize))
+        stop = start + (count - 1) * stride + width * kind.itemsize
+        if not (0 <= start < stop <= len(self.binary) and count > 0 and width * kind.itemsize <= stride):
+            raise MeshganError("an accessor reaches beyond the file; is it cut off?")
+        return np.ndarray((count, width), kind, self.binary, start, (stride, kind.itemsize))
 
 
 def _chunks(data: bytes) -> tuple[Document, bytes]:
-    """The JSON document and the binary chunk of a whole GLB file."""
-    magic, version, length = struct.unpack_from("<4sII", data)
-    if magic != b"glTF" or version != 2 or length != len(data):
-        raise ValueError("not a whole GLB file")
-    size, kind = struct.unpack_from("<I4s", data, 12)
-    document = json.loads(data[20 : 20 + size])
-    if kind != b"JSON" or not isinstance(document, dict):
-        raise ValueError("a GLB file starts with its description")
-    binary_size, _ = struct.unpack_from("<I4s", data, 20 + size)
-    binary = data[28 + size : 28 + size + binary_size]
+    """The JSON document and the binary chunk of a whole GLB file; what stands behind its end is left out."""
+    if len(data) < 20 or not data.startswith(b"glTF"):
+        raise MeshganError("it is no GLB file: its header is missing.")
+    version, length, size, kind = struct.unpack_from("<III4s", data, 4)
+    if version != 2:
+        raise MeshganError(f"it is of glTF version {version}; version 2 is read.")
+    if length > len(data) or kind != b"JSON" or size > length - 20:
+        raise MeshganError("it is cut off, or its header is damaged.")
+    if size > MOST_JSON:
+        raise MeshganError("its description is larger than any mesh's.")
+    document = parse_json(decoded(data[20 : 20 + size]), "its description")
+    if not isinstance(document, dict):
+        raise MeshganError("its description means nothing.")
+    start = 20 + size
+    if start + 8 > length:
+        return document, b""
+    (binary_size,) = struct.unpack_from("<I", data, start)
+    binary = data[start + 8 : start + 8 + binary_size]
     if len(binary) < binary_size:
-        raise ValueError("the binary chunk is cut off")
+        raise MeshganError("its binary part is cut off.")
     return document, binary
 
 
-def _placed_meshes(document: Document) -> Iterator[tuple[Document, Floats]]:
-    """Each mesh of the default scene with its placement (4, 4), depth first."""
-    nodes, visits = document["nodes"], 0
-    roots = document["scenes"][document.get("scene", 0)]["nodes"]
-    stack = [(number, np.eye(4), 0) for number in reversed(roots)]
-    while stack:
-        number, parent, depth = stack.pop()
-        visits += 1
-        if depth > DEEPEST or visits > len(nodes):  # in a tree, every node is visited once
-            raise ValueError("the nodes go in circles")
-        node = nodes[number]
-        placement = parent @ _placement(node)
-        if "mesh" in node:
-            yield document["meshes"][node["mesh"]], placement
-        stack += [(child, placement, depth + 1) for child in reversed(node.get("children", []))]
+def _index(number: Any) -> int:
+    """A count or an index of a description: no float, no negative."""
+    if type(number) is not int or number < 0:
+        raise MeshganError("its description has an index or a size that cannot be.")
+    return number
 
 
-def _placement(node: Document) -> Floats:
-    """The matrix (4, 4) of a node: given, or made of scale, then rotation (x, y, z, w), then translation."""
+def _placement(node: Document) -> Floats | None:
+    """The matrix (4, 4) of a node: given, or made of scale, then rotation (x, y, z, w), then translation; or none."""
     if "matrix" in node:
         return np.array(node["matrix"], dtype=np.float64).reshape(4, 4).T
+    if not {"rotation", "scale", "translation"} & node.keys():
+        return None
     x, y, z, w = np.array(node.get("rotation", (0, 0, 0, 1)), dtype=np.float64)
     rotation = [
         [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
@@ -122,24 +295,106 @@ def _placement(node: Document) -> Floats:
     return placement
 
 
-def _facing(triangles: Integers, placement: Floats) -> Integers:
-    """A mirroring placement turns triangles round, so that outside stays outside."""
-    return triangles[:, ::-1] if np.linalg.det(placement[:3, :3]) < 0 else triangles
+def write(
+    mesh: Mesh,
+    morph_targets: Mapping[str, ArrayLike] | None = None,
+    weights: Mapping[str, float] | None = None,
+    name: str = "face",
+    rights: str = "",
+    colours: ArrayLike | None = None,
+) -> bytes:
+    """The mesh (mm inside, metres in the file) as a GLB file, with normals; the same input gives the same bytes.
+
+    `morph_targets` maps names to displacements (V, 3) in mm, `weights` some of the names to their value when the
+    file is opened (others: 0); the names stand in the mesh's `extras.targetNames`, where game engines and Blender
+    look for them. `colours` (V, 3) are linear, from 0 to 1; without, the material is a plain skin tone. `rights` is
+    the copyright line.
+    """
+    targets = {key: np.asarray(shift, dtype=np.float64) for key, shift in (morph_targets or {}).items()}
+    _check(mesh, targets, weights or {})
+    normals = _unit_normals(mesh)
+    buffer = _Buffer()
+    attributes = {"POSITION": buffer.add_vectors(mesh.vertices * METRES), "NORMAL": buffer.add_vectors(normals)}
+    material = SKIN
+    if colours is not None:
+        attributes["COLOR_0"] = buffer.add_vectors(np.asarray(colours))
+        material = SKIN | {"name": "colours", "pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 0.6}}
+    primitive: dict[str, Any] = {"attributes": attributes, "indices": buffer.add_indices(mesh), "material": 0}
+    body: dict[str, Any] = {"name": name, "primitives": [primitive]}
+    if targets:
+        primitive["targets"] = [
+            {
+                "POSITION": buffer.add_vectors(shift * METRES),
+                "NORMAL": buffer.add_vectors(_unit_normals(mesh.with_vertices(mesh.vertices + shift)) - normals),
+            }
+            for shift in targets.values()
+        ]
+        body["weights"] = [float((weights or {}).get(key, 0.0)) for key in targets]
+        body["extras"] = {"targetNames": list(targets)}
+    document = {
+        "asset": {"version": "2.0", "generator": "meshgan"} | ({"copyright": rights} if rights else {}),
+        "scene": 0,
+        "scenes": [{"nodes": [0]}],
+        "nodes": [{"name": name, "mesh": 0}],
+        "meshes": [body],
+        "materials": [material],
+        "accessors": buffer.accessors,
+        "bufferViews": buffer.views,
+        "buffers": [{"byteLength": len(buffer.data)}],
+    }
+    return _container(document, bytes(buffer.data))
 
 
-def _accessor(document: Document, binary: bytes, number: int) -> NDArray[Any]:
-    """The rows of an accessor; raises if they do not lie inside the binary chunk."""
-    accessor = document["accessors"][number]
-    if "sparse" in accessor:
-        raise ValueError("sparse accessors are not read")
-    view = document["bufferViews"][accessor["bufferView"]]
-    if view["buffer"] != 0 or "uri" in document["buffers"][0]:
-        raise ValueError("other files are not read")
-    kind, width, count = np.dtype(COMPONENTS[accessor["componentType"]]), WIDTHS[accessor["type"]], accessor["count"]
-    start = view.get("byteOffset", 0) + accessor.get("byteOffset", 0)
-    stride = view.get("byteStride", width * kind.itemsize)
-    stop = start + (count - 1) * stride + width * kind.itemsize
-    if not (0 <= start < stop <= len(binary) and count > 0 and width * kind.itemsize <= stride):
-        raise ValueError("an accessor reaches beyond the file")
-    values = np.ndarray((count, width), kind, binary, start, (stride, kind.itemsize))
-    return values / np.iinfo(kind).max if accessor.get("normalized") else values
+def _check(mesh: Mesh, targets: Mapping[str, Floats], weights: Mapping[str, float]) -> None:
+    for key, shift in targets.items():
+        if shift.shape != mesh.vertices.shape or not np.isfinite(shift).all():
+            raise ValueError(f"morph target {key!r} needs finite displacements of shape {mesh.vertices.shape}")
+    if not set(weights) <= set(targets):
+        raise ValueError(f"weights without a morph target: {sorted(set(weights) - set(targets))}")
+
+
+def _unit_normals(mesh: Mesh) -> NDArray[np.float32]:
+    """Vertex normals (V, 3) of length 1; where there is no surface, +z."""
+    normals = mesh.vertex_normals.copy()
+    normals[~normals.any(axis=1)] = (0.0, 0.0, 1.0)
+    return normals.astype(np.float32)
+
+
+class _Buffer:
+    """The binary part as it grows, with the accessor and the view of each array."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.accessors: list[dict[str, Any]] = []
+        self.views: list[dict[str, int]] = []
+
+    def add_vectors(self, vectors: NDArray[np.floating[Any]]) -> int:
+        """Append (V, 3) as float32 with its bounds; returns the accessor's index."""
+        values = np.ascontiguousarray(vectors, dtype="<f4")
+        bounds = {"min": values.min(axis=0).tolist(), "max": values.max(axis=0).tolist()}
+        return self._add(values, ARRAY_BUFFER, {"componentType": FLOAT, "type": "VEC3", **bounds})
+
+    def add_indices(self, mesh: Mesh) -> int:
+        """Append the triangles as the smallest type that holds them; its largest value is reserved by glTF."""
+        short = len(mesh.vertices) <= 0xFFFF
+        values = np.ascontiguousarray(mesh.triangles.reshape(-1), dtype="<u2" if short else "<u4")
+        kind = UNSIGNED_SHORT if short else UNSIGNED_INT
+        bounds = {"min": [int(values.min())], "max": [int(values.max())]}
+        return self._add(values, ELEMENT_BUFFER, {"componentType": kind, "type": "SCALAR", **bounds})
+
+    def _add(self, values: NDArray[Any], target: int, accessor: dict[str, Any]) -> int:
+        self.data += bytes(-len(self.data) % 4)
+        view = {"buffer": 0, "byteOffset": len(self.data), "byteLength": values.nbytes, "target": target}
+        self.data += values.tobytes()
+        self.views.append(view)
+        self.accessors.append({"bufferView": len(self.views) - 1, "count": len(values), **accessor})
+        return len(self.accessors) - 1
+
+
+def _container(document: Mapping[str, Any], binary: bytes) -> bytes:
+    """The GLB file: header, JSON chunk padded with spaces, binary chunk padded with zeros."""
+    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    text += b" " * (-len(text) % 4)
+    binary += bytes(-len(binary) % 4)
+    chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(binary), b"BIN\0") + binary
+    return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks

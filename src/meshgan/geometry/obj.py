@@ -4,29 +4,31 @@ Texture coordinates, normals, groups and materials do not touch the vertices: th
 """
 
 import re
-import warnings
 
 import numpy as np
 
 from meshgan.arrays import Floats, Integers
+from meshgan.errors import MeshganError
 from meshgan.geometry.mesh import Mesh
-from meshgan.geometry.polygons import fans
+from meshgan.geometry.plaintext import Words, plain
+from meshgan.geometry.polygons import MOST, fans, within_bounds
 
 BLOCK = 2**24  # bytes parsed at a time, so that the memory needed is little more than the result
-STATEMENT = re.compile(rb"^[ \t]*([vf])[ \t]+([^\r\n#]*)", re.MULTILINE)
+COMMENT = re.compile(rb"#[^\n]*")
 TEXTURE_AND_NORMAL = re.compile(rb"/\S*")
 
 
 def read(data: bytes) -> tuple[Floats, Integers]:
-    """Vertices (V, 3) and triangles (F, 3) of the bytes of an OBJ file. Raises `ValueError` if it is damaged."""
-    vertices, triangles, known = [np.empty((0, 3))], [np.empty((0, 3), dtype=np.int64)], 0
-    for block in _blocks(data.replace(b"\\\r\n", b" ").replace(b"\\\n", b" ")):
-        statements = STATEMENT.findall(block)
-        is_vertex = np.array([kind == b"v" for kind, _ in statements], dtype=bool)
-        before = known + np.cumsum(is_vertex)
-        known = int(before[-1]) if len(before) else known
-        vertices.append(_vertices([text for kind, text in statements if kind == b"v"]))
-        triangles.append(_triangles([text for kind, text in statements if kind == b"f"], before[~is_vertex]))
+    """Vertices (V, 3) and triangles (F, 3) of the bytes of an OBJ file. Raises `MeshganError` if it is damaged."""
+    vertices, triangles, known, size, line = [np.empty((0, 3))], [np.empty((0, 3), dtype=np.int64)], 0, 0, 1
+    for block in _blocks(plain(data).replace(b"\\\n", b" ")):
+        text = COMMENT.sub(b"", block) if b"#" in block else block
+        words = Words.of(TEXTURE_AND_NORMAL.sub(b"", text) if b"/" in text else text, line)
+        line += block.count(b"\n")
+        vertices.append(words.coordinates(b"v", MOST))
+        triangles.append(_triangles(words, known))
+        known = within_bounds(known + len(vertices[-1]), "vertices")
+        size = within_bounds(size + len(triangles[-1]), "triangles")
     return np.concatenate(vertices), np.concatenate(triangles)
 
 
@@ -48,37 +50,18 @@ def _blocks(data: bytes) -> list[bytes]:
     return blocks
 
 
-def _vertices(texts: list[bytes]) -> Floats:
-    """The first three numbers of each text; a weight or a colour may follow."""
-    numbers, counts = _numbers(texts)
-    if (counts < 3).any():
-        raise ValueError("a vertex needs three coordinates")
-    starts = np.cumsum(counts) - counts
-    return numbers[starts[:, None] + np.arange(3)]
-
-
-def _triangles(texts: list[bytes], known: Integers) -> Integers:
-    """Zero-based triangles; `known` vertices precede each face, and negative numbers count back from there."""
-    numbers, counts = _numbers(texts)
-    corners = numbers.astype(np.int64)
-    if (corners != numbers).any() or (corners == 0).any():
-        raise ValueError("a face names a vertex that cannot be")
-    corners = np.where(corners < 0, corners + np.repeat(known, counts), corners - 1)
-    return fans(corners, counts)
-
-
-def _numbers(texts: list[bytes]) -> tuple[Floats, Integers]:
-    """All numbers in the texts, one after another, and how many there are in each; what follows a `/` is left out."""
-    text = b"\n".join([*texts, b""])
-    if b"/" in text:
-        text = TEXTURE_AND_NORMAL.sub(b"", text)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # at what is no number, parsing stops
-        numbers = np.fromstring(text, sep=" ")
-    characters = np.frombuffer(b"\n" + text, dtype=np.uint8)
-    solid = characters > ord(" ")
-    begins = np.cumsum(solid[1:] & ~solid[:-1])
-    counts = np.diff(begins[np.flatnonzero(characters[1:] == ord("\n"))], prepend=0)
-    if len(numbers) != counts.sum() or not np.isfinite(numbers).all():
-        raise ValueError("not a number")
-    return numbers, counts
+def _triangles(words: Words, known: int) -> Integers:
+    """Zero-based triangles of a block; `known` vertices precede it, and negative numbers count back from a face."""
+    first, counts = words.statements(b"f")
+    lengths = counts - 1
+    before = known + np.searchsorted(words.statements(b"v")[0], first)  # vertices before each face
+    places = np.repeat(first + 1 - (np.cumsum(lengths) - lengths), lengths) + np.arange(lengths.sum())
+    named = words.some(places)
+    numbers = named.numbers()
+    with np.errstate(invalid="ignore"):
+        corners = numbers.astype(np.int64)
+    possible = (corners == numbers) & (corners != 0)
+    if not possible.all():
+        raise MeshganError(f"line {named.line(int(possible.argmin()))} names a vertex that cannot be.")
+    corners = np.where(corners < 0, corners + np.repeat(before, lengths), corners - 1)
+    return fans(corners, lengths)
