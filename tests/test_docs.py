@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from meshgan.report.results import HEADINGS, Result, Results, cells, markdown
+from meshgan.evaluation.yardstick import METRICS
+from meshgan.report.results import Result, Results, cells, headings, markdown
 
 ROOT = Path(__file__).parents[1]
 # Columns of the tables in README.
@@ -54,6 +55,15 @@ def test_tables_in_the_docs_are_those_of_the_results_files(table: str) -> None:
 @pytest.mark.parametrize("table", ["table1", "table2"])
 def test_tables_in_the_readme_are_those_of_the_results_files(table: str) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    shown = [HEADINGS.index(name) for name in SHOWN]
-    for row in results_of(table):
-        assert "| " + " | ".join(cells(row)[column].split(" ± ")[0] for column in shown) + " |" in readme
+    rows = results_of(table)
+    shown = [headings(rows).index(name) for name in SHOWN]
+    for row in rows:
+        assert "| " + " | ".join(cells(row, rows)[column].split(" ± ")[0] for column in shown) + " |" in readme
+
+
+def test_the_metrics_in_the_docs_are_those_of_the_code() -> None:
+    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    for metric in METRICS:
+        name = metric.heading.partition(",")[0]
+        line = f"| {name} | {metric.what} | {metric.of} | {metric.interval} | {metric.better} | {metric.blind} |"
+        assert line in page, line

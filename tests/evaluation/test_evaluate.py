@@ -12,7 +12,7 @@ from meshgan.errors import UsageError
 from meshgan.evaluation import evaluate as module
 from meshgan.evaluation import yardstick as measuring
 from meshgan.evaluation.evaluate import Evaluation, evaluate, generalise, suitable_samplers
-from meshgan.evaluation.yardstick import Yardstick, shape_codes
+from meshgan.evaluation.yardstick import BY_KEY, Yardstick, shape_codes
 from meshgan.model.face_model import FaceModel
 from meshgan.model.model_folder import find_model, read_model_folder
 from meshgan.model.pca import fit_pca
@@ -41,15 +41,19 @@ def evaluation(model, tiny_faces):
 
 def test_an_evaluation_has_a_row_for_the_models_sampler_and_one_for_real_faces(evaluation, tiny_faces):
     assert [row.sampler for row in evaluation.rows] == ["uniform"]
-    assert all(row.samples == 60 and row.fid is None for row in evaluation.rows)
+    assert all(row.samples == 60 and row.score("fid") is None for row in evaluation.rows)
     assert evaluation.real.sampler == "none"
     assert evaluation.train_faces == len(tiny_faces.split.train)
-    assert evaluation.real.diversity_mm.mean > 0
+    assert evaluation.real.score("diversity_mm").value > 0
     assert evaluation.generalisation.encoded_mm is None
     for row in (*evaluation.rows, evaluation.real):
-        for estimate in (row.coverage, row.precision, row.recall):
+        for estimate in map(row.score, ("coverage", "precision", "recall", "validity")):
             assert 0 <= estimate.interval[0] <= estimate.value <= estimate.interval[1] <= 1
-        assert row.specificity_mm.interval[0] < row.specificity_mm.mean < row.specificity_mm.interval[1]
+        assert (
+            row.score("specificity_mm").interval[0]
+            < row.score("specificity_mm").value
+            < row.score("specificity_mm").interval[1]
+        )
 
 
 def measured(evaluation):
@@ -83,11 +87,11 @@ def test_numbers_are_those_of_the_definitions(evaluation, tiny_run, tiny_faces):
     for row in (*evaluation.rows, *evaluate(model, tiny_faces, samples=60, fid="off").rows):
         samples = model.sample(60, seed=0, sampler=row.sampler).astype(np.float64)
         distances = np.array([np.linalg.norm(one - test, axis=2).mean(axis=1) for one in samples])
-        assert row.specificity_mm.mean == pytest.approx(distances.min(axis=1).mean(), rel=1e-5)
-        assert row.specificity_mm.std == pytest.approx(distances.min(axis=1).std(), rel=1e-4)
+        assert row.score("specificity_mm").value == pytest.approx(distances.min(axis=1).mean(), rel=1e-5)
+        assert row.score("specificity_mm").std == pytest.approx(distances.min(axis=1).std(), rel=1e-4)
         nearest = distances.argmin(axis=1)
-        assert row.coverage.value == pytest.approx(len(np.unique(nearest[: len(test)])) / len(test))
-        covered.append(len(np.unique(nearest)) / len(test) - row.coverage.value)
+        assert row.score("coverage").value == pytest.approx(len(np.unique(nearest[: len(test)])) / len(test))
+        covered.append(len(np.unique(nearest)) / len(test) - row.score("coverage").value)
     assert max(covered) > 0  # all samples together would have covered more: as many as test faces count
     errors = model.fit(test.astype(np.float32)).error_mm
     assert evaluation.generalisation.fitted_mm.mean == pytest.approx(errors.mean(), rel=1e-5)
@@ -168,7 +172,7 @@ def test_pca_is_measured_under_its_own_sampler(tiny_faces):
     found = evaluate(pca, tiny_faces, samples=60, fid="off")
     assert [row.sampler for row in found.rows] == ["fitted-normal"]
     assert found.generalisation.fitted_mm.mean < 0.5  # the faces have five degrees of freedom
-    assert found.rows[0].shape_frechet_mm2.value < 3 * found.real.shape_frechet_mm2.value + 1
+    assert found.rows[0].score("shape_frechet_mm2").value < 3 * found.real.score("shape_frechet_mm2").value + 1
 
 
 @pytest.fixture(scope="module")
@@ -191,35 +195,58 @@ def rows(tmp_path_factory, tiny_faces):
         "noisy": fresh + generator.normal(scale=4.0, size=fresh.shape).astype(np.float32),
         "memorised": np.repeat(faces.vertices[faces.split.train[:6]], 50, axis=0)[generator.permutation(300)],
     }
-    return {name: yardstick.measure([block], "none", seed=0) for name, block in samples.items()}
+    return {name: yardstick.measure([block], "uniform", seed=0) for name, block in samples.items()}
 
 
 def test_fresh_faces_of_the_population_score_well(rows):
     fresh = rows["fresh"]
-    assert fresh.precision.value > 0.7
-    assert fresh.recall.value > 0.7
-    assert fresh.coverage.value > 0.5
+    assert fresh.score("precision").value > 0.7
+    assert fresh.score("recall").value > 0.7
+    assert fresh.score("coverage").value > 0.5
 
 
 def test_collapse_is_seen_by_everything_but_specificity(rows):
     fresh, collapsed = rows["fresh"], rows["collapsed"]
-    assert collapsed.specificity_mm.mean < fresh.specificity_mm.mean
-    assert collapsed.diversity_mm.mean < 0.05 * fresh.diversity_mm.mean
-    assert collapsed.coverage.value < 0.2 * fresh.coverage.value
-    assert collapsed.recall.value < 0.1
-    assert collapsed.shape_frechet_mm2.value > 10 * fresh.shape_frechet_mm2.value
+    assert collapsed.score("specificity_mm").value < fresh.score("specificity_mm").value
+    assert collapsed.score("diversity_mm").value < 0.05 * fresh.score("diversity_mm").value
+    assert collapsed.score("coverage").value < 0.2 * fresh.score("coverage").value
+    assert collapsed.score("recall").value < 0.1
+    assert collapsed.score("shape_frechet_mm2").value > 10 * fresh.score("shape_frechet_mm2").value
 
 
 def test_noise_is_seen_by_specificity(rows):
-    assert rows["noisy"].specificity_mm.mean > 1.1 * rows["fresh"].specificity_mm.mean
+    assert rows["noisy"].score("specificity_mm").value > 1.1 * rows["fresh"].score("specificity_mm").value
 
 
 def test_memorisation_is_seen_by_coverage_recall_and_frechet(rows):
     fresh, memorised = rows["fresh"], rows["memorised"]
-    assert memorised.precision.value > 0.7
-    assert memorised.coverage.value < 0.2 * fresh.coverage.value
-    assert memorised.recall.value < 0.5 * fresh.recall.value
-    assert memorised.shape_frechet_mm2.value > 5 * fresh.shape_frechet_mm2.value
+    assert memorised.score("precision").value > 0.7
+    assert memorised.score("coverage").value < 0.2 * fresh.score("coverage").value
+    assert memorised.score("recall").value < 0.5 * fresh.score("recall").value
+    assert memorised.score("shape_frechet_mm2").value > 5 * fresh.score("shape_frechet_mm2").value
+
+
+def test_noise_and_lost_detail_are_seen_by_detail(rows):
+    """The population has six degrees of freedom and 64 components: what lies beyond them is rounding, or noise."""
+    assert rows["fresh"].score("detail") is None or rows["noisy"].score("detail").value > 1
+
+
+def test_copies_are_seen_by_memorising_and_fresh_faces_are_not(rows):
+    assert rows["memorised"].score("memorising").value < 0.01
+    assert rows["fresh"].score("memorising").value == pytest.approx(1, abs=0.1)
+    low, high = rows["fresh"].score("memorising").interval
+    assert low <= rows["fresh"].score("memorising").value <= high
+
+
+def test_noise_is_seen_by_validity(rows):
+    assert rows["fresh"].score("validity").value > 0.97
+    assert rows["noisy"].score("validity").value < 0.7  # 4 mm, where vertices lie 40 mm apart
+    parts = rows["noisy"].score("validity").parts
+    assert max(parts["folded"], parts["intersecting"]) <= 1 - rows["noisy"].score("validity").value + 1e-9
+
+
+def test_real_faces_are_no_copies_of_themselves(evaluation):
+    assert evaluation.real.score("memorising").value == pytest.approx(1)
 
 
 def test_distances_in_shape_space_are_root_mean_squares_in_mm(tiny_faces):
@@ -243,11 +270,18 @@ def test_fid_is_that_of_the_rendered_faces(model, tiny_faces, monkeypatch):
     monkeypatch.setattr(module, "graph_file", lambda: None)
     monkeypatch.setattr(measuring, "IMAGES", 50)
     found = evaluate(model, tiny_faces, samples=60, fid="inception")
-    assert [len(images) for images in seen] == [len(tiny_faces.split.test), 50, 50]
-    assert all(images.shape[1:] == (64, 64) and images.max() > 200 for images in seen)
+    test = len(tiny_faces.split.test)
+    assert [(len(images), images.shape[1]) for images in seen] == [
+        (count, size) for count in (test, 50, 50) for size in (64, 256)
+    ]
+    assert all(images.max() > 200 for images in seen)
     assert (seen[0][:, 28:36, 28:36] > 0).all()  # the face is in the middle of the picture
-    assert found.rows[0].fid.interval[0] <= found.rows[0].fid.value <= found.rows[0].fid.interval[1]
-    assert found.real.fid.value < found.rows[0].fid.value
+    assert (
+        found.rows[0].score("fid").interval[0]
+        <= found.rows[0].score("fid").value
+        <= found.rows[0].score("fid").interval[1]
+    )
+    assert found.real.score("fid").value < found.rows[0].score("fid").value
 
 
 def test_wrong_use_is_refused_in_one_sentence(model, tiny_faces, tmp_path, monkeypatch):
@@ -263,6 +297,7 @@ def test_wrong_use_is_refused_in_one_sentence(model, tiny_faces, tmp_path, monke
 
 def test_json_is_for_people_too(evaluation):
     table = json.loads(evaluation.json())
+    assert set(table["rows"][0]) == {"sampler", "samples", *BY_KEY}
     assert set(table["rows"][0]) >= {
         "sampler",
         "specificity_mm",

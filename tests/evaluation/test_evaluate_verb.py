@@ -27,7 +27,7 @@ def test_evaluate_writes_json_and_a_summary(run, tiny_run, tiny_faces, tmp_path)
     common = ("evaluate", tiny_run, "--data", tiny_faces.path, "--out", out, "--samples", 20, "--fid", "off")
     status, output, _ = run(*common)
     assert status == 0
-    assert "specificity" in output
+    assert "Specificity, mm" in output
     assert "real faces" in output
     written = json.loads(out.read_text())
     assert written["model"] == "tiny"

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshgan.errors import UsageError
-from meshgan.evaluation.frechet import Gaussian, frechet_distance, frechet_interval
+from meshgan.evaluation.metrics import Gaussian, frechet_distance, frechet_interval
 
 
 def textbook(a, b):

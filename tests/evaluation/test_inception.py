@@ -7,7 +7,7 @@ import pytest
 
 from meshgan.errors import MeshganError, UsageError
 from meshgan.evaluation import inception
-from meshgan.evaluation.frechet import Gaussian, frechet_distance
+from meshgan.evaluation.metrics import Gaussian, frechet_distance
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 64, 64), dtype=np.uint8)
 

@@ -29,7 +29,7 @@ def scores(samples):
     nearest = FaceIndex.build(TEST).nearest(samples)
     flat, real = samples.reshape(len(samples), -1), TEST.reshape(len(TEST), -1)
     return {
-        "specificity": metrics.specificity(nearest.distance).mean,
+        "specificity": metrics.mean_score(nearest.distance).value,
         "diversity": metrics.pair_distances(samples).mean(),
         "coverage": metrics.covered(nearest.index, len(TEST)).mean(),
         "precision": metrics.inside_manifold(flat, real).mean(),
@@ -154,3 +154,71 @@ def test_wrong_input_is_refused():
         metrics.pair_distances(TEST[:1])
     with pytest.raises(UsageError, match="more than 3"):
         metrics.inside_manifold(np.zeros((2, 2)), np.zeros((3, 2)))
+
+
+def bands_of(count, seed, energies):
+    """Energies of faces that scatter about these means."""
+    return np.random.default_rng(seed).gamma(4.0, 0.25, (count, len(energies))) * np.asarray(energies)
+
+
+def test_detail_is_zero_for_the_same_spectrum_and_the_log_of_a_common_factor():
+    real = bands_of(400, 0, [1e-2, 1e-3, 1e-4])
+    assert metrics.detail(bands_of(400, 1, [1e-2, 1e-3, 1e-4]), real, "abc").value < 0.1
+    quarter = metrics.detail(real / 4, real, "abc")
+    assert quarter.value == pytest.approx(np.log(4))
+    assert quarter.parts == pytest.approx({"a": 0.25, "b": 0.25, "c": 0.25})
+    assert quarter.interval[0] <= quarter.value <= quarter.interval[1]
+    assert metrics.detail(real * [4, 1, 1], real, "abc").value == pytest.approx(np.log(4) / np.sqrt(3))  # too much too
+
+
+def test_a_model_without_detail_has_a_finite_distance_and_silent_bands_do_not_count():
+    real = bands_of(100, 0, [1e-2, 1e-3, 1e-13])
+    none = metrics.detail(np.zeros((50, 3)), real, "abc")
+    assert none.value == pytest.approx(np.log(1000))
+    assert set(none.parts) == {"a", "b"}
+    assert metrics.detail(np.zeros((50, 3)), np.zeros((50, 3)), "abc") is None
+
+
+def test_the_kernel_distance_is_zero_on_the_average_between_equals_however_few():
+    generator = np.random.default_rng(0)
+    values = [
+        metrics.kernel_distance(generator.normal(size=(30, 8)), generator.normal(size=(30, 8)), seed=seed).value
+        for seed in range(60)
+    ]
+    assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(60)
+    assert min(values) < 0 < max(values)
+
+
+def test_the_kernel_distance_is_that_of_the_definition():
+    generator = np.random.default_rng(1)
+    a, b = generator.normal(size=(6, 5)), generator.normal(size=(6, 5)) + 0.5
+
+    def kernel(x, y):
+        return (x @ y / 5 + 1) ** 3
+
+    within = sum(kernel(s[i], s[j]) for s in (a, b) for i in range(6) for j in range(6) if i != j) / 30
+    between = sum(kernel(x, y) for x in a for y in b) / 36
+    assert metrics.kernel_distance(a, b).value == pytest.approx(within - 2 * between)
+    assert metrics.kernel_distance(a + 1, b).value > metrics.kernel_distance(a, b).value
+
+
+def test_memorising_is_one_for_unseen_faces_and_zero_for_copies():
+    generator = np.random.default_rng(2)
+    to_train, to_test = generator.uniform(1, 2, 500), generator.uniform(2, 4, 500)
+    ratio = to_train.mean() / to_test.mean()  # more training faces: they are nearer to anybody
+    assert metrics.memorising(to_train, to_test, ratio).value == pytest.approx(1)
+    assert metrics.memorising(np.zeros(500), to_test, ratio).value == 0
+    half = metrics.memorising(to_train / 2, to_test, ratio)
+    assert half.value == pytest.approx(0.5)
+    assert half.interval[0] < 0.5 < half.interval[1]
+
+
+def test_a_copy_is_nearer_to_its_original_than_to_all_others():
+    """The whole way, from faces: a smooth bootstrap of the training faces is told from fresh ones."""
+    people = faces_of(900, seed=3)
+    train, test, fresh = FaceIndex.build(people[:400]), FaceIndex.build(people[400:500]), people[500:]
+    real = train.nearest(fresh[:200]).distance.mean() / test.nearest(fresh[:200]).distance.mean()
+    noise = np.random.default_rng(0).normal(scale=0.05, size=(400, VERTICES, 3)).astype(np.float32)
+    for samples, expected in ((fresh[200:], (0.9, 1.1)), (people[:400] + noise, (0.0, 0.3))):
+        to_train, to_test = (index.nearest(samples).distance for index in (train, test))
+        assert expected[0] < metrics.memorising(to_train, to_test, real).value < expected[1]

@@ -4,8 +4,10 @@ import json
 import re
 import shutil
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from meshgan.cli.main import app
@@ -14,8 +16,10 @@ from meshgan.evaluation import yardstick
 from meshgan.evaluation.evaluate import evaluate
 from meshgan.machine import machine
 from meshgan.model.load import load_model
+from meshgan.model.pca import fit_pca
 from meshgan.report import corpora, reproduction
 from meshgan.report import reproduce as module
+from meshgan.report import run as page_of_run
 from meshgan.report.curves import curves_svg
 from meshgan.report.reproduce import TABLES, reproduce
 from meshgan.report.run import write_run_page
@@ -101,6 +105,72 @@ def test_what_recipes_say_is_escaped(run):
     (run / "recipe.toml").write_text(recipe)
     write_run_page(run, run / "report.html")
     assert "<script>alert" not in (run / "report.html").read_text()
+
+
+def damaged(data, generator):
+    """Cut, overwritten, shuffled, emptied, of another kind, or with a number that is none."""
+    place = int(generator.integers(len(data) + 1))
+    noise = generator.bytes(int(generator.integers(1, 30)))
+    ways = (
+        lambda: data[:place],
+        lambda: data[:place] + noise + data[place + len(noise) :],
+        lambda: data.replace(b"1", generator.choice([b"NaN", b"1e999", b"-1", b"[", b"9" * 5000, b'"x"']), 3),
+        lambda: data.replace(b'"', b"", 2),
+        lambda: b"",
+        lambda: noise,
+        lambda: b"\xff\xfe" + data,
+        lambda: b"[" * 100_000,
+        lambda: b'{"step": 1, "faces": "many", "seconds": null, "M": [1], "k": true}\n',
+    )
+    return ways[int(generator.integers(len(ways)))]()
+
+
+def test_damaged_files_of_a_run_are_told_in_a_sentence_or_left_out(run, tiny_faces, monkeypatch):
+    """Whatever happens to any of them: a page, or one sentence that names a file."""
+    evaluation = evaluate(load_model(run), tiny_faces, samples=20, fid="off")
+    (run / "evaluation.json").write_text(evaluation.json())
+    generator = np.random.default_rng(0)
+    names = ["recipe.toml", "stats.jsonl", "machine.txt", "evaluation.json"]
+    files = [run / name for name in names] + sorted((run / "samples").iterdir())
+    (run / "samples" / "faces-seen-9x.png").write_bytes(b"no picture")
+    pages = 0
+    for file in files:
+        whole = file.read_bytes()
+        with monkeypatch.context() as patch:
+            if file.name != "stats.jsonl":
+                patch.setattr(page_of_run, "curves_svg", lambda *lines: [])  # drawing takes most of the time
+            for _ in range(12):
+                file.write_bytes(damaged(whole, generator))
+                try:
+                    write_run_page(run, run / "report.html")
+                    pages += 1
+                except MeshganError as error:
+                    assert str(run) in str(error)
+        file.write_bytes(whole)
+    assert pages > 10
+    write_run_page(run, run / "report.html")
+
+
+def test_what_an_objective_logs_is_drawn_though_no_panel_knows_it():
+    lines = [{"step": i, "faces": 10 * i, "seconds": i, "something": i, "anchor": 1.0, "judge": 0.5} for i in range(9)]
+    panels = "".join(curves_svg(lines, {"Loss of the judge": {"judge": "without its penalty"}}))
+    for word in ("something", "anchor", "Loss of the judge"):
+        assert word in panels
+
+
+def test_other_faces_or_another_split_are_made_anew(small, tmp_path, monkeypatch):
+    """A model of other faces is never taken for one of these, PCA's neither."""
+    monkeypatch.setitem(TABLES, "table1", {"pca": None, "coma": "coma"})
+    faces = corpora.identity_corpus(tmp_path, TINY)
+    other = replace(faces, card=faces.card.model_copy(update={"split_seed": 5}))
+    fitted = []
+    monkeypatch.setattr(module, "fit_pca", lambda given: fitted.append(given) or fit_pca(given))
+    for given in (faces, faces, other):
+        module.make_model(tmp_path / "runs" / "pca", None, given, (), "cpu")
+    assert fitted == [faces, other]
+    module.make_model(tmp_path / "runs" / "coma", "coma", faces, (), "cpu")
+    with pytest.raises(UsageError, match="other data"):
+        module.make_model(tmp_path / "runs" / "coma", "coma", other, (), "cpu")
 
 
 def test_other_folders_are_refused(tmp_path):

@@ -7,10 +7,13 @@ import re
 from dataclasses import replace
 
 import pytest
+from pydantic import ValidationError
 
 from meshgan.errors import MeshganError
+from meshgan.evaluation.metrics import Score
+from meshgan.evaluation.yardstick import BY_KEY, METRICS
 from meshgan.report.contests import contests
-from meshgan.report.results import Result, Results, comma_separated, latex, markdown
+from meshgan.report.results import Result, Results, cells, comma_separated, headings, latex, markdown
 
 RECIPE = 'name = "x"\n[sampling]\nkind = "fitted-normal"\n'
 
@@ -18,7 +21,7 @@ RECIPE = 'name = "x"\n[sampling]\nkind = "fitted-normal"\n'
 def row(model, sampler, **values):
     scores = {"generalisation_mm": 1.0, "specificity_mm": 2.0, "fid": 10.0, "shape_frechet_mm2": 4.0}
     scores |= {"diversity_mm": 6.0, "coverage": 0.8, "fid_interval": (9.5, 10.5)}
-    return Result(model, sampler, recipe=RECIPE, **(scores | values))
+    return Result(model=model, sampler=sampler, recipe=RECIPE, **(scores | values))
 
 
 ROWS = (
@@ -27,7 +30,7 @@ ROWS = (
     row("coma", "standard-normal", fid=20.0),
     row("coma", "fitted-normal"),
     row("real", "none", generalisation_mm=None, coverage=0.9),
-    Result("gan", "none", note="training stopped after 100 faces: a loss is not a number"),
+    Result(model="gan", sampler="none", note="training stopped after 100 faces: a loss is not a number"),
 )
 RESULTS = Results("table1", "desk", "a machine", "2026-01-31", "faces", 90, 10, ROWS)
 
@@ -57,11 +60,11 @@ def test_markdown_is_a_table_with_notes():
 
 
 def test_latex_escapes_and_lines_up():
-    text = latex([replace(ROWS[0], model="100% & more")])
+    text = latex([ROWS[0].model_copy(update={"model": "100% & more"})])
     assert r"100\% \& more" in text
     assert "U($-$1, 1)" in text
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert {len(re.findall(r"(?<!\\)&", line)) for line in rows} == {11}
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in rows} == {9}  # only what was measured
     assert text.isascii()
 
 
@@ -102,5 +105,31 @@ def test_every_coma_of_the_table_is_a_contest():
 
 def test_contests_need_their_rows_and_numbers():
     assert contests(replace(RESULTS, rows=ROWS[:3])) == []
-    without = [replace(one, fid=None) for one in ROWS]
+    without = [one.model_copy(update={"scores": one.scores | {"fid": None}}) for one in ROWS]
     assert not any("FID" in contest.text for contest in contests(replace(RESULTS, rows=tuple(without))))
+
+
+def test_every_metric_of_the_table_has_a_place_everywhere():
+    """A new metric is one function and one entry: files, headings and cells follow."""
+    scores = {key: Score(0.5, 0.1, (0.4, 0.6), {"part": 0.25}) for key in BY_KEY}
+    full = Result(model="meshgan", sampler="uniform", scores=scores)
+    again = Result.model_validate_json(full.model_dump_json())
+    assert again == full
+    record = json.loads(full.model_dump_json())
+    for key, metric in BY_KEY.items():
+        assert record[key] == 0.5
+        assert record[metric.key("interval")] == [0.4, 0.6]
+        assert metric.heading in headings([full])
+        assert all((metric.what, metric.of, metric.interval, metric.blind, metric.heading))
+    assert len(cells(full, [full])) == len(headings([full])) == 4 + len(METRICS)
+    assert "detail_parts: part" in comma_separated([full]).splitlines()[0]
+    assert headings(ROWS) != headings([full])
+    with pytest.raises(KeyError):
+        full.score("beauty")
+
+
+@pytest.mark.parametrize("change", [{"fid": float("nan")}, {"fid": "good"}, {"fid_interval": [1]}, {"beauty": 1.0}])
+def test_nonsense_is_no_result(change):
+    record = json.loads(ROWS[0].model_dump_json()) | change
+    with pytest.raises(ValidationError):
+        Result.model_validate(record)

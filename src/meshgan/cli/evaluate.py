@@ -23,7 +23,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the samples.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Measure a model: generalisation, specificity, diversity, coverage, precision, recall, Fréchet distances.
+    """Measure a model: how well it rebuilds unseen faces, and how its samples compare with them.
 
     Stopped on the way, the same command goes on where it was: finished parts lie in FILE.parts until all is done.
 
@@ -111,6 +111,8 @@ def report(
 
 
 def _summary(result: "Evaluation", out: Path) -> str:
+    from meshgan.report.results import SAMPLERS, measured, real_result, results_of, shown
+
     found = result.generalisation
     lines = [
         f"{result.model} against {result.test_faces} test faces of {result.data}",
@@ -118,11 +120,13 @@ def _summary(result: "Evaluation", out: Path) -> str:
     ]
     if found.encoded_mm is not None:
         lines.append(f"                {found.encoded_mm.mean:.3f} ± {found.encoded_mm.std:.3f} mm (encoded)")
-    lines.append("sampler          specificity  diversity  coverage  precision  recall  shape Fréchet     FID")
-    for name, row in [*((row.sampler, row) for row in result.rows), ("real faces", result.real)]:
-        fid = "–" if row.fid is None else f"{row.fid.value:.2f}"
-        lines.append(
-            f"{name:<16} {row.specificity_mm.mean:8.3f} mm {row.diversity_mm.mean:7.3f} mm  {row.coverage.value:8.3f}  "
-            f"{row.precision.value:9.3f}  {row.recall.value:6.3f}  {row.shape_frechet_mm2.value:9.3f} mm² {fid:>7}"
-        )
+    rows = [*results_of(result, result.model, None), real_result(result)]
+    titles = (SAMPLERS[row.sampler] if row.sampler != "none" else "real faces" for row in rows)
+    columns = [("", *titles)]
+    columns += [(m.heading, *(shown(row.score(m.key()), m) for row in rows)) for m in measured(rows) if m.measure]
+    widths = [max(map(len, column)) for column in columns]
+    lines += [
+        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+        for line in zip(*columns, strict=True)
+    ]
     return "\n".join([*lines, f"Everything, with intervals, lies in {out}."])

@@ -14,8 +14,8 @@ from meshgan.arrays import Faces, Integers
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import UsageError
 from meshgan.evaluation.inception import graph_file
-from meshgan.evaluation.metrics import Errors, Interval, bootstrap_interval, generalisation, vertex_errors
-from meshgan.evaluation.yardstick import Fid, Row, Yardstick
+from meshgan.evaluation.metrics import Errors, Interval, Score, bootstrap_interval, generalisation, vertex_errors
+from meshgan.evaluation.yardstick import BY_KEY, Fid, Row, Yardstick
 from meshgan.machine import machine, today
 from meshgan.model.face_model import check_connectivity
 from meshgan.model.latent import STEPS
@@ -27,6 +27,7 @@ from meshgan.remembered import code_of, key_of, remember, remember_array
 BLOCK = 256  # samples in memory at a time
 FITTED = 300  # faces fitted between two saves
 FEWEST = 5  # test faces, and samples
+GENERALISATION = BY_KEY["generalisation_mm"].key()
 CODE = ("arrays.py", "data/faceset.py", "evaluation", "geometry", "model", "nn", "view")  # what measurements depend on
 
 
@@ -38,6 +39,13 @@ class Generalisation:
     fitted_mm: Errors
     interval_mm: Interval  # of the mean of `fitted_mm`
     encoded_mm: Errors | None
+
+    @property
+    def score(self) -> Score:
+        """As a row of a table has it."""
+        errors = self.fitted_mm
+        parts = {"median": errors.median, "max": errors.maximum, "vertex_std": errors.vertex_std}
+        return Score(errors.mean, errors.std, self.interval_mm, parts)
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,11 @@ def evaluate(
 
     asked = {"data": faces.fingerprint, "samples": samples, "fid": fid, "seed": seed, "code": code_of(*CODE)}
     content = _content_of(model)
-    samplers = suitable_samplers(model)
+    found, samplers = generalise(model, faces, work, steps), suitable_samplers(model)
+    rows = [
+        remember(work, sampler, key_of(**asked, model=content, sampler=sampler), Row, partial(drawn, sampler))
+        for sampler in samplers
+    ]
     return Evaluation(
         model=model.card.name,
         recipe=model.card.origin.recipe,
@@ -104,11 +116,8 @@ def evaluate(
         seed=seed,
         machine=machine(),
         date=today(),
-        generalisation=generalise(model, faces, work, steps),
-        rows=tuple(
-            remember(work, sampler, key_of(**asked, model=content, sampler=sampler), Row, partial(drawn, sampler))
-            for sampler in samplers
-        ),
+        generalisation=found,
+        rows=tuple(row.model_copy(update={"scores": {GENERALISATION: found.score} | row.scores}) for row in rows),
         real=remember(work, "real", key_of(**asked), Row, real),
     )
 

@@ -72,7 +72,7 @@ def _contest(
     text: str, number: str, mine: Result, other: Result, limit: float, at_least: bool = False
 ) -> Contest | None:
     """The ratio of a number of two rows; None where one of them was not measured."""
-    value, beside = getattr(mine, number), getattr(other, number)
+    value, beside = mine.value(number), other.value(number)
     return Contest(text, value / beside, limit, at_least) if value is not None and beside else None
 
 

@@ -13,30 +13,44 @@ from meshgan.training.watch import CURVES
 Lines = Sequence[Mapping[str, Any]]
 Curves = Mapping[str, tuple[list[int], list[float]]]  # label → faces seen, values
 
+TIMES = {"step", "faces", "epoch", "seconds"}  # what a line says of when, not of what
 COLOURS = ("#1f6fb4", "#d1605e")
 MOST = 1500  # points of a curve
+LARGEST = 1e300  # beyond it, axes have no ticks
 
 
 def curves_svg(lines: Lines, declared: Mapping[str, Mapping[str, str]]) -> list[str]:
     """The statistics of stats.jsonl over faces seen: one SVG element for each panel that has something to show.
 
     `declared` are the panels of the run's objective (`Objective.curves`): titles, statistics and labels. What every
-    run logs follows.
+    run logs follows, and last whatever else was logged, each with a panel of its own.
     """
     thinned = lines[:: max(1, len(lines) // MOST)]
     wanted = {**declared, **CURVES}
+    known = {key for logged in wanted.values() for key in logged} | TIMES
+    keys = dict.fromkeys(key for line in thinned for key, value in line.items() if is_number(value))
+    wanted |= {key: {key: key} for key in keys if key not in known}
     panels = [(title, curves) for title, logged in wanted.items() if (curves := _curves(thinned, logged))]
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "meshgan"}):
         return [_panel(title, curves) for title, curves in panels]
 
 
+def is_number(value: object) -> bool:
+    """Whether a value of a line can be drawn."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
+
+
 def _curves(lines: Lines, logged: Mapping[str, str]) -> Curves:
-    """Those of these statistics that the run has logged."""
-    present = {key: label for key, label in logged.items() if any(key in line for line in lines)}
-    return {
-        label: ([line["faces"] for line in lines if key in line], [line[key] for line in lines if key in line])
-        for key, label in present.items()
-    }
+    """Those of these statistics that the run has logged, where they are numbers."""
+    curves: dict[str, tuple[list[int], list[float]]] = {}
+    for key, label in logged.items():
+        points = [
+            (line["faces"], line[key]) for line in lines if is_number(line.get("faces")) and is_number(line.get(key))
+        ]
+        if points:
+            seen, values = zip(*points, strict=True)
+            curves[label] = (list(seen), list(values))
+    return curves
 
 
 def _panel(title: str, curves: Curves) -> str:

@@ -23,17 +23,19 @@ from meshgan.evaluation.inception import graph_file
 from meshgan.machine import machine, today
 from meshgan.model.load import Model, load_model
 from meshgan.model.pca import fit_pca
+from meshgan.reading import read_text
+from meshgan.remembered import key_of
 from meshgan.report.corpora import expression_corpus, identity_corpus
 from meshgan.report.reproduction import write_reproduction_page
 from meshgan.report.results import Result, Results, real_result, results_of
-from meshgan.report.run import minutes
+from meshgan.report.run import minutes, sound_lines
 from meshgan.report.scales import SCALES, Scale
 from meshgan.storage import atomic_file
-from meshgan.training.checkpoint import RunFolder
 from meshgan.training.loop import train
 from meshgan.training.recipe import load_recipe, recipe_toml
 from meshgan.training.team import Stopped
 
+MARK = "made-from.txt"  # in a run folder: the key of recipe and faces
 # The models of each table and their recipes; PCA has none.
 TABLES: dict[str, dict[str, str | None]] = {
     "table1": {"meshgan": "meshgan", "meshgan-paper": "paper", "coma": "coma", "coma-tuned": "coma-tuned", "pca": None},
@@ -69,11 +71,11 @@ def reproduce(table: str, out: Path, scale: str = "desk", device: str = "auto") 
         except (Stopped, UsageError):
             raise
         except MeshganError as error:
-            rows.append(Result(name, "none", note=str(error)))
+            rows.append(Result(model=name, sampler="none", note=str(error)))
             continue
         models[name] = load_model(run)
         evaluation = measure(models[name], faces, home / "evaluations" / f"{name}.json", size)
-        rows += results_of(evaluation, name, minutes(RunFolder(run).lines()))
+        rows += results_of(evaluation, name, minutes(sound_lines(run)))
     if not models:
         raise MeshganError(f"none of the models of {table} could be trained: {rows[0].note}")
     train_faces, test_faces = len(faces.split.train), len(faces.split.test)
@@ -96,15 +98,25 @@ def corpus_of(table: str, out: Path, size: Scale) -> FaceSet:
 
 
 def make_model(run: Path, recipe: str | None, faces: FaceSet, changes: tuple[str, ...], device: str) -> None:
-    """Train a recipe into its run folder, or fit PCA, unless that is done."""
-    done = (run / "model" / "model.json").is_file()
-    if recipe is None:
-        if not done:
-            _fit_pca(run, faces)
+    """Train a recipe into its run folder, or fit PCA, unless that is done, from the same recipe and faces."""
+    wanted = None if recipe is None else load_recipe(recipe, changes)
+    key = key_of(recipe=None if wanted is None else recipe_toml(wanted), data=faces.fingerprint)
+    if (run / "model" / "model.json").is_file() and _mark(run) == key:
         return
-    wanted = load_recipe(recipe, changes)
-    if not done or (run / "recipe.toml").read_text(encoding="utf-8") != recipe_toml(wanted):
+    if wanted is None:
+        _fit_pca(run, faces)
+    else:
         train(wanted, faces, run, device, resume=True)
+    with atomic_file(run / MARK) as partial:
+        partial.write_text(key, encoding="utf-8")
+
+
+def _mark(run: Path) -> str | None:
+    """What the model in a run folder was made of; None if nobody knows."""
+    try:
+        return read_text(run / MARK, 1000)
+    except MeshganError:
+        return None
 
 
 def measure(model: Model, faces: FaceSet, path: Path, size: Scale) -> Evaluation:

@@ -9,10 +9,12 @@ from meshgan.arrays import Faces
 from meshgan.data.faceset import FaceSet
 from meshgan.evaluation.evaluate import fitting_errors, suitable_samplers
 from meshgan.model.load import Model
+from meshgan.reading import MOST_TOML, read_text
 from meshgan.report.contests import contests
 from meshgan.report.curves import curves_svg
 from meshgan.report.page import embedded, write_page
-from meshgan.report.results import HEADINGS, NAMES, SAMPLERS, Results, cells
+from meshgan.report.results import NAMES, SAMPLERS, Results, cells, headings
+from meshgan.report.run import sound_lines
 from meshgan.training.checkpoint import RunFolder
 from meshgan.view.figures import camera_for, heat_maps, page, tiles
 from meshgan.view.raster import Camera
@@ -34,8 +36,8 @@ def write_reproduction_page(
         "reproduction.html",
         title=TITLES.get(results.table, results.table),
         results=results,
-        headings=HEADINGS,
-        rows=[{"cells": cells(row), "real": row.model == "real"} for row in results.rows],
+        headings=headings(results.rows),
+        rows=[{"cells": cells(row, results.rows), "real": row.model == "real"} for row in results.rows],
         notes=[f"{NAMES.get(row.model, row.model)}: {row.note}" for row in results.rows if row.note],
         contests=contests(results),
         has_pca="pca" in models,
@@ -75,9 +77,6 @@ def _sheet(vertices: Faces, faces: FaceSet, path: Path, caption: str, camera: Ca
 
 
 def _run(name: str, path: Path) -> dict[str, object]:
-    recipe, run = (path / "recipe.toml").read_text(encoding="utf-8"), RunFolder(path)
-    return {
-        "name": NAMES.get(name, name),
-        "curves": curves_svg(run.lines(), run.recipe().objective.curves),
-        "recipe": recipe,
-    }
+    recipe = read_text(path / "recipe.toml", MOST_TOML)
+    curves = curves_svg(sound_lines(path), RunFolder(path).recipe().objective.curves)
+    return {"name": NAMES.get(name, name), "curves": curves, "recipe": recipe}

@@ -2,18 +2,18 @@
 
 import csv
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError, model_serializer, model_validator
 
 from meshgan.errors import MeshganError
 from meshgan.evaluation.evaluate import Evaluation
-from meshgan.evaluation.metrics import Interval
-from meshgan.evaluation.yardstick import Row
-from meshgan.model.model_folder import Sampler
+from meshgan.evaluation.metrics import Score
+from meshgan.evaluation.yardstick import BY_KEY, METRICS, Metric, Scored, Source
+from meshgan.reading import MOST_TEXT, read_bytes
 from meshgan.storage import atomic_file
 
 SAMPLERS = {"uniform": "U(−1, 1)", "standard-normal": "N(0, I)", "fitted-normal": "N(μ, Σ)", "none": "–"}
@@ -31,38 +31,66 @@ NAMES = {
 }
 
 
-@dataclass(frozen=True)
-class Result:
-    """One row: a model under one sampler, or real faces; what was not or could not be measured is None."""
+class Result(Scored):
+    """One row: a model under one sampler, or real faces; what was not or could not be measured is None.
+
+    In JSON, and to those who make one, a score is a field under its metric's name, with others for its interval, its
+    standard deviation and its parts.
+    """
 
     model: str
-    sampler: Sampler | Literal["none"]
-    generalisation_mm: float | None = None
-    generalisation_std_mm: float | None = None
-    generalisation_median_mm: float | None = None
-    generalisation_max_mm: float | None = None
-    generalisation_interval_mm: Interval | None = None
+    sampler: Source
     generalisation_method: str | None = None
     encoded_mm: float | None = None
-    specificity_mm: float | None = None
-    specificity_std_mm: float | None = None
-    specificity_interval_mm: Interval | None = None
-    fid: float | None = None
-    fid_interval: Interval | None = None
-    shape_frechet_mm2: float | None = None
-    shape_frechet_interval_mm2: Interval | None = None
-    diversity_mm: float | None = None
-    diversity_interval_mm: Interval | None = None
-    coverage: float | None = None
-    coverage_interval: Interval | None = None
-    precision: float | None = None
-    recall: float | None = None
     samples: int = 0
     faces_seen: int | None = None
     train_minutes: float | None = None
     recipe: str | None = None  # TOML
     seed: int | None = None
     note: str = ""
+
+    def value(self, key: str) -> float | None:
+        """The value under a metric, None where it was not measured."""
+        score = self.score(key)
+        return None if score is None else score.value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or "scores" in data:
+            return data
+        scores = {
+            key: {"value": data[key]}
+            | {part: data[name] for part, name in _parts(metric) if data.get(name) is not None}
+            for key, metric in BY_KEY.items()
+            if data.get(key) is not None
+        }
+        return {key: value for key, value in data.items() if key not in FLAT} | {"scores": scores}
+
+    @model_serializer(mode="wrap")
+    def _spread(self, serialise: Callable[["Result"], dict[str, Any]]) -> dict[str, Any]:
+        plain = serialise(self)
+        return (
+            {key: plain[key] for key in ("model", "sampler")}
+            | self.flat()
+            | {key: value for key, value in plain.items() if key not in ("model", "sampler", "scores")}
+        )
+
+    def flat(self) -> dict[str, Any]:
+        """The scores as fields: value, standard deviation, interval and parts of each metric."""
+        fields: dict[str, Any] = {}
+        for key, metric in BY_KEY.items():
+            score = self.score(key)
+            fields[key] = None if score is None else score.value
+            fields |= {name: getattr(score, part, None) for part, name in _parts(metric)}
+        return fields
+
+
+def _parts(metric: Metric) -> tuple[tuple[str, str], ...]:
+    return tuple((part, metric.key(part)) for part in ("std", "interval", "parts"))
+
+
+FLAT = {name for metric in METRICS for name in (metric.key(), *(name for _, name in _parts(metric)))}
 
 
 @dataclass(frozen=True)
@@ -86,8 +114,8 @@ class Results:
     def read(cls, path: Path) -> "Results":
         """Read what `json` wrote. Raises `MeshganError` if the file is damaged."""
         try:
-            return TypeAdapter(cls).validate_json(path.read_bytes())
-        except (OSError, ValidationError) as error:
+            return TypeAdapter(cls).validate_json(read_bytes(path, MOST_TEXT))
+        except (MeshganError, ValidationError) as error:
             raise MeshganError(f"{path} is missing or no table of results; run meshgan reproduce again.") from error
 
     def find(self, model: str, sampler: str) -> Result | None:
@@ -113,18 +141,15 @@ def results_of(evaluation: Evaluation, model: str, train_minutes: float | None) 
     return [
         Result(
             model=model,
-            generalisation_mm=found.fitted_mm.mean,
-            generalisation_std_mm=found.fitted_mm.std,
-            generalisation_median_mm=found.fitted_mm.median,
-            generalisation_max_mm=found.fitted_mm.maximum,
-            generalisation_interval_mm=found.interval_mm,
+            sampler=row.sampler,
+            scores=row.scores,
             generalisation_method=found.method,
             encoded_mm=found.encoded_mm.mean if found.encoded_mm else None,
+            samples=row.samples,
             faces_seen=evaluation.faces_seen,
             train_minutes=train_minutes,
             recipe=evaluation.recipe,
             seed=evaluation.seed,
-            **_scores(row),  # type: ignore[arg-type]
         )
         for row in evaluation.rows
     ]
@@ -132,75 +157,52 @@ def results_of(evaluation: Evaluation, model: str, train_minutes: float | None) 
 
 def real_result(evaluation: Evaluation) -> Result:
     """The row of real faces."""
-    return Result(model="real", seed=evaluation.seed, **_scores(evaluation.real))  # type: ignore[arg-type]
+    row = evaluation.real
+    return Result(model="real", sampler="none", scores=row.scores, samples=row.samples, seed=evaluation.seed)
 
 
-def _scores(row: Row) -> dict[str, object]:
-    return {
-        "sampler": row.sampler,
-        "specificity_mm": row.specificity_mm.mean,
-        "specificity_std_mm": row.specificity_mm.std,
-        "specificity_interval_mm": row.specificity_mm.interval,
-        "fid": row.fid.value if row.fid else None,
-        "fid_interval": row.fid.interval if row.fid else None,
-        "shape_frechet_mm2": row.shape_frechet_mm2.value,
-        "shape_frechet_interval_mm2": row.shape_frechet_mm2.interval,
-        "diversity_mm": row.diversity_mm.mean,
-        "diversity_interval_mm": row.diversity_mm.interval,
-        "coverage": row.coverage.value,
-        "coverage_interval": row.coverage.interval,
-        "precision": row.precision.value,
-        "recall": row.recall.value,
-        "samples": row.samples,
-    }
+def measured(rows: Sequence[Result]) -> tuple[Metric, ...]:
+    """The metrics that any of the rows has, in the order of columns."""
+    return tuple(metric for metric in METRICS if any(row.value(metric.key()) is not None for row in rows))
 
 
-HEADINGS = (
-    "Model",
-    "Sampler",
-    "Generalisation, mm",
-    "Specificity, mm",
-    "FID",
-    "Shape Fréchet, mm²",
-    "Diversity, mm",
-    "Coverage",
-    "Precision",
-    "Recall",
-    "Faces seen",
-    "Minutes",
-)
+def headings(rows: Sequence[Result]) -> tuple[str, ...]:
+    """Of the columns that these rows need."""
+    return ("Model", "Sampler", *(metric.heading for metric in measured(rows)), "Faces seen", "Minutes")
 
 
-def cells(row: Result) -> tuple[str, ...]:
-    """A row as a reader sees it, under `HEADINGS`."""
+def cells(row: Result, rows: Sequence[Result]) -> tuple[str, ...]:
+    """A row as a reader sees it, under the `headings` of all rows."""
     return (
         NAMES.get(row.model, row.model),
         SAMPLERS[row.sampler],
-        _number(row.generalisation_mm, 3, row.generalisation_std_mm),
-        _number(row.specificity_mm, 3, row.specificity_std_mm),
-        _number(row.fid, 2),
-        _number(row.shape_frechet_mm2, 2),
-        _number(row.diversity_mm, 2),
-        _number(row.coverage, 3),
-        _number(row.precision, 3),
-        _number(row.recall, 3),
+        *(shown(row.score(metric.key()), metric) for metric in measured(rows)),
         "–" if row.faces_seen is None else f"{row.faces_seen:,}",
-        _number(row.train_minutes, 1),
+        "–" if row.train_minutes is None else f"{row.train_minutes:.1f}",
     )
+
+
+def shown(score: Score | None, metric: Metric) -> str:
+    """A score as a reader sees it."""
+    if score is None:
+        return "–"
+    spread = f" ± {score.std:.{metric.digits}f}" if metric.spread and score.std is not None else ""
+    return f"{score.value:.{metric.digits}f}{spread}"
 
 
 def markdown(rows: Sequence[Result]) -> str:
     """A pipe table, numbers to the right; notes below it."""
-    rule = ["---", "---", *["---:"] * (len(HEADINGS) - 2)]
-    lines = [HEADINGS, rule, *(cells(row) for row in rows)]
+    heads = headings(rows)
+    lines = [heads, ["---", "---", *["---:"] * (len(heads) - 2)], *(cells(row, rows) for row in rows)]
     notes = [f"\n{NAMES.get(row.model, row.model)}: {row.note}" for row in rows if row.note]
     return "\n".join(["| " + " | ".join(line) + " |" for line in lines] + notes) + "\n"
 
 
 def latex(rows: Sequence[Result]) -> str:
     """A tabular as in the paper."""
-    lines = [r"\begin{tabular}{ll" + "r" * (len(HEADINGS) - 2) + "}", r"\hline"]
-    lines += [_tex(HEADINGS), r"\hline", *(_tex(cells(row)) for row in rows)]
+    heads = headings(rows)
+    lines = [r"\begin{tabular}{ll" + "r" * (len(heads) - 2) + "}", r"\hline"]
+    lines += [_tex(heads), r"\hline", *(_tex(cells(row, rows)) for row in rows)]
     return "\n".join([*lines, r"\hline", r"\end{tabular}"]) + "\n"
 
 
@@ -222,30 +224,23 @@ def _tex(parts: Sequence[str]) -> str:
 
 
 def comma_separated(rows: Sequence[Result]) -> str:
-    """All fields of all rows; an interval becomes two columns."""
+    """All fields of all rows but the recipe; an interval becomes two columns, and so does each of several parts."""
+    records = [_columns(row.model_dump(exclude={"recipe"})) for row in rows]
+    columns = list(dict.fromkeys(name for record in records for name in record))
     stream = io.StringIO()
-    names = [field.name for field in fields(Result) if field.name != "recipe"]
-    records = [_flat({name: getattr(row, name) for name in names}) for row in rows]
-    columns = list(dict.fromkeys(name for name in names for name in _columns(name)))
-    writer = csv.DictWriter(stream, columns, lineterminator="\n")
+    writer = csv.DictWriter(stream, columns, lineterminator="\n", restval="")
     writer.writeheader()
     writer.writerows(records)
     return stream.getvalue()
 
 
-def _columns(name: str) -> tuple[str, ...]:
-    return (f"{name}_low", f"{name}_high") if "interval" in name else (name,)
-
-
-def _flat(record: dict[str, object]) -> dict[str, object]:
-    flat: dict[str, object] = {}
+def _columns(record: Mapping[str, Any]) -> dict[str, Any]:
+    columns: dict[str, Any] = {}
     for name, value in record.items():
-        parts = value if isinstance(value, tuple) else (value,) * len(_columns(name))
-        flat |= dict(zip(_columns(name), parts, strict=True))
-    return flat
-
-
-def _number(value: float | None, digits: int, std: float | None = None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.{digits}f}" + ("" if std is None else f" ± {std:.{digits}f}")
+        if "interval" in name:
+            columns |= dict(zip((f"{name}_low", f"{name}_high"), value or ("", ""), strict=True))
+        elif name.endswith("_parts"):
+            columns |= {f"{name}: {part}": number for part, number in (value or {}).items()}
+        elif name != "recipe":
+            columns[name] = value
+    return columns
