@@ -286,6 +286,25 @@ def test_nothing_is_deleted_or_renamed_outside_this_module() -> None:
     assert outside == []
 
 
+def texts_without_encoding(path: Path) -> list[str]:
+    """Calls in a file that read or write text in whatever encoding the machine prefers."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+            continue
+        name, given = node.func.attr, any(word.arg == "encoding" for word in node.keywords)
+        modes = [arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
+        text = name == "open" and any(set(mode) <= set("rwaxt+") for mode in modes)
+        if not given and ((name, len(node.args)) in {("write_text", 1), ("read_text", 0)} or text):
+            found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}")
+    return found
+
+
+def test_text_is_written_and_read_in_utf_8_on_every_machine() -> None:
+    files = [path for folder in ("src", "tools", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+    assert [line for path in files for line in texts_without_encoding(path)] == []
+
+
 def test_the_makefile_deletes_what_it_builds_and_nothing_of_the_user_s() -> None:
     lines = [line for line in (ROOT / "Makefile").read_text().splitlines() if "rm -" in line]
     assert lines == ["\trm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache"]

@@ -343,7 +343,7 @@ def write(folder: Path, triangles: Integers, arrays: dict[str, np.ndarray], mark
     folder.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(folder / "face_basis.npz", **arrays)
     lines = ",\n".join(json.dumps(mark) for mark in marks)
-    (folder / "face_landmarks.json").write_text(f"[\n{lines}\n]\n")
+    (folder / "face_landmarks.json").write_text(f"[\n{lines}\n]\n", encoding="utf-8")
     basis = FaceBasis.read(folder)
     faces = basis.neutral(average_adult(), np.zeros((1, len(basis.feature_names))))
     template = Mesh(faces.vertices[0], triangles)

@@ -24,7 +24,7 @@ def today() -> str:
 def _processor() -> str:
     """The processor's own name where the system tells it."""
     if CPUS.is_file():
-        names = [line for line in CPUS.read_text().splitlines() if line.startswith("model name")]
+        names = [line for line in CPUS.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
         if names:
             return names[0].partition(":")[2].strip()
     return platform.processor() or "unknown processor"

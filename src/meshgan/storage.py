@@ -14,6 +14,7 @@ import os
 import shutil
 import stat
 import sys
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -145,6 +146,12 @@ def remove_file(path: Path) -> None:
     """Delete one file that the caller knows to be its own: a checkpoint that newer ones replace, a spent mark."""
     with disk_errors(path):
         path.unlink(missing_ok=True)
+
+
+def remove_temporary(folder: Path) -> None:
+    """Delete a folder that the caller has made with `tempfile.mkdtemp`; one that lies elsewhere is left alone."""
+    if not folder.is_symlink() and folder.absolute().is_relative_to(Path(tempfile.gettempdir()).absolute()):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def set_aside(path: Path) -> Path:

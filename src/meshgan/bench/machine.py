@@ -50,6 +50,6 @@ def _best(work: Callable[[], Any]) -> float:
 
 def _processor() -> str:
     table = Path("/proc/cpuinfo")
-    lines = table.read_text().splitlines() if table.exists() else []
+    lines = table.read_text(encoding="utf-8").splitlines() if table.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()

@@ -85,4 +85,4 @@ def _run(name: str, json_file: Path | None) -> None:
     result = importlib.import_module(f"meshgan.bench.{name}").run()
     if json_file is not None:
         with atomic_file(json_file) as partial:
-            partial.write_text(json.dumps(result, indent=2) + "\n")
+            partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -109,7 +109,7 @@ def _write(model: Model, fit: Fit, back: Similarity, row: int, name: str, out: P
     placed = back[row](fit.vertices[row])
     write_mesh(out / f"{name}.ply", model.template.with_vertices(placed))
     with atomic_file(out / f"{name}.json") as partial:
-        partial.write_text(json.dumps({"code": fit.codes[row].tolist(), **numbers}) + "\n")
+        partial.write_text(json.dumps({"code": fit.codes[row].tolist(), **numbers}) + "\n", encoding="utf-8")
     return {"name": name, "file": str(out / f"{name}.ply"), **numbers}
 
 

@@ -119,7 +119,7 @@ def _write_faces(model: "Model", codes: "Codes", out: Path, formats: list[str], 
     with disk_errors(out):
         written = write_faces(model.decode(codes), model.template, out, formats, stem)
         for mesh, code in zip(written[:: len(formats)], codes, strict=True):
-            mesh.with_suffix(".json").write_text(json.dumps({"code": code.tolist()}) + "\n")
+            mesh.with_suffix(".json").write_text(json.dumps({"code": code.tolist()}) + "\n", encoding="utf-8")
     return written
 
 

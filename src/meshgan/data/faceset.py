@@ -231,7 +231,7 @@ def create_faceset(
             _write_header(stream, writer.count, template)
         write_mesh(partial / "template.ply", template)
         _write_labels(partial / "labels.csv", writer._rows)
-        (partial / "card.json").write_text(card.model_dump_json(indent=2) + "\n")
+        (partial / "card.json").write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def _write_header(stream: BinaryIO, count: int, template: Mesh) -> None:
@@ -252,7 +252,7 @@ def _open_vertices(path: Path, template: Mesh) -> Faces:
 
 def _read_card(path: Path) -> Card:
     try:
-        return Card.model_validate_json(path.read_text())
+        return Card.model_validate_json(path.read_text(encoding="utf-8"))
     except (ValidationError, UnicodeDecodeError) as error:
         raise MeshganError(f"{path} is damaged; make the FaceSet again.") from error
 

@@ -58,13 +58,13 @@ class Template:
         beside = path.with_suffix(".landmarks.json")
         lines = ",\n".join(map(json.dumps, marks))
         with atomic_file(beside) as partial:
-            partial.write_text(f"[\n{lines}\n]\n")
+            partial.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
         return [path, beside]
 
 
 def landmark_names() -> tuple[str, ...]:
     """The names of the 79 landmarks, in order; the first 68 are iBUG's."""
-    marks = json.loads((files("meshgan.data") / "assets" / "face_landmarks.json").read_text())
+    marks = json.loads((files("meshgan.data") / "assets" / "face_landmarks.json").read_text(encoding="utf-8"))
     return tuple(mark["name"] for mark in marks)
 
 

@@ -234,8 +234,8 @@ def find_face(mesh: Mesh, detector: Detector, template: FaceTemplate) -> Found:
     small = mesh.with_vertices(own.inverse(mesh.vertices))
     sides = (0,) if not _ordered(mesh) else (1, -1) if _faces_out(small) else (-1, 1)
     found: list[Found] = []
-    for windows, looked_from in (([(np.zeros(3), LOOKED_AT)], sides), (_ends(small), sides[:1])):
-        for outward in looked_from:
+    for windows in ([(np.zeros(3), LOOKED_AT)], _ends(small)):
+        for outward in sides:
             scene = Scene(small, outward)
             for middle, reach in windows:
                 found += _faces(scene, detector, template, middle, reach)

@@ -34,7 +34,7 @@ OWN = files("meshgan.registration") / "assets"
 def default_template() -> FaceTemplate:
     """The template of this package, with the corpus as its face model."""
     mesh = face_template()
-    marks = json.loads((ASSETS / "face_landmarks.json").read_text())
+    marks = json.loads((ASSETS / "face_landmarks.json").read_text(encoding="utf-8"))
     rows = _rows([mark["vertices"] for mark in marks], [mark["weights"] for mark in marks], len(mesh.vertices))
     points = _asset("detector_points")
     seen = barycentric_matrix(closest_points(points["points"], mesh), mesh)

@@ -136,5 +136,5 @@ def _fit_pca(run: Path, faces: FaceSet) -> None:
     model = fit_pca(faces)
     line = {"step": 1, "faces": model.card.origin.faces_seen, "seconds": round(time.monotonic() - start, 2)}
     with atomic_file(run / "stats.jsonl") as partial:
-        partial.write_text(json.dumps(line) + "\n")
+        partial.write_text(json.dumps(line) + "\n", encoding="utf-8")
     model.save(run / "model", replace=True)

@@ -9,7 +9,6 @@ gets a new worker. The two talk in lines of JSON over pipes; nothing that the wo
 import base64
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from numpy.typing import NDArray
 from meshgan.arrays import Faces, Singles
 from meshgan.errors import MeshganError, UsageError
 from meshgan.model.load import Model, load_model
+from meshgan.storage import remove_file, remove_temporary
 from meshgan.studio.files import Fitted, fit, read_upload, safe_name
 
 READING, FITTING = 30.0, 120.0  # seconds
@@ -85,7 +85,7 @@ class Worker:
         self._kill()
         folder, self._folder = self._folder, None
         if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_temporary(folder)
 
     def _wait(self, ticket: object, gone: Callable[[], bool], tell: Callable[[str], None]) -> None:
         known = -1
@@ -119,7 +119,7 @@ class Worker:
             self._kill()
             raise MeshganError(f"{shown}: the studio cannot keep files just now ({error.strerror}).") from error
         finally:
-            path.unlink(missing_ok=True)
+            remove_file(path)
         if "fault" in answer:
             raise RuntimeError(answer["fault"])
         if "sentence" in answer:
@@ -221,7 +221,7 @@ def main() -> None:
     def listen() -> None:
         for line in sys.stdin.buffer:
             jobs.put(json.loads(line))
-        shutil.rmtree(folder, ignore_errors=True)  # the studio has ended, perhaps without having had time for this
+        remove_temporary(folder)  # the studio has ended, perhaps without having had time for this
         os._exit(0)
 
     def say(**answer: Any) -> None:
@@ -265,7 +265,7 @@ def _limit_memory() -> None:
     with suppress(ImportError, OSError, ValueError, StopIteration):
         import resource
 
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         kilobytes = next(int(line.split()[1]) for line in lines if line.startswith("VmData:"))
         stacks = 16 * 2**20 * (os.cpu_count() or 1)
         limit = 1024 * kilobytes + stacks + MEMORY

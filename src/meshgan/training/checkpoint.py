@@ -180,7 +180,7 @@ class RunFolder:
         """Drop the lines of stats.jsonl that steps after `step` wrote: those steps will come again."""
         kept = [line for line in self.lines() if line["step"] <= step]
         with atomic_file(self.path / "stats.jsonl") as partial:
-            partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            partial.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
     def note_machine(self, device: torch.device) -> None:
         """Add a line to machine.txt, unless the last one says the same: where the run was started or continued."""

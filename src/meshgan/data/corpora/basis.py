@@ -71,7 +71,9 @@ class FaceBasis:
     @classmethod
     def read(cls, folder: Traversable = ASSETS) -> "FaceBasis":
         """The basis in a folder of assets; without one, that of this package."""
-        marks = {mark["name"]: mark for mark in json.loads((folder / "face_landmarks.json").read_text())}
+        marks = {
+            mark["name"]: mark for mark in json.loads((folder / "face_landmarks.json").read_text(encoding="utf-8"))
+        }
         with (folder / "face_basis.npz").open("rb") as stream:
             arrays = np.load(stream, allow_pickle=False)
             step = float(arrays["step_mm"])
