@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from meshgan.data.faceset import Normalisation
 from meshgan.errors import UsageError
 from meshgan.model.face_model import FaceModel
-from meshgan.model.latent import CHUNK, check_weights, first_guess, fit_codes, interpolate, invert, target_of_points
+from meshgan.model.latent import (
+    CHUNK,
+    PRIOR,
+    check_weights,
+    first_guess,
+    fit_codes,
+    interpolate,
+    invert,
+    target_of_points,
+)
 
 VERTICES, CODE = 50, 3
 
@@ -83,6 +92,28 @@ def test_vertices_without_weight_do_not_matter(bent, problem):
     ]
     assert torch.equal(*found)
     torch.testing.assert_close(found[0], codes, atol=5e-3, rtol=0)
+
+
+def test_the_prior_pulls_towards_zero_by_its_weight_and_only_where_a_part_is_known():
+    """All vertices move by 0.1 mm with the first number: 0.1 |3 − z₁| + PRIOR/2 · |z|² is least at z₁ = 0.1 / PRIOR."""
+
+    class Shift(torch.nn.Module):
+        def forward(self, codes):
+            return 0.1 * codes[:, :1, None] * torch.tensor([1.0, 0.0, 0.0]).expand(1, VERTICES, 3)
+
+    size, slope = 2, 0.1
+    unit = Normalisation(np.zeros((VERTICES, 3), np.float32), np.ones((VERTICES, 3), np.float32))
+    target = np.zeros((1, VERTICES, 3), np.float32)
+    far = 3.0
+    target[..., 0] = slope * far
+    part = np.ones(VERTICES, np.float32)
+    whole, part[7:] = part.copy(), 0
+    start = np.array([[2.0, 2.0]], np.float32)
+    examples = np.zeros((4, size), np.float32)
+    found = fit_codes(Shift(), unit, target, part, examples, steps=400, start=start)
+    np.testing.assert_allclose(found, [[slope / (2 * PRIOR / size), 0.0]], atol=0.02)
+    free = fit_codes(Shift(), unit, target, whole, examples, steps=400, start=start)
+    np.testing.assert_allclose(free, [[far, 2.0]], atol=0.02)  # nothing is asked of the second number
 
 
 def test_fits_are_measured_in_millimetres(tiny_run, tiny_faces):

@@ -143,6 +143,29 @@ def test_the_penalty_flattens_the_judge(recipe, state, tiny_faces):
     assert not torch.equal(*steps)
 
 
+def test_the_penalty_is_r1_with_its_sign_and_weight(recipe, state, tiny_faces):
+    """One step of plain descent on L_J as the docstring states it, with the slope by its definition, row by row."""
+    batch, generator, judge = batch_of(tiny_faces, phase=0), state.networks["generator"], state.networks["judge"]
+    rows = torch.cat([generator.project(batch.faces)] * 2) * weights(generator)
+    drawn = state.networks["mapping"](torch.cat([batch.codes] * 2)).detach() * weights(generator)
+    leaf = rows.clone().requires_grad_()
+    slopes = torch.autograd.grad(judge(with_deviations(leaf)).sum(), leaf, create_graph=True)[0]
+    r1 = sum(slope @ slope for slope in slopes) / len(slopes)
+    loss = softplus(-judge(with_deviations(rows))).mean() + softplus(judge(with_deviations(drawn))).mean()
+    parameters = list(judge.parameters())
+    objective = BeganJudge(window=16, memory=24, penalty=7.0)
+    parts = (loss, 7.0 / 2 * objective.phases * r1)  # in one step of `phases`, so with so many times the weight
+    plain, penalty = (torch.autograd.grad(part, parameters, retain_graph=True, allow_unused=True) for part in parts)
+    assert max(float(one.norm()) for one in penalty if one is not None) > 1e-3  # it shows in what follows
+    before = [parameter.detach().clone() for parameter in parameters]
+    for one in state.optimisers.values():
+        one.param_groups[0].update(lr=1.0, momentum=0.0)
+    objective.step(state, batch)
+    for parameter, old, first, second in zip(parameters, before, plain, penalty, strict=True):
+        expected = first if second is None else first + second
+        torch.testing.assert_close(old - parameter.detach(), expected, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("network", [{"linear": True}, {"mapping": 8}, {}])
 def test_it_needs_a_linear_path_and_a_mapping(recipe_table, network):
     recipe_table["network"].update(network)

@@ -46,21 +46,55 @@ class Adding:
 
 @pytest.fixture
 def stand_in(monkeypatch):
+    """A stand-in for the device that keeps an order book: who worked where, who waited for whom."""
+    book, main = [], SimpleNamespace(name="main")
+    where = [main]
+
+    def waits(one):
+        return lambda other: book.append(f"{one.name} waits for {other.name}")
+
+    def side():
+        stream = SimpleNamespace(name="side")
+        stream.wait_stream = waits(stream)
+        return stream
+
+    @contextlib.contextmanager
+    def on(stream):
+        where.append(stream)
+        yield
+        where.pop()
+
     @contextlib.contextmanager
     def capture(graph):
+        assert Graph.recording is None  # one at a time
+        book.append("capture")
         Graph.recording = graph
         yield
         Graph.recording = None
 
-    stream = SimpleNamespace(wait_stream=lambda other: None)
+    main.wait_stream = waits(main)
+    step, replay = Adding.step, Graph.replay
+
+    def noted_step(self, state, batch):
+        if Graph.recording is None:
+            book.append(f"step on {where[-1].name}")
+        return step(self, state, batch)
+
+    def noted_replay(self):
+        book.append(f"replay on {where[-1].name}")
+        replay(self)
+
+    monkeypatch.setattr(Adding, "step", noted_step)
+    monkeypatch.setattr(Graph, "replay", noted_replay)
     for name, value in {
-        "Stream": lambda: stream,
-        "current_stream": lambda: stream,
-        "stream": lambda _: contextlib.nullcontext(),
+        "Stream": side,
+        "current_stream": lambda: where[-1],
+        "stream": on,
         "CUDAGraph": Graph,
         "graph": capture,
     }.items():
         monkeypatch.setattr(torch.cuda, name, value)
+    return book
 
 
 def batches(count):
@@ -91,6 +125,32 @@ def test_statistics_of_a_step_stay_when_the_next_one_is_replayed(stand_in):
     advance = stepper(Adding(), State({}, {}, {"total": torch.zeros(())}, team=Team(device=torch.device("cuda"))))
     kept = [advance(batch)["sum"] for batch in batches(20)]
     assert len({value.item() for value in kept}) == 20
+
+
+def test_warm_up_runs_beside_and_both_sides_wait(stand_in):
+    """What PyTorch asks for before a capture: a side stream that waits for the work so far, and is waited for."""
+    run(torch.device("cuda"), count=2 * WARM_UP + 3)
+    once = ["side waits for main", "step on side", "main waits for side"]
+    assert stand_in[: 6 * WARM_UP] == once * 2 * WARM_UP
+    assert stand_in[6 * WARM_UP :] == ["capture", "replay on main", "capture", "replay on main", "replay on main"]
+
+
+def test_a_graph_keeps_memory_of_its_own(stand_in):
+    """The batch that was captured may change or go away: what is replayed reads the newest batch, copied."""
+    state = State({}, {}, {"total": torch.zeros(())}, team=Team(device=torch.device("cuda")))
+    advance, given = stepper(Adding(), state), [batch for batch in batches(2 * WARM_UP + 6) if batch.phase == 0]
+    for batch in given[: WARM_UP + 1]:
+        advance(batch)
+    copies = [tensor.clone() for tensor in (given[-1].faces, given[-1].codes, given[-1].mix)]
+    given[WARM_UP].faces.fill_(torch.nan)
+    assert advance(given[-1])["sum"].isfinite()
+    for tensor, copy in zip((given[-1].faces, given[-1].codes, given[-1].mix), copies, strict=True):
+        assert torch.equal(tensor, copy)
+
+
+def test_a_cpu_asks_no_device_for_anything(stand_in):
+    run(torch.device("cpu"), count=8)
+    assert set(stand_in) == {"step on main"}
 
 
 def test_several_processes_run_plain_steps():

@@ -264,6 +264,29 @@ def test_samples_that_become_alike_are_a_collapse(tmp_path, tiny_faces, tiny_rec
         train(tiny_recipe, tiny_faces, tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("spreads", "limit", "collapsed"),
+    [
+        ([20.0, 10.1], 0.25, False),  # of real faces' 40: not below the limit
+        ([20.0, 9.9], 0.25, True),
+        ([9.9, 9.9], 0.25, False),  # a young run has not fallen: it never rose
+        ([20.0, 9.9, 30.0], 0.25, True),
+        ([20.0, 0.0], 0.0, False),  # 0 asks for nothing
+    ],
+)
+def test_the_collapse_rule(tmp_path, tiny_faces, recipe_table, monkeypatch, spreads, limit, collapsed):
+    recipe_table["schedule"].update(collapse=limit, faces=8 * LOG * len(spreads))
+    left = iter([40.0, *spreads])
+    monkeypatch.setattr(watch, "diversity", lambda faces: next(left, 40.0))
+    monkeypatch.setattr(watch, "RISEN", 1.5)
+    recipe = parse_recipe(recipe_table, "x")
+    if collapsed:
+        with pytest.raises(MeshganError, match=r"have collapsed to 24\.8% of the real"):
+            train(recipe, tiny_faces, tmp_path / "run")
+    else:
+        train(recipe, tiny_faces, tmp_path / "run")
+
+
 def test_every_objective_trains(tmp_path, tiny_faces, recipe_table):
     recipe_table["schedule"].update(faces=80, checkpoint_every=80, sample_every=80)
     plain = ({"kind": "autoencoder"}, {"kind": "gan"}, {"kind": "wgan", "penalty": 10.0}, {"kind": "began-cs"})
