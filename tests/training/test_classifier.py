@@ -9,6 +9,7 @@ from meshgan.data.faceset import Card, FaceSet, create_faceset
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.mesh import Mesh
 from meshgan.model.classifier import Classifier
+from meshgan.model.load import load_model
 from meshgan.training.checkpoint import RunFolder
 from meshgan.training.loop import train
 from meshgan.training.recipe import Recipe, load_recipe
@@ -125,6 +126,11 @@ def test_wrong_use_is_named(faces: FaceSet, run: Path, tmp_path: Path) -> None:
         train(recipe(1, 1e-3, 'objective.classes=["anger", "fear"]'), faces, tmp_path / "two")
     with pytest.raises(UsageError, match="a network of its own"):
         recipe(1, 1e-3, "network.code=8")
+
+
+def test_it_is_no_model_of_faces(run: Path) -> None:
+    with pytest.raises(UsageError, match="it makes no faces"):
+        load_model(run)
 
 
 def test_a_finished_run_without_its_model_makes_it_again(faces: FaceSet, run: Path, tmp_path: Path) -> None:

@@ -34,6 +34,10 @@ def train(
     from meshgan.training.loop import train as run
     from meshgan.training.recipe import load_recipe
 
-    model = run(load_recipe(recipe, changes or ()), FaceSet.open(data), out, device, seed, resume, tensorboard)
+    chosen = load_recipe(recipe, changes or ())
+    model = run(chosen, FaceSet.open(data), out, device, seed, resume, tensorboard)
     if os.environ.get("RANK", "0") == "0":
-        print(f"The model lies in {model}; `meshgan sample {out} --out faces` draws faces from it.")
+        use = (
+            f"; `meshgan sample {out} --out faces` draws faces from it" if "generator" in chosen.objective.keeps else ""
+        )
+        print(f"The model lies in {model}{use}.")

@@ -71,6 +71,12 @@ class ModelCard(BaseModel):
     files: dict[str, str] = {}  # SHA-256 of every other file
 
 
+class _Kind(BaseModel):
+    """What is looked at first in a model.json, of whatever kind."""
+
+    kind: str
+
+
 @dataclass(frozen=True)
 class ModelParts:
     """The content of a model folder."""
@@ -144,10 +150,14 @@ def read_card(folder: Path) -> ModelCard:
     if not path.is_file():
         raise UsageError(f"{folder} is not a model folder (it has no model.json).")
     try:
-        card = ModelCard.model_validate_json(read_text(path, MOST_CARD), strict=True)
-        agrees = _agrees(card, parse_toml(card.origin.recipe, "its recipe"))
+        text = read_text(path, MOST_CARD)
+        classifies = _Kind.model_validate_json(text).kind == "classifier"
+        card = None if classifies else ModelCard.model_validate_json(text, strict=True)
+        agrees = card is not None and _agrees(card, parse_toml(card.origin.recipe, "its recipe"))
     except (ValidationError, MeshganError) as error:
         raise MeshganError(f"{path} is damaged; get the model again.") from error
+    if card is None:
+        raise UsageError(f"{folder} holds a classifier of expressions: it makes no faces.")
     if not agrees:
         raise MeshganError(f"{path} is damaged: its parts contradict each other; get the model again.")
     return card
