@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from meshgan.cli.main import app
 from meshgan.data.corpora.expressions import ExpressionPlan
 from meshgan.errors import UsageError
+from meshgan.model.axes import Axes
 from meshgan.model.compose import compose, compose_random, expression_axes, expression_targets, named_expressions, sizes
 from meshgan.model.directions import Directions, estimate_directions
 from meshgan.model.load import load_model
@@ -78,7 +79,7 @@ def test_random_faces_are_identities_with_expressions(model) -> None:
 
 
 def test_axes_reach_from_the_neutral_face_to_the_extremes(model, tiny_faces) -> None:
-    targets = expression_axes(model, count=3)
+    targets = expression_axes(Axes.of(model, count=3))
     assert all(shift.shape == model.template.vertices.shape for shift in targets.values())
     strength = [np.linalg.norm(shift) for name, shift in targets.items()]
     assert next(iter(targets)) == "expressionAxis01Plus"
@@ -91,7 +92,7 @@ def test_axes_reach_from_the_neutral_face_to_the_extremes(model, tiny_faces) -> 
 
 def test_a_linear_model_has_its_own_axes(tiny_faces) -> None:
     pca = fit_pca(tiny_faces, 3)
-    first = expression_axes(pca, count=1)["expressionAxis01Plus"].ravel()
+    first = expression_axes(Axes.of(pca, count=1))["expressionAxis01Plus"].ravel()
     own = pca.basis[0].ravel()
     assert abs(first @ own) / np.linalg.norm(first) / np.linalg.norm(own) > 0.99
 

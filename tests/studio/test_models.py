@@ -5,11 +5,12 @@ import pytest
 
 from meshgan.errors import UsageError
 from meshgan.geometry.mesh import Mesh
+from meshgan.model.axes import SAMPLES
 from meshgan.model.face_model import FaceModel
 from meshgan.model.pca import PcaModel
 from meshgan.model.principal import principal_components
 from meshgan.studio import models
-from meshgan.studio.models import SAMPLES, Range, decode, identity_model, load_pair
+from meshgan.studio.models import Range, decode, identity_model, load_pair
 
 RNG = np.random.default_rng(0)
 

@@ -36,7 +36,7 @@ def compose(
 
     id_model, exp_model = load_model(identity), load_model(expression)
     made = compose_random(id_model, exp_model, count, seed)
-    shared = expression_targets(expression, exp_model, seed)
+    shared = expression_targets(expression, exp_model)
     template, files = id_model.template, []
     for number, size in enumerate(track(made.sizes, "Faces")):
         files.append(out / f"face-{number:03d}.glb")

@@ -8,13 +8,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from meshgan.arrays import Faces, Singles
+from meshgan.model.axes import Axes
 from meshgan.model.directions import FILE, Directions
 from meshgan.model.load import Model, check_same_template
 from meshgan.model.model_folder import find_model
-from meshgan.model.principal import principal_components
 
-SAMPLES = 1000  # expressions from which the axes are estimated
-EXTREMES = (1.0, 99.0)  # percentiles of an axis' scores that its sliders reach at 1
 LEAST_MM = 0.3  # a slider that moves no vertex further is left out
 
 Shifts = dict[str, Singles]
@@ -61,14 +59,14 @@ def compose_random(identity: Model, expression: Model, count: int, seed: int = 0
     return Composition(people, sizes(people, neutral), expression.sample(count, other_seed) - neutral)
 
 
-def expression_targets(where: str | Path, model: Model, seed: int = 0) -> Shifts:
+def expression_targets(where: str | Path, model: Model) -> Shifts:
     """All morph targets of the expression model that was loaded from `where`: its named expressions and its axes.
 
     A model folder without directions (see `meshgan directions`) has axes only.
     """
     folder = find_model(where)
     named = named_expressions(model, Directions.load(folder)) if (folder / FILE).is_file() else {}
-    return named | expression_axes(model, seed=seed)
+    return named | expression_axes(Axes.find(model, where))
 
 
 def named_expressions(model: Model, directions: Directions) -> Shifts:
@@ -78,20 +76,16 @@ def named_expressions(model: Model, directions: Directions) -> Shifts:
     return {f"expression{name.capitalize()}": shift for name, shift in zip(directions.names, shifts, strict=True)}
 
 
-def expression_axes(model: Model, count: int = 10, seed: int = 0) -> Shifts:
+def expression_axes(axes: Axes) -> Shifts:
     """The strongest axes of a model's expressions, each with a target for its plus and its minus side (V, 3) in mm.
 
     Game engines' sliders run from 0 to 1, and expressions are one-sided: the neutral face need not lie in the
     middle. So 0 is the neutral face, and 1 the percentile 99 (or 1) of the axis over random expressions. Sides on
     which the neutral face is already extreme are left out.
     """
-    faces = model.sample(SAMPLES, seed)
-    space = principal_components(faces, np.arange(len(faces)), count)
-    neutral = space.codes(model.template.vertices[None].astype(np.float32))[0]
-    low, high = np.percentile(space.codes(faces) - neutral, EXTREMES, axis=0)
     targets: Shifts = {}
-    for number, axis in enumerate(space.axes, start=1):
-        for side, reach in (("Plus", max(high[number - 1], 0.0)), ("Minus", min(low[number - 1], 0.0))):
+    for number, axis in enumerate(axes.shapes, start=1):
+        for side, reach in (("Plus", max(axes.high[number - 1], 0.0)), ("Minus", min(axes.low[number - 1], 0.0))):
             shift = (reach * axis).astype(np.float32)
             if np.linalg.norm(shift, axis=1).max() >= LEAST_MM:
                 targets[f"expressionAxis{number:02d}{side}"] = shift

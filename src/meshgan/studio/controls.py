@@ -226,6 +226,7 @@ def _load(page: Page, upload: viser.GuiUploadButtonHandle, unit: str, smiling: b
     session.adopt(found.target, found.identity, found.expression)
     page.view = "errors"
     page.scale_errors()
+    page.stage.look(*page.stage.room(session.face))
 
 
 def _told(errors: np.ndarray) -> str:

@@ -163,7 +163,7 @@ def morph_targets(identity: StudioModel, expression: StudioModel | None) -> Shif
     if expression is not None:
         named = [slider for slider in expression.sliders.values() if not slider.expert]
         faces = {f"expression{slider.key.capitalize()}": expression.start + slider.vector for slider in named}
-        return _shifts(expression, faces) | expression_axes(expression.model)
+        return _shifts(expression, faces) | expression_axes(expression.axes)
     axes = [slider.vector for slider in identity.sliders.values() if slider.expert]
     sides = (("Plus", AXIS_REACH), ("Minus", -AXIS_REACH))
     codes = {

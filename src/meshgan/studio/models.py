@@ -1,29 +1,25 @@
 """A model made ready for the studio: decoded quickly, with sliders, and with the range that it was trained on."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from meshgan.arrays import Codes, Faces, Floats
 from meshgan.geometry.mesh import Mesh
+from meshgan.model.axes import Axes
 from meshgan.model.directions import FILE, Directions
 from meshgan.model.load import Model, check_same_template, load_model
 from meshgan.model.model_folder import find_model
-from meshgan.model.principal import principal_components
 
 Place = Literal["inside", "edge", "outside"]
 
-SAMPLES = 512  # faces from which the principal axes are found
+CENTRE = 512  # codes whose mean is the middle, where they come from a mapping network
 DRAWS = 4000  # codes from which the range is found
 SIZED = 256  # faces from which the room is found
-AXES = 10
 USUAL, MOST = 0.95, 0.999  # shares of a model's own random faces that are usual, and nearly all
 MARGIN = 1.15  # real faces have longer tails than a model's own: this much further is still in range
-QUICK = 40  # steps of Eq. 2 for the neutral expression, which lies near the mean
 LEAST_MM = 0.15  # a trait that moves vertices less than this, for one standard deviation, gets no slider
 
 REACH = 3.0  # standard deviations either way, for traits and axes
@@ -86,33 +82,19 @@ def expressions(found: Directions, neutral: Codes) -> list[Slider]:
     ]  # fmt: skip
 
 
-def axes(vectors: NDArray[Any], shares: Iterable[float], prefix: str) -> list[Slider]:
-    """An expert slider for each principal axis (K, D), titled with its share of the variance of faces."""
+def axis_sliders(axes: Axes, prefix: str) -> list[Slider]:
+    """An expert slider for each principal axis, titled with its share of the variance of faces."""
     return [
         Slider(
-            f"{prefix}-{number}", f"Axis {number} ({_percent(share)})", vector.astype(np.float32), -REACH, REACH, 0.05,
+            f"{prefix}-{number}", f"Axis {number} ({_percent(share)})", vector, -REACH, REACH, 0.05,
             ((-REACH, f"−{REACH:g} σ"), (0.0, ""), (REACH, f"+{REACH:g} σ")), expert=True,
         )
-        for number, (vector, share) in enumerate(zip(vectors, shares, strict=True), start=1)
+        for number, (vector, share) in enumerate(zip(axes.vectors, axes.shares, strict=True), start=1)
     ]  # fmt: skip
 
 
 def _percent(share: float) -> str:
     return f"{share:.0%}" if share >= 0.005 else "<1%"
-
-
-def principal_directions(codes: Codes, scores: NDArray[Any]) -> Floats:
-    """Latent directions (K, D), each of which changes one column of `scores` (N, K) by its standard deviation.
-
-    Scores, here coordinates on principal components of faces, are regressed on the codes (N, D) that the faces were
-    made from; of all changes of a code that move one score and no other, the likeliest under the codes' own
-    covariance is taken.
-    """
-    centred = codes - codes.mean(axis=0, dtype=np.float64)
-    covariance = centred.T @ centred / len(codes)
-    weights = np.linalg.lstsq(centred, scores - scores.mean(axis=0), rcond=1e-6)[0]  # (D, K)
-    spread = covariance @ weights
-    return (spread @ np.linalg.pinv(weights.T @ spread)).T * scores.std(axis=0)[:, None]
 
 
 def _key(name: str) -> str:
@@ -154,8 +136,8 @@ class StudioModel:
     `start` is the code that nothing has been done to: the mean face, or the neutral expression.
     """
 
-    def __init__(self, model: Model, start: Codes, sliders: list[Slider]) -> None:
-        self.model, self.start = model, start
+    def __init__(self, model: Model, axes: Axes, start: Codes, sliders: list[Slider]) -> None:
+        self.model, self.axes, self.start = model, axes, start
         self.sliders = {slider.key: slider for slider in sliders}
         self.range = Range.of(model.codes(DRAWS))
 
@@ -197,23 +179,25 @@ def load_pair(identity: str, expression: str | None) -> tuple[StudioModel, Studi
     if second is not None:
         check_same_template(first, second)
     return (
-        identity_model(first, _directions(identity)),
-        expression_model(second, _directions(expression)) if second is not None else None,
+        identity_model(first, _directions(identity), Axes.find(first, identity)),
+        expression_model(second, _directions(expression), Axes.find(second, expression))
+        if second and expression
+        else None,
     )
 
 
-def identity_model(model: Model, found: Directions | None) -> StudioModel:
+def identity_model(model: Model, found: Directions | None, axes: Axes | None = None) -> StudioModel:
     """Starts at the mean; its traits, if there are directions, and its principal axes are its sliders."""
-    start = _middle(model)
+    axes, start = axes or Axes.of(model), _middle(model)
     named = [slider for slider in (traits(found) if found else []) if _moves(model, start, slider) >= LEAST_MM]
-    return StudioModel(model, start, named + _axes(model, "id"))
+    return StudioModel(model, axes, start, named + axis_sliders(axes, "id"))
 
 
-def expression_model(model: Model, found: Directions | None) -> StudioModel:
+def expression_model(model: Model, found: Directions | None, axes: Axes | None = None) -> StudioModel:
     """Starts at the neutral expression; named expressions, if there are directions, and axes are its sliders."""
-    neutral = model.template.vertices[None].astype(np.float32)
-    start = model.fit(neutral, steps=QUICK).codes[0]
-    return StudioModel(model, start, (expressions(found, start) if found else []) + _axes(model, "exp"))
+    axes = axes or Axes.of(model)
+    named = expressions(found, axes.neutral) if found else []
+    return StudioModel(model, axes, axes.neutral, named + axis_sliders(axes, "exp"))
 
 
 def _directions(where: str | None) -> Directions | None:
@@ -226,16 +210,9 @@ def _middle(model: Model) -> Codes:
     """The mean of the codes that a model is sampled with."""
     samplers = model.samplers
     if samplers.mapping is not None:
-        return model.codes(SAMPLES).mean(axis=0)
+        return model.codes(CENTRE).mean(axis=0)
     fitted = samplers.mean if samplers.default == "fitted-normal" else None
     return np.zeros(model.code_size, np.float32) if fitted is None else fitted.astype(np.float32)
-
-
-def _axes(model: Model, prefix: str) -> list[Slider]:
-    codes, faces = model.codes(SAMPLES), model.sample(SAMPLES)
-    found = principal_components(faces, np.arange(SAMPLES), AXES)
-    shares = found.variances / np.var(faces, axis=0, ddof=1, dtype=np.float64).sum()
-    return axes(principal_directions(codes, found.codes(faces)), shares, prefix)
 
 
 def _moves(model: Model, start: Codes, slider: Slider) -> float:

@@ -264,7 +264,7 @@ def describe(measure: Measure, expressive: bool) -> str:
     worst = max(measure.identity, measure.expression, key=order.index)
     colour, word = PLACES[worst]
     if worst != "inside" and expressive:
-        word = f"{word} {'identity' if measure.identity == worst else 'expression'}"
+        word = f"{'identity' if measure.identity == worst else 'expression'} {word}"
     return line(colour, f"{measure.distance_mm:.1f} mm from the mean face · {word}", HINTS[worst])
 
 

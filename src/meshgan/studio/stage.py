@@ -170,6 +170,11 @@ class Stage:
         with suppress(RuntimeError):  # the studio has been closed meanwhile
             self._loop.call_soon_threadsafe(self._frame)  # browsers' own messages come in there: no race with them
 
+    def room(self, face: Faces) -> tuple[float, float]:
+        """The width and height in mm around the camera's middle that a face (V, 3) needs, at least the usual ones."""
+        beyond = 2 * np.abs(face - self.middle).max(axis=0)
+        return float(max(beyond[0], self.size[0])), float(max(beyond[1], self.size[1]))
+
     def _place(self, aspect: float) -> Floats:
         """Where the camera belongs in a window `aspect` times as wide as high."""
         width, height, aside = self._framed

@@ -6,6 +6,7 @@ transport between two Gaussians, is appended to the mapping network (`match_mome
 auto-encoder's codes.
 """
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ from torch import Tensor
 
 from meshgan.arrays import Floats
 from meshgan.data.faceset import FaceSet, some_rows
-from meshgan.errors import MeshganError
+from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.hierarchy import Hierarchy
+from meshgan.model.axes import Axes
 from meshgan.model.classifier import Classifier, ClassifierCard
 from meshgan.model.face_model import FaceModel
 from meshgan.model.latent import EXAMPLES, first_guess, invert
@@ -55,7 +57,10 @@ def finish(
     model = build_model(recipe, state, hierarchy, faces, origin)
     check_samples(model, faces)
     model.save(path, replace=True)
-    return FaceModel.load(path)
+    finished = FaceModel.load(path)
+    with suppress(UsageError):  # faces that do not differ have no axes
+        Axes.of(finished).save(path)
+    return finished
 
 
 def build_model(recipe: Recipe, state: State, hierarchy: Hierarchy, faces: FaceSet, origin: Origin) -> FaceModel:
