@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 EXTRAS ?= studio,landmarks,export,scale,bench,fid,tensorboard,dev
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo test test-full lint sanitize bench clean
+.PHONY: setup demo test test-full lint sanitize mutants bench clean
 
 setup: $(STAMP)
 
@@ -46,6 +46,13 @@ sanitize: setup
 	    $(BIN)/python tests/nn/fuzz_shapes.py $(FUZZ); \
 	  done; \
 	done
+
+# How many small faults in the source the tests notice, of a seeded sample: all of them would take days.
+SAMPLE ?= 100
+SEED   ?= 0
+mutants: setup
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt cosmic-ray
+	$(BIN)/python tools/mutants.py --sample $(SAMPLE) --seed $(SEED)
 
 bench: setup
 	$(BIN)/meshgan bench hierarchy
