@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -50,13 +51,16 @@ def train(
     last good checkpoint stays.
     """
     run, schedule = RunFolder(Path(out)), recipe.schedule
-    with team(device) as crew, kernel.pytorch_in_one_thread(), run.ready(resume, crew.leads):
+    with team(device) as crew, kernel.pytorch_in_one_thread(), ExitStack() as held:
         # Set up
+        if crew.leads:
+            run.check(resume)
         check_faces_and_seed(faces, seed)
         identity = Identity(recipe=recipe_toml(recipe), data=faces.fingerprint, seed=seed)
         hierarchy = Hierarchy.cached(faces.template, recipe.hierarchy.counts, recipe.hierarchy.laplacian)
         targets = recipe.objective.targets(faces) if isinstance(recipe.objective, Classification) else None
         batches = Batches(faces, recipe.network.code, schedule.batch, seed, crew, targets)
+        held.enter_context(run.ready(resume, crew.leads))  # what is wrong so far leaves nothing behind
         state = start(recipe, faces, hierarchy, seed, crew)
         step, sums = restore(run, identity, state)
         if crew.leads:
