@@ -100,7 +100,8 @@ class Page:
     def _begin(self, build: Callable[["Page"], None]) -> None:
         self.session = Session(self.shared.identity, self.shared.expression)
         self.stage = Stage(self.client, self._loop, self.shared.identity, self.session.face)
-        build(self)
+        with self.client.atomic():  # no control is there to be used before what it does is known
+            build(self)
 
     @property
     def idle(self) -> bool:
