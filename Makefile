@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 EXTRAS ?= studio,landmarks,export,scale,bench,fid,tensorboard,dev
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo test test-full lint sanitize mutants bench clean
+.PHONY: setup demo test test-full fuzz lint sanitize mutants bench clean
 
 setup: $(STAMP)
 
@@ -25,6 +25,9 @@ test: lint
 
 test-full: lint
 	$(BIN)/python -m pytest -m "not gpu"
+
+fuzz: setup
+	$(BIN)/python tests/fuzz.py --count 20000
 
 lint: setup
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 import csv
 import errno
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from meshgan.data.corpora import folder as corpus
 from meshgan.data.corpora.folder import Connectivity, import_folder, read_face
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import MeshganError, UsageError
+from meshgan.geometry.files import write_mesh
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.geometry.mesh import Mesh
 
@@ -159,7 +161,7 @@ def test_one_unusable_mesh_is_skipped_and_told(name: str, meshes: Path, tmp_path
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.97])
 def test_a_cut_off_mesh_is_skipped(ending: str, share: float, tmp_path: Path) -> None:
     for number in range(3):
-        write(tmp_path / "meshes" / f"{number}.{ending}", face(number))
+        write(tmp_path / "meshes" / f"{number}.{ending}", face(number) * (0.001 if ending == "glb" else 1.0))
     broken = tmp_path / "meshes" / f"1.{ending}"
     broken.write_bytes(broken.read_bytes()[: int(share * broken.stat().st_size)])
     result = import_folder(tmp_path / "meshes", tmp_path / "set", "mm")
@@ -181,22 +183,77 @@ def test_triangles_in_another_order_are_the_same_connectivity(tmp_path: Path) ->
     assert isinstance(read_face(tmp_path / "a.ply", expected, "mm"), np.ndarray)
 
 
-def test_unreferenced_vertices_components_and_closed_surfaces(tmp_path: Path) -> None:
-    """Two closed components and stray vertices: legal, and the stray ones do not turn the faces."""
-    two = np.concatenate([FACE, FACE * 0.2 + [150, 0, 0], [[1e4, 0, 0], [0, 0, 0]]])
-    both = np.concatenate([TRIANGLES, TRIANGLES + len(FACE)])
+def test_vertices_without_triangles_stay_out_and_components_stay_in(tmp_path: Path) -> None:
+    """Two closed components and stray vertices, which count nowhere."""
+    two = np.concatenate([[[1e4, 0, 0]], FACE, FACE * 0.2 + [150, 0, 0], [[0, 0, 0]]])
+    both = np.concatenate([TRIANGLES, TRIANGLES + len(FACE)]) + 1
     for number in range(4):
         moved = two * [1, 1 + 0.02 * number, 1]
-        moved[-2] += 1000 * number
+        moved[0] += 1000 * number
         write(tmp_path / "meshes" / f"{number}.ply", moved, both)
-    import_folder(tmp_path / "meshes", tmp_path / "set", "mm")
+    result = import_folder(tmp_path / "meshes", tmp_path / "set", "mm")
+    assert any("2 of 326 vertices were left out" in note for note in result.notes)
     faces = FaceSet.open(tmp_path / "set")
-    assert faces.vertices.shape == (4, len(two), 3)
-    assert np.abs(faces.vertices[3, :-2] - faces.template.vertices[:-2]).max() < 10
+    assert faces.vertices.shape == (4, len(two) - 2, 3)
+    assert np.abs(faces.vertices[3] - faces.template.vertices).max() < 10
+    np.testing.assert_allclose(faces.template.vertices.min(0) + faces.template.vertices.max(0), 0, atol=1e-4)
     hierarchy = Hierarchy.build(faces.template)
-    assert hierarchy.counts[0] == len(two)
     coarsest = hierarchy.levels[-1].mesh
     assert len(np.unique(coarsest.components[np.unique(coarsest.triangles)])) == 2
+
+
+def test_triangles_that_share_nothing_are_joined_alike_in_every_file(tmp_path: Path) -> None:
+    for number in range(3):
+        soup = face(number)[TRIANGLES].reshape(-1, 3)
+        write(tmp_path / "meshes" / f"{number}.ply", soup, np.arange(len(soup)).reshape(-1, 3))
+    result = import_folder(tmp_path / "meshes", tmp_path / "set", "mm")
+    assert (result.faces, result.vertices) == (3, len(FACE))
+    faces = FaceSet.open(tmp_path / "set")
+    assert len(faces.template.boundary_edges) == 0
+    for number in range(3):
+        areas = [Mesh(face(number), TRIANGLES).areas, Mesh(faces.vertices[number], faces.template.triangles).areas]
+        np.testing.assert_allclose(*map(np.sort, areas), rtol=1e-3)
+
+
+WRONG = [(0.001, "mm", "m"), (0.1, "mm", "cm"), (1.0, "m", "mm"), (1.0, "cm", "mm")]
+
+
+@pytest.mark.parametrize(("scale", "given", "fits"), WRONG)
+def test_a_unit_that_makes_no_face_is_told_with_the_one_that_does(
+    scale: float, given: str, fits: str, tmp_path: Path
+) -> None:
+    for number in range(3):
+        write(tmp_path / "meshes" / f"{number}.ply", face(number) * scale)
+    with pytest.raises(UsageError, match=rf"0\.ply measures .*with --unit {fits} it would measure [12][0-9]+ mm"):
+        import_folder(tmp_path / "meshes", tmp_path / "set", given)
+    assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize("unit", ["mm", "cm", "m"])
+def test_glb_faces_and_a_template_in_millimetres_meet_under_any_unit(unit: str, tmp_path: Path) -> None:
+    write(tmp_path / "template.ply", FACE)
+    for number in range(3):
+        write_mesh(tmp_path / "meshes" / f"{number}.glb", Mesh(face(number), TRIANGLES))
+    result = import_folder(tmp_path / "meshes", tmp_path / "set", unit, template=tmp_path / "template.ply")
+    assert (result.faces, dict(result.skipped)) == (3, {})
+    assert 150 < np.ptp(FaceSet.open(tmp_path / "set").vertices[0], axis=0).max() < 260
+
+
+def test_a_template_is_in_its_own_unit_or_in_that_of_the_meshes(tmp_path: Path) -> None:
+    for number in range(3):
+        write(tmp_path / "meshes" / f"{number}.ply", face(number) * 0.001)
+    for name, scale in (("mm.ply", 1.0), ("m.ply", 0.001)):
+        write(tmp_path / name, FACE * scale)
+        assert import_folder(tmp_path / "meshes", tmp_path / f"set-{name}", "m", template=tmp_path / name).faces == 3
+    with pytest.raises(UsageError, match=r"m\.ply measures .* --template-unit m it would"):
+        import_folder(tmp_path / "meshes", tmp_path / "set", "m", template=tmp_path / "m.ply", template_unit="mm")
+
+
+def test_names_that_are_no_text_are_escaped(meshes: Path, tmp_path: Path) -> None:
+    (meshes / "s0_0.ply").rename(os.fsdecode(os.fsencode(meshes) + b"/s\xfc_0.ply"))
+    result = import_folder(meshes, tmp_path / "set", "mm")
+    assert "s\\xfc_0.ply" in FaceSet.open(tmp_path / "set").labels["file"]
+    result.summary().encode()
 
 
 def test_labels_and_the_report_of_those_without(meshes: Path, tmp_path: Path) -> None:
@@ -235,7 +292,7 @@ def test_wrong_use(meshes: Path, tmp_path: Path) -> None:
         ({"unit": "inch"}, "no unit 'inch'"),
         ({"template": tmp_path / "gone.ply"}, r"gone\.ply does not exist"),
         ({"template": tmp_path / "flat.obj"}, r"flat\.obj cannot be the template"),
-        ({"labels": tmp_path / "gone.csv"}, r"gone\.csv cannot be read"),
+        ({"labels": tmp_path / "gone.csv"}, r"gone\.csv does not exist"),
         ({"subject_pattern": "("}, "not a regular expression"),
     ]
     for changed, complaint in cases:

@@ -19,8 +19,12 @@ def import_folder(
         Path, typer.Argument(help="The folder of meshes (OBJ, PLY, GLB, STL); folders in it are read too.")
     ],
     out: Annotated[Path, typer.Argument(help="The set of faces to write.")],
-    unit: Annotated[str, typer.Option(help="Unit of the meshes: mm, cm or m.")],
+    unit: Annotated[str, typer.Option(help="Unit of the meshes (mm, cm or m) that do not say it: OBJ, PLY, STL.")],
     template: Annotated[Path | None, typer.Option(help="A mesh of the connectivity to compare with.")] = None,
+    template_unit: Annotated[
+        str | None, typer.Option(help="Unit of the template; by default mm, or that of the meshes if it fits.")
+    ] = None,
+    glb_unit: Annotated[str, typer.Option(help="Unit of GLB files, where it is not metres.")] = "m",
     labels: Annotated[Path | None, typer.Option(help="A CSV with the columns file, subject and any others.")] = None,
     subject_pattern: Annotated[
         str | None, typer.Option(help="Regular expression whose first group is the subject in a file's name.")
@@ -31,14 +35,16 @@ def import_folder(
     """Make a set of faces of a folder of registered meshes of one connectivity.
 
     Without --template, the first usable mesh is the template. All meshes are moved rigidly onto it. What cannot be
-    used is skipped, and OUT/report.csv says why. Without --labels and --subject-pattern, the subject is the first
-    folder within FOLDER, or a file's name up to its first `_`, `-`, `.` or space.
+    used is skipped, and OUT/report.csv says why. Without --labels and --subject-pattern, subjects are guessed from
+    the names of folders and files; the guess is printed.
 
     Example: `meshgan data import scans faces --unit mm --subject-pattern "(S[0-9]+)_"`
     """
     from meshgan.data.corpora import folder as corpus
 
-    result = corpus.import_folder(folder, out, unit, template, labels, subject_pattern, workers)
+    result = corpus.import_folder(
+        folder, out, unit, template, labels, subject_pattern, workers, glb_unit, template_unit
+    )
     print(json.dumps(asdict(result)) if as_json else f"{result.summary()}\nThe set lies in {out}.")
 
 
@@ -47,7 +53,7 @@ def template(
     mesh: Annotated[Path, typer.Argument(help="A head or face (OBJ, PLY, GLB, STL) that looks along +z, y up.")],
     out: Annotated[Path, typer.Argument(help="The template to write (PLY, OBJ, GLB or STL).")],
     vertices: Annotated[int, typer.Option(help="How many vertices the template has.")] = 5036,
-    unit: Annotated[str, typer.Option(help="Unit of the mesh: mm, cm or m.")] = "mm",
+    unit: Annotated[str, typer.Option(help="Unit of the mesh: mm, cm or m; a GLB is in metres.")] = "mm",
     radius: Annotated[float, typer.Option(help="Keep what lies within so many mm of the tip of the nose.")] = 110.0,
     landmarks: Annotated[Path | None, typer.Option(help="Named points on the mesh (json, ljson, pp, csv).")] = None,
 ) -> None:
@@ -63,7 +69,7 @@ def template(
 
     head, named = read_mesh(mesh, unit), {}
     if landmarks:
-        found = read_landmarks(landmarks, landmark_names(), MILLIMETRES[unit])
+        found = read_landmarks(landmarks, landmark_names(), MILLIMETRES["m" if mesh.suffix.lower() == ".glb" else unit])
         named = {landmark_names()[index]: point for index, point in zip(found.index, found.points, strict=True)}
     result = make_template(head, vertices, centre=named.get("nose_tip"), radius_mm=radius)
     print(f"Wrote {', '.join(map(str, result.save(out, named)))}.")

@@ -1,6 +1,5 @@
 """From mesh files to codes and back, for the verbs `fit` and `interpolate`."""
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,17 +9,23 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from meshgan.arrays import Codes, Faces
+from meshgan.arrays import Codes, Faces, Floats
+from meshgan.data.corpora.folder import surface_of
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.align import Similarity, rigid
 from meshgan.geometry.files import MILLIMETRES, read_mesh, write_mesh
 from meshgan.model.face_model import check_codes, check_connectivity
 from meshgan.model.latent import Fit, target_of_points
 from meshgan.model.load import Model, load_model
+from meshgan.reading import read_json, read_table, read_text, shown
 from meshgan.storage import atomic_file
 from meshgan.view.figures import heat_maps
 
 ROUNDS = 3  # of aligning and fitting, where only a part of the face is known
+OTHER_UNIT = 3.0  # a face so many times smaller or larger than the model's is in another unit
+MOST_CODE = 2**20  # bytes of a file with a code
+LONGEST = 200  # bytes of a result's name, without its ending
+RESERVED = frozenset({"summary", "errors"})  # files beside the results
 SHOWN = 32  # heat maps in the picture
 
 
@@ -48,7 +53,12 @@ class _Targets:
 def fit_files(
     where: str, paths: Sequence[Path], out: Path, unit: str, vertices: Path | None, align: bool
 ) -> dict[str, Any]:
-    """Fit a model to mesh or landmark files, write what `meshgan fit` promises, and return its summary."""
+    """Fit a model to mesh or landmark files, write what `meshgan fit` promises, and return its summary.
+
+    Results of an earlier fit in `out` are neither overwritten nor mixed with.
+    """
+    if (out / "summary.json").exists():
+        raise UsageError(f"{out} holds the results of another fit; choose another --out, or move them away.")
     model = load_model(where)
     groups = _read_targets(model, paths, unit, vertices)
     summary: dict[str, Any] = {"model": model.card.name, "faces": []}
@@ -73,10 +83,8 @@ def read_code(model: Model, path: Path, unit: str) -> Codes:
         (targets,) = _read_targets(model, [path], unit, None)
         return _fit_aligned(model, targets, align=True)[0].codes[0]
     try:
-        code = CodeFile.model_validate_json(path.read_text(encoding="utf-8")).code
-    except FileNotFoundError as error:
-        raise UsageError(f"{path} does not exist.") from error
-    except (OSError, ValidationError, UnicodeDecodeError) as error:
+        code = CodeFile.model_validate(read_json(path, MOST_CODE)).code
+    except (ValidationError, OverflowError) as error:
         raise MeshganError(f'{path} holds no code: it should look like {{"code": [0.1, …]}}.') from error
     try:
         return check_codes([code], model.code_size)[0]
@@ -127,20 +135,47 @@ def _read_targets(model: Model, paths: Sequence[Path], unit: str, part: Path | N
 
 
 def _names(paths: Sequence[Path]) -> dict[Path, str]:
-    """A name for each file: its stem, with a number behind where two would be alike."""
+    """A name for each file that no other has: its stem, with a number behind where it is taken.
+
+    Names differ by more than their capitals, which some file systems do not tell apart, and none is one of the files
+    that come beside the results.
+    """
     if len(set(paths)) < len(paths):
         raise UsageError("a file is named twice.")
+    stems = {path: shown(path.stem) for path in paths}
+    taken = {stem.casefold() for stem in stems.values()} | RESERVED
     names: dict[Path, str] = {}
-    for path in paths:
-        alike = sum(other.stem == path.stem for other in names)
-        names[path] = f"{path.stem}-{alike + 1}" if alike else path.stem
+    given: set[str] = set(RESERVED)
+    for path, stem in stems.items():
+        while len(stem.encode()) > LONGEST:
+            stem = stem[:-1]
+        name, number = stem, 2
+        while name.casefold() in given or (name != stem and name.casefold() in taken):
+            name, number = f"{stem}-{number}", number + 1
+        given.add(name.casefold())
+        names[path] = name
     return names
 
 
 def _read_face(model: Model, path: Path, unit: str) -> Faces:
-    mesh = read_mesh(path, "m" if path.suffix.lower() == ".glb" else unit)  # GLB is in metres by definition
+    """The vertices (V, 3) in mm of a mesh of the template; those that no triangle uses may be there besides."""
+    mesh = read_mesh(path, unit)
+    if len(mesh.vertices) != len(model.template.vertices):
+        mesh = surface_of(mesh)[1]
     check_connectivity(mesh, model.template, str(path))
+    _check_size(str(path), mesh.vertices, model.template.vertices, "m" if path.suffix.lower() == ".glb" else unit)
     return mesh.vertices.astype(np.float32)
+
+
+def _check_size(source: str, points: Floats, template: Floats, unit: str) -> None:
+    """Raise `UsageError` if points (N, 3) are so much smaller or larger than the template's that the unit is wrong."""
+    size, usual = (float(np.linalg.norm(np.std(some, axis=0))) for some in (points, template))
+    if usual == 0 or usual / OTHER_UNIT < size < usual * OTHER_UNIT:
+        return
+    right = [u for u in MILLIMETRES if usual / 2 < size * MILLIMETRES[u] / MILLIMETRES[unit] < usual * 2]
+    advice = f"--unit {right[0]} would fit" if right else "is it a face in one of the units mm, cm and m?"
+    extent, wanted = (float(np.ptp(some, axis=0).max()) for some in (points, template))
+    raise UsageError(f"{source} measures {extent:.3g} mm, read in {unit}, the model's faces {wanted:.0f} mm; {advice}.")
 
 
 def _part_weights(model: Model, path: Path | None) -> Faces:
@@ -148,8 +183,8 @@ def _part_weights(model: Model, path: Path | None) -> Faces:
     if path is None:
         return np.ones(count, dtype=np.float32)
     try:
-        indices = np.array(path.read_text(encoding="utf-8").split(), dtype=np.int64)
-    except (OSError, ValueError) as error:
+        indices = np.array([int(word) for word in read_text(path).split()], dtype=np.int64)
+    except (ValueError, OverflowError) as error:
         raise UsageError(f"{path} should hold one vertex index a line.") from error
     if not len(indices) or indices.min() < 0 or indices.max() >= count:
         raise UsageError(f"{path} should hold vertex indices from 0 to {count - 1}.")
@@ -158,17 +193,16 @@ def _part_weights(model: Model, path: Path | None) -> Faces:
 
 def _read_points(model: Model, path: Path, unit: str, name: str) -> _Targets:
     """Landmarks: a CSV file with the columns vertex, x, y, z."""
+    rows = read_table(path, ["vertex", "x", "y", "z"])
     try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
         indices = np.array([int(row["vertex"]) for row in rows], dtype=np.int64)
         points = np.array([[float(row[axis]) for axis in "xyz"] for row in rows]) * MILLIMETRES[unit]
-    except FileNotFoundError as error:
-        raise UsageError(f"{path} does not exist.") from error
-    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
+    except (ValueError, OverflowError) as error:
         raise UsageError(f"{path} should be a CSV file with the columns vertex,x,y,z and one point a line.") from error
+    template = model.template.vertices
     try:
-        faces, weights = target_of_points(model.template.vertices, indices, points.reshape(-1, 3))
+        faces, weights = target_of_points(template, indices, points.reshape(-1, 3))
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
+    _check_size(str(path), points, template[indices], unit)
     return _Targets((name,), faces, weights)

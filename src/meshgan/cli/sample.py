@@ -1,6 +1,7 @@
 """`meshgan sample`, `fit`, `interpolate`: faces out of a model, and back into its codes."""
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from meshgan.arrays import Codes
     from meshgan.model.load import Model
 
+MOST_FACTORS = 200  # faces on a strip
+MOST_FACES = 100_000  # six gigabytes in memory, and as many files
+MOST_SHOWN = 400  # on a sheet
 FORMATS = ("glb", "obj", "ply")
 ModelArgument = Annotated[str, typer.Argument(help="A model folder, a run folder, or the name of a model that ships.")]
 OutOption = Annotated[Path, typer.Option("--out", help="The folder to write to.")]
@@ -23,7 +27,7 @@ UnitOption = Annotated[str, typer.Option(help="Unit of the meshes: mm, cm or m; 
 def sample(
     model: ModelArgument,
     out: OutOption,
-    count: Annotated[int, typer.Option(min=1, help="How many faces.")] = 16,
+    count: Annotated[int, typer.Option(min=1, max=MOST_FACES, help="How many faces.")] = 16,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same faces.")] = 0,
     format: FormatOption = "glb",
     sheet: Annotated[Path | None, typer.Option(help="Also draw the faces on a contact sheet (PNG).")] = None,
@@ -46,7 +50,7 @@ def sample(
         from meshgan.view.figures import contact_sheet
 
         with atomic_file(sheet) as partial:
-            contact_sheet(loaded.decode(codes), loaded.template.triangles, partial)
+            contact_sheet(loaded.decode(codes[:MOST_SHOWN]), loaded.template.triangles, partial)
     _report({"model": loaded.card.name, "files": written, "sheet": sheet}, as_json)
 
 
@@ -117,9 +121,15 @@ def _write_faces(model: "Model", codes: "Codes", out: Path, formats: list[str], 
     from meshgan.view.export import write_faces
 
     with disk_errors(out):
+        older = {path.name for path in out.glob(f"{stem}-*")} if out.is_dir() else set()
         written = write_faces(model.decode(codes), model.template, out, formats, stem)
         for mesh, code in zip(written[:: len(formats)], codes, strict=True):
             mesh.with_suffix(".json").write_text(json.dumps({"code": code.tolist()}) + "\n", encoding="utf-8")
+    if left := older - {path.with_suffix(ending).name for path in written for ending in (path.suffix, ".json")}:
+        print(
+            f"meshgan: {out} holds {len(left)} older files beside the new ones, {min(left)} for example.",
+            file=sys.stderr,
+        )
     return written
 
 
@@ -136,6 +146,8 @@ def _factors(text: str) -> list[float]:
         factors = [float(part) for part in text.split(",")]
     except ValueError as error:
         raise UsageError(f"--factors {text}: write numbers with commas between, for example -0.5,0,1,1.5.") from error
+    if len(factors) > MOST_FACTORS:
+        raise UsageError(f"--factors: {len(factors):,} are too many; give at most {MOST_FACTORS}.")
     if any(abs(factor) > 1e3 or factor != factor for factor in factors):
         raise UsageError(f"--factors {text}: use finite numbers of a sensible size.")
     return factors

@@ -5,8 +5,6 @@ selection of the vertices that the next level keeps, and the barycentric way bac
 """
 
 import hashlib
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,6 +27,7 @@ from meshgan.geometry.laplacian import (
 )
 from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import upsampling
+from meshgan.reading import read_arrays
 from meshgan.remembered import cache_folder, code_of, key_of
 from meshgan.storage import atomic_file
 
@@ -38,7 +37,7 @@ FORMAT = 2  # of the file
 CODE = ("arrays.py", "geometry")  # what a hierarchy comes about by
 FACTOR, STEPS = 4, 4  # the paper's: four times down by four, 5036 → 1259 → 315 → 79 → 20
 LARGEST_FILE = 2**31  # bytes, unpacked
-DAMAGE = (MeshganError, OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error)
+DAMAGE = (MeshganError, OSError, ValueError, KeyError, TypeError, OverflowError, IndexError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +120,7 @@ class Hierarchy:
     def load(cls, path: str | Path) -> "Hierarchy":
         """Read what `save` wrote. Raises `MeshganError` if it is missing, damaged, or contradicts itself."""
         try:
-            arrays = _read_arrays(Path(path))
+            arrays = read_arrays(path, LARGEST_FILE)
             count = len({name.split(".")[0] for name in arrays} - {"format", "kind"})
             levels = [_unpacked(arrays, number, last=number == count - 1) for number in range(count)]
             _check(levels, arrays)
@@ -200,10 +199,3 @@ def _check(levels: Sequence[Level], arrays: Mapping[str, NDArray[Any]]) -> None:
 def _require(holds: bool) -> None:
     if not holds:
         raise ValueError("the arrays contradict each other")
-
-
-def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    with zipfile.ZipFile(path) as archive:
-        _require(sum(entry.file_size for entry in archive.infolist()) <= LARGEST_FILE)
-    with np.load(path, allow_pickle=False) as archive:
-        return dict(archive)

@@ -109,6 +109,16 @@ class Mesh:
         return digest.hexdigest()
 
 
+def in_one_order(triangles: Integers) -> Integers:
+    """Triangles (F, 3) with the smallest corner first, which way they face kept, in lexicographic order.
+
+    Two lists of the same triangles are equal then, in whatever order files hold them.
+    """
+    first = triangles.argmin(axis=1)[:, None]
+    turned = np.take_along_axis(triangles, (first + np.arange(3)) % 3, axis=1)
+    return turned[np.lexsort(turned.T[::-1])]
+
+
 def _normalised(vectors: Floats) -> Floats:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)

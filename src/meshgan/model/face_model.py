@@ -12,7 +12,7 @@ from meshgan.arrays import Codes, Faces
 from meshgan.data.faceset import Normalisation
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.hierarchy import Hierarchy
-from meshgan.geometry.mesh import Mesh
+from meshgan.geometry.mesh import Mesh, in_one_order
 from meshgan.model.latent import EXAMPLES, STEPS, Fit, check_weights, fit_codes
 from meshgan.model.model_folder import (
     FAR_MM,
@@ -189,8 +189,9 @@ def check_faces(vertices: ArrayLike, template: Mesh) -> Faces:
 
 
 def check_connectivity(mesh: Mesh, template: Mesh, source: str) -> None:
-    """Raise `UsageError` unless `mesh` is made of the template's triangles."""
-    if mesh.vertices.shape != template.vertices.shape or not np.array_equal(mesh.triangles, template.triangles):
+    """Raise `UsageError` unless `mesh` is made of the template's triangles, in whatever order."""
+    alike = mesh.vertices.shape == template.vertices.shape and mesh.triangles.shape == template.triangles.shape
+    if not alike or not np.array_equal(in_one_order(mesh.triangles), in_one_order(template.triangles)):
         raise UsageError(
             f"{source} is not of the model's template ({len(mesh.vertices)} vertices and other triangles, "
             f"the template has {len(template.vertices)}); register it first."

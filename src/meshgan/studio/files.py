@@ -89,7 +89,7 @@ def read_code(name: str, content: bytes) -> str:
         if "seed" in kept:
             return str(kept["seed"])
         return f"{IDENTITY}={Part.of_code(np.array(kept['code'], dtype=np.float32)).source}"
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UsageError(f"{safe_name(name)} holds no face; upload a JSON file that the studio has saved.") from error
 
 

@@ -3,10 +3,15 @@
 Files are taken in the natural order of their names, whatever the file system says. Each is compared with the
 template, moved rigidly onto it, and written; what cannot be used is skipped, and SET/report.csv says why (columns
 `file`, `reason`). SET/labels.csv holds the file and the subject of every face.
+
+Vertices that no triangle uses stay out, and where triangles share no vertices (as many exporters write them), those at
+one place become one; so that a set holds a surface and nothing else.
 """
 
 import csv
 import hashlib
+import os
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
@@ -21,18 +26,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meshgan.arrays import Faces, Integers
-from meshgan.data.corpora.naming import Row, label_rows, mesh_files, natural
+from meshgan.data.corpora.naming import Row, guess_told, label_rows, mesh_files, natural, unused_rows
 from meshgan.data.faceset import Card, FaceSetWriter, create_faceset
-from meshgan.errors import MeshganError, UsageError
+from meshgan.errors import MeshganError, MeshganWarning, UsageError
 from meshgan.geometry.align import rigid
-from meshgan.geometry.files import MILLIMETRES, read_mesh
-from meshgan.geometry.mesh import Mesh
+from meshgan.geometry.files import MILLIMETRES, millimetres_of, read_mesh
+from meshgan.geometry.mesh import Mesh, in_one_order
 from meshgan.processes import process_pool
 from meshgan.progress import track
+from meshgan.reading import shown
 
 BLOCK = 64  # meshes in memory at a time, twice: one block is read while the one before is aligned
 FEW = 128  # files for which more processes cost more time than they save
 OTHER_UNIT = 5.0  # a mesh so many times larger or smaller than the template must be in another unit
+FACE_MM = (50.0, 900.0)  # the longest side of the box around a face, or a head with its shoulders
+LIKELY_MM = (80.0, 700.0)
 REASONS = 5  # that a summary tells
 
 
@@ -44,6 +52,7 @@ class Imported:
     subjects: int
     vertices: int
     skipped: Mapping[str, str]  # file → reason
+    notes: Sequence[str] = ()  # what a person should know of: subjects that were guessed, rows without a file, …
 
     def summary(self) -> str:
         """A few lines for a person."""
@@ -51,33 +60,67 @@ class Imported:
         reasons = Counter(self.skipped.values()).most_common()
         lines += [f"{times} skipped: {reason}." for reason, times in reasons[:REASONS]]
         rest = sum(times for _, times in reasons[REASONS:])
-        return "\n".join(lines + [f"{rest} skipped for {len(reasons) - REASONS} other reasons."] * bool(rest))
+        lines += [f"{rest} skipped for {len(reasons) - REASONS} other reasons."] * bool(rest)
+        return "\n".join([*lines, *self.notes])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Connectivity:
-    """What each mesh is compared with: number of vertices, size in mm, digests of the triangles."""
+    """What each mesh is compared with: number of vertices, size in mm, digests of the triangles; and which of its
+    vertices (K,) make the surface."""
 
     vertices: int
     size_mm: float
     in_order: bytes  # triangles as they stand in the file
     sorted: bytes  # whatever their order and first corner
+    kept: Integers
 
     @classmethod
     def of(cls, mesh: Mesh) -> "Connectivity":
         """The connectivity of a template."""
-        digests = _digest(mesh.triangles), _digest(_sorted(mesh.triangles))
-        return cls(len(mesh.vertices), _size(mesh), *digests)
+        digests = _digest(mesh.triangles), _digest(in_one_order(mesh.triangles))
+        return cls(len(mesh.vertices), _size(mesh), *digests, surface_of(mesh)[0])
 
     def differs(self, mesh: Mesh) -> str:
         """Why `mesh` is no face of this template, or ''."""
         if len(mesh.vertices) != self.vertices:
             return f"{len(mesh.vertices)} vertices where the template has {self.vertices}"
-        if _digest(mesh.triangles) != self.in_order and _digest(_sorted(mesh.triangles)) != self.sorted:
+        if _digest(mesh.triangles) != self.in_order and _digest(in_one_order(mesh.triangles)) != self.sorted:
             return "its triangles are not the template's"
         if not 1 / OTHER_UNIT < _size(mesh) / self.size_mm < OTHER_UNIT:
             return "its size is far from the template's; is it in another unit?"
         return ""
+
+
+def surface_of(mesh: Mesh) -> tuple[Integers, Mesh]:
+    """Which vertices (K,) make the surface of a mesh, and the mesh of them alone.
+
+    Those that no triangle uses are not among them. Where half or more of the others lie exactly where one before
+    them does, the triangles share nothing, and only the first at each place is.
+    """
+    used = np.unique(mesh.triangles)
+    _, first, place = np.unique(mesh.vertices[used], axis=0, return_index=True, return_inverse=True)
+    if 2 * len(first) > len(used):
+        first, place = np.arange(len(used)), np.arange(len(used))
+    order = np.argsort(first)  # as they stand in the file
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    kept = used[first[order]]
+    triangles = rank[place.ravel()][np.searchsorted(used, mesh.triangles)]
+    return kept, Mesh(mesh.vertices[kept], triangles)
+
+
+def size_told(mesh: Mesh, name: str, unit: str, option: str = "--unit") -> str:
+    """A sentence if a mesh is not as large as a face or head, with the unit that would fit; else ''."""
+    extent = float(np.ptp(mesh.vertices[np.unique(mesh.triangles)], axis=0).max())
+    if FACE_MM[0] <= extent <= FACE_MM[1]:
+        return ""
+    fitting = [u for u in MILLIMETRES if LIKELY_MM[0] <= extent * MILLIMETRES[u] / MILLIMETRES[unit] <= LIKELY_MM[1]]
+    advice = "faces measure 100 to 400 mm"
+    if fitting:
+        size = extent * MILLIMETRES[fitting[0]] / MILLIMETRES[unit]
+        advice = f"with {option} {fitting[0]} it would measure {size:.0f} mm"
+    return f"{name} measures {extent:.3g} mm, as {unit}, and is no face; {advice}"
 
 
 def import_folder(
@@ -88,65 +131,111 @@ def import_folder(
     labels: Path | None = None,
     subject_pattern: str | None = None,
     workers: int = 1,
+    glb_unit: str = "m",
+    template_unit: str | None = None,
 ) -> Imported:
     """Make the FaceSet `out` of all meshes in and below `folder`, whose files are in `unit` (mm, cm or m).
 
-    The template is the mesh in the file `template`, where it lies; else the first usable mesh, with the middle of
-    its bounding box moved to the origin. Labels and subjects come from the CSV `labels` (column `file`, any others),
-    the subject also from `subject_pattern` or from the customs of naming (module `naming`). `workers` processes
-    read. An unusable mesh is skipped; a `MeshganError` is raised only if all are.
+    GLB files are in metres by definition, or in `glb_unit`. The template is the mesh in the file `template`, where
+    it lies; else the first usable mesh, with the middle of its bounding box moved to the origin. A template is in
+    `template_unit`; without, in millimetres, or in `unit` if it would be no face in millimetres. Labels and subjects
+    come from the CSV `labels` (columns `file`, `subject` and any others), the subject also from `subject_pattern` or
+    from the customs of naming (module `naming`). `workers` processes read. An unusable mesh is skipped; a
+    `MeshganError` is raised only if all are, and a `UsageError` where the unit makes no face of them.
     """
-    if unit not in MILLIMETRES:
-        raise UsageError(f"there is no unit {unit!r}; choose one of {', '.join(MILLIMETRES)}.")
+    for given in (unit, glb_unit, *([template_unit] if template_unit else [])):
+        millimetres_of(given)
     files = mesh_files(folder)
     rows, skipped = label_rows(files, labels, subject_pattern)
-    mesh = read_template(template, unit) if template else first_usable(folder, rows, unit)
+    paths = {shown(name): folder / name for name in files}
+    read = Reading(unit, glb_unit)
+    raw = read_template(template, read, template_unit) if template else first_usable(paths, rows, read)
+    kept, mesh = surface_of(raw)
+    notes = [] if labels or subject_pattern else [guess_told(rows)]
+    if labels and (unused := unused_rows(files, labels)):
+        some = ", ".join(unused[:3]) + (", …" if len(unused) > 3 else "")
+        notes.append(f"{len(unused)} rows of {labels.name} are of no mesh here: {some}.")
+    if len(kept) < len(raw.vertices):
+        notes.append(
+            f"{len(raw.vertices) - len(kept)} of {len(raw.vertices)} vertices were left out: no triangle uses them, or "
+            "they lie where another does."
+        )
     card = Card(
-        name=out.name,
-        source=f"meshes imported from a folder named {folder.resolve().name}",
+        name=shown(out.name),
+        source=f"meshes imported from a folder named {shown(folder.resolve().name)}",
         licence="that of the imported meshes",
         synthetic=False,
         parameters={"unit": unit, "template": template.name if template else "first mesh", "files": len(files)},
     )
     with create_faceset(out, mesh, len(rows), card) as writer, _readers(workers, len(rows)) as pool:
-        skipped |= _append_all(writer, folder, rows, mesh, unit, pool)
+        skipped |= _append_all(writer, paths, rows, raw, mesh, read, pool)
         if writer.count == 0:
             raise MeshganError(f"{folder} holds no face of the template: {next(iter(skipped.values()))}.")
         _write_report(writer.folder / "report.csv", skipped)
         subjects = {row["subject"] for row in rows if row["file"] not in skipped}
-    return Imported(writer.count, len(subjects), len(mesh.vertices), skipped)
+    return Imported(writer.count, len(subjects), len(mesh.vertices), skipped, notes)
 
 
-def read_template(path: Path, unit: str) -> Mesh:
-    """The mesh that the user chose. Raises `UsageError` if it has no surface."""
-    mesh = read_mesh(path, unit)
-    if flaw := _flaw(mesh):
-        raise UsageError(f"{path} cannot be the template: {flaw}.")
-    return mesh
+@dataclass(frozen=True)
+class Reading:
+    """The units of files: of GLB, and of all others."""
+
+    unit: str
+    glb_unit: str = "m"
+
+    def of(self, path: Path) -> tuple[str, str]:
+        """The unit of a file, and the option that says so."""
+        glb = path.suffix.lower() == ".glb"
+        return (self.glb_unit, "--glb-unit") if glb else (self.unit, "--unit")
 
 
-def first_usable(folder: Path, rows: Iterable[Row], unit: str) -> Mesh:
+def read_template(path: Path, read: Reading, unit: str | None = None) -> Mesh:
+    """The mesh that the user chose. Raises `UsageError` if it has no surface, or is no face in any unit."""
+    glb = path.suffix.lower() == ".glb"
+    tried = [unit] if unit else [read.glb_unit] if glb else list(dict.fromkeys(["mm", read.unit]))
+    problem = ""
+    for one in tried:
+        mesh = read_mesh(path, one, one)
+        if flaw := _flaw(mesh):
+            raise UsageError(f"{path} cannot be the template: {flaw}.")
+        told = size_told(mesh, str(path), one, "--template-unit")
+        if not told:
+            return mesh
+        problem = problem or told
+    raise UsageError(f"{problem}.")
+
+
+def first_usable(paths: Mapping[str, Path], rows: Iterable[Row], read: Reading) -> Mesh:
     """The first of the files that has a surface, with the middle of its bounding box at the origin."""
     reason = ""
     for row in rows:
-        mesh = _read(folder / row["file"], unit)
+        path = paths[row["file"]]
+        mesh = _read(path, read, tell=True)
         if isinstance(mesh, Mesh):
-            return mesh.with_vertices(mesh.vertices - (mesh.vertices.min(axis=0) + mesh.vertices.max(axis=0)) / 2)
+            if told := size_told(mesh, row["file"], *read.of(path)):
+                raise UsageError(f"{told}.")
+            corners = mesh.vertices[np.unique(mesh.triangles)]
+            return mesh.with_vertices(mesh.vertices - (corners.min(axis=0) + corners.max(axis=0)) / 2)
         reason = reason or f"{row['file']}: {mesh}"
+    folder = os.path.commonpath([path.parent for path in paths.values()])
     raise MeshganError(f"{folder} holds no usable mesh; {reason}.")
 
 
-def read_face(path: Path, connectivity: Connectivity, unit: str) -> Faces | str:
-    """Vertices (V, 3) in mm of one mesh of the template, or why it cannot be used."""
-    mesh = _read(path, unit)
+def read_face(path: Path, connectivity: Connectivity, read: Reading | str) -> Faces | str:
+    """Vertices (K, 3) in mm of the surface of one mesh of the template, or why it cannot be used."""
+    mesh = _read(path, Reading(read) if isinstance(read, str) else read)
     if isinstance(mesh, str):
         return mesh
-    return connectivity.differs(mesh) or mesh.vertices.astype(np.float32)
+    return connectivity.differs(mesh) or mesh.vertices[connectivity.kept].astype(np.float32)
 
 
-def _read(path: Path, unit: str) -> Mesh | str:
+def _read(path: Path, read: Reading, tell: bool = False) -> Mesh | str:
+    """A mesh with a surface, or why there is none; `tell` warns of what is not read, once for all files alike."""
     try:
-        mesh = read_mesh(path, unit)
+        with warnings.catch_warnings():
+            if not tell:
+                warnings.simplefilter("ignore", MeshganWarning)
+            mesh = read_mesh(path, read.unit, read.glb_unit)
     except MeshganError as error:
         return str(error).removeprefix(str(path)).strip(" :.")
     return _flaw(mesh) or mesh
@@ -162,20 +251,25 @@ def _flaw(mesh: Mesh) -> str:
 
 
 def _append_all(
-    writer: FaceSetWriter, folder: Path, rows: Sequence[Row], template: Mesh, unit: str, pool: Executor | None
+    writer: FaceSetWriter,
+    paths: Mapping[str, Path],
+    rows: Sequence[Row],
+    raw: Mesh,
+    template: Mesh,
+    read_as: Reading,
+    pool: Executor | None,
 ) -> dict[str, str]:
     """Read, check, align and write every file; returns the reasons for those left out."""
-    read = partial(read_face, connectivity=Connectivity.of(template), unit=unit)
-    used = np.bincount(template.triangles.ravel(), minlength=len(template.vertices)) > 0
+    read = partial(read_face, connectivity=Connectivity.of(raw), read=read_as)
     skipped: dict[str, str] = {}
     blocks = [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
-    results = _in_blocks(read, [[folder / row["file"] for row in block] for block in blocks], pool)
+    results = _in_blocks(read, [[paths[row["file"]] for row in block] for block in blocks], pool)
     for block, faces in zip(blocks, track(results, "importing", total=len(rows), step=BLOCK), strict=True):
         skipped |= {row["file"]: face for row, face in zip(block, faces, strict=True) if isinstance(face, str)}
         usable = [face for face in faces if not isinstance(face, str)]
         if usable:
             moved = np.stack(usable)
-            moved = rigid(moved, template.vertices, weights=used)(moved).astype(np.float32)
+            moved = rigid(moved, template.vertices)(moved).astype(np.float32)
             writer.append(moved, [row for row in block if row["file"] not in skipped])
     return skipped
 
@@ -217,13 +311,6 @@ def _write_report(path: Path, skipped: Mapping[str, str]) -> None:
 def _size(mesh: Mesh) -> float:
     """The side in mm of a square with the mesh's area; unreferenced vertices do not count."""
     return float(np.sqrt(mesh.areas.sum()))
-
-
-def _sorted(triangles: Integers) -> Integers:
-    """Triangles with the smallest corner first, orientation kept, in lexicographic order."""
-    first = triangles.argmin(axis=1)[:, None]
-    turned = np.take_along_axis(triangles, (first + np.arange(3)) % 3, axis=1)
-    return turned[np.lexsort(turned.T[::-1])]
 
 
 def _digest(values: NDArray[Any]) -> bytes:
