@@ -65,13 +65,13 @@ def test_a_fold_is_a_groove_where_its_line_runs(folds):
 def test_the_old_are_lined_and_children_are_not(people, folds):
     age = people.phenotype.age
     for label in ("forehead_lines", "frown_lines", "crows_feet", "marionette_lines", "lip_lines", "eye_bags"):
-        depth = folds.labels()[label]
+        depth = folds.labels()[f"{label}_mm"]
         assert depth[age < 16].max() < 0.1, label
         assert depth[age > 65].mean() > 0.2, label
     lined = np.abs(folds.depth).sum(axis=1)
     assert lined[age > 65].mean() > 4 * lined[age < 14].mean()
     heavy, slim = people.phenotype.weight > 0.6, people.phenotype.weight < 0.45
-    assert folds.labels()["double_chin"][heavy].mean() > 2 * folds.labels()["double_chin"][slim].mean()
+    assert folds.labels()["double_chin_mm"][heavy].mean() > 2 * folds.labels()["double_chin_mm"][slim].mean()
 
 
 def test_capacity_is_there_at_every_age_and_grows(people, folds):
@@ -90,7 +90,7 @@ def test_people_differ_in_which_folds_they_have(people, folds):
 
 def test_labels_name_depths(folds):
     told = folds.labels()
-    assert set(told) == {*LABELS, "moles"}
+    assert set(told) == {*(f"{label}_mm" for label in LABELS), "moles"}
     assert all(values.shape == (COUNT,) for values in told.values())
     some = folds.moles()
     assert some.min() == 0

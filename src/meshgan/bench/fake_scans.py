@@ -7,6 +7,7 @@ from scipy.spatial.transform import Rotation
 
 from meshgan.arrays import Booleans, Floats, Singles
 from meshgan.data.corpora.basis import FaceBasis, face_template
+from meshgan.data.corpora.detail import detail
 from meshgan.data.corpora.draws import Draws
 from meshgan.data.corpora.population import draw_people
 from meshgan.geometry.align import Similarity, rigid
@@ -79,6 +80,7 @@ def corpus_people(count: int, stream: str, active: float = ACTIVE) -> Singles:
     people = draw_people(basis, draws)
     expressive = np.arange(count)[:, None] % 2
     neutral = basis.neutral(people.phenotype, people.features)
+    neutral = detail().applied(neutral, detail().draw(people, Draws(0, f"{stream} detail", np.arange(count))))
     faces = basis.perform(neutral, expressive * draws.sparse(len(basis.action_names), active))
     return rigid(faces, template.vertices)(faces).astype(np.float32)
 

@@ -80,16 +80,18 @@ def anny_identities(
     out: Annotated[Path, typer.Argument(help="The set of faces to write.")],
     count: Annotated[int, typer.Option(min=1, help="How many people.")] = 12000,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same faces.")] = 0,
+    plain: Annotated[bool, typer.Option("--plain", help="Without detail and folds, as version 0.1 made them.")] = False,
 ) -> None:
     """Make the default corpus: neutral faces of a synthetic population, one for each subject.
 
-    Needs no download. The labels are subject, ancestry, sex, age, age_group, weight and build.
+    Needs no download. The labels are subject, ancestry, sex, age, age_group, weight and build; the depths of folds in
+    mm, the number of moles, and the asymmetry in mm.
 
     Example: `meshgan data anny-identities corpus --count 3000`
     """
     from meshgan.data.corpora import anny
 
-    anny.make_identities(out, count, seed)
+    anny.make_identities(out, count, seed, plain)
     print(f"{count} faces lie in {out}; `meshgan data info {out}` describes them.")
 
 
@@ -145,17 +147,31 @@ def info(
     path: Annotated[Path, typer.Argument(metavar="SET", help="A set of faces.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the description as JSON.")] = False,
     sheet: Annotated[Path | None, typer.Option(help="Also draw the first faces of the set (PNG).")] = None,
+    spectrum: Annotated[
+        Path | None, typer.Option(help="Also measure the detail of unseen faces by wavelength, and draw it (PNG).")
+    ] = None,
 ) -> None:
     """Say what a set of faces holds: where it comes from, how many faces and people, groups, split, size on disk.
 
-    Example: `meshgan data info corpus --sheet corpus.png`
+    With `--spectrum`, also how much its faces vary by wavelength, in all and beyond 64 principal components, and what
+    8 to 128 of them leave of people that they have not seen.
+
+    Example: `meshgan data info corpus --sheet corpus.png --spectrum spectrum.png`
     """
     from meshgan.data.faceset import FaceSet
+    from meshgan.data.spectrum import ALL_BANDS, BEYOND, band_name, measure_detail
     from meshgan.data.summary import describe, summarise
-    from meshgan.view.figures import contact_sheet
+    from meshgan.view.figures import band_chart, contact_sheet
 
     faces = FaceSet.open(path)
     summary = summarise(faces)
-    print(json.dumps(summary, indent=2) if as_json else describe(summary))
+    found = measure_detail(faces) if spectrum is not None else None
+    if as_json:
+        print(json.dumps(summary | ({"spectrum": found.as_dict()} if found else {}), indent=2))
+    else:
+        print("\n".join([describe(summary), *([found.describe()] if found else [])]))
+    if spectrum is not None and found is not None:
+        rows = {"total": found.total, f"beyond {BEYOND} principal components": found.beyond}
+        band_chart(rows, [band_name(band) for band in ALL_BANDS], spectrum)
     if sheet is not None:
         contact_sheet(faces.vertices[:SHEET], faces.template.triangles, sheet)

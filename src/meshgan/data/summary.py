@@ -55,7 +55,8 @@ def describe(summary: dict[str, Any]) -> str:
         f"seed {card['split_seed']}",
         "labels",
     ]
-    return "\n".join(lines + [f"  {name:<12}{_told(values)}" for name, values in summary["labels"].items()])
+    width = max(12, *(len(name) + 2 for name in summary["labels"]))
+    return "\n".join(lines + [f"  {name:<{width}}{_told(values)}" for name, values in summary["labels"].items()])
 
 
 def _told(values: dict[str, Any]) -> str:

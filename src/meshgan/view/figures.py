@@ -10,6 +10,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw
 
@@ -175,6 +176,19 @@ def heat_limit(errors: ArrayLike) -> float:
     value = max(float(np.nanpercentile(np.asarray(errors), 98)), 0.1)
     step = 10.0 ** np.floor(np.log10(value))
     return float(np.ceil(value / step - 1e-9) * step)
+
+
+def band_chart(rows: Mapping[str, ArrayLike], names: Sequence[str], path: Path) -> None:
+    """Write energies (B,) in mm² by band of wavelength as bars on a logarithmic scale, one colour for each row."""
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    axes = figure.subplots()
+    places, width = np.arange(len(names)), 0.8 / len(rows)
+    for i, (name, values) in enumerate(rows.items()):
+        axes.bar(places + (i - (len(rows) - 1) / 2) * width, np.asarray(values), width, label=name)
+    axes.set(xticks=places, xticklabels=names, xlabel="wavelength, mm", ylabel="energy, mm² per vertex", yscale="log")
+    axes.legend(frameon=False)
+    with atomic_file(path) as partial:
+        figure.savefig(partial, format="png", dpi=DPI, metadata={"Software": None})
 
 
 def factor_label(name: str, factor: float) -> str:

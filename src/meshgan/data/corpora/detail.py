@@ -31,32 +31,37 @@ Blur: TypeAlias = Singles | sp.csr_array  # (N, M)
 
 @dataclass(frozen=True)
 class Layer:
-    """One scale: the blur's `width` (a correlation of √2 width, most energy at wavelengths of 9 widths), and the
-    standard deviation `mm` of the displacement's x, y and z where the map of features is 1; `base` is the map's least
-    value. `rough` is the deviation of the logarithm of a person's own strength in it."""
+    """One scale: the blur's `width`, and the standard deviation `mm` of the displacement's x, y and z where the map of
+    features is 1; `base` is the map's least value. A `band` has what a blur of twice the width keeps taken away, so
+    that most of its energy lies at wavelengths of 4 to 8 widths. `rough` is the deviation of the logarithm of a
+    person's own strength in it, `asymmetry` the share of the variance that is not symmetric."""
 
     width: float
     mm: tuple[float, float, float]
     base: float = 1.0
     rough: float = 0.2
+    asymmetry: float = 0.08
+    band: bool = True
 
 
 LAYERS = (
-    Layer(42.0, (1.0, 1.0, 1.4), 1.0, 0.0),
-    Layer(21.0, (0.6, 0.7, 1.0), 1.0, 0.1),
-    Layer(10.5, (0.30, 0.30, 0.40), 0.8, 0.2),
-    Layer(5.5, (0.30, 0.30, 0.40), 0.45, 0.3),
-    Layer(3.0, (0.16, 0.16, 0.20), 0.15, 0.3),
+    Layer(42.0, (1.4, 1.3, 1.8), 1.0, 0.0, 0.01, False),
+    Layer(21.0, (0.18, 0.20, 0.35), 1.0, 0.1, 0.03, False),
+    Layer(9.0, (0.345, 0.345, 0.475), 0.7, 0.5),
+    Layer(4.5, (0.21, 0.21, 0.27), 0.35, 0.5),
+    Layer(2.8, (0.13, 0.13, 0.14), 0.15, 0.5),
 )
+SIZE, PROPORTIONS = 0.078, (0.048, 0.055, 0.06)  # deviations of the logarithms of a face's scale, and of x, y and z
+CHILDREN = 0.6  # how much less of all but the widest layer, and of the relief, children have
+COARSE = 12.0  # mm: wider blurs move eyeballs and lids with the head around them; others leave them in place
+MOST = 2.6  # deviations at which noise ends
 SPACING = 1.2  # widths between centres
-CUT = 3.2  # widths beyond which a blur ends
+CUT, RELIEF_CUT = 3.0, 2.2  # widths beyond which a blur ends
 DENSE = 400  # centres up to which a blur is a dense matrix
-ASYMMETRY = 0.09  # share of the variance that is not symmetric
 REGIONS_WIDTH = 21.0  # mm: the blur of what makes regions differ in strength
-REGIONAL = 0.35  # deviation of the logarithm of a region's strength
-RELIEFS = ((2.5, 0.22), (5.5, 0.16))  # blur in mm, and deviation of the gain of the relief that it takes away
-RELIEF_WIDTH = 10.5  # mm: the blur of the gains
-FINEST_MM = 3.3  # the template's edges
+REGIONAL = 0.45  # deviation of the logarithm of a region's strength
+RELIEFS = ((2.5, 0.26), (5.5, 0.15))  # blur in mm, and deviation of the gain of the relief that it takes away
+RELIEF_WIDTH, RELIEF_ASYMMETRY = 8.0, 0.1  # of the gains: the blur in mm, the share that is not symmetric
 FEATURES = (  # where faces have features: centre, reach in mm
     ((-29, 27, 13), 17.0), ((29, 27, 13), 17.0), ((0, 20, 24), 13.0), ((0, -10, 36), 15.0), ((0, -22, 27), 13.0),
     ((0, -42, 28), 22.0), ((-15, -42, 23), 15.0), ((15, -42, 23), 15.0), ((0, -66, 22), 17.0),
@@ -66,9 +71,11 @@ FEATURES = (  # where faces have features: centre, reach in mm
 
 @dataclass(frozen=True, eq=False)
 class Traits:
-    """What is personal about B faces: for each layer the noise at its centres (B, M, 3), in mm; the relief's gains
-    (B, R, G) at their centres; and the folds."""
+    """What is personal about B faces: the scales `size` (B,) and `proportions` (B, 3) of x, y and z; for each layer
+    the noise at its centres (B, M, 3), in mm; for each relief the gains (B, G) at their centres; and the folds."""
 
+    size: Floats
+    proportions: Floats
     noise: tuple[Singles, ...]
     gains: tuple[Singles, ...]
     folds: Folds
@@ -76,7 +83,7 @@ class Traits:
     def of(self, rows: Integers) -> "Traits":
         """The traits of these people."""
         noise, gains = (tuple(part[rows] for part in parts) for parts in (self.noise, self.gains))
-        return Traits(noise, gains, self.folds.of(rows))
+        return Traits(self.size[rows], self.proportions[rows], noise, gains, self.folds.of(rows))
 
 
 class Detail:
@@ -85,65 +92,77 @@ class Detail:
     def __init__(self, template: Mesh, joint: Floats) -> None:
         self.template = template
         self.lines = fold_lines()
-        self.points = np.concatenate([template.vertices, joint[None]])
+        self.points = np.concatenate([template.vertices, joint[None], EYES])
         self.features = _feature_map(self.points)
         gap = eye_gap(template)
-        self.skin = np.append(_rise(gap, 0.3, 5.0), 1.0).astype(np.float32)  # 0 on eyeballs and edges of lids
         self.socket = np.flatnonzero(gap < 5.0)
         arms = template.vertices[self.socket, None] - EYES
-        arms = arms[np.arange(len(arms)), np.linalg.norm(arms, axis=2).argmin(axis=1)]
+        self.eye = np.linalg.norm(arms, axis=2).argmin(axis=1)
+        arms = arms[np.arange(len(arms)), self.eye]
+        balls = [self.socket[(self.eye == eye) & (gap[self.socket] < 0.05)] for eye in range(len(EYES))]
+        self.balls = [
+            (ball, (EYES[eye] - template.vertices[ball].mean(axis=0)).astype(np.float32))
+            for eye, ball in enumerate(balls)
+        ]
         self.radial = (arms / np.linalg.norm(arms, axis=1, keepdims=True)).astype(np.float32)
         self.held = (1 - _rise(gap[self.socket], 0.3, 5.0)).astype(np.float32)
         self.centres = [_centres(template, SPACING * layer.width) for layer in LAYERS]
         self.blurs = [self._layer(layer, centres) for layer, centres in zip(LAYERS, self.centres, strict=True)]
         self.regions = _centres(template, SPACING * REGIONS_WIDTH)
         self.to_centres = [
-            _blur(self.points[centres.index], self.points[self.regions.index], REGIONS_WIDTH, None)
+            _blur(self.points[centres.index], self.points[self.regions.index], REGIONS_WIDTH)
             for centres in self.centres
         ]
         self.relief_centres = _centres(template, SPACING * RELIEF_WIDTH)
-        self.gain_blur = _blur(self.points[:-1], self.points[self.relief_centres.index], RELIEF_WIDTH, None)
+        self.gain_blur = _blur(template.vertices, self.points[self.relief_centres.index], RELIEF_WIDTH)
         self.reliefs = [_relief(template, width) for width, _ in RELIEFS]
         rim = cKDTree(template.vertices[_rim(template)]).query(template.vertices)[0]
-        self.relief_map = (_rise(rim, 3.0, 12.0) * self.skin[:-1]).astype(np.float32)
+        self.relief_map = (_rise(rim, 3.0, 12.0) * _rise(gap, 0.3, 5.0)).astype(np.float32)
+        self.mirror = opposite(template.vertices)
         self.normals = template.vertex_normals.astype(np.float32)
 
     def _layer(self, layer: Layer, centres: "Centres") -> "Blur":
         strength = layer.base + (1 - layer.base) * self.features
-        return _blur(self.points, self.points[centres.index], layer.width, strength)
+        return _blur(self.points, self.points[centres.index], layer.width, strength, layer.band)
 
     def draw(self, people: People, draws: Draws) -> Traits:
         """The traits of each of `people` (B)."""
         folds = draw_folds(self.lines, people, draws)
-        young = np.clip((14 - people.phenotype.age) / 10, 0, 1)  # children's faces are rounder and smoother
+        own = np.clip(draws.normal(4), -2.5, 2.5)
+        size, proportions = np.exp(SIZE * own[:, 0]), np.exp(np.array(PROPORTIONS) * own[:, 1:])
+        young = np.clip((16 - people.phenotype.age) / 9, 0, 1)  # children's faces are rounder and smoother
+        calm = 1 - CHILDREN * young[:, None]
         noise = []
         for layer, centres, regional in zip(LAYERS, self.centres, self.to_centres, strict=True):
             white = draws.normal(3 * len(centres.index)).reshape(len(young), -1, 3)
-            strength = np.exp(layer.rough * draws.normal(1) - layer.rough**2 / 2)
+            strength = np.exp(layer.rough * np.clip(draws.normal(1), -2, 2) - layer.rough**2)  # of mean square 1
             if layer.rough:
                 regions = draws.normal(len(self.regions.index)) @ np.asarray(regional).T
-                strength = strength * np.exp(REGIONAL * np.clip(regions, -2, 2) - REGIONAL**2 / 2)
-                strength = strength * (1 - 0.3 * young[:, None])
-            white = centres.mirrored(white) * strength[..., None] * np.array(layer.mm)
-            noise.append(np.clip(white, -2.8 * np.array(layer.mm), 2.8 * np.array(layer.mm)).astype(np.float32))
+                strength = strength * np.exp(REGIONAL * np.clip(regions, -2, 2) - REGIONAL**2)
+                strength = strength * calm
+            white = np.clip(centres.mirrored(white, layer.asymmetry), -MOST, MOST)
+            noise.append((white * strength[..., None] * np.array(layer.mm)).astype(np.float32))
         gains = []
-        for _, size in RELIEFS:
+        for _, gain in RELIEFS:
             white = draws.normal(len(self.relief_centres.index))[..., None]
-            whole = size * draws.normal(1)
-            gains.append((whole + size * self.relief_centres.mirrored(white, False)[..., 0]).astype(np.float32))
-        return Traits(tuple(noise), tuple(gains), folds)
+            local = self.relief_centres.mirrored(white, RELIEF_ASYMMETRY, vectors=False)[..., 0]
+            gains.append((gain * calm * (0.5 * draws.normal(1) + local)).astype(np.float32))
+        return Traits(size, proportions, tuple(noise), tuple(gains), folds)
 
     def applied(self, faces: Neutral, traits: Traits) -> Neutral:
         """The faces (B) with their traits."""
-        count = len(faces.vertices)
-        moved = np.zeros((len(self.points), count * 3), dtype=np.float32)
+        count, last = faces.vertices.shape[:2]
+        coarse, fine = (np.zeros((len(self.points), count * 3), dtype=np.float32) for _ in range(2))
         for layer, blur, noise in zip(LAYERS, self.blurs, traits.noise, strict=True):
-            field = blur @ noise.transpose(1, 0, 2).reshape(noise.shape[1], -1)
-            if layer.width < 12:
-                self._hold(field.reshape(len(field), count, 3))
-            moved += field
-        offsets = moved.reshape(-1, count, 3).transpose(1, 0, 2)
-        vertices, joints = faces.vertices + offsets[:, :-1], faces.joints + offsets[:, -1]
+            field = coarse if layer.width > COARSE else fine
+            field += blur @ noise.transpose(1, 0, 2).reshape(noise.shape[1], -1)
+        coarse, fine = coarse.reshape(-1, count, 3), fine.reshape(-1, count, 3)
+        fine[-len(EYES) :] = 0
+        coarse += self._scaled(faces, traits)
+        coarse += fine
+        self._hold(coarse)
+        moved = coarse.transpose(1, 0, 2)
+        vertices, joints = faces.vertices + moved[:, :last], faces.joints + moved[:, last]
         flat = vertices.transpose(1, 0, 2).reshape(vertices.shape[1], -1)
         relieved = np.zeros_like(flat)
         for relief, gains in zip(self.reliefs, traits.gains, strict=True):
@@ -152,12 +171,26 @@ class Detail:
         vertices = vertices + relieved.reshape(-1, count, 3).transpose(1, 0, 2)
         along = traits.folds.displacement() + traits.folds.moles()
         vertices += along[..., None] * self.normals
-        return Neutral(vertices, joints)
+        size = traits.size[:, None].astype(np.float32)
+        return Neutral(vertices * size[..., None], joints * size)
+
+    def asymmetry(self, faces: Singles) -> Floats:
+        """How far (B,) in mm, root mean square, faces (B, V, 3) in the template's place lie from being symmetric."""
+        difference = faces - faces[:, self.mirror] * np.array([-1, 1, 1], dtype=np.float32)
+        return np.sqrt(np.einsum("bvc,bvc->b", difference, difference) / faces.shape[1]) / 2
+
+    def _scaled(self, faces: Neutral, traits: Traits) -> Singles:
+        """How far (V + 3, B, 3) proportions move points, the middle of the face staying where it is."""
+        eyes = np.stack([faces.vertices[:, ball].mean(axis=1) + into for ball, into in self.balls], axis=1)
+        points = np.concatenate([faces.vertices, faces.joints[:, None], eyes], axis=1)
+        middle = faces.vertices.mean(axis=1, keepdims=True)
+        return ((points - middle) * (traits.proportions[:, None] - 1).astype(np.float32)).transpose(1, 0, 2)
 
     def _hold(self, field: Singles) -> None:
-        """Take from a field (V + 1, B, 3) what would push lids into the eyeball or off it."""
+        """Let a field (V + 3, B, 3) move eyeballs as their middles are moved, and lids not into them or off them."""
         there = field[self.socket]
-        out = np.einsum("vbc,vc->vb", there, self.radial) * self.held[:, None]
+        turned = there - field[-len(EYES) :][self.eye]
+        out = np.einsum("vbc,vc->vb", turned, self.radial) * self.held[:, None]
         field[self.socket] = there - out[..., None] * self.radial[:, None]
 
 
@@ -168,14 +201,14 @@ class Centres:
     index: Integers
     mirror: Integers
 
-    def mirrored(self, white: Floats, vectors: bool = True) -> Floats:
-        """White noise (B, M, C) made symmetric but for `ASYMMETRY`: still of variance 1."""
-        alike = 1 - 2 * ASYMMETRY
+    def mirrored(self, white: Floats, asymmetry: float, vectors: bool = True) -> Floats:
+        """White noise (B, M, C) made symmetric but for a share of its variance, which stays 1."""
+        alike = 1 - 2 * asymmetry
         own, other = ((np.sqrt(1 + alike) + sign * np.sqrt(1 - alike)) / 2 for sign in (1, -1))
         image = white[:, self.mirror] * np.array([-1, 1, 1] if vectors else [1])
         middle = (self.mirror == np.arange(len(self.mirror)))[:, None]
         mixed = own * white + other * image
-        return np.where(middle, white * (np.array([np.sqrt(ASYMMETRY), 1, 1]) if vectors else 1), mixed)
+        return np.where(middle, white * (np.array([np.sqrt(asymmetry), 1, 1]) if vectors else 1), mixed)
 
 
 @cache
@@ -186,10 +219,15 @@ def detail() -> Detail:
     return Detail(template, adult.joints[0] + (template.vertices - adult.vertices[0]).mean(axis=0))
 
 
+def opposite(points: Floats) -> Integers:
+    """For each of points (V, 3) the one at the mirrored place."""
+    return cKDTree(points).query(points * [-1, 1, 1])[1].astype(np.int64)
+
+
 def _centres(template: Mesh, apart: float) -> Centres:
     """Vertices about `apart` mm from each other, in mirrored pairs: the furthest from all so far, again and again."""
     points = template.vertices
-    mirror = cKDTree(points).query(points * [-1, 1, 1])[1].astype(np.int64)
+    mirror = opposite(points)
     away = np.full(len(points), np.inf)
     chosen: list[int] = []
     place = int(np.lexsort((points[:, 0], np.abs(points - [0, -10.8, 39.5]).sum(axis=1).round(3)))[0])
@@ -206,26 +244,30 @@ def _centres(template: Mesh, apart: float) -> Centres:
     return Centres(index, np.array([places[int(mirror[vertex])] for vertex in chosen]))
 
 
-def _blur(points: Floats, centres: Floats, width: float, strength: Floats | None) -> Blur:
-    """(N, M): blurs noise at `centres` (M, 3) so that it has variance 1, or `strength` (N,) squared, at each point."""
-    if len(centres) <= DENSE:
-        square = ((points[:, None] - centres) ** 2).sum(axis=2)
-        matrix = np.exp(-0.5 * square / width**2)
-        matrix /= np.sqrt((matrix**2).sum(axis=1, keepdims=True))
-        return (matrix if strength is None else matrix * strength[:, None]).astype(np.float32)
+def _blur(points: Floats, centres: Floats, width: float, strength: Floats | None = None, band: bool = False) -> Blur:
+    """(N, M): blurs noise at `centres` (M, 3) so that it has variance 1, or `strength` (N,) squared, at each point;
+    with `band`, without what a blur of twice the width keeps."""
+    matrix = _gaussian(points, centres, width)
+    if band:
+        matrix = sp.csr_array(matrix - _gaussian(points, centres, 2 * width))
+    norm = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1)).ravel())
+    scale = np.divide(1.0 if strength is None else strength, norm, out=np.zeros_like(norm), where=norm > 0)
+    scaled = sp.csr_array(sp.diags_array(scale) @ matrix).astype(np.float32)
+    return scaled.toarray() if len(centres) <= DENSE else scaled
+
+
+def _gaussian(points: Floats, centres: Floats, width: float) -> sp.csr_array:
+    """(N, M): means of the centres around each point, weighted by a Gaussian; none where all are out of its reach."""
     pairs = cKDTree(points).sparse_distance_matrix(cKDTree(centres), CUT * width, output_type="coo_matrix")
     values = np.exp(-0.5 * (pairs.data / width) ** 2)
-    norm = np.sqrt(np.bincount(pairs.row, values**2, minlength=len(points)))
-    scale = 1 / np.maximum(norm, 1e-9) if strength is None else strength / np.maximum(norm, 1e-9)
-    far = norm < 1e-9  # the joint of the jaw lies away from the skin
-    scale[far] = 0
-    return sp.csr_array((((values * scale[pairs.row]).astype(np.float32)), (pairs.row, pairs.col)), shape=pairs.shape)
+    total = np.bincount(pairs.row, values, minlength=len(points))
+    return sp.csr_array((values / total[pairs.row], (pairs.row, pairs.col)), shape=pairs.shape)
 
 
 def _relief(template: Mesh, width: float) -> sp.csr_array:
     """(V, V): what blurring over `width` mm would take from a surface."""
     points = template.vertices
-    pairs = cKDTree(points).sparse_distance_matrix(cKDTree(points), CUT * width, output_type="coo_matrix")
+    pairs = cKDTree(points).sparse_distance_matrix(cKDTree(points), RELIEF_CUT * width, output_type="coo_matrix")
     areas = np.zeros(len(points))
     np.add.at(areas, template.triangles, np.repeat(template.areas[:, None] / 3, 3, axis=1))
     values = np.exp(-0.5 * (pairs.data / width) ** 2) * areas[pairs.col]

@@ -89,7 +89,7 @@ FOLDS = (
     Fold("lower_lip_2", GROOVE, 1.9, ((-13.5, -50), (-15, -56.5)), 50, 30, 0.35, 0.5, 0.5, 0, 0.2),
     Fold("chin_crease", STEP, 2.6, ((-16, -53), (0, -56.5), (16, -53)), -30, 60, 0.9, 0.9, 0.85, 0.1, -0.1, False),
     Fold("double_chin", STEP, 3.0, ((-24, -73), (0, -78), (24, -73)), 10, 50, 1.3, 0.5, 0.6, 1.2, 0, False),
-    Fold("cheek_dimple", PIT, 2.8, ((-34, -37),), -40, 50, 0.8, 1.6, 0.2, 0.2, 0.2),
+    Fold("cheek_dimple", PIT, 2.8, ((-34, -37),), -40, 50, 0.7, 1.6, 0.14, 0.2, 0.2),
     Fold("chin_dimple", PIT, 3.0, ((0, -68),), -40, 50, 0.9, 0.6, 0.2, 0, -0.3, False),
     Fold("jowl", BUMP, 7.0, ((-37, -63),), 40, 40, 2.0, 0.0, 0.9, 0.5),
     Fold("eye_bag", BUMP, 4.2, ((-28, 9.5),), 35, 40, 1.1, 0.0, 0.7, 0.2),
@@ -206,7 +206,7 @@ class Folds:
         told = {}
         for label, names in LABELS.items():
             columns = [column for name in names for column in self.lines.column(name)]
-            told[label] = np.abs(self.depth[:, columns]).max(axis=1)
+            told[f"{label}_mm"] = np.abs(self.depth[:, columns]).max(axis=1)
         return told | {"moles": (self.heights > 0).sum(axis=1).astype(np.float64)}
 
 

@@ -27,6 +27,13 @@ SIDES = 0.14  # how far left and right features differ, against how far people d
 ASYMMETRY_MM = 0.4  # standard deviation of the targets made for asymmetry
 HEAD_SHAPES = ("diamond", "invertedtriangular", "oval", "rectangular", "round", "square", "triangular")
 HEAD_SHAPE_SHARE = 0.55  # of people have one of them
+# How much more features vary in the rich corpora, where they vary as broadly as real heads do.
+WIDER, WIDER_BY_REGION = (
+    1.1,
+    {"head": 1.6, "forehead": 1.5, "chin": 1.4, "cheek": 1.4, "eyebrows": 1.5, "neck": 1.2, "asym": 0.45},
+)
+WIDER_SHAPES = 1.3
+CHILDREN = 0.3  # how much less the youngest do
 REGIONS = {"nose": 0.75, "mouth": 0.75, "eye": 0.85}  # many features act there, and they add up
 EXTREME = 2.2  # standard deviations at which personal variation ends
 
@@ -97,8 +104,10 @@ class People:
         ]
 
 
-def draw_people(basis: FaceBasis, draws: Draws, age_shares: tuple[float, ...] = AGE_SHARES) -> People:
-    """Draw one person for each item of `draws`."""
+def draw_people(
+    basis: FaceBasis, draws: Draws, age_shares: tuple[float, ...] = AGE_SHARES, plain: bool = False
+) -> People:
+    """Draw one person for each item of `draws`; with `plain`, features vary less, as in the plain corpora."""
     groups, ages = draws.choice(GROUP_SHARES), draws.choice(age_shares)
     place, tilt, choice = draws.uniform(3).T
     limits = np.array(AGE_LIMITS)
@@ -106,7 +115,7 @@ def draw_people(basis: FaceBasis, draws: Draws, age_shares: tuple[float, ...] = 
     female = choice < 0.5
     femininity = np.where(female, 1 - 0.15 * tilt, 0.15 * tilt)
     phenotype = Phenotype(age, femininity, *_build(draws, age, female), _ancestry(draws, groups))
-    features = _features(basis, draws, _drivers(phenotype), _spreads(basis))
+    features = _features(basis, draws, _drivers(phenotype), _spreads(basis), plain)
     return People(phenotype, features, groups, ages, female)
 
 
@@ -149,20 +158,25 @@ def _drivers(phenotype: Phenotype) -> Mapping[str, Floats]:
     }
 
 
-def _features(basis: FaceBasis, draws: Draws, drivers: Mapping[str, Floats], spreads: Floats) -> Floats:
+def _features(basis: FaceBasis, draws: Draws, drivers: Mapping[str, Floats], spreads: Floats, plain: bool) -> Floats:
     """Values (B, F): a mean that depends on the person, personal variation shared by both sides, and asymmetry."""
-    plain = [name.removeprefix("l-").removeprefix("r-") for name in basis.feature_names]
-    shared = np.unique(plain)
-    column = np.searchsorted(shared, plain)
+    names = [name.removeprefix("l-").removeprefix("r-") for name in basis.feature_names]
+    shared = np.unique(names)
+    column = np.searchsorted(shared, names)
     personal = draws.normal(len(shared))[:, column] * np.sqrt(1 - SIDES**2)
     sided = np.array([name.startswith(("l-", "r-")) for name in basis.feature_names])
-    personal += np.where(sided, SIDES, np.sqrt(1 - (1 - SIDES**2))) * draws.normal(len(plain))
+    personal += np.where(sided, SIDES, np.sqrt(1 - (1 - SIDES**2))) * draws.normal(len(names))
     values = np.clip(personal, -EXTREME, EXTREME) * spreads
+    if not plain:
+        wider = np.array([WIDER_BY_REGION.get(name.split("-")[0], WIDER) for name in names])
+        values *= wider * (1 - CHILDREN * drivers["child"][:, None])
     for driver, effects in EFFECTS.items():
         for name, effect in effects.items():
             values[:, column == np.searchsorted(shared, name)] += effect * drivers[driver][:, None]
-    values[:, [name.startswith("head-") and name[5:] in HEAD_SHAPES for name in plain]] = _head_shapes(draws)
-    values[:, plain.index("chin-cleft-incr")] = 0.9 * draws.sparse(1, 0.15)[:, 0] * drivers["male"]
+    values[:, [name.startswith("head-") and name[5:] in HEAD_SHAPES for name in names]] = (
+        1.0 if plain else WIDER_SHAPES
+    ) * _head_shapes(draws)
+    values[:, names.index("chin-cleft-incr")] = 0.9 * draws.sparse(1, 0.15)[:, 0] * drivers["male"]
     return np.clip(values, -1, 1)
 
 
