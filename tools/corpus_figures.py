@@ -22,10 +22,11 @@ from meshgan.data.corpora.population import AGE_GROUPS, BUILDS
 from meshgan.data.corpora.recipes import EXPRESSIONS
 from meshgan.data.expression import SMOOTHING_MM, Smoother, Stretch, deformations, pairs
 from meshgan.data.faceset import FaceSet
-from meshgan.view.figures import contact_sheet, heat_maps, page, tiles
+from meshgan.view.figures import VIEWS, contact_sheet, heat_maps, page, tiles
 
 matplotlib.use("Agg")
 PEOPLE = 3000
+LOOKED_AT = ("child", "young", "middle", "elderly")  # age groups of the large sheet
 LENGTHS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)  # mm
 NOISES = (0.05, 0.1, 0.2)  # mm
 SUBJECTS = (10, 40, 41, 44)  # on the sheet of expressions
@@ -44,6 +45,11 @@ def identity_sheets(out: Path, folder: Path) -> dict[str, object]:
     drawn = tiles(np.array(means), triangles, 170)
     names = [name for _, name, _ in groups]
     page(out / "corpus-groups.png", [drawn[:5], drawn[5:10], drawn[10:]], captions=[names[:5], names[5:10], names[10:]])
+    shown = [np.flatnonzero(faces.labels["age_group"] == name)[:2] for name in LOOKED_AT]
+    seen = np.concatenate(shown)
+    told = [f"{faces.labels['sex'][i]}, {faces.labels['age'][i]}" for i in seen]
+    large = [tiles(faces.vertices[seen], triangles, 512, view) for view in VIEWS]
+    page(out / "corpus-detail.png", large, column_titles=told)
     centred = (vertices - vertices.mean(axis=0)).reshape(len(vertices), -1)
     variances = np.linalg.eigvalsh(centred @ centred.T)[::-1]
     shares = np.cumsum(variances) / variances.sum()

@@ -95,6 +95,15 @@ def test_groups_differ_as_people_do(corpus):
     assert np.linalg.norm(elderly.mean(axis=0) - young.mean(axis=0), axis=1).mean() > 0.7
 
 
+def test_faces_are_those_of_every_other_processor(corpus):
+    """Four vertices of two people as they were first made, in mm: the corpus is frozen."""
+    first = [
+        [[-0.1882, 13.209, 24.955], [31.256, 39.418, 20.523], [33.269, 17.662, 11.737], [-19.659, 18.041, 10.366]],
+        [[-0.0485, 13.478, 38.022], [30.841, 41.899, 23.508], [32.295, 17.777, 9.993], [-18.834, 17.769, 7.840]],
+    ]
+    np.testing.assert_allclose(corpus.vertices[[0, 100]][:, [0, 1000, 2500, 5000]], first, atol=1.5e-3)
+
+
 def test_labels_tell_what_is_to_be_seen(corpus):
     """The deeper the labels say that the forehead is lined, the more it rises and falls."""
     labels = corpus.labels["forehead_lines_mm"].astype(float)

@@ -73,14 +73,18 @@ def _kept(mesh: Mesh, keep: Booleans) -> Mesh:
     return Mesh(mesh.vertices[used], renumbered.reshape(-1, 3))
 
 
-def corpus_people(count: int, stream: str, active: float = ACTIVE) -> Singles:
-    """Faces (N, V, 3) of the corpus's population; every other one moves a share `active` of its facial actions."""
+def corpus_people(count: int, stream: str, active: float = ACTIVE, plain: bool = True) -> Singles:
+    """Faces (N, V, 3) of the plain corpus's population, or of the rich one's.
+
+    Every other one moves a share `active` of its facial actions.
+    """
     basis, template = FaceBasis.read(), face_template()
     draws = Draws(0, stream, np.arange(count))
-    people = draw_people(basis, draws)
+    people = draw_people(basis, draws, plain=plain)
     expressive = np.arange(count)[:, None] % 2
     neutral = basis.neutral(people.phenotype, people.features)
-    neutral = detail().applied(neutral, detail().draw(people, Draws(0, f"{stream} detail", np.arange(count))))
+    if not plain:
+        neutral = detail().applied(neutral, detail().draw(people, Draws(0, f"{stream} detail", np.arange(count))))
     faces = basis.perform(neutral, expressive * draws.sparse(len(basis.action_names), active))
     return rigid(faces, template.vertices)(faces).astype(np.float32)
 
