@@ -125,7 +125,7 @@ def test_plain_faces_are_the_face_basis_alone(tmp_path):
     basis = FaceBasis.read()
     people = draw_people(basis, Draws(3, "identities", np.arange(BLOCK)), plain=True)
     neutral = basis.neutral(people.phenotype, people.features).vertices
-    expected = rigid(neutral, plain.template.vertices).apply(neutral)[:40]
+    expected = rigid(neutral, plain.template.vertices)(neutral)[:40]
     np.testing.assert_allclose(plain.vertices, expected, atol=1e-4)
 
 
