@@ -22,6 +22,7 @@ from meshgan.report import reproduce as module
 from meshgan.report import run as page_of_run
 from meshgan.report.curves import curves_svg
 from meshgan.report.reproduce import TABLES, reproduce
+from meshgan.report.results import Results
 from meshgan.report.run import write_run_page
 from meshgan.report.scales import SCALES, Scale
 from meshgan.training.recipe import load_recipe, parse_recipe
@@ -164,7 +165,7 @@ def test_other_faces_or_another_split_are_made_anew(small, tmp_path, monkeypatch
     faces = corpora.identity_corpus(tmp_path, TINY)
     other = replace(faces, card=faces.card.model_copy(update={"split_seed": 5}))
     fitted = []
-    monkeypatch.setattr(module, "fit_pca", lambda given: fitted.append(given) or fit_pca(given))
+    monkeypatch.setitem(module.FITTED, "pca", lambda given, seen, seed: fitted.append(given) or fit_pca(given))
     for given in (faces, faces, other):
         module.make_model(tmp_path / "runs" / "pca", None, given, (), "cpu")
     assert fitted == [faces, other]
@@ -204,7 +205,7 @@ def test_every_statistic_of_every_objective_is_drawn(name):
     assert all(any(title in text for text in titles) for title in declared)
 
 
-TINY = Scale(identities=80, samples=20, fid="off", steps=3, changes=(), ablation=())
+TINY = Scale(identities=80, samples=20, fid="off", steps=3, changes=(), ablation=(), seeds=1)
 
 
 @pytest.fixture
@@ -242,23 +243,42 @@ def test_reproduce_makes_everything_once(small, tmp_path):
     assert small == ["corpus 80", "meshgan", "paper", "coma", "coma-tuned"]
     assert [(row.model, row.sampler) for row in first.rows] == [
         ("meshgan", "uniform"),
+        ("meshgan-conv-off", "uniform"),
         ("meshgan-paper", "uniform"),
         ("coma", "standard-normal"),
         ("coma", "fitted-normal"),
         ("coma-tuned", "standard-normal"),
         ("coma-tuned", "fitted-normal"),
         ("pca", "fitted-normal"),
+        ("gmm", "mixture"),
+        ("flow", "flow"),
+        ("bootstrap", "bootstrap"),
         ("real", "none"),
     ]
     assert all(row.train_minutes is not None for row in first.rows[:-1])
     page = checked(tmp_path / "table1.html")
-    assert page.images == 9  # real faces, seven samplers, error maps
+    assert page.images == 13  # real faces, eleven samplers, error maps
     assert "Smoke scale" in " ".join(page.text)
     written = json.loads((tmp_path / "table1.json").read_text())
     assert written["scale"] == "smoke"
     again = reproduce("table1", tmp_path, "smoke")
     assert again.rows == first.rows
     assert small == ["corpus 80", "meshgan", "paper", "coma", "coma-tuned"]
+
+
+def test_networks_are_trained_with_several_seeds_and_told_from_each_other(small, tmp_path, monkeypatch):
+    monkeypatch.setitem(SCALES, "smoke", replace(TINY, seeds=2))
+    monkeypatch.setitem(TABLES, "table1", {"meshgan": "meshgan", "pca": None})
+    monkeypatch.setattr(module, "write_reproduction_page", lambda *arguments: None)
+    found = reproduce("table1", tmp_path, "smoke")
+    assert small == ["corpus 80", "meshgan", "meshgan"]
+    row = found.find("meshgan", "uniform")
+    assert len(set(row.seeds["specificity_mm"])) == 2
+    assert row.value("specificity_mm") == row.seeds["specificity_mm"][0]
+    text = (tmp_path / "table1.md").read_text()
+    assert " to " in text
+    assert "MeshGAN and PCA, N(μ, Σ): apart by more than seeds in" in text
+    assert Results.read(tmp_path / "table1.json").json() == found.json()
 
 
 def test_a_stopped_reproduction_goes_on_where_it_was(small, tmp_path, monkeypatch):
@@ -299,7 +319,7 @@ def test_wrong_use_is_refused(small, tmp_path, monkeypatch):
         reproduce("table9", tmp_path, "smoke")
     monkeypatch.setitem(TABLES, "table1", {"pca": None})
     reproduce("table1", tmp_path, "smoke")
-    monkeypatch.setitem(SCALES, "smoke", Scale(90, 20, "off", 3, (), ()))
+    monkeypatch.setitem(SCALES, "smoke", Scale(90, 20, "off", 3, (), (), 1))
     with pytest.raises(UsageError, match="holds 80 faces, this scale has 90"):
         reproduce("table1", tmp_path, "smoke")
     monkeypatch.setattr("meshgan.evaluation.inception.PACKAGE", "no_such_package")

@@ -13,7 +13,7 @@ from meshgan.errors import MeshganError
 from meshgan.evaluation.metrics import Score
 from meshgan.evaluation.yardstick import BY_KEY, METRICS
 from meshgan.report.contests import contests
-from meshgan.report.results import Result, Results, cells, comma_separated, headings, latex, markdown
+from meshgan.report.results import Result, Results, beyond_seeds, cells, comma_separated, headings, latex, markdown
 
 RECIPE = 'name = "x"\n[sampling]\nkind = "fitted-normal"\n'
 
@@ -133,3 +133,15 @@ def test_nonsense_is_no_result(change):
     record = json.loads(ROWS[0].model_dump_json()) | change
     with pytest.raises(ValidationError):
         Result.model_validate(record)
+
+
+def test_a_difference_counts_when_the_ranges_over_seeds_are_apart():
+    def seeded(model, *values):
+        return Result(model=model, sampler="uniform", fid=values[0], seeds={"fid": values} if len(values) > 1 else {})
+
+    ours = seeded("meshgan", 5.0, 6.0, 7.0)
+    for other, apart in (((8.0, 9.0), True), ((6.5, 9.0), False), ((4.9,), True), ((5.5,), False)):
+        (line,) = beyond_seeds([ours, seeded("coma", *other)])
+        assert ("in FID; not in nothing" in line) == apart
+    assert beyond_seeds([seeded("meshgan", 5.0), seeded("coma", 1.0)]) == []  # one seed says nothing of others
+    assert "6.00 (5.00 to 7.00)" in markdown([ours])

@@ -17,7 +17,10 @@ from meshgan.data.faceset import measure_normalisation
 from meshgan.errors import UsageError
 from meshgan.evaluation.inception import graph_file, network_features
 from meshgan.evaluation.nearest import FaceIndex
+from meshgan.evaluation.yardstick import CHECKED, DETAILED
 from meshgan.geometry.hierarchy import Hierarchy
+from meshgan.geometry.spectrum import BandFilter
+from meshgan.geometry.validity import folded, intersecting
 from meshgan.machine import machine
 from meshgan.model.latent import STEPS, fit_codes
 from meshgan.nn.networks import Decoder
@@ -54,6 +57,7 @@ def run() -> dict[str, Any]:
         "features_s": _feature_seconds(
             render(test[:SEEN], template.triangles, camera=Camera.frontal(template.vertices))
         ),
+        **_detail_and_validity_seconds(samples),
     }
     result["held"] = result["specificity_speed_up"] >= SPEED_UP and all(
         result[name] is None or result[name] < limit for name, limit in LIMITS.items()
@@ -95,6 +99,23 @@ def _feature_seconds(images: Any) -> float | None:
     return (time.perf_counter() - start) / len(images) * PICTURES
 
 
+def _detail_and_validity_seconds(samples: Faces) -> dict[str, float]:
+    """Seconds of the band energies of `DETAILED` faces, of faults of `CHECKED`, and to prepare a mesh for the first."""
+    template = face_template()
+    start = time.perf_counter()
+    bands = BandFilter.of(template)
+    prepared = time.perf_counter() - start
+    bands.energies(samples[:1] - samples[1:2])  # compiles
+    intersecting(samples[:1], template.triangles)
+    start = time.perf_counter()
+    bands.energies(samples[:DETAILED] - samples[:1])
+    detail = time.perf_counter() - start
+    start = time.perf_counter()
+    folded(samples[:CHECKED], template)
+    intersecting(samples[:CHECKED], template.triangles)
+    return {"bands_prepared_s": prepared, "detail_s": detail, "validity_s": time.perf_counter() - start}
+
+
 def _show(result: dict[str, Any]) -> None:
     print(result["machine"])
     print(
@@ -106,4 +127,8 @@ def _show(result: dict[str, Any]) -> None:
     seconds = result["features_s"]
     features = "needs the extra [fid]" if seconds is None else f"{seconds:.0f} s, timed on {SEEN}; limit 480 s"
     print(f"features of {PICTURES:,} images: {features}")
+    print(
+        f"band energies of {DETAILED:,} faces: {result['detail_s']:.1f} s, and {result['bands_prepared_s']:.1f} s once"
+    )
+    print(f"folds and intersections of {CHECKED} faces: {result['validity_s']:.1f} s")
     print("held" if result["held"] else "MISSED")

@@ -65,6 +65,25 @@ class FaceModel:
         except MeshganError as error:
             raise MeshganError(f"{path} is damaged: {error}") from error
 
+    @property
+    def has_linear_path(self) -> bool:
+        """Whether a linear map runs beside the generator's convolutions."""
+        return "generator/linear" in self._parts.tensors
+
+    def without_convolutions(self) -> "FaceModel":
+        """The same model with its generator's convolutions switched off: what they add can then be seen.
+
+        Raises `UsageError` if nothing would be left, for want of a linear path.
+        """
+        if not self.has_linear_path:
+            raise UsageError(f"the model '{self.card.name}' has no linear path; without convolutions it has nothing.")
+        off = {
+            name: torch.zeros_like(value) if name.startswith("generator/last.") else value
+            for name, value in self._parts.tensors.items()
+        }
+        card = self.card.model_copy(update={"name": f"{self.card.name}-conv-off", "files": {}})
+        return FaceModel(replace(self._parts, card=card, tensors=off))
+
     def save(self, folder: str | Path, replace: bool = False) -> None:
         """Write a model folder. Raises `UsageError` if it holds something already (see `write_model_folder`)."""
         write_model_folder(Path(folder), self._parts, replace)

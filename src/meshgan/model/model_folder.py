@@ -34,7 +34,7 @@ MOST_CODE = 4096  # numbers in a code
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 FAR_MM = 1e6  # no face lies a kilometre away, nor do its vertices move so far
 
-Sampler = Literal["uniform", "standard-normal", "fitted-normal"]
+Sampler = Literal["uniform", "standard-normal", "fitted-normal", "mixture", "bootstrap", "flow"]
 Prior = Literal["uniform", "standard-normal"]
 Text = Annotated[str, Field(max_length=10_000)]
 Network = TypeVar("Network", bound=nn.Module)

@@ -1,16 +1,18 @@
 """PCA: the linear face model (Blanz and Vetter 1999), with the same verbs as `FaceModel`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from torch import nn
+from torch import Tensor, nn
 
-from meshgan.arrays import Codes, Faces
+from meshgan.arrays import Codes, Faces, Integers
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.mesh import Mesh
+from meshgan.model.coordinates import Bootstrap, Distribution, fit_flow, fit_mixture
 from meshgan.model.face_model import check_codes, check_faces
 from meshgan.model.latent import STEPS, Fit, check_weights
 from meshgan.model.model_folder import (
@@ -64,6 +66,11 @@ class PcaModel:
     def save(self, folder: str | Path, replace: bool = False) -> None:
         """Write a model folder. Raises `UsageError` if it holds something already (see `write_model_folder`)."""
         write_model_folder(Path(folder), self._parts, replace)
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """What the model folder holds."""
+        return self._parts.tensors
 
     @property
     def code_size(self) -> int:
@@ -157,3 +164,29 @@ def fit_pca(faces: FaceSet, components: int = COMPONENTS, seed: int = 0) -> PcaM
         "sampler/covariance": torch.eye(size),
     }
     return PcaModel(ModelParts(card, faces.template, None, tensors))
+
+
+def fit_coordinates(faces: FaceSet, kind: str, seen: int = 0, components: int = COMPONENTS, seed: int = 0) -> PcaModel:
+    """Principal components with another distribution of coordinates: "mixture", "bootstrap" or "flow".
+
+    What there is to choose about it is chosen on the validation part. A flow sees `seen` faces in training.
+    """
+    linear = fit_pca(faces, components, seed)
+    train, unseen = (_codes_of(linear, faces, rows) for rows in (faces.split.train, faces.split.validation))
+    distribution: Distribution
+    if kind == "mixture":
+        distribution = fit_mixture(train, unseen, seed=seed)
+    elif kind == "flow":
+        distribution = fit_flow(train, unseen, seen or len(train), seed)
+    else:
+        distribution = Bootstrap(train)
+    recipe = f'name = "pca-{kind}"\ncomponents = {linear.code_size}\n'
+    origin = linear.card.origin.model_copy(update={"recipe": recipe, "faces_seen": seen or len(train)})
+    card = linear.card.model_copy(update={"name": f"pca-{kind}", "sampler": kind, "origin": origin})
+    tensors = {name: value for name, value in linear.tensors.items() if name.startswith("pca/")}
+    return PcaModel(ModelParts(card, faces.template, None, tensors | distribution.tensors))
+
+
+def _codes_of(model: PcaModel, faces: FaceSet, rows: Integers) -> Codes:
+    parts = [model.encode(faces.vertices[block]) for block in np.array_split(rows, len(rows) // 256 + 1) if len(block)]
+    return np.concatenate([np.zeros((0, model.code_size), np.float32), *parts])

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from meshgan.arrays import Codes, Faces, Floats, Singles
 from meshgan.errors import MeshganError, UsageError
+from meshgan.model.coordinates import DISTRIBUTIONS, Distribution, read_distribution
 from meshgan.model.model_folder import ModelCard, Sampler, filled
 from meshgan.nn import kernel
 from meshgan.nn.networks import MappingNetwork
@@ -31,10 +32,13 @@ class Samplers:
     mean: Floats | None = None
     root: Floats | None = None
     mapping: MappingNetwork | None = None
+    other: Distribution | None = None  # the default, where it is none of the three
 
     @classmethod
     def of(cls, card: ModelCard, tensors: Mapping[str, Tensor]) -> "Samplers":
         """The samplers that a model folder holds. Raises `MeshganError` if they contradict its card."""
+        if card.sampler in DISTRIBUTIONS:
+            return cls(card.code, card.sampler, other=read_distribution(card.sampler, card.code, tensors))
         mapping = None
         if card.network is not None and card.network.mapping:
             mapping = filled(MappingNetwork(card.network, torch.Generator()), "mapping", tensors)
@@ -58,6 +62,8 @@ class Samplers:
     @property
     def names(self) -> tuple[Sampler, ...]:
         """What `draw` accepts."""
+        if self.other is not None:
+            return (self.default,)
         known: tuple[Sampler, ...] = ("uniform",) if self.mapping else ("uniform", "standard-normal")
         return known if self.mean is None else (*known, "fitted-normal")
 
@@ -68,6 +74,8 @@ class Samplers:
             raise UsageError(f"this model has no sampler '{chosen}'; choose one of {', '.join(self.names)}.")
         if seed < 0 or count < 0:
             raise UsageError(f"a seed and a count cannot be negative ({seed}, {count}).")
+        if self.other is not None:
+            return self.other.draw(count, seed)
         rng = np.random.default_rng(seed)
         if chosen == "uniform":
             codes = rng.uniform(-1.0, 1.0, (count, self.size)).astype(np.float32)

@@ -14,6 +14,7 @@ faces; its runs, evaluations and figures lie in OUT/ablation.
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from meshgan.data.faceset import FaceSet
@@ -21,13 +22,14 @@ from meshgan.errors import MeshganError, UsageError
 from meshgan.evaluation.evaluate import Evaluation, evaluate
 from meshgan.evaluation.inception import graph_file
 from meshgan.machine import machine, today
+from meshgan.model.face_model import FaceModel
 from meshgan.model.load import Model, load_model
-from meshgan.model.pca import fit_pca
+from meshgan.model.pca import PcaModel, fit_coordinates, fit_pca
 from meshgan.reading import read_text
-from meshgan.remembered import key_of
+from meshgan.remembered import code_of, key_of
 from meshgan.report.corpora import expression_corpus, identity_corpus
 from meshgan.report.reproduction import write_reproduction_page
-from meshgan.report.results import Result, Results, real_result, results_of
+from meshgan.report.results import Result, Results, real_result, results_of_seeds
 from meshgan.report.run import minutes, sound_lines
 from meshgan.report.scales import SCALES, Scale
 from meshgan.storage import atomic_file
@@ -36,10 +38,29 @@ from meshgan.training.recipe import load_recipe, recipe_toml
 from meshgan.training.team import Stopped
 
 MARK = "made-from.txt"  # in a run folder: the key of recipe and faces
-# The models of each table and their recipes; PCA has none.
+# The models of each table and their recipes. What has none is fitted (`FITTED`), or another model changed (`CHANGED`).
 TABLES: dict[str, dict[str, str | None]] = {
-    "table1": {"meshgan": "meshgan", "meshgan-paper": "paper", "coma": "coma", "coma-tuned": "coma-tuned", "pca": None},
-    "table2": {"meshgan": "meshgan", "coma": "coma", "coma-tuned": "coma-tuned", "pca": None},
+    "table1": {
+        "meshgan": "meshgan",
+        "meshgan-conv-off": None,
+        "meshgan-paper": "paper",
+        "coma": "coma",
+        "coma-tuned": "coma-tuned",
+        "pca": None,
+        "gmm": None,
+        "flow": None,
+        "bootstrap": None,
+    },
+    "table2": {
+        "meshgan": "meshgan",
+        "meshgan-conv-off": None,
+        "coma": "coma",
+        "coma-tuned": "coma-tuned",
+        "pca": None,
+        "gmm": None,
+        "flow": None,
+        "bootstrap": None,
+    },
     "ablation": {
         "meshgan-paper": "paper",
         "began-cs": "began-cs",
@@ -48,6 +69,14 @@ TABLES: dict[str, dict[str, str | None]] = {
         "wgan-gp": "wgan-gp",
     },
 }
+FITTED: dict[str, Callable[[FaceSet, int, int], PcaModel]] = {  # of faces, faces to see in training, and a seed
+    "pca": lambda faces, seen, seed: fit_pca(faces, seed=seed),
+    "gmm": lambda faces, seen, seed: fit_coordinates(faces, "mixture", seed=seed),
+    "flow": lambda faces, seen, seed: fit_coordinates(faces, "flow", seen, seed=seed),
+    "bootstrap": lambda faces, seen, seed: fit_coordinates(faces, "bootstrap", seed=seed),
+}
+CHANGED = {"meshgan-conv-off": "meshgan"}  # the same weights, convolutions switched off
+SEEDED = ("meshgan", "coma", "coma-tuned", "flow")  # networks that train in minutes
 
 
 def reproduce(table: str, out: Path, scale: str = "desk", device: str = "auto") -> Results:
@@ -65,17 +94,28 @@ def reproduce(table: str, out: Path, scale: str = "desk", device: str = "auto") 
     rows: list[Result] = []
     models: dict[str, Model] = {}
     for name, recipe in TABLES[table].items():
-        run = home / "runs" / name
-        try:
-            make_model(run, recipe, faces, changes, device)
-        except (Stopped, UsageError):
-            raise
-        except MeshganError as error:
-            rows.append(Result(model=name, sampler="none", note=str(error)))
-            continue
-        models[name] = load_model(run)
-        evaluation = measure(models[name], faces, home / "evaluations" / f"{name}.json", size)
-        rows += results_of(evaluation, name, minutes(sound_lines(run)))
+        found: list[Evaluation] = []
+        for seed in range(size.seeds if name in SEEDED else 1):
+            again = f"-seed{seed}" if seed else ""
+            run = home / "runs" / f"{CHANGED.get(name, name)}{again}"
+            try:
+                if name not in CHANGED:
+                    make_model(run, recipe, faces, changes, device, seed)
+                model = load_model(run)
+            except (Stopped, UsageError):
+                raise
+            except MeshganError as error:
+                rows.append(Result(model=name, sampler="none", note=str(error)))
+                break
+            if name in CHANGED:
+                if not isinstance(model, FaceModel) or not model.has_linear_path:
+                    break  # nothing would be left of it
+                model = model.without_convolutions()
+            models.setdefault(name, model)
+            found.append(measure(model, faces, home / "evaluations" / f"{name}{again}.json", size))
+        if found:
+            evaluation = found[0]
+            rows += results_of_seeds(found, name, minutes(sound_lines(home / "runs" / CHANGED.get(name, name))))
     if not models:
         raise MeshganError(f"none of the models of {table} could be trained: {rows[0].note}")
     train_faces, test_faces = len(faces.split.train), len(faces.split.test)
@@ -97,16 +137,20 @@ def corpus_of(table: str, out: Path, size: Scale) -> FaceSet:
     return expression_corpus(out, size) if table == "table2" else identity_corpus(out, size)
 
 
-def make_model(run: Path, recipe: str | None, faces: FaceSet, changes: tuple[str, ...], device: str) -> None:
-    """Train a recipe into its run folder, or fit PCA, unless that is done, from the same recipe and faces."""
-    wanted = None if recipe is None else load_recipe(recipe, changes)
-    key = key_of(recipe=None if wanted is None else recipe_toml(wanted), data=faces.fingerprint)
+def make_model(
+    run: Path, recipe: str | None, faces: FaceSet, changes: tuple[str, ...], device: str, seed: int = 0
+) -> None:
+    """Train a recipe into its run folder, or fit what has none, unless that is done, from the same recipe and faces."""
+    wanted = load_recipe(recipe or "meshgan", changes)  # what is fitted sees as many faces as MeshGAN
+    seen = wanted.schedule.faces or int((wanted.schedule.epochs or 1) * len(faces.split.train))
+    of = {"recipe": recipe_toml(wanted)} if recipe else {"fitted": run.name, "seen": seen, "code": code_of("model")}
+    key = key_of(**of, data=faces.fingerprint, seed=seed)
     if (run / "model" / "model.json").is_file() and _mark(run) == key:
         return
-    if wanted is None:
-        _fit_pca(run, faces)
+    if recipe:
+        train(wanted, faces, run, device, seed=seed, resume=True)
     else:
-        train(wanted, faces, run, device, resume=True)
+        _fit(run, FITTED[run.name.partition("-seed")[0]], faces, seen, seed)
     with atomic_file(run / MARK) as partial:
         partial.write_text(key, encoding="utf-8")
 
@@ -131,9 +175,9 @@ def _parts(folder: Path) -> Path:
     return folder / "parts"
 
 
-def _fit_pca(run: Path, faces: FaceSet) -> None:
+def _fit(run: Path, fit: Callable[[FaceSet, int, int], PcaModel], faces: FaceSet, seen: int, seed: int) -> None:
     start = time.monotonic()
-    model = fit_pca(faces)
+    model = fit(faces, seen, seed)
     line = {"step": 1, "faces": model.card.origin.faces_seen, "seconds": round(time.monotonic() - start, 2)}
     with atomic_file(run / "stats.jsonl") as partial:
         partial.write_text(json.dumps(line) + "\n", encoding="utf-8")

@@ -13,7 +13,7 @@ from meshgan.reading import MOST_TOML, read_text
 from meshgan.report.contests import contests
 from meshgan.report.curves import curves_svg
 from meshgan.report.page import embedded, write_page
-from meshgan.report.results import NAMES, SAMPLERS, Results, cells, headings
+from meshgan.report.results import NAMES, SAMPLERS, Results, beyond_seeds, cells, headings
 from meshgan.report.run import sound_lines
 from meshgan.training.checkpoint import RunFolder
 from meshgan.view.figures import camera_for, heat_maps, page, tiles
@@ -38,7 +38,8 @@ def write_reproduction_page(
         results=results,
         headings=headings(results.rows),
         rows=[{"cells": cells(row, results.rows), "real": row.model == "real"} for row in results.rows],
-        notes=[f"{NAMES.get(row.model, row.model)}: {row.note}" for row in results.rows if row.note],
+        notes=[f"{NAMES.get(row.model, row.model)}: {row.note}" for row in results.rows if row.note]
+        + beyond_seeds(results.rows),
         contests=contests(results),
         has_pca="pca" in models,
         sheets=draw_sheets(models, faces, home / "figures"),

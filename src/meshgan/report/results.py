@@ -7,22 +7,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError, model_serializer, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_serializer, model_validator
 
 from meshgan.errors import MeshganError
 from meshgan.evaluation.evaluate import Evaluation
-from meshgan.evaluation.metrics import Score
+from meshgan.evaluation.metrics import Finite, Score
 from meshgan.evaluation.yardstick import BY_KEY, METRICS, Metric, Scored, Source
 from meshgan.reading import MOST_TEXT, read_bytes
 from meshgan.storage import atomic_file
 
-SAMPLERS = {"uniform": "U(−1, 1)", "standard-normal": "N(0, I)", "fitted-normal": "N(μ, Σ)", "none": "–"}
+SAMPLERS = {
+    "uniform": "U(−1, 1)",
+    "standard-normal": "N(0, I)",
+    "fitted-normal": "N(μ, Σ)",
+    "mixture": "30 × N(μ, Σ)",
+    "bootstrap": "training + noise",
+    "flow": "flow",
+    "none": "–",
+}
 NAMES = {
     "meshgan": "MeshGAN",
+    "meshgan-conv-off": "MeshGAN, convolutions off",
     "meshgan-paper": "MeshGAN (paper)",
     "coma": "CoMA",
     "coma-tuned": "CoMA (tuned)",
     "pca": "PCA",
+    "gmm": "PCA, mixture",
+    "flow": "PCA, flow matching",
+    "bootstrap": "PCA, bootstrap (memoriser)",
     "gan": "GAN",
     "wgan": "WGAN (clipping)",
     "wgan-gp": "WGAN (penalty)",
@@ -47,6 +59,7 @@ class Result(Scored):
     train_minutes: float | None = None
     recipe: str | None = None  # TOML
     seed: int | None = None
+    seeds: Mapping[str, tuple[Finite, ...]] = Field(default_factory=dict)  # by metric, the value under each seed
     note: str = ""
 
     def value(self, key: str) -> float | None:
@@ -155,6 +168,57 @@ def results_of(evaluation: Evaluation, model: str, train_minutes: float | None) 
     ]
 
 
+def results_of_seeds(evaluations: Sequence[Evaluation], model: str, train_minutes: float | None) -> list[Result]:
+    """The rows of a model trained with several seeds: those of the first, with the values of all."""
+    every = [results_of(evaluation, model, train_minutes) for evaluation in evaluations]
+    if len(every) == 1:
+        return every[0]
+    return [
+        rows[0].model_copy(
+            update={
+                "seeds": {
+                    key: tuple(value for row in rows if (value := row.value(key)) is not None)
+                    for key, score in rows[0].scores.items()
+                    if score is not None
+                }
+            }
+        )
+        for rows in zip(*every, strict=True)
+    ]
+
+
+def beyond_seeds(rows: Sequence[Result], model: str = "meshgan") -> list[str]:
+    """For each other model, by which metrics one trained with several seeds differs by more than seeds do.
+
+    That is: the ranges over seeds do not overlap. A model of one seed has a range of one point.
+    """
+    mine = next((row for row in rows if row.model == model and row.seeds), None)
+    if mine is None:
+        return []
+    lines = []
+    for other in rows:
+        if other.model in (model, "real") or not other.scores:
+            continue
+        apart: list[str] = []
+        within: list[str] = []
+        for metric in measured(rows):
+            ours, theirs = (values_of(row, metric) for row in (mine, other))
+            if ours and theirs:
+                distinct = min(ours) > max(theirs) or max(ours) < min(theirs)
+                (apart if distinct else within).append(metric.heading.partition(",")[0])
+        lines.append(
+            f"{NAMES.get(model, model)} and {NAMES.get(other.model, other.model)}, {SAMPLERS[other.sampler]}: apart by "
+            f"more than seeds in {', '.join(apart) or 'nothing'}; not in {', '.join(within) or 'nothing'}."
+        )
+    return lines
+
+
+def values_of(row: Result, metric: Metric) -> tuple[float, ...]:
+    """The value under a metric for each seed."""
+    value = row.value(metric.key())
+    return row.seeds.get(metric.key()) or (() if value is None else (value,))
+
+
 def real_result(evaluation: Evaluation) -> Result:
     """The row of real faces."""
     row = evaluation.real
@@ -176,10 +240,19 @@ def cells(row: Result, rows: Sequence[Result]) -> tuple[str, ...]:
     return (
         NAMES.get(row.model, row.model),
         SAMPLERS[row.sampler],
-        *(shown(row.score(metric.key()), metric) for metric in measured(rows)),
+        *(_cell(row, metric) for metric in measured(rows)),
         "–" if row.faces_seen is None else f"{row.faces_seen:,}",
         "–" if row.train_minutes is None else f"{row.train_minutes:.1f}",
     )
+
+
+def _cell(row: Result, metric: Metric) -> str:
+    """A score, or the mean over seeds and their range."""
+    values = values_of(row, metric)
+    if len(values) < 2:
+        return shown(row.score(metric.key()), metric)
+    mean, low, high = (f"{value:.{metric.digits}f}" for value in (sum(values) / len(values), min(values), max(values)))
+    return f"{mean} ({low} to {high})"
 
 
 def shown(score: Score | None, metric: Metric) -> str:
@@ -195,6 +268,7 @@ def markdown(rows: Sequence[Result]) -> str:
     heads = headings(rows)
     lines = [heads, ["---", "---", *["---:"] * (len(heads) - 2)], *(cells(row, rows) for row in rows)]
     notes = [f"\n{NAMES.get(row.model, row.model)}: {row.note}" for row in rows if row.note]
+    notes += [f"\n{line}" for line in beyond_seeds(rows)]
     return "\n".join(["| " + " | ".join(line) + " |" for line in lines] + notes) + "\n"
 
 
@@ -239,6 +313,10 @@ def _columns(record: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in record.items():
         if "interval" in name:
             columns |= dict(zip((f"{name}_low", f"{name}_high"), value or ("", ""), strict=True))
+        elif name == "seeds":
+            columns |= {
+                f"{key}, seed {k}": number for key, numbers in value.items() for k, number in enumerate(numbers)
+            }
         elif name.endswith("_parts"):
             columns |= {f"{name}: {part}": number for part, number in (value or {}).items()}
         elif name != "recipe":

@@ -20,6 +20,7 @@ class Scale:
     steps: int  # of Eq. 2 for each test face
     changes: tuple[str, ...]  # to every recipe
     ablation: tuple[str, ...]  # the same, where five objectives are compared
+    seeds: int = 3  # of networks that train in minutes
     expressions: ExpressionPlan = EXPRESSIONS
     recognised: ExpressionPlan = RECOGNISED  # the classifier's faces
     classifier: tuple[str, ...] = ()  # changes to its recipe
@@ -40,6 +41,7 @@ SCALES = {
         steps=5,
         changes=SMOKE,
         ablation=SMOKE,
+        seeds=2,
         expressions=ExpressionPlan(subjects=20, posed=120, spontaneous=80),
         recognised=ExpressionPlan(part="classifier", subjects=20, posed=240, spontaneous=0),
         classifier=("schedule.epochs=8", "optimiser.lr=1e-3"),
