@@ -5,8 +5,11 @@ import pytest
 
 from meshgan.bench import fake_scans
 from meshgan.bench import register as bench
+from meshgan.data.faceset import Card, FaceSet, create_faceset
 from meshgan.errors import MeshganError
+from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.geometry.mesh import Mesh
+from meshgan.geometry.surface import barycentric_matrix, closest_points
 from meshgan.registration.detector import available
 from meshgan.registration.models import default_template
 
@@ -69,3 +72,36 @@ def test_the_limits_are_kept_on_a_few_faces():
         assert theirs["seconds"] >= bench.LIMITS["times_faster"] * ours["seconds"]
         assert ours["error_mm"] <= theirs["error_mm"]
         assert ours["surface_mm"] <= theirs["surface_mm"]
+
+
+def test_foreign_places_are_compared_through_the_faces_own_triangles(tmp_path, monkeypatch, capsys):
+    """What follows every face exactly has no error; what slides by a millimetre on one of them has that much."""
+    template = default_template()
+    people = fake_scans.corpus_people(4, "bench")
+    coarse = Hierarchy.cached(template.mesh).levels[1].mesh  # any other connectivity that the same faces have
+    kept = np.array([np.flatnonzero((template.mesh.vertices == v).all(axis=1))[0] for v in coarse.vertices])
+    shown = [template.mesh.with_vertices(face) for face in people]
+    card = Card(name="foreign", source="a test", licence="CC0-1.0", synthetic=True)
+    with create_faceset(tmp_path / "set", Mesh(people[0][kept], coarse.triangles), 4, card) as writer:
+        writer.append(people[:, kept], [{"subject": name} for name in ("a", "a", "b", "b")])
+    faces, calls = FaceSet.open(tmp_path / "set"), []
+    places = barycentric_matrix(
+        closest_points(shown[0].vertices, Mesh(people[0][kept], coarse.triangles)),
+        Mesh(people[0][kept], coarse.triangles),
+    )
+
+    def methods(mesh, template):
+        calls.append(mesh)
+        vertices = places @ mesh.vertices
+        yield "exact", vertices, 1.0
+        yield "lost", None if len(calls) == 2 else vertices, 2.0
+        yield "slides", vertices + np.array([0.0, 0.0, 1.5]) * (len(calls) == 3), 3.0
+
+    monkeypatch.setattr(bench, "_by_each_method", methods)
+    table = bench.foreign(faces, 4)["methods"]
+    assert table["exact"]["same_person_mm"] == pytest.approx(0, abs=1e-4)
+    assert table["exact"]["others_mm"] == pytest.approx(0, abs=1e-4)
+    assert table["lost"]["without_result"] == 1
+    assert table["lost"]["same_person_mm"] is None
+    assert table["slides"]["others_mm"] == pytest.approx(0.75, abs=1e-3)
+    assert "places missed" in capsys.readouterr().out

@@ -4,13 +4,15 @@ Fake scans of corpus faces (other triangles, noise, holes, a border cut off, tur
 of `meshgan register`, landmarks detected, not given. The face model that guides the fit comes from other people of the
 same population; so the same is done with faces that carry a smooth random deformation which no model knows.
 
+`foreign` measures the same on any set of faces of one connectivity, of people that no model here has seen.
+
 Then, on some scans, from the same landmarks and the same start, the model fit with non-rigid ICP, and non-rigid ICP
 alone, are set beside `trimesh.registration.nricp_amberg` with its own settings.
 """
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,9 +20,10 @@ import numpy as np
 
 from meshgan.arrays import Floats
 from meshgan.bench.fake_scans import FakeScan, corpus_people, estranged, fake_scan
+from meshgan.data.faceset import FaceSet, some_rows
 from meshgan.errors import MeshganError
 from meshgan.geometry.mesh import Mesh
-from meshgan.geometry.surface import closest_points
+from meshgan.geometry.surface import barycentric_matrix, closest_points
 from meshgan.progress import track
 from meshgan.registration.models import default_template
 from meshgan.registration.nricp import folded, nonrigid_icp, unfolded
@@ -155,6 +158,77 @@ def _theirs(scan: Mesh, sighting: Sighting, template: FaceTemplate, use_faces: b
         use_faces=use_faces,
     )
     return np.asarray(found, dtype=np.float64)
+
+
+def foreign(faces: FaceSet, count: int) -> dict[str, Any]:
+    """How well places are met on faces that the model knows nothing of, by each method from the same start.
+
+    The faces (of one connectivity, which no method is shown) are registered one by one. A vertex of the template
+    lands at some place of the first face's triangles; on another face it should land at the same place. The error is
+    the distance from there, averaged over the inside of the face and over all faces but the first: of the same person
+    as the first one, and of others.
+    """
+    template = default_template()
+    rows = some_rows(np.arange(len(faces)), count)
+    placed: dict[str, list[Floats | None]] = {}
+    seconds: dict[str, list[float]] = {}
+    for row in track(rows, "registering"):
+        mesh = faces.template.with_vertices(np.asarray(faces.vertices[row], dtype=np.float64))
+        for name, vertices, took in _by_each_method(mesh, template):
+            placed.setdefault(name, []).append(vertices)
+            seconds.setdefault(name, []).append(took)
+    who = faces.subjects[rows]
+    summary = {}
+    for name, results in placed.items():
+        known = [k for k, vertices in enumerate(results) if vertices is not None]
+        table: dict[str, float | None] = {
+            "without_result": len(rows) - len(known),
+            "seconds": float(np.median(seconds[name])),
+        }
+        for kind, same in (("same_person", True), ("others", False)):
+            errors = [
+                _place_error(faces, rows[known[0]], rows[k], results[known[0]], results[k], template)
+                for k in known[1:]
+                if (who[k] == who[known[0]]) == same
+            ]
+            table[f"{kind}_mm"] = float(np.mean(errors)) if errors else None
+        summary[name] = table
+    print(f"{len(rows)} faces of {faces.path}: places missed, mm     same person     others   seconds")
+    for name, table in summary.items():
+        cells = [f"{table[key]:.2f}" if table[key] is not None else "-" for key in ("same_person_mm", "others_mm")]
+        print(f"  {name:45s} {cells[0]:>11s} {cells[1]:>10s} {table['seconds']:9.2f}")
+    return {"faces": len(rows), "set": faces.card.name, "methods": summary}
+
+
+def _by_each_method(mesh: Mesh, template: FaceTemplate) -> Iterator[tuple[str, Floats | None, float]]:
+    """Name, vertices (V, 3) in the frame of `mesh` and seconds of each method; None where no face was found."""
+    try:
+        sighting, scan, to_scan = sight(mesh, template)
+    except MeshganError:
+        yield from ((name, None, 0.0) for name in ("meshgan", "meshgan, no face model", "trimesh, faces"))
+        return
+    ways: dict[str, Callable[[Mesh, Sighting, FaceTemplate], Floats]] = {
+        "meshgan": _ours,
+        "meshgan, no face model": _ours_alone,
+        "trimesh, faces": partial(_theirs, use_faces=True),
+    }
+    for name, method in ways.items():
+        start = time.perf_counter()
+        vertices = method(scan, sighting, template)
+        yield name, to_scan(vertices), time.perf_counter() - start
+
+
+def _place_error(
+    faces: FaceSet, first: int, second: int, on_first: Floats | None, on_second: Floats | None, template: FaceTemplate
+) -> float:
+    """Mean distance in mm from where the template's inside lies on the second face to where it should, by the first."""
+    assert on_first is not None
+    assert on_second is not None
+    one, two = (
+        faces.template.with_vertices(np.asarray(faces.vertices[row], dtype=np.float64)) for row in (first, second)
+    )
+    places = barycentric_matrix(closest_points(on_first, one), one) @ two.vertices
+    return float(np.linalg.norm(on_second - places, axis=1)[template.inside].mean())
 
 
 def _mean(rows: list[dict[str, float]]) -> dict[str, float]:

@@ -3,7 +3,7 @@
 import importlib
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -61,12 +61,28 @@ def raster(json_file: Json = None) -> None:
 
 
 @app.command()
-def register(json_file: Json = None) -> None:
-    """Registering scans.
+def register(
+    truth: Annotated[
+        Path | None,
+        typer.Option(
+            "--truth", help="A set of faces that share their own triangles: how well places on them are met, instead."
+        ),
+    ] = None,
+    faces: Annotated[int, typer.Option(min=2, help="How many faces of that set.")] = 12,
+    json_file: Json = None,
+) -> None:
+    """Registering scans: fake ones of the corpus, or faces of anybody's whose correspondence is known.
 
-    Example: `meshgan bench register`
+    Example: `meshgan bench register --truth tracked --json foreign.json`
     """
-    _run("register", json_file)
+    if truth is None:
+        _run("register", json_file)
+    else:
+        from meshgan.data.faceset import FaceSet
+
+        _require_place(json_file)
+        measured = importlib.import_module("meshgan.bench.register").foreign(FaceSet.open(truth), faces)
+        _finish(measured, json_file)
 
 
 @app.command()
@@ -82,7 +98,16 @@ def _run(name: str, json_file: Path | None) -> None:
     """Call `run()` of the benchmark's module, and write what it returns."""
     if json_file is not None and not json_file.parent.is_dir():
         raise UsageError(f"the folder of {json_file} does not exist; make it first.")
-    result = importlib.import_module(f"meshgan.bench.{name}").run()
+    _require_place(json_file)
+    _finish(importlib.import_module(f"meshgan.bench.{name}").run(), json_file)
+
+
+def _require_place(json_file: Path | None) -> None:
+    if json_file is not None and not json_file.parent.is_dir():
+        raise UsageError(f"the folder of {json_file} does not exist; make it first.")
+
+
+def _finish(result: dict[str, Any], json_file: Path | None) -> None:
     if json_file is not None:
         with atomic_file(json_file) as partial:
             partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
