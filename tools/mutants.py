@@ -1,8 +1,8 @@
-"""How many small faults the tests notice: `python tools/mutants.py --sample 100 --seed 0 [folder …]`.
+"""How many small faults the tests notice: `python tools/mutants.py --sample 100 --seed 0 [folder or file …]`.
 
 Cosmic Ray changes one thing at a time in a copy of the package, an operator, a comparison, a number, a condition, and
-the tests that import the changed module are run until one fails. All mutants would take days, so a seeded sample is
-drawn; survivors are printed, with what was changed. Ends with 1 where fewer than 85 % are killed.
+the tests beside it that import the changed module are run until one fails. All mutants would take days, so a seeded
+sample is drawn; survivors are printed, with what was changed. Ends with 1 where fewer than 85 % are killed.
 """
 
 import argparse
@@ -58,7 +58,9 @@ def operators() -> list[str]:
 def mutants(folders: tuple[str, ...]) -> list[Mutant]:
     """All that there are, in an order that does not depend on the machine."""
     found = []
-    for path in sorted(path for folder in folders for path in (ROOT / "src/meshgan" / folder).rglob("*.py")):
+    places = [ROOT / "src/meshgan" / folder for folder in folders]
+    paths = {path for place in places for path in ([place] if place.is_file() else place.rglob("*.py"))}
+    for path in sorted(paths):
         tree, module = get_ast(path.read_text("utf-8")), path.relative_to(ROOT / "src/meshgan").as_posix()
         for name in operators():
             operator = get_operator(name)()
@@ -69,12 +71,13 @@ def mutants(folders: tuple[str, ...]) -> list[Mutant]:
 
 @cache
 def tests_of(module: str) -> tuple[str, ...]:
-    """The test files that import a module, those of its own folder first."""
+    """The test files that import a module: those of its own folder, or all others where that has none."""
     folder, _, name = module.removesuffix(".py").replace("/", ".").rpartition(".")
     pattern = re.compile(rf"meshgan\.{folder}\.{name}\b|from meshgan\.{folder} import [^\n]*\b{name}\b")
     files = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "tests").rglob("test_*.py"))
              if pattern.search(path.read_text("utf-8"))]  # fmt: skip
-    return tuple(sorted(files, key=lambda file: (f"tests/{folder}/" not in file, f"test_{name}" not in file)))
+    beside = [file for file in files if file.startswith(f"tests/{folder}/")]
+    return tuple(sorted(beside or files, key=lambda file: f"test_{name}" not in file))
 
 
 def run(copy: Path, tests: tuple[str, ...]) -> str:
@@ -92,7 +95,7 @@ def run(copy: Path, tests: tuple[str, ...]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folders", nargs="*", default=FOLDERS, help="below src/meshgan")
+    parser.add_argument("folders", nargs="*", default=FOLDERS, help="or files, below src/meshgan")
     parser.add_argument("--sample", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop drawing after so long")
