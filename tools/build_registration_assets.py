@@ -13,11 +13,11 @@ average, and scatters about that place. Needs the extra `[landmarks]`; takes som
 import numpy as np
 from numpy.typing import NDArray
 
-from meshgan.bench.fake_scans import corpus_people
 from meshgan.data.corpora.basis import face_template
 from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import closest_points
 from meshgan.registration.detector import POINTS, Detector
+from meshgan.registration.fake_scans import corpus_people
 from meshgan.registration.finding import HALF_WIDTH, detect
 from meshgan.registration.models import OWN, corpus_fingerprint
 from meshgan.registration.prior import learn

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from meshgan.bench import fake_scans
 from meshgan.bench import register as bench
 from meshgan.data.faceset import Card, FaceSet, create_faceset
 from meshgan.errors import MeshganError
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import barycentric_matrix, closest_points
+from meshgan.registration import fake_scans
 from meshgan.registration.detector import available
 from meshgan.registration.models import default_template
 

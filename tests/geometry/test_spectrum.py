@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from meshgan.arrays import Floats
 from meshgan.errors import UsageError
 from meshgan.geometry.laplacian import cotangent_weights, mass
-from meshgan.geometry.mesh import Mesh
+from meshgan.geometry.mesh import Floats, Mesh
 from meshgan.geometry.spectrum import BANDS, BandFilter, band_energies
 from shapes import bumpy, grid, icosphere, together
 

@@ -19,7 +19,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from meshgan.bench.fake_scans import corpus_people, fake_scan
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import DiskError, MeshganError, UsageError
 from meshgan.geometry.align import Similarity
@@ -27,6 +26,7 @@ from meshgan.geometry.files import read_mesh, write_mesh
 from meshgan.registration import batch
 from meshgan.registration import jobs as bulk
 from meshgan.registration.batch import named_scans, register_all, with_landmarks
+from meshgan.registration.fake_scans import corpus_people, fake_scan
 from meshgan.registration.jobs import Outcome, Result, Settings, outcome_of, plan, result_of, save
 from meshgan.registration.landmarks import read_landmarks
 from meshgan.registration.models import default_template

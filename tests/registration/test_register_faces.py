@@ -9,14 +9,13 @@ import pytest
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from meshgan.bench import fake_scans
-from meshgan.bench.fake_scans import corpus_people, fake_scan
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.files import read_mesh
 from meshgan.geometry.mesh import Mesh
-from meshgan.registration import models
+from meshgan.registration import fake_scans, models
 from meshgan.registration import register as module
 from meshgan.registration.detector import Detector, available
+from meshgan.registration.fake_scans import corpus_people, fake_scan
 from meshgan.registration.finding import degrees_between, find_face
 from meshgan.registration.landmarks import Landmarks, read_landmarks
 from meshgan.registration.models import OWN, adopted, corpus_fingerprint, default_template

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 
 from meshgan.arrays import Floats
-from meshgan.bench.fake_scans import FakeScan, corpus_people, estranged, fake_scan
 from meshgan.data.faceset import FaceSet, some_rows
 from meshgan.errors import MeshganError
 from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import barycentric_matrix, closest_points
 from meshgan.progress import track
+from meshgan.registration.fake_scans import FakeScan, corpus_people, estranged, fake_scan
 from meshgan.registration.models import default_template
 from meshgan.registration.nricp import folded, nonrigid_icp, unfolded
 from meshgan.registration.prior import fit

@@ -104,6 +104,7 @@ def anny_expressions(
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same faces.")] = 0,
     noise_mm: Annotated[float, typer.Option(min=0, help="Root mean square length of the registration noise.")] = 0.1,
     part: Annotated[str, typer.Option(help="model or classifier: no subject is in both.")] = "model",
+    plain: Annotated[bool, typer.Option("--plain", help="Sums of linear shapes, as in version 0.1.")] = False,
 ) -> None:
     """Make the default corpus of expressions: neutral, posed and spontaneous faces of a synthetic population.
 
@@ -115,9 +116,30 @@ def anny_expressions(
     """
     from meshgan.data.corpora.expressions import ExpressionPlan, make_expressions
 
-    plan = ExpressionPlan(subjects, posed, spontaneous, seed, noise_mm, part)
+    plan = ExpressionPlan(subjects, posed, spontaneous, seed, noise_mm, part, plain)
     make_expressions(out, plan)
     print(f"{len(plan)} faces lie in {out}, {plan.neutrals} of them neutral.")
+
+
+@app.command()
+def scan(
+    path: Annotated[Path, typer.Argument(metavar="SET", help="A set of faces.")],
+    out: Annotated[Path, typer.Argument(help="The folder of scans to write.")],
+    count: Annotated[int, typer.Option(min=1, help="How many scans, each of another face.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same scans.")] = 0,
+) -> None:
+    """Make raw scans of faces, whose truth is known: what a scanner would deliver, to try registration with.
+
+    Other triangles, 0.2 mm of noise, holes, a border cut off, stray pieces, hair over half of them, a smooth head
+    around, any pose, in metres. OUT/truth.csv names the face of each scan and where it stands.
+
+    Example: `meshgan data scan corpus scans --count 20`
+    """
+    from meshgan.data.faceset import FaceSet
+    from meshgan.registration.fake_scans import make_scans
+
+    make_scans(FaceSet.open(path), out, count, seed)
+    print(f"{count} scans lie in {out}; truth.csv says what they show. `meshgan register {out} --unit m` reads them.")
 
 
 @app.command()

@@ -9,7 +9,8 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike
 from scipy.sparse.csgraph import connected_components
 
-from meshgan.arrays import Floats, Integers
+from meshgan.arrays import Floats as Floats
+from meshgan.arrays import Integers as Integers
 from meshgan.errors import MeshganError
 
 

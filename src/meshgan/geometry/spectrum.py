@@ -22,11 +22,10 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 from scipy.sparse.linalg import eigsh
 
-from meshgan.arrays import Floats
 from meshgan.compiled import SUMS_IN_ANY_ORDER, compiled
 from meshgan.errors import UsageError
 from meshgan.geometry.laplacian import cotangent_laplacian, cotangent_weights, largest_eigenvalue, mass
-from meshgan.geometry.mesh import Mesh
+from meshgan.geometry.mesh import Floats, Mesh
 
 # The bands (longest, shortest) of wavelength in mm in which detail is reported, from half a face to pores and wrinkles.
 BANDS = ((128.0, 64.0), (64.0, 32.0), (32.0, 16.0), (16.0, 11.0), (11.0, 8.0), (8.0, 5.5), (5.5, 0.0))

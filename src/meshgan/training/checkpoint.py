@@ -29,7 +29,7 @@ from meshgan.machine import machine
 from meshgan.model.classifier import Classifier
 from meshgan.model.face_model import FaceModel
 from meshgan.reading import parse_toml, read_bytes
-from meshgan.storage import alone_in, atomic_file, disk_errors, remove_file, require_replaceable, set_aside, sweep
+from meshgan.storage import alone_in, atomic_file, disk_errors, remove_file, require_replaceable, set_aside
 from meshgan.training.classification import Classification
 from meshgan.training.recipe import Recipe, differences, load_recipe, parse_recipe, recipe_toml
 
@@ -83,7 +83,6 @@ class RunFolder:
             return
         self.check(resume)
         with alone_in(self.path):
-            sweep(self.path / "samples")
             yield
 
     def check(self, resume: bool) -> None:

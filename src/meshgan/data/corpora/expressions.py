@@ -5,6 +5,7 @@ Everything about row r follows from the plan and r, so the pure deformation of a
 identity and noise, can be made again at any time (`ExpressionPlan.pure`): the ground truth of decoupling.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,9 @@ import numpy as np
 from meshgan.arrays import Floats, Integers, Reals, Singles
 from meshgan.data.corpora.anny import LICENCE, SOURCE
 from meshgan.data.corpora.basis import FaceBasis, Neutral, Phenotype, average_adult, face_template
+from meshgan.data.corpora.detail import Traits, detail
 from meshgan.data.corpora.draws import Draws
+from meshgan.data.corpora.motion import Manner, Wrinkles, draw_manner, gauges, motion
 from meshgan.data.corpora.noise import RegistrationNoise
 from meshgan.data.corpora.performance import NEUTRAL, POSED, SPONTANEOUS, Style, draw_actions, draw_style, draw_units
 from meshgan.data.corpora.population import People, draw_people
@@ -26,6 +29,7 @@ from meshgan.geometry.mesh import Mesh
 
 CORPUS = "anny-expressions"
 BLOCK = 256
+AT_A_TIME = 2  # blocks that are made at a time
 PREFIXES = {"model": "E", "classifier": "C"}  # the parts of the corpus have no subject in common
 SESSIONS = 4  # at most: not everybody comes back
 SESSION_SHARES = (0.15, 0.3, 0.55)  # of subjects with 2, 3 and 4 sessions
@@ -33,6 +37,8 @@ AGE_SHARES = (0.03, 0.08, 0.55, 0.25, 0.09)
 KINDS = ("neutral", "posed", "spontaneous")
 WEAK_LABEL = 0.15  # of spontaneous faces are labelled by their film, not by what they show
 SESSION_WEIGHT, SESSION_FEATURE = 0.02, 0.012  # how neutral faces change between sessions
+MANNER = (0.55, 0.45, 0.6)  # how people's muscles differ: in strength over the skin, in direction (radians), on the way
+TAKEN = (0.2, 0.16, 0.6)  # and how one person's do from take to take
 STILL = 0.12  # vertices that no action moves further than this share of the largest motion align a face
 
 
@@ -59,6 +65,7 @@ class ExpressionPlan:
     seed: int = 0
     noise_mm: float = 0.1
     part: str = "model"
+    plain: bool = False
 
     def __post_init__(self) -> None:
         if self.subjects < 1 or min(self.posed, self.spontaneous, self.noise_mm) < 0:
@@ -89,11 +96,26 @@ class ExpressionPlan:
 
     @cached_property
     def people(self) -> People:
-        return draw_people(self.basis, self._draws("people", np.arange(self.subjects)), AGE_SHARES)
+        return draw_people(self.basis, self._draws("people", np.arange(self.subjects)), AGE_SHARES, self.plain)
 
     @cached_property
     def style(self) -> Style:
         return draw_style(self._draws("style", np.arange(self.subjects)))
+
+    @cached_property
+    def traits(self) -> Traits:
+        """The subjects' detail and folds."""
+        return detail().draw(self.people, self._draws("traits", np.arange(self.subjects)))
+
+    @cached_property
+    def manner(self) -> Manner:
+        """How the subjects' muscles work."""
+        return draw_manner(self._draws("manner", np.arange(self.subjects)), self.basis.action_names, MANNER)
+
+    @cached_property
+    def wrinkles(self) -> Wrinkles:
+        """The folds of the subjects, ready to deepen."""
+        return Wrinkles(gauges(), self.traits.folds)
 
     @property
     def neutrals(self) -> int:
@@ -112,7 +134,7 @@ class ExpressionPlan:
         drawn = draws.choice([1.0] * len(EXPRESSIONS))
         expression = np.where(kind == POSED, place % len(EXPRESSIONS), drawn)
         who, session = self._sittings(draws, kind, place)
-        units, intensity = draw_units(draws, self.style, who, expression, kind)
+        units, intensity = draw_units(draws, self.style, who, expression, kind, self.plain)
         film = draws.choice([1.0] * len(EXPRESSIONS))
         weak = (kind == SPONTANEOUS) & (draws.uniform(1)[:, 0] < WEAK_LABEL)
         label = np.where(kind == NEUTRAL, -1, np.where(weak, film, expression))
@@ -129,30 +151,61 @@ class ExpressionPlan:
         return who, np.where(kind == NEUTRAL, session[turn], drawn)
 
     def neutral(self, who: Integers, session: Integers) -> Neutral:
-        """The neutral faces, without noise, of subjects (B,) in sessions (B,): weight and features change a little."""
-        draws = self._draws("session", who * SESSIONS + session)
+        """The neutral faces, without noise, of subjects (B,) in sessions (B,)."""
+        sitting = who * SESSIONS + session
+        block, place = np.divmod(sitting, BLOCK)
+        made = {int(number): self._block_of_neutrals(int(number)) for number in np.unique(block)}
+        vertices = np.stack([made[int(b)].vertices[p] for b, p in zip(block, place, strict=True)])
+        return Neutral(vertices, np.stack([made[int(b)].joints[p] for b, p in zip(block, place, strict=True)]))
+
+    @cached_property
+    def _neutrals(self) -> dict[int, Neutral]:
+        return {}
+
+    def _block_of_neutrals(self, number: int) -> Neutral:
+        """The neutral faces of `BLOCK` sittings, made once: weight and features change a little between sessions."""
+        if number not in self._neutrals:
+            self._neutrals[number] = self._sit(np.arange(number * BLOCK, (number + 1) * BLOCK))
+        return self._neutrals[number]
+
+    def _sit(self, sittings: Integers) -> Neutral:
+        draws = self._draws("session", sittings)
+        who = np.minimum(sittings // SESSIONS, self.subjects - 1)
         person, features = self.people.phenotype, self.people.features[who]
         weight = np.clip(person.weight[who] + SESSION_WEIGHT * draws.normal(1)[:, 0], 0, 1)
         features = features + SESSION_FEATURE * draws.normal(features.shape[1]) * (features != 0)
         age, female, muscle = person.age[who], person.female[who], person.muscle[who]
-        return self.basis.neutral(Phenotype(age, female, muscle, weight, person.ancestry[who]), features)
+        plain = self.basis.neutral(Phenotype(age, female, muscle, weight, person.ancestry[who]), features)
+        return plain if self.plain else motion().settled(detail().applied(plain, self.traits.of(who)))
 
     def faces(self, rows: Integers, takes: Takes) -> Singles:
         """The registered faces (B, V, 3) of these rows: identity, expression and noise, rigidly aligned."""
         neutral = self.neutral(takes.who, takes.session)
         size = _spread(neutral.vertices) / _spread(self.template.vertices[None])  # small faces move less
-        faces = self.basis.perform(neutral, takes.actions, size)
-        motion = rigid(faces[:, self.still], self.template.vertices[self.still])
+        faces = self._perform(neutral, rows, takes, size)
+        aligned = rigid(faces[:, self.still], self.template.vertices[self.still])
         noise = self._noise.draw(self._draws("noise", rows), self.noise_mm)
-        return motion(faces).astype(np.float32) + noise
+        return aligned(faces).astype(np.float32) + noise
+
+    def _perform(self, neutral: Neutral, rows: Integers, takes: Takes, size: Floats) -> Singles:
+        if self.plain:
+            return self.basis.perform(neutral, takes.actions, size)
+        today = draw_manner(self._draws("manner-takes", rows), self.basis.action_names, TAKEN)
+        manner = self.manner.of(takes.who) + today
+        return motion().perform(neutral, takes.actions, manner, self.wrinkles.of(takes.who), size)
 
     def pure(self, rows: Integers) -> Singles:
-        """The template (B, V, 3) doing what is done in these rows (B,): no identity, no noise."""
+        """The template (B, V, 3) doing what is done in these rows (B,), with the manner and the wrinkles of who does
+        it: no identity, no noise."""
         adult = self.basis.neutral(average_adult(), np.zeros((1, len(self.basis.feature_names))))
         shift = self.template.vertices.astype(np.float32) - adult.vertices[0]
         everyone = np.zeros(len(rows), dtype=np.int64)
         template = Neutral((adult.vertices + shift)[everyone], (adult.joints + shift.mean(axis=0))[everyone])
-        return self.basis.perform(template, self.takes(rows).actions)
+        if not self.plain:
+            settled = motion().settled(template)
+            moved = self._perform(settled, rows, self.takes(rows), np.ones(len(rows)))
+            return template.vertices + moved - settled.vertices
+        return self._perform(template, rows, self.takes(rows), np.ones(len(rows)))
 
     @cached_property
     def still(self) -> Integers:
@@ -166,6 +219,15 @@ class ExpressionPlan:
 
     def _draws(self, name: str, items: Integers) -> Draws:
         return Draws(self.seed, f"{self.part}-{name}", items)
+
+    def made(self, start: int) -> tuple[Singles, list[dict[str, object]]]:
+        """The faces (BLOCK, V, 3) of the rows from `start` on, and their labels.
+
+        They are always as many, since rounding depends on the number.
+        """
+        rows = np.arange(start, start + BLOCK)
+        takes = self.takes(rows)
+        return self.faces(rows, takes), self.labels(rows, takes)
 
     def labels(self, rows: Integers, takes: Takes) -> list[dict[str, object]]:
         """One label row a face."""
@@ -191,11 +253,15 @@ def make_expressions(out: Path, plan: ExpressionPlan) -> None:
     """
     parameters = {"corpus": CORPUS, **asdict(plan)}
     card = Card(name=CORPUS, source=SOURCE, licence=LICENCE, synthetic=True, parameters=parameters)
-    with create_faceset(out, plan.template, len(plan), card) as writer:
-        for block in blocks(len(plan), "making faces", BLOCK):
-            rows = np.arange(block.start, block.start + BLOCK)  # always as many: rounding depends on the number
-            takes, kept = plan.takes(rows), block.stop - block.start
-            writer.append(plan.faces(rows, takes)[:kept], plan.labels(rows, takes)[:kept])
+    plan.neutral(*np.divmod(np.arange(plan.subjects * SESSIONS), SESSIONS))  # before threads share them
+    with (
+        create_faceset(out, plan.template, len(plan), card) as writer,
+        ThreadPoolExecutor(AT_A_TIME) as pool,
+    ):
+        made = pool.map(plan.made, range(0, len(plan), BLOCK))
+        for block, (faces, labels) in zip(blocks(len(plan), "making faces", BLOCK), made, strict=True):
+            kept = block.stop - block.start
+            writer.append(faces[:kept], labels[:kept])
 
 
 def _spread(faces: Reals) -> Floats:

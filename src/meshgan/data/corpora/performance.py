@@ -7,7 +7,7 @@ import numpy as np
 
 from meshgan.arrays import Floats, Integers
 from meshgan.data.corpora.draws import Draws
-from meshgan.data.corpora.recipes import BESIDES, EXPRESSIONS, LIMITS, RECIPES, UNITS, Units
+from meshgan.data.corpora.recipes import BESIDES, EXPRESSIONS, LIMITS, MORE_BESIDES, MORE_UNITS, RECIPES, UNITS, Units
 
 NEUTRAL, POSED, SPONTANEOUS = range(3)
 
@@ -19,20 +19,28 @@ SIDE_BIAS, SIDE_TAKE = 0.07, 0.05  # standard deviation of left against right, o
 ONE_SIDED, ONE_SIDE = 0.12, 0.6  # the share of a person's actions that are one-sided, and by how much at most
 MIXED, MIXED_SHARE = 0.35, 0.5  # of spontaneous faces have a second expression, of at most that share
 PARTIAL, PARTIAL_MISSING = 0.5, 0.35  # of spontaneous faces lack that share of their units
-BESIDES_SHARE, BESIDES_POSED = 0.5, 0.15  # of faces do something besides; how much of it while posing
+BESIDES_AT_ONCE, BESIDES_SHARE = 2, 0.4  # things that a face may do besides, and the share of faces that do each
+BESIDES_POSED = 0.2  # how much of it while posing
+PLAIN_SHARE, PLAIN_POSED = 0.5, 0.15  # the same in the plain corpus
 
-NUMBERS = sorted(UNITS)
-NAMES = sorted({name for unit in UNITS.values() for name in unit})
+ALL_UNITS = UNITS | MORE_UNITS
+NUMBERS = list(ALL_UNITS)
+PLAIN_NAMES = sorted({name for unit in UNITS.values() for name in unit})
+NAMES = PLAIN_NAMES + sorted({name for unit in MORE_UNITS.values() for name in unit} - set(PLAIN_NAMES))
 UNSIDED = {
     "browInnerUp",
+    "cheekPuff",
+    "jawForward",
     "jawOpen",
+    "mouthClose",
     "mouthFunnel",
     "mouthPucker",
     "mouthRollLower",
     "mouthRollUpper",
     "mouthShrugLower",
+    "mouthShrugUpper",
 }
-SIDED = [name for name in NAMES if name not in UNSIDED | {"jawSide"}]
+SIDED = [name for name in NAMES if name not in UNSIDED | {"jawSide", "mouthSide"}]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +64,7 @@ def draw_style(draws: Draws) -> Style:
 
 
 def draw_units(
-    draws: Draws, style: Style, who: Integers, expression: Integers, kind: Integers
+    draws: Draws, style: Style, who: Integers, expression: Integers, kind: Integers, plain: bool = False
 ) -> tuple[Floats, Floats]:
     """Strengths (B, U) of the units in takes of people `who` (B,), and their intensities (B,) in [0, 1].
 
@@ -73,9 +81,17 @@ def draw_units(
     missing = np.where(spontaneous & (partial < PARTIAL), PARTIAL_MISSING, 0.0)[:, None]
     units = (1 - blend) * STRENGTHS[expression, variant] * (draws.uniform(len(NUMBERS)) > missing) + blend * second
     units *= style.gains[who] * np.exp(TAKE_GAIN * draws.normal(len(NUMBERS))) * intensity[:, None]
-    amount = np.select([kind == NEUTRAL, kind == POSED], [0.0, BESIDES_POSED * besides], besides)
-    which = draws.choice([BESIDES_SHARE / len(BESIDES)] * len(BESIDES) + [1 - BESIDES_SHARE])
-    return units + amount[:, None] * BESIDES_STRENGTHS[which], intensity
+    posing = PLAIN_POSED if plain else BESIDES_POSED
+    amount = np.select([kind == NEUTRAL, kind == POSED], [0.0, posing * besides], besides)
+    share, times, things = (
+        (PLAIN_SHARE, 1, len(BESIDES)) if plain else (BESIDES_SHARE, BESIDES_AT_ONCE, len(BESIDES_STRENGTHS))
+    )
+    for _ in range(times):
+        which = draws.choice([share / things] * things + [1 - share])
+        units = (
+            units + amount[:, None] * np.append(BESIDES_STRENGTHS[:things], np.zeros((1, len(NUMBERS))), axis=0)[which]
+        )
+    return units, intensity
 
 
 def draw_actions(draws: Draws, style: Style, who: Integers, units: Floats, names: tuple[str, ...]) -> Floats:
@@ -84,7 +100,9 @@ def draw_actions(draws: Draws, style: Style, who: Integers, units: Floats, names
     leftwards = draws.uniform(1)[:, 0] < 0.5
     strengths = dict(zip(NAMES, (units @ UNIT_ACTIONS).T, strict=True))
     actions = {name: strengths[name] for name in UNSIDED}
-    actions |= {"jawLeft": strengths["jawSide"] * leftwards, "jawRight": strengths["jawSide"] * ~leftwards}
+    for what in ("jaw", "mouth"):
+        sideways = strengths[f"{what}Side"]
+        actions |= {f"{what}Left": sideways * leftwards, f"{what}Right": sideways * ~leftwards}
     for name, bias in zip(SIDED, lean.T, strict=True):
         actions[f"{name}Left"] = strengths[name] * (1 + np.minimum(bias, 0))
         actions[f"{name}Right"] = strengths[name] * (1 - np.maximum(bias, 0))
@@ -101,6 +119,6 @@ def _unit_actions(units: Mapping[int, Mapping[str, float]]) -> Floats:
     return np.array([[units[number].get(name, 0.0) for name in NAMES] for number in NUMBERS])
 
 
-UNIT_ACTIONS = _unit_actions(UNITS)  # (U, names)
+UNIT_ACTIONS = _unit_actions(ALL_UNITS)  # (U, names)
 STRENGTHS = np.array([[_strengths(variant) for variant in RECIPES[name]] for name in EXPRESSIONS])  # (6, 3, U)
-BESIDES_STRENGTHS = np.array([_strengths(units) for units in BESIDES] + [np.zeros(len(NUMBERS))])
+BESIDES_STRENGTHS = np.array([_strengths(units) for units in BESIDES + MORE_BESIDES])

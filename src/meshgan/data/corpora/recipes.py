@@ -39,6 +39,15 @@ UNITS: dict[int, dict[str, float]] = {
     43: {"eyeBlink": 1.0},  # eyes closed
     64: {"eyeLookDown": 1.0},  # eyes down
 }
+# What faces do besides, which the plain corpus does not know; the last two have no number in FACS.
+MORE_UNITS: dict[int, dict[str, float]] = {
+    8: {"mouthClose": 1.0},  # lips toward each other
+    29: {"jawForward": 1.0},  # jaw thrust
+    34: {"cheekPuff": 0.5},  # cheek puff
+    63: {"eyeLookUp": 1.0},  # eyes up
+    130: {"mouthSide": 0.6},  # mouth sideways: to the left or to the right
+    117: {"mouthShrugUpper": 0.9},  # upper lip raised by the lower one
+}
 
 # For each expression its variants; the first is what most people do.
 RECIPES: dict[str, tuple[Units, ...]] = {
@@ -77,6 +86,10 @@ RECIPES: dict[str, tuple[Units, ...]] = {
 # What else a face does while it is watched: blinks, glances, and movements of speech.
 BESIDES: tuple[Units, ...] = (
     {43: 0.9}, {64: 0.7}, {26: 0.5}, {22: 0.5}, {18: 0.7}, {28: 0.6}, {14: 0.8}, {17: 0.5}, {30: 0.6}, {2: 0.5},
+)  # fmt: skip
+MORE_BESIDES: tuple[Units, ...] = (
+    {43: 1.0}, {63: 0.8}, {26: 0.6, 8: 0.9}, {34: 0.8}, {29: 0.7}, {130: 0.8}, {117: 0.6, 17: 0.5}, {22: 0.5, 26: 0.4},
+    {20: 0.4, 25: 0.5}, {16: 0.5, 24: 0.4},
 )  # fmt: skip
 
 # How far an action may go where 1 is not far enough.

@@ -1,0 +1,222 @@
+"""Lips that meet and press, and never pass through each other.
+
+Over a grid of places from side to side and from front to back, the underside of the upper lip is a height, and so is
+the upper side of the lower lip. Where the lower one is above the upper one they overlap. What overlaps by more than
+`FLAT_MM` moves apart with the lips as a whole, and the rest is flattened onto the surface half-way between, as pressed
+lips are. Everything is a function of the face alone, and a continuous one.
+"""
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.csgraph import connected_components, dijkstra
+
+from meshgan.arrays import Floats, Integers, Reals, Singles
+from meshgan.geometry.mesh import Mesh
+from meshgan.geometry.surface import closest_points
+
+BOX = ((-20.5, -60.0, -5.0), (20.5, -20.0, 60.0))  # mm: the mouth of the template, without its corners
+SURFACES_MM = (-53.0, -28.0)  # heights on the template between which the lips are held against each other
+MEET_MM = 1.2  # vertices so close to the other lip are those that it meets
+STEP_MM = 0.5  # of the grid
+PLACES, DEPTHS = 108, 120  # of the grid: from the subject's right to the left, and from back to front
+FLAT_MM = 0.7  # of overlap are flattened, not moved
+YIELDS = (0.4, 0.6)  # shares of the upper and the lower lip in moving apart
+STIFF_MM, SOFT_MM = (
+    4.5,
+    9.0,
+)  # from where they meet, skin moves with the lip, and beyond, over that length, less and less
+CORNER_MM = 3.0  # towards a corner, where the way to either lip differs by less than this, it moves less
+SEAL_MM = 9.0  # an open mouth is closed by this at most, by lips alone
+SHUT = (0.35, 0.65)  # shares of the lips in that
+CLEAR_MM = 0.03  # left between lips that were moved apart
+ROUNDS = 8  # of moving apart what still overlaps, at most
+OVERLAP_MM = 0.04  # is not worth another round
+OWN = 0.3  # surfaces that follow a lip so far can be flattened
+STEEP = 0.15  # triangles seen so obliquely from below have no height
+BLUR = np.bartlett(11)[1:-1]  # weights of neighbouring places in what moves lips apart
+FAR = 999.0
+
+
+@dataclass(frozen=True, eq=False)
+class Contact:
+    """B mouths over a grid of G places and Z depths that starts at `corner` (B, 2), x and z in mm: heights (B, G, Z)
+    of the underside of the `upper` and of the upper side of the `lower` lip; ±FAR where there is none."""
+
+    corner: Floats
+    upper: Floats
+    lower: Floats
+
+    @property
+    def gap(self) -> Floats:
+        """The distance (B, G) between the lips; what overlaps is below zero."""
+        return np.asarray((self.upper - self.lower).min(axis=2))
+
+
+class Lips:
+    """The lips of the template, and how they meet on any face of it.
+
+    `surfaces` are the triangles of the upper and the lower lip; `vertices` (N,) move with them, by `weights` (2, N).
+    """
+
+    def __init__(self, template: Mesh) -> None:
+        inside = np.all((template.vertices > np.array(BOX[0])) & (template.vertices < np.array(BOX[1])), axis=1)
+        edges = template.edges[inside[template.edges].all(axis=1)]
+        graph = sp.coo_array((np.ones(len(edges)), edges.T), shape=(len(template.vertices),) * 2)
+        piece = np.where(inside, connected_components(graph, directed=False)[1], -1)
+        largest = np.unique(piece[inside], return_counts=True)
+        two = largest[0][np.argsort(largest[1])[-2:]]
+        height = [template.vertices[piece == label, 1].mean() for label in two]
+        level = (template.vertices[:, 1] > SURFACES_MM[0]) & (template.vertices[:, 1] < SURFACES_MM[1])
+        sides = [(piece == label) & level for label in two[np.argsort(height)[::-1]]]
+        self.surfaces = [template.triangles[side[template.triangles].all(axis=1)] for side in sides]
+        meshes = [Mesh(template.vertices, surface) for surface in self.surfaces]
+        ways = []
+        for lip in (0, 1):
+            own = np.unique(self.surfaces[lip])
+            meets = own[closest_points(template.vertices[own], meshes[1 - lip]).distance < MEET_MM]
+            ways.append(_ways(template, meets))
+        near = [np.exp(-((np.maximum(way - STIFF_MM, 0) / SOFT_MM) ** 2)) for way in ways]
+        weights = np.stack([near[lip] * np.clip((ways[1 - lip] - ways[lip]) / CORNER_MM, 0, 1) for lip in (0, 1)])
+        self.vertices = np.flatnonzero(weights.max(axis=0) > 1e-3)
+        self.weights = weights[:, self.vertices]
+        self.middle = np.unique(np.concatenate([surface.ravel() for surface in self.surfaces]))
+        x = template.vertices[self.middle, 0]
+        self.corners = template.vertices[self.middle[[x.argmin(), x.argmax()]]]
+        self.own = [np.searchsorted(self.middle, surface) for surface in self.surfaces]
+
+    def contact(self, faces: Reals, off: float = 0.0) -> Contact:
+        """How the lips of faces (B, V, 3) lie to each other; the grid may lie a part of a step `off`."""
+        points = faces[:, self.middle].astype(np.float64)
+        middle = (points.min(axis=1) + points.max(axis=1))[:, [0, 2]] / 2
+        corner = middle + STEP_MM * (off - np.array([PLACES - 1, DEPTHS - 1]) / 2)
+        fields = np.empty((2, len(faces), PLACES, DEPTHS))
+        for field, triangles, sign in zip(fields, self.own, (1.0, -1.0), strict=True):
+            _heights(points, triangles, sign, corner, field)
+        return Contact(corner, fields[0], fields[1])
+
+    def _shift(self, faces: Singles, contact: Contact, amounts: Floats, shares: tuple[float, float]) -> None:
+        """Move the upper lip up and the lower one down by shares of `amounts` (B, G), in place."""
+        place = (faces[:, self.vertices, 0] - contact.corner[:, None, 0]) / STEP_MM
+        place = np.clip(place, 0, PLACES - 1)
+        first = np.minimum(place.astype(np.int64), PLACES - 2)
+        low, high = (np.take_along_axis(amounts, first + offset, axis=1) for offset in (0, 1))
+        there = low + (place - first) * (high - low)
+        faces[:, self.vertices, 1] += (there * (shares[0] * self.weights[0] - shares[1] * self.weights[1])).astype(
+            np.float32
+        )
+
+    def seal(self, faces: Singles, strength: Floats) -> None:
+        """Bring open lips together, in place, by `strength` (B,) in [0, 1] of what is between them."""
+        rows = np.flatnonzero(strength > 0)
+        if not len(rows):
+            return
+        parted = faces[rows]
+        contact = self.contact(parted)
+        gap = np.where(contact.gap < FAR / 2, SEAL_MM * np.tanh(np.maximum(contact.gap, 0) / SEAL_MM), 0.0)
+        self._shift(parted, contact, -_smoothed(gap) * strength[rows, None], SHUT)
+        faces[rows] = parted
+
+    def part(self, faces: Singles) -> None:
+        """Undo overlaps of the lips of faces (B, V, 3), in place."""
+        rows = np.flatnonzero((self.contact(faces).gap < CLEAR_MM).any(axis=1))
+        sound = np.zeros(len(rows), dtype=np.int64)  # how often in turn no overlap was found
+        for turn in range(ROUNDS):
+            if not len(rows):
+                return
+            touching = faces[rows]
+            contact = self.contact(touching, turn % 2 / 2)  # between the places where was looked before
+            sound = np.where((contact.gap < -OVERLAP_MM).any(axis=1), 0, sound + 1)
+            flat = 0.0 if turn else FLAT_MM
+            amounts = _spread(np.maximum(CLEAR_MM - contact.gap - flat, 0)) * (sound == 0)[:, None]
+            self._shift(touching, contact, amounts, YIELDS)
+            if not turn and (sound == 0).any():
+                pressed = touching[sound == 0]
+                self._flatten(pressed)
+                touching[sound == 0] = pressed
+            faces[rows] = touching
+            rows, sound = rows[sound < 2], sound[sound < 2]
+
+    def _flatten(self, faces: Singles) -> None:
+        """Flatten what overlaps onto the surface half-way, in place."""
+        contact = self.contact(faces)
+        overlap = np.maximum(contact.lower - contact.upper, 0) / 2
+        for lip, (side, sign) in enumerate(((contact.upper, 1.0), (contact.lower, -1.0))):
+            own = self.vertices[self.weights[lip] > OWN]
+            points = faces[:, own].astype(np.float64)
+            _press(points, contact.corner, side, overlap, sign)
+            faces[:, own, 1] = points[..., 1]
+
+
+def _spread(amounts: Floats) -> Floats:
+    """No less than `amounts` (B, G) anywhere, and smooth along the lips."""
+    reach = len(BLUR) // 2
+    wide, size = np.pad(amounts, ((0, 0), (reach, reach)), mode="edge"), amounts.shape[1]
+    return _smoothed(np.max([wide[:, i : i + size] for i in range(len(BLUR))], axis=0))
+
+
+def _smoothed(amounts: Floats) -> Floats:
+    """A weighted mean over neighbouring places."""
+    reach = len(BLUR) // 2
+    wide, size = np.pad(amounts, ((0, 0), (reach, reach)), mode="edge"), amounts.shape[1]
+    return np.asarray(sum(share * wide[:, i : i + size] for i, share in enumerate(BLUR)) / BLUR.sum())
+
+
+def _ways(mesh: Mesh, starts: Integers) -> Floats:
+    """Along the edges, how far each vertex (V,) is from the nearest of some."""
+    i, j = mesh.edges.T
+    lengths = np.linalg.norm(mesh.vertices[i] - mesh.vertices[j], axis=1)
+    graph = sp.coo_array((lengths, (i, j)), shape=(len(mesh.vertices),) * 2).tocsr()
+    return np.asarray(dijkstra(graph, directed=False, indices=starts, min_only=True))
+
+
+@numba.njit(cache=True, nogil=True)
+def _heights(points: Floats, triangles: Integers, sign: float, corner: Floats, field: Floats) -> None:
+    """Fill a field of a `Contact` with the lowest (for sign -1, the highest) of triangles of `points` (B, n, 3)."""
+    places, depths = field.shape[1], field.shape[2]
+    for b in range(len(points)):
+        field[b] = sign * FAR
+        for i in range(len(triangles)):
+            p, q, r = points[b, triangles[i, 0]], points[b, triangles[i, 1]], points[b, triangles[i, 2]]
+            ux, uy, uz = q[0] - p[0], q[1] - p[1], q[2] - p[2]
+            vx, vy, vz = r[0] - p[0], r[1] - p[1], r[2] - p[2]
+            flat = ux * vz - vx * uz
+            area = np.sqrt(flat**2 + (uy * vz - vy * uz) ** 2 + (ux * vy - vx * uy) ** 2)
+            if abs(flat) <= STEEP * area:
+                continue
+            low = max(int(np.ceil((min(p[0], q[0], r[0]) - corner[b, 0]) / STEP_MM)), 0)
+            high = min(int(np.floor((max(p[0], q[0], r[0]) - corner[b, 0]) / STEP_MM)), places - 1)
+            back = max(int(np.ceil((min(p[2], q[2], r[2]) - corner[b, 1]) / STEP_MM)), 0)
+            front = min(int(np.floor((max(p[2], q[2], r[2]) - corner[b, 1]) / STEP_MM)), depths - 1)
+            for g in range(low, high + 1):
+                x = corner[b, 0] + g * STEP_MM - p[0]
+                for d in range(back, front + 1):
+                    z = corner[b, 1] + d * STEP_MM - p[2]
+                    s, t = (x * vz - vx * z) / flat, (ux * z - x * uz) / flat
+                    if s >= -1e-9 and t >= -1e-9 and s + t <= 1 + 1e-9:
+                        height = p[1] + s * uy + t * vy
+                        if sign * height < sign * field[b, g, d]:
+                            field[b, g, d] = height
+
+
+@numba.njit(cache=True, nogil=True)
+def _press(points: Floats, corner: Floats, side: Floats, overlap: Floats, sign: float) -> None:
+    """Push points (B, n, 3) of a lip whose surface is at `side` (B, G, Z) out by `overlap`; those above it, less."""
+    places, depths = side.shape[1], side.shape[2]
+    for b in range(points.shape[0]):
+        for i in range(points.shape[1]):
+            x = min(max((points[b, i, 0] - corner[b, 0]) / STEP_MM, 0.0), places - 1.001)
+            z = min(max((points[b, i, 2] - corner[b, 1]) / STEP_MM, 0.0), depths - 1.001)
+            g, d = int(x), int(z)
+            height, push, total = 0.0, 0.0, 0.0
+            for k in range(4):
+                gg, dd = g + k // 2, d + k % 2
+                share = (1 - abs(x - gg)) * (1 - abs(z - dd))
+                if abs(side[b, gg, dd]) < FAR:
+                    height += share * side[b, gg, dd]
+                    push += share * overlap[b, gg, dd]
+                    total += share
+            if total > 0:
+                points[b, i, 1] += sign * max(push - max(sign * (points[b, i, 1] - height / total), 0.0), 0.0)

@@ -1,0 +1,357 @@
+"""From facial actions to a moving face: what a sum of shapes is not.
+
+1. *Muscles.* An action moves skin as its shape says, more here and less there, and a little to the side: everybody's
+   muscles have their own strength, place and direction (`Manner`), and the way of a motion bends between its beginning
+   and its end. Where several actions pull at the same skin, their sum saturates.
+2. *The jaw* turns about its joint and glides, and the skin follows by its weights.
+   Skin that would be crushed nevertheless passes its motion on to what surrounds it.
+3. *Skin keeps its volume*: where its area shrinks, a layer of some millimetres grows thicker and bulges outwards.
+4. *Wrinkles* come where skin is squeezed: each fold of a person (`folds.py`) has gauges along its course that measure
+   how much the surface shrinks across it, from the neutral face to the deformed one. It deepens from its depth at rest
+   towards its capacity, and where skin is stretched it flattens.
+5. *Lips* meet and press (`lips.py`), and *lids* roll over the eyeball (`eyes.py`).
+
+All of it is a function of neutral face, actions, manner and folds.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+import numba
+import numpy as np
+import scipy.sparse as sp
+
+from meshgan.arrays import Floats, Integers, Singles
+from meshgan.data.corpora.basis import FaceBasis, Neutral, face_template
+from meshgan.data.corpora.draws import Draws
+from meshgan.data.corpora.eyes import Eye
+from meshgan.data.corpora.folds import FoldLines, Folds, fold_lines
+from meshgan.data.corpora.lips import Lips
+from meshgan.data.expression import Smoother
+from meshgan.geometry.mesh import Mesh
+
+# An action's modes: over which length in mm its strength over the skin loses its correlation in so many of them, and
+# over which its direction.
+STRONGER, SIDEWAYS = ((24.0, 4), (12.0, 6)), ((24.0, 3),)
+SHARES = (0.65, 0.75, 1.0)  # of the deviation: what is long, what is short, directions
+FAR_MM = 6.0  # actions that move skin further vary less, so that it is not torn
+CORNERS_MM, CORNERS = 13.0, 0.6  # so near the corners of the mouth all vary less, by that share
+MODES = sum(count for _, count in STRONGER + SIDEWAYS)
+SOFTENED_MM = {"cheekSquint": 5.0, "eyeSquint": 3.0, "browDown": 2.5}  # actions that would fold the skin about the eye
+SATURATION_MM = 22.0  # where all actions together would move skin so far, they move it 0.7 times as far
+YIELDING = {"cheekSquint": ("mouthSmile", 0.4)}  # an action that has less left to do if another one is made fully
+SKIN_MM, THICKEST_MM = 4.0, 2.0  # of skin and fat that keep their volume, and the most that they bulge
+LEAST_AREA, MOST_AREA = 0.55, 1.6  # ratios of areas beyond which nothing more happens
+CRUSHED = (0.25, 0.6)  # ratios of areas where neighbours share a motion fully, and where they begin to
+SPREADING, SHARING = 3, 10  # times that the neighbourhood is widened, and that its motion is averaged
+BLURRED = 4  # times that the bulge is averaged over neighbours
+RIM_MM = 10.0  # towards the border, skin bulges less
+WAVES = 24  # plane waves that a mode's field is a sum of
+GAUGES = 5  # along each fold
+SLACK, FOLDING = 0.03, 0.13  # squeezed by so much skin does not fold; by so much more, to 63 % of a fold's capacity
+FLATTENING, FLATTENED = 0.12, 0.7  # stretched by that, a fold loses 63 % of that share of its depth at rest
+
+
+@dataclass(frozen=True, eq=False)
+class Manner:
+    """How people move: `modes` (B, A, MODES) of each action, at its beginning and `bends` (B, A, MODES), what is added
+    towards its end."""
+
+    modes: Singles
+    bends: Singles
+
+    def of(self, rows: Integers) -> "Manner":
+        """The manner of these people."""
+        return Manner(self.modes[rows], self.bends[rows])
+
+    def __add__(self, other: "Manner") -> "Manner":
+        return Manner(self.modes + other.modes, self.bends + other.bends)
+
+
+def draw_manner(draws: Draws, names: tuple[str, ...], sizes: tuple[float, float, float]) -> Manner:
+    """Draw manners: deviations of strength and direction (radians), and of what changes on the way, for each item.
+
+    Left and right actions agree to some degree.
+    """
+    plain = [name.removesuffix("Left").removesuffix("Right") for name in names]
+    shared, column = np.unique(plain, return_inverse=True)
+    counts = [count for _, count in STRONGER + SIDEWAYS]
+    deviations = np.array([sizes[0], sizes[0], sizes[1]]) * SHARES / np.sqrt(counts)
+    sizes_of = np.repeat(deviations, counts)
+
+    def drawn() -> Floats:
+        both = draws.normal(len(shared) * MODES).reshape(-1, len(shared), MODES)[:, column]
+        own = draws.normal(len(names) * MODES).reshape(-1, len(names), MODES)
+        return np.clip(0.75 * both + 0.66 * own, -2, 2) * sizes_of
+
+    return Manner(drawn().astype(np.float32), (sizes[2] * drawn()).astype(np.float32))
+
+
+class Motion:
+    """Moves faces of the template by the actions of the basis."""
+
+    def __init__(self, basis: FaceBasis, template: Mesh) -> None:
+        self.basis, self.template = basis, template
+        self.eyes = [Eye(basis, template, side) for side in ("Left", "Right")]
+        self.lips = Lips(template)
+        shapes = self._free()
+        self.reach = np.linalg.norm(shapes, axis=2)
+        self.shapes = _with_modes(shapes, template, self.lips.corners).reshape(-1, shapes.shape[1] * 3)
+        self.skin = self._bulging()
+        self.triangles = template.triangles
+        self.average = _neighbours(template)
+        self.closing = basis.action_names.index("mouthClose")
+
+    def _free(self) -> Singles:
+        """The shapes (A, V, 3) of the actions without what lids and lips do by themselves."""
+        names = self.basis.action_names
+        shapes = self.basis.actions.astype(np.float64)
+        for name, length in SOFTENED_MM.items():
+            chosen = [i for i, full in enumerate(names) if full.startswith(name)]
+            smoother = Smoother(self.template, length)
+            shapes[chosen] = smoother(smoother(shapes[chosen]))
+        for eye in self.eyes:
+            eye.release(names, shapes)
+        shapes[names.index("mouthClose")] = 0.0
+        return shapes.astype(np.float32)
+
+    def _bulging(self) -> Singles:
+        """How far (V,) skin bulges in mm where its area halves: less near the border, not at all on lids and lips."""
+        vertices = self.template.vertices
+        rim = vertices[self.template.boundary_vertices]
+        rim = rim[rim[:, 2] < vertices[self.lips.middle, 2].min()]
+        away = np.array([np.linalg.norm(rim - vertex, axis=1).min() for vertex in vertices])
+        thick = SKIN_MM * np.clip(away / RIM_MM, 0, 1) ** 2
+        for eye in self.eyes:
+            thick[eye.ball] = 0.0
+            thick[eye.lids] *= 1 - eye.clinging
+        thick[self.lips.vertices] *= 1 - self.lips.weights.max(axis=0) ** 2
+        return thick.astype(np.float32)
+
+    def settled(self, neutral: Neutral) -> Neutral:
+        """Neutral faces whose lips do not overlap, and whose lids lie on the eyes."""
+        vertices = neutral.vertices.copy()
+        self.lips.part(vertices)
+        for eye in self.eyes:
+            eye.settle(vertices)
+        return Neutral(vertices, neutral.joints)
+
+    def perform(
+        self, neutral: Neutral, actions: Floats, manner: Manner, wrinkles: "Wrinkles", scale: Floats
+    ) -> Singles:
+        """Vertices (B, V, 3) of the faces doing `actions` (B, A) in [0, 1]; lengths are multiplied by `scale` (B,)."""
+        actions = self._yielding(np.asarray(actions, dtype=np.float64))
+        size = scale[:, None].astype(np.float32)
+        done = actions.astype(np.float32)
+        bent = done[..., None] * (manner.modes + manner.bends * (done[..., None] - 0.5))
+        weights = np.concatenate([done[..., None], bent], axis=2).reshape(len(done), -1)
+        offsets = (weights @ self.shapes).reshape(len(done), -1, 3)
+        pulled = done @ self.reach
+        offsets *= (size / np.sqrt(1 + (pulled / np.float32(SATURATION_MM)) ** 2))[..., None]
+        motion = actions @ self.basis.jaw_motions
+        moved = Neutral(neutral.vertices + offsets, neutral.joints)
+        faces = self.basis.with_jaw(moved, motion[:, :3], motion[:, 3:] * scale[:, None])
+        self._give_way(neutral.vertices, faces)
+        self._bulge(neutral.vertices, faces, scale)
+        wrinkles.add(neutral.vertices, faces)
+        self.lips.seal(faces, actions[:, self.closing])
+        self.lips.part(faces)
+        for eye in self.eyes:
+            eye.roll(neutral.vertices, faces, eye.strengths(self.basis.action_names, actions))
+        return faces
+
+    def _yielding(self, actions: Floats) -> Floats:
+        result = actions.copy()
+        names = self.basis.action_names
+        for name, (other, share) in YIELDING.items():
+            for side in ("Left", "Right"):
+                result[:, names.index(name + side)] *= 1 - share * np.clip(actions[:, names.index(other + side)], 0, 1)
+        return result
+
+    def _give_way(self, neutral: Singles, faces: Singles) -> None:
+        """Where skin of faces would be crushed against the neutral ones, neighbours share the motion, in place."""
+        ratio, _ = _areas_and_normals(neutral, faces, self.triangles)
+        crushed = np.clip((CRUSHED[1] - ratio) / (CRUSHED[1] - CRUSHED[0]), 0, 1) * (self.skin / np.float32(SKIN_MM))
+        rows = np.flatnonzero((crushed > 0).any(axis=1))
+        if not len(rows):
+            return
+        share = crushed[rows].T
+        for _ in range(SPREADING):
+            share = np.maximum(share, self.average @ (self.average @ share))
+        share = np.repeat(share, 3, axis=1)
+        moved = (faces[rows] - neutral[rows]).transpose(1, 0, 2).reshape(faces.shape[1], -1)
+        for _ in range(SHARING):
+            moved += share * (self.average @ moved - moved)
+        faces[rows] = neutral[rows] + moved.reshape(faces.shape[1], len(rows), 3).transpose(1, 0, 2)
+
+    def _bulge(self, neutral: Singles, faces: Singles, scale: Floats) -> None:
+        """Move the skin of faces along its normals, in place, so that it keeps its volume against the neutral ones."""
+        ratio, normals = _areas_and_normals(neutral, faces, self.triangles)
+        bulge = (1 / np.clip(ratio, LEAST_AREA, MOST_AREA) - 1).T
+        for _ in range(BLURRED):
+            bulge = self.average @ bulge
+        height = bulge.T * self.skin
+        height = THICKEST_MM * np.tanh(height / THICKEST_MM) * scale[:, None].astype(np.float32)
+        faces += height[..., None] * normals
+
+
+class Wrinkles:
+    """The wrinkles of some people: `profiles` (B, P) of their `folds`, and gauges along these."""
+
+    def __init__(self, gauges: "Gauges", folds: Folds, profiles: Singles | None = None) -> None:
+        self.gauges, self.folds = gauges, folds
+        self.profiles = folds.profiles() if profiles is None else profiles
+
+    def of(self, rows: Integers) -> "Wrinkles":
+        """The wrinkles of these people."""
+        return Wrinkles(self.gauges, self.folds.of(rows), self.profiles[rows])
+
+    def add(self, neutral: Singles, faces: Singles) -> None:
+        """Fold the skin of faces (B, V, 3), in place, where it is squeezed against the neutral ones."""
+        stretch = self.gauges.stretch(neutral, faces)
+        lines = self.gauges.lines
+        squeezed = 1 - np.exp(-np.maximum(1 - SLACK - stretch, 0) / FOLDING)
+        flat = FLATTENED * (1 - np.exp(-np.maximum(stretch - 1 - SLACK, 0) / FLATTENING))
+        at = self.gauges.pairs
+        capacity, rest = (
+            values.astype(np.float32)[:, lines.fold] for values in (self.folds.capacity, self.folds.depth)
+        )
+        depth = capacity * (at @ squeezed.astype(np.float32)).T - rest * (at @ flat.astype(np.float32)).T
+        height = (lines.onto @ (self.profiles * depth).T).T
+        faces += height[..., None] * self.gauges.normals
+
+
+class Gauges:
+    """Measures how much the surface shrinks across the folds: `GAUGES` along each, by the edges beside its course."""
+
+    def __init__(self, lines: FoldLines, template: Mesh) -> None:
+        self.lines, self.normals = lines, template.vertex_normals.astype(np.float32)
+        count = len(lines.names)
+        starts, ends = template.edges.T
+        whole = sp.coo_array(
+            (np.ones(2 * len(starts)), (np.r_[starts, ends], np.tile(np.arange(len(starts)), 2))),
+            shape=(len(template.vertices), len(starts)),
+        ).tocsr()
+        along = np.asarray(lines.along, dtype=np.float64) * (GAUGES - 1)
+        first = np.minimum(along.astype(np.int64), GAUGES - 2)
+        share = along - first
+        rows = np.arange(len(lines.fold))
+        column = lines.fold * GAUGES + first
+        self.pairs = sp.coo_array(
+            (np.r_[1 - share, share].astype(np.float32), (np.r_[rows, rows], np.r_[column, column + 1])),
+            shape=(len(rows), count * GAUGES),
+        ).tocsr()
+        near = np.exp(-((lines.away / (2 * lines.widths[lines.fold])) ** 2) - lines.beyond**2 / 9.0)
+        directions = template.vertices[ends] - template.vertices[starts]
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        at_pair = whole[lines.vertex].tocoo()  # (P, E)
+        cosine = (directions[at_pair.col] * lines.across[at_pair.row]).sum(axis=1)
+        across = sp.coo_array((cosine**4 * near[at_pair.row], (at_pair.row, at_pair.col)), shape=at_pair.shape).tocsr()
+        weights = sp.csr_array(self.pairs.T.astype(np.float64) @ across)
+        total = weights.sum(axis=1)
+        weights = sp.csr_array(sp.diags_array(1 / np.maximum(total, 1e-9)) @ weights)
+        used = np.unique(weights.indices)
+        self.weights = sp.csr_array(weights[:, used], dtype=np.float32)
+        self.starts, self.ends = starts[used], ends[used]
+        self.measured = total > 1e-6
+
+    def stretch(self, neutral: Singles, faces: Singles) -> Singles:
+        """(G, B): the length across the folds against that of the neutral faces."""
+        before, after = np.empty((2, len(faces), len(self.starts)), dtype=np.float32)
+        _lengths(neutral, self.starts, self.ends, before)
+        _lengths(faces, self.starts, self.ends, after)
+        found = self.weights @ (after / before).T
+        found[~self.measured] = 1.0
+        return np.asarray(found)
+
+
+@cache
+def motion() -> Motion:
+    """The motion of the face template of the package."""
+    return Motion(FaceBasis.read(), face_template())
+
+
+@cache
+def gauges() -> Gauges:
+    """The gauges of the folds of that template."""
+    return Gauges(fold_lines(), face_template())
+
+
+def _with_modes(shapes: Singles, template: Mesh, corners: Floats) -> Singles:
+    """Each action's shape (A, V, 3) and its modes (A, 1 + MODES, V, 3): times smooth fields, and turned in the skin."""
+    draws = Draws(0, "motion-modes", np.arange(len(shapes)))
+    points, normals = template.vertices, template.vertex_normals.astype(np.float32)
+    modes = np.empty((len(shapes), 1 + MODES, *shapes.shape[1:]), dtype=np.float32)
+    modes[:, 0] = shapes
+    reach = np.linalg.norm(shapes, axis=2).max(axis=1)
+    calm = 1 - CORNERS * np.exp(-((np.linalg.norm(points - corners[:, None], axis=2).min(axis=0) / CORNERS_MM) ** 2))
+    varied = shapes * np.minimum(1, FAR_MM / np.maximum(reach, 1e-9))[:, None, None] * calm[:, None].astype(np.float32)
+    across = np.cross(normals, varied)
+    place = 1
+    for base, lengths in ((varied, STRONGER), (across, SIDEWAYS)):
+        for length, count in lengths:
+            for _ in range(count):
+                frequency = draws.normal(3 * WAVES).reshape(len(shapes), WAVES, 3) / length
+                phase = 2 * np.pi * draws.uniform(WAVES)
+                for action in range(len(shapes)):
+                    field = np.cos(points @ frequency[action].T + phase[action]).sum(axis=1) * np.sqrt(2 / WAVES)
+                    modes[action, place] = field[:, None] * base[action]
+                place += 1
+    return modes
+
+
+def _areas_and_normals(neutral: Singles, faces: Singles, triangles: Integers) -> tuple[Singles, Singles]:
+    """The ratio (B, V) of the areas about each vertex, after to before, and the unit normals (B, V, 3) after."""
+    ratio, normals = np.empty(faces.shape[:2], dtype=np.float32), np.empty_like(faces)
+    _areas(neutral, faces, triangles, ratio, normals)
+    return ratio, normals
+
+
+def _neighbours(mesh: Mesh) -> sp.csr_array:
+    """(V, V): the mean of a vertex and its neighbours, these together as much as itself."""
+    i, j = mesh.edges.T
+    graph = sp.coo_array((np.ones(len(i)), (i, j)), shape=(len(mesh.vertices),) * 2).tocsr()
+    graph = graph + graph.T
+    share = sp.diags_array(0.5 / graph.sum(axis=1))
+    return sp.csr_array(share @ graph + 0.5 * sp.eye_array(len(mesh.vertices)), dtype=np.float32)
+
+
+@numba.njit(cache=True, nogil=True)
+def _areas(neutral: Singles, faces: Singles, triangles: Integers, ratio: Singles, normals: Singles) -> None:
+    """Fill the `ratio` (B, V) of the areas about each vertex, after to before, and the unit `normals` (B, V, 3)."""
+    before = np.empty(faces.shape[1])
+    for b in range(len(faces)):
+        before[:] = 1e-9
+        ratio[b] = 0.0
+        normals[b] = 0.0
+        for i in range(len(triangles)):
+            p, q, r = triangles[i]
+            for which in range(2):
+                points = faces[b] if which else neutral[b]
+                ux, uy, uz = points[q, 0] - points[p, 0], points[q, 1] - points[p, 1], points[q, 2] - points[p, 2]
+                vx, vy, vz = points[r, 0] - points[p, 0], points[r, 1] - points[p, 1], points[r, 2] - points[p, 2]
+                x, y, z = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
+                area = np.sqrt(x * x + y * y + z * z)
+                for v in (p, q, r):
+                    if which:
+                        ratio[b, v] += area
+                        normals[b, v, 0] += x
+                        normals[b, v, 1] += y
+                        normals[b, v, 2] += z
+                    else:
+                        before[v] += area
+        for v in range(faces.shape[1]):
+            ratio[b, v] /= before[v]
+            size = np.sqrt(normals[b, v, 0] ** 2 + normals[b, v, 1] ** 2 + normals[b, v, 2] ** 2) + 1e-12
+            for k in range(3):
+                normals[b, v, k] /= size
+
+
+@numba.njit(cache=True, nogil=True)
+def _lengths(faces: Singles, starts: Integers, ends: Integers, lengths: Singles) -> None:
+    """Fill the `lengths` (B, E) of edges in faces (B, V, 3)."""
+    for b in range(len(faces)):
+        for e in range(len(starts)):
+            i, j = starts[e], ends[e]
+            x, y, z = faces[b, j, 0] - faces[b, i, 0], faces[b, j, 1] - faces[b, i, 1], faces[b, j, 2] - faces[b, i, 2]
+            lengths[b, e] = np.sqrt(x * x + y * y + z * z)

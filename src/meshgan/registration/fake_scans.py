@@ -1,0 +1,185 @@
+"""Fake scans: faces whose correspondence is known, made to look like what a scanner delivers."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import trimesh
+from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
+
+from meshgan.arrays import Booleans, Floats, Singles
+from meshgan.data.corpora.basis import FaceBasis, face_template
+from meshgan.data.corpora.detail import detail
+from meshgan.data.corpora.draws import Draws
+from meshgan.data.corpora.population import draw_people
+from meshgan.data.faceset import FaceSet
+from meshgan.errors import UsageError
+from meshgan.geometry.align import Similarity, rigid
+from meshgan.geometry.files import write_mesh
+from meshgan.geometry.mesh import Mesh
+from meshgan.progress import track
+from meshgan.registration.scan import clustered
+from meshgan.storage import atomic_file
+
+ACTIVE = 0.05  # of 52 facial actions: two or three at a time
+NOISE_MM = 0.2
+SPACING_MM = (1.2, 2.5)  # of the new vertices; the template's are some 3 mm apart
+HOLES, HOLE_MM = 5, (3.0, 8.0)
+CROPPED = 0.08  # share of the vertices beyond a random plane
+METRE = 1000.0  # mm
+STRAYS, HAIRY, SHELL_MM = 4, 0.5, 9.0  # most stray pieces, share of scans with hair, distance of the head's shell
+STRANGE_MM, STRANGE_WIDTH, BUMPS = 2.0, 25.0, 60  # root mean square and width of what no model knows
+
+
+@dataclass(frozen=True, eq=False)
+class FakeScan:
+    """A scan and the pose in which it holds the face it was made of."""
+
+    mesh: Mesh
+    pose: Similarity
+
+
+def fake_scan(face: Mesh, rng: np.random.Generator) -> FakeScan:
+    """The face with other triangles, noise, holes, a border cut off, turned and shifted at random."""
+    fine = _subdivided(_subdivided(face))
+    shift = rng.uniform(0, 5, 3)  # where the grid lies is chance
+    mesh = clustered(fine.with_vertices(fine.vertices + shift), rng.uniform(*SPACING_MM))
+    vertices = mesh.vertices - shift + rng.normal(scale=NOISE_MM, size=mesh.vertices.shape)
+    mesh = Mesh(vertices, mesh.triangles)
+    mesh = _with_holes(_cropped(mesh, rng), rng)
+    pose = Similarity(1.0, Rotation.random(random_state=rng).as_matrix(), rng.uniform(-300, 300, 3))
+    return FakeScan(mesh.with_vertices(pose(mesh.vertices)), pose)
+
+
+def _subdivided(mesh: Mesh) -> Mesh:
+    """Four triangles for each, through the middles of the edges."""
+    size = len(mesh.vertices)
+    half_edges = np.sort(mesh.triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
+    edges, which = np.unique(half_edges, axis=0, return_inverse=True)
+    ab, bc, ca = size + which.reshape(-1, 3).T
+    a, b, c = mesh.triangles.T
+    parts = [np.stack(part, axis=1) for part in ((a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca))]
+    return Mesh(np.concatenate([mesh.vertices, mesh.vertices[edges].mean(axis=1)]), np.concatenate(parts))
+
+
+def _cropped(mesh: Mesh, rng: np.random.Generator) -> Mesh:
+    direction = rng.normal(size=3)
+    direction[2] = -abs(direction[2]) / 2  # scanners stand before the face: what is missing lies at the rim
+    along = mesh.vertices @ direction
+    return _kept(mesh, along < np.quantile(along, 1 - CROPPED))
+
+
+def _with_holes(mesh: Mesh, rng: np.random.Generator) -> Mesh:
+    keep = np.ones(len(mesh.vertices), dtype=bool)
+    for centre in mesh.vertices[rng.choice(len(mesh.vertices), HOLES)]:
+        keep &= np.linalg.norm(mesh.vertices - centre, axis=1) > rng.uniform(*HOLE_MM)
+    return _kept(mesh, keep)
+
+
+def _kept(mesh: Mesh, keep: Booleans) -> Mesh:
+    triangles = mesh.triangles[keep[mesh.triangles].all(axis=1)]
+    used, renumbered = np.unique(triangles, return_inverse=True)
+    return Mesh(mesh.vertices[used], renumbered.reshape(-1, 3))
+
+
+def corpus_people(count: int, stream: str, active: float = ACTIVE, plain: bool = True) -> Singles:
+    """Faces (N, V, 3) of the plain corpus's population, or of the rich one's.
+
+    Every other one moves a share `active` of its facial actions.
+    """
+    basis, template = FaceBasis.read(), face_template()
+    draws = Draws(0, stream, np.arange(count))
+    people = draw_people(basis, draws, plain=plain)
+    expressive = np.arange(count)[:, None] % 2
+    neutral = basis.neutral(people.phenotype, people.features)
+    if not plain:
+        neutral = detail().applied(neutral, detail().draw(people, Draws(0, f"{stream} detail", np.arange(count))))
+    faces = basis.perform(neutral, expressive * draws.sparse(len(basis.action_names), active))
+    return rigid(faces, template.vertices)(faces).astype(np.float32)
+
+
+def estranged(face: Mesh, rng: np.random.Generator) -> Floats:
+    """The face's vertices (V, 3) with smooth random bumps and dents, which lie in no population of faces.
+
+    What slides along the surface would leave no trace in a scan without texture; so each pushes along the normal.
+    """
+    centres = rng.choice(len(face.vertices), BUMPS)
+    apart = ((face.vertices[:, None] - face.vertices[centres]) ** 2).sum(axis=2)
+    field = np.exp(-0.5 * apart / STRANGE_WIDTH**2) @ (rng.normal(size=(BUMPS, 1)) * face.vertex_normals[centres])
+    return np.asarray(face.vertices + field * STRANGE_MM / np.sqrt((field**2).sum(axis=1).mean()))
+
+
+def raw_scan(face: Mesh, rng: np.random.Generator) -> FakeScan:
+    """A fake scan in metres with what else a scanner sees: the head around the face, hair, and stray pieces.
+
+    The pose is that of the face in metres: its scale is a thousandth.
+    """
+    scan = fake_scan(face, rng)
+    around = [_shell(face, rng), *(_stray(rng) for _ in range(rng.integers(1, STRAYS + 1)))]
+    if rng.uniform() < HAIRY:
+        around.append(_hair(face, rng))
+    parts = [scan.mesh] + [part.with_vertices(scan.pose(part.vertices)) for part in around]
+    starts = np.cumsum([0] + [len(part.vertices) for part in parts[:-1]])
+    triangles = np.concatenate([part.triangles + start for part, start in zip(parts, starts, strict=True)])
+    whole = Mesh(np.concatenate([part.vertices for part in parts]) / METRE, triangles)
+    pose = scan.pose
+    return FakeScan(whole, Similarity(pose.scale / METRE, pose.rotation, pose.translation / METRE))
+
+
+def make_scans(faces: FaceSet, out: Path, count: int, seed: int = 0) -> None:
+    """Write `count` raw scans of faces of a set into a new folder, and the truth about them.
+
+    `scan-NNNN.ply` in metres, and `truth.csv`: for each its row in the set, its subject, and the pose: twelve numbers
+    of a matrix (3, 4), row by row, that carries the set's face (mm) into the scan (m). Scan i depends on the set, the
+    seed and i alone. Raises `UsageError` if the folder holds something, or the set has fewer faces.
+    """
+    if not 1 <= count <= len(faces):
+        raise UsageError(f"{faces.path} holds {len(faces)} faces, so --count must be from 1 to {len(faces)}.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} is not empty; choose another folder.")
+    rows = np.sort(np.argsort(Draws(seed, "scanned", np.arange(len(faces))).uniform(1)[:, 0], kind="stable")[:count])
+    out.mkdir(parents=True, exist_ok=True)
+    lines = [["file", "row", "subject", *(f"m{i}{j}" for i in range(3) for j in range(4))]]
+    for row in track(rows, "scanning", total=count):
+        face = Mesh(faces.vertices[row], faces.template.triangles)
+        scan = raw_scan(face, np.random.default_rng([seed, int(row)]))
+        name = f"scan-{row:05d}.ply"
+        write_mesh(out / name, scan.mesh)
+        matrix = np.column_stack([scan.pose.scale * scan.pose.rotation, scan.pose.translation])
+        subject = str(faces.subjects[row])
+        lines.append([name, str(row), subject, *(f"{value:.9g}" for value in matrix.ravel())])
+    with atomic_file(out / "truth.csv") as partial, partial.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream, lineterminator="\n").writerows(lines)
+
+
+def _shell(face: Mesh, rng: np.random.Generator) -> Mesh:
+    """The rest of the head: a smooth ellipsoid behind the face, open in front of it."""
+    low, high = face.vertices.min(axis=0), face.vertices.max(axis=0)
+    sphere = trimesh.creation.icosphere(subdivisions=4)
+    size = (high - low) / 2 * rng.uniform(0.98, 1.06, 3) * np.array([1.02, 1.05, 1.25])
+    middle = np.array([(low + high)[0] / 2, (low + high)[1] / 2 + 12, low[2] - 0.25 * size[2]])
+    points = np.asarray(sphere.vertices) * size + middle
+    hidden = cKDTree(face.vertices).query(points)[0] < SHELL_MM
+    hidden |= points[:, 2] > low[2] + 0.25 * (high - low)[2]
+    shell = Mesh(points + rng.normal(scale=NOISE_MM, size=points.shape), np.asarray(sphere.faces))
+    return _kept(shell, ~hidden)
+
+
+def _stray(rng: np.random.Generator) -> Mesh:
+    """A small piece of something that floats about the head."""
+    ball = trimesh.creation.icosphere(subdivisions=2)
+    points = np.asarray(ball.vertices) * rng.uniform(2, 10, 3) + rng.normal(scale=0.5, size=ball.vertices.shape)
+    direction = rng.normal(size=3)
+    return Mesh(points + direction / np.linalg.norm(direction) * rng.uniform(150, 220), np.asarray(ball.faces))
+
+
+def _hair(face: Mesh, rng: np.random.Generator) -> Mesh:
+    """A fringe or strands before the upper part of the face: a rough sheet some millimetres off the skin."""
+    low, high = face.vertices.min(axis=0), face.vertices.max(axis=0)
+    line = high[1] - rng.uniform(0.08, 0.25) * (high - low)[1]
+    side = rng.uniform(-0.3, 0.3)
+    above = face.vertices[:, 1] + side * face.vertices[:, 0] > line
+    lifted = face.vertices + face.vertex_normals * (3 + 2 * np.abs(rng.normal(size=(len(face.vertices), 1))))
+    return _kept(Mesh(lifted, face.triangles), above)
