@@ -18,6 +18,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -187,7 +188,7 @@ def read_arrays(path: str | Path, most: int = MOST_ARRAYS) -> dict[str, NDArray[
         RuntimeError,
     ) as error:
         raise MeshganError(f"{path} is damaged: it is no archive of arrays.") from error
-    except (zipfile.BadZipFile, zlib.error, OverflowError, MemoryError, RecursionError) as error:
+    except (zipfile.BadZipFile, zlib.error, TokenError, OverflowError, MemoryError, RecursionError) as error:
         raise MeshganError(f"{path} is damaged: it is no archive of arrays.") from error
 
 

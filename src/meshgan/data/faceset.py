@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePath
+from tokenize import TokenError
 from types import MappingProxyType
 from typing import Annotated, Any, BinaryIO, Literal
 
@@ -243,7 +244,7 @@ def _write_header(stream: BinaryIO, count: int, template: Mesh) -> None:
 def _open_vertices(path: Path, template: Mesh) -> Faces:
     try:
         vertices = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError, OverflowError) as error:
+    except (TokenError, SyntaxError, TypeError, OSError, ValueError, EOFError, OverflowError) as error:
         raise MeshganError(f"{path} is missing or damaged; make the FaceSet again.") from error
     if vertices.dtype != np.float32 or vertices.shape[1:] != template.vertices.shape or vertices.size == 0:
         raise MeshganError(f"{path} does not hold faces of its template; make the FaceSet again.")
