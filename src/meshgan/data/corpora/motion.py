@@ -178,11 +178,14 @@ class Motion:
         share = crushed[rows].T
         for _ in range(SPREADING):
             share = np.maximum(share, self.average @ (self.average @ share))
+        balls = np.concatenate([eye.ball for eye in self.eyes])
+        share[balls] = 0.0
         share = np.repeat(share, 3, axis=1)
         moved = (faces[rows] - neutral[rows]).transpose(1, 0, 2).reshape(faces.shape[1], -1)
         for _ in range(SHARING):
             moved += share * (self.average @ moved - moved)
         faces[rows] = neutral[rows] + moved.reshape(faces.shape[1], len(rows), 3).transpose(1, 0, 2)
+        faces[:, balls] = neutral[:, balls]  # to the last bit
 
     def _bulge(self, neutral: Singles, faces: Singles, scale: Floats) -> None:
         """Move the skin of faces along its normals, in place, so that it keeps its volume against the neutral ones."""
