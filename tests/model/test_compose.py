@@ -42,7 +42,7 @@ def test_faces_and_expressions_of_any_count_are_paired_as_arrays_are() -> None:
 
 def test_it_is_nearer_to_the_corpus_s_true_faces_than_the_plain_sum() -> None:
     """The corpus knows the neutral face, the pure expression of the template, and the face that has both."""
-    plan = ExpressionPlan(subjects=12, posed=36, spontaneous=0, part="classifier")
+    plan = ExpressionPlan(subjects=12, posed=36, spontaneous=0, part="classifier", plain=True)
     takes = plan.takes(rows := plan.neutrals + np.arange(36))
     neutral = plan.neutral(takes.who, takes.session)
     pure, template = plan.pure(rows), plan.template.vertices.astype(np.float32)
