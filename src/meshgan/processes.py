@@ -15,14 +15,16 @@ ENDING = [signal.SIGTERM] + ([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [
 
 
 def end_in_order() -> None:
-    """Let SIGTERM and a closed terminal end this process like an error does: what is half done is cleared away."""
-    for number in ENDING:
+    """Let signals end this process like an error does: what is half done is cleared away, once, without being cut."""
+    for number in (*ENDING, signal.SIGINT):
         signal.signal(number, _end)
 
 
 def _end(number: int, _: FrameType | None) -> None:
     for other in (*ENDING, signal.SIGINT):
         signal.signal(other, signal.SIG_IGN)  # the end is near; nothing may cut it short
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
     sys.exit(128 + number)
 
 
