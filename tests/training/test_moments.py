@@ -29,7 +29,7 @@ def test_what_is_transported_has_the_mean_and_the_covariance_of_the_target(seed,
     np.testing.assert_allclose((source @ matrix + offset).mean(axis=0), target.mean(axis=0), atol=1e-9)
     floor = FLOOR * np.eye(size)
     covariance = matrix.T @ (np.cov(source.T) + floor) @ matrix
-    np.testing.assert_allclose(covariance, np.cov(target.T) + floor, atol=1e-8)
+    np.testing.assert_allclose(covariance, np.cov(target.T) + floor, atol=1e-10)
 
 
 @given(st.integers(0, 1000), st.integers(2, 6))

@@ -140,18 +140,14 @@ def transport(source: Floats, target: Floats, lengths: Floats) -> tuple[Floats, 
     """`matrix` (D, D) and `offset` (D,): source @ matrix + offset has the mean and the covariance of the target.
 
     The optimal transport between the Gaussians of two samples (N, D) and (M, D): A⁻½ (A½ B A½)½ A⁻½ for covariances A
-    and B (Dowson and Landau 1982; Peyré and Cuturi 2019, Remark 2.31). `lengths` (D,) says how far a face moves with
-    each coordinate: the less, the more the coordinate may move.
+    and B (Dowson and Landau 1982; Peyré and Cuturi 2019, Remark 2.31). With factors A = LLᵀ, B = KKᵀ and LᵀK = USVᵀ it
+    is KVUᵀL⁻¹, which has the covariance B whatever rounding does to U and V, where the roots of a product of two badly
+    conditioned covariances lose half of their digits. `lengths` (D,) says how far a face moves with each coordinate:
+    the less, the more the coordinate may move.
     """
     weights = np.maximum(lengths / max(lengths.max(), 1e-12), 1e-3)
     floor = np.diag(FLOOR * weights**2)
-    a, b = (np.cov(values * weights, rowvar=False) + floor for values in (source, target))
-    root, inverse = _power(a, 0.5), _power(a, -0.5)
-    matrix = inverse @ _power(root @ b @ root, 0.5) @ inverse * weights[:, None] / weights
+    left, right = (np.linalg.cholesky(np.cov(values * weights, rowvar=False) + floor) for values in (source, target))
+    u, _, vt = np.linalg.svd(left.T @ right)
+    matrix = np.linalg.solve(left.T, u @ vt @ right.T) * weights[:, None] / weights
     return matrix, target.mean(axis=0) - source.mean(axis=0) @ matrix
-
-
-def _power(symmetric: Floats, exponent: float) -> Floats:
-    """A power of a symmetric positive definite matrix."""
-    values, vectors = np.linalg.eigh(symmetric)
-    return (vectors * np.maximum(values, 1e-300) ** exponent) @ vectors.T
