@@ -308,3 +308,14 @@ def test_text_is_written_and_read_in_utf_8_on_every_machine() -> None:
 def test_the_makefile_deletes_what_it_builds_and_nothing_of_the_user_s() -> None:
     lines = [line for line in (ROOT / "Makefile").read_text().splitlines() if "rm -" in line]
     assert lines == ["\trm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache"]
+
+
+def test_a_file_that_a_library_puts_in_place_of_the_partial_is_for_everybody_still(tmp_path: Path) -> None:
+    with atomic_file(tmp_path / "a.txt") as partial:
+        other = partial.with_suffix(".other")
+        other.write_text("a")
+        other.chmod(0o600)
+        other.replace(partial)
+    plain = tmp_path / "b.txt"
+    plain.touch()
+    assert (tmp_path / "a.txt").stat().st_mode == plain.stat().st_mode

@@ -61,7 +61,9 @@ def atomic_file(target: Path) -> Iterator[Path]:
             _swept.add(folder)
             sweep(folder)
         with _partial(place, _new_file) as partial:
+            mode = stat.S_IMODE(partial.stat().st_mode)
             yield partial
+            partial.chmod(mode)  # some libraries write a file of their own in its place, for its owner's eyes only
             with partial.open("r+b") as stream:  # Windows flushes only what may be written
                 os.fsync(stream.fileno())
             _note(place, partial)

@@ -196,3 +196,13 @@ def test_one_broken_mesh_among_good_ones_writes_nothing(tmp_path, tiny_run, mesh
     meshes[1].write_bytes(b"ply\nformat ascii 1.0\n")
     assert meshgan("fit", tiny_run, *meshes, "--out", tmp_path / "fit")[0] == 1
     assert not (tmp_path / "fit").exists()
+
+
+def test_a_turned_mesh_that_may_not_be_turned_back_is_told(tmp_path, tiny_run, model, meshgan):
+    mesh = model.template
+    write_mesh(tmp_path / "up.ply", mesh.with_vertices(mesh.vertices[:, [0, 2, 1]] * [1, -1, 1]))
+    status, _, error = meshgan("fit", tiny_run, tmp_path / "up.ply", "--out", tmp_path / "out", "--no-align")
+    assert status == 2
+    assert "up is turned by 90 degrees" in error
+    assert "--align" in error
+    assert not (tmp_path / "out").exists()

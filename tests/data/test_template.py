@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from meshgan.cli import data
-from meshgan.data.template import Template, cut, make_template, nose_tip, refine
+from meshgan.data.corpora.basis import face_template
+from meshgan.data.template import Template, cut, make_template, nose_tip, refine, turn_upright
 from meshgan.errors import UsageError
 from meshgan.geometry.decimate import decimate
 from meshgan.geometry.files import read_mesh, write_mesh
@@ -199,3 +200,51 @@ def test_the_command_makes_a_template_around_the_given_nose(tmp_path: Path) -> N
     assert len(read_mesh(tmp_path / "face.ply").vertices) == 300
     names = [mark["name"] for mark in json.loads((tmp_path / "face.landmarks.json").read_text())]
     assert set(names) == {"nose_tip", "right_eye_0", "glabella", "chin_tip"}
+
+
+def somebody() -> Mesh:
+    """A face in millimetres that is not the template's: narrower, longer, in other units of everything, elsewhere."""
+    face = face_template()
+    return face.with_vertices(face.vertices * [0.94, 1.07, 1.1] + np.array([3.0, 1500, -40]))
+
+
+@pytest.mark.parametrize(
+    ("up", "front", "option"),
+    [("z", "-y", "`--up z` "), ("-y", "z", "`--up -y` "), ("y", "x", "`--up y --front x` "), ("z", "x", "--front x"),
+     ("-x", "-z", "`--up -x --front -z` ")],
+)  # fmt: skip
+def test_a_face_that_looks_along_another_axis_is_told_with_the_options_that_turn_it(
+    up: str, front: str, option: str
+) -> None:
+    face = somebody()
+    axes = [np.eye(3)["xyz".index(axis[-1])] * (-1 if axis[0] == "-" else 1) for axis in (up, front)]
+    to_file = np.stack([np.cross(*axes), *axes], axis=1)
+    turned = face.with_vertices(face.vertices @ to_file.T)
+    with pytest.raises(UsageError, match=f"a.ply looks along {front} with {up} up") as error:
+        turn_upright(turned, "a.ply")
+    assert option in str(error.value)
+    turn = turn_upright(turned, "a.ply", up, front)
+    np.testing.assert_allclose(turned.vertices @ turn.T, face.vertices, atol=1e-9)
+    believed = turn_upright(turned, "a.ply", "y", "z")  # both are said: no questions
+    np.testing.assert_array_equal(believed, np.eye(3))
+
+
+def test_what_stands_upright_or_is_like_no_face_stays_as_it_is() -> None:
+    for mesh in (somebody(), head(), bumpy(20, 20), icosphere(2, 90.0)):
+        np.testing.assert_array_equal(turn_upright(mesh, "a.ply"), np.eye(3))
+    with pytest.raises(UsageError, match="choose one of"):
+        turn_upright(somebody(), "a.ply", up="w")
+    with pytest.raises(UsageError, match="cannot look along -y where y is up"):
+        turn_upright(somebody(), "a.ply", up="y", front="-y")
+    with pytest.raises(UsageError, match="looks along z with y up; `--up y` turns it"):
+        turn_upright(somebody(), "a.ply", up="z")
+
+
+@pytest.mark.skipif(not SCANS.exists(), reason="the shared scans are not here")
+def test_real_scans_are_told_to_stand_as_they_do() -> None:
+    for name, scale in (("james/james.obj", 1), ("lee_perry_smith/LeePerrySmith.ply", 42)):
+        scan = read_mesh(SCANS / name)
+        scan = scan.with_vertices(scan.vertices * scale)
+        np.testing.assert_array_equal(turn_upright(scan, name), np.eye(3))
+        with pytest.raises(UsageError, match="looks along -y with z up"):
+            turn_upright(scan.with_vertices(scan.vertices[:, [0, 2, 1]] * [1, -1, 1]), name)

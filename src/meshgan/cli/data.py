@@ -9,6 +9,13 @@ from typing import Annotated
 import typer
 
 SHEET = 24  # faces on a sheet of `info`
+UpOption = Annotated[
+    str | None,
+    typer.Option(help="The axis that is up: y, z, x, -y, … By default y; a mesh that stands otherwise is told."),
+]
+FrontOption = Annotated[
+    str | None, typer.Option(help="The axis along which faces look. By default z, or -y where z is up.")
+]
 
 app = typer.Typer(help="Make, import and look at sets of faces.", no_args_is_help=True)
 
@@ -25,6 +32,8 @@ def import_folder(
         str | None, typer.Option(help="Unit of the template; by default mm, or that of the meshes if it fits.")
     ] = None,
     glb_unit: Annotated[str, typer.Option(help="Unit of GLB files, where it is not metres.")] = "m",
+    up: UpOption = None,
+    front: FrontOption = None,
     labels: Annotated[Path | None, typer.Option(help="A CSV with the columns file, subject and any others.")] = None,
     subject_pattern: Annotated[
         str | None, typer.Option(help="Regular expression whose first group is the subject in a file's name.")
@@ -43,34 +52,39 @@ def import_folder(
     from meshgan.data.corpora import folder as corpus
 
     result = corpus.import_folder(
-        folder, out, unit, template, labels, subject_pattern, workers, glb_unit, template_unit
+        folder, out, unit, template, labels, subject_pattern, workers, glb_unit, template_unit, up, front
     )
     print(json.dumps(asdict(result)) if as_json else f"{result.summary()}\nThe set lies in {out}.")
 
 
 @app.command("template")
 def template(
-    mesh: Annotated[Path, typer.Argument(help="A head or face (OBJ, PLY, GLB, STL) that looks along +z, y up.")],
+    mesh: Annotated[Path, typer.Argument(help="A head or face (OBJ, PLY, GLB, STL), in any frame.")],
     out: Annotated[Path, typer.Argument(help="The template to write (PLY, OBJ, GLB or STL).")],
     vertices: Annotated[int, typer.Option(help="How many vertices the template has.")] = 5036,
     unit: Annotated[str, typer.Option(help="Unit of the mesh: mm, cm or m; a GLB is in metres.")] = "mm",
     radius: Annotated[float, typer.Option(help="Keep what lies within so many mm of the tip of the nose.")] = 110.0,
     landmarks: Annotated[Path | None, typer.Option(help="Named points on the mesh (json, ljson, pp, csv).")] = None,
+    up: UpOption = None,
+    front: FrontOption = None,
 ) -> None:
     """Turn a head into a face template: cut out the face, refine it, and reduce it to exactly so many vertices.
 
-    With --landmarks, the nose's tip is taken from there, and NAME.landmarks.json beside OUT carries them over.
+    With --landmarks, the nose's tip is taken from there, and NAME.landmarks.json beside OUT carries them over. The
+    template looks along z with y up; --up and --front say how the mesh stands.
 
     Example: `meshgan data template head.obj template.ply --unit cm --vertices 5036`
     """
-    from meshgan.data.template import landmark_names, make_template
+    from meshgan.data.template import landmark_names, make_template, turn_upright
     from meshgan.geometry.files import MILLIMETRES, read_mesh
     from meshgan.registration.landmarks import read_landmarks
 
     head, named = read_mesh(mesh, unit), {}
+    turn = turn_upright(head, str(mesh), up, front)
+    head = head.with_vertices(head.vertices @ turn.T)
     if landmarks:
         found = read_landmarks(landmarks, landmark_names(), MILLIMETRES["m" if mesh.suffix.lower() == ".glb" else unit])
-        named = {landmark_names()[index]: point for index, point in zip(found.index, found.points, strict=True)}
+        named = {landmark_names()[index]: turn @ point for index, point in zip(found.index, found.points, strict=True)}
     result = make_template(head, vertices, centre=named.get("nose_tip"), radius_mm=radius)
     print(f"Wrote {', '.join(map(str, result.save(out, named)))}.")
 

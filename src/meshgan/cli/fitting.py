@@ -26,6 +26,7 @@ OTHER_UNIT = 3.0  # a face so many times smaller or larger than the model's is i
 MOST_CODE = 2**20  # bytes of a file with a code
 LONGEST = 200  # bytes of a result's name, without its ending
 RESERVED = frozenset({"summary", "errors"})  # files beside the results
+TURNED, FEWEST = 45.0, 6  # degrees within which a face is as the model's, and the points that tell so much
 SHOWN = 32  # heat maps in the picture
 
 
@@ -100,6 +101,7 @@ def _fit_aligned(model: Model, targets: _Targets, align: bool) -> tuple[Fit, Sim
     count = len(targets.faces)
     still = Similarity.none(count)
     if not align:
+        _check_standing(model, targets)
         return model.fit(targets.faces, targets.weights), still
     motion = rigid(targets.faces, model.template.vertices, targets.weights)
     fit = model.fit(motion(targets.faces), targets.weights)
@@ -107,6 +109,19 @@ def _fit_aligned(model: Model, targets: _Targets, align: bool) -> tuple[Fit, Sim
         motion = rigid(targets.faces, fit.vertices, targets.weights)
         fit = model.fit(motion(targets.faces), targets.weights)
     return fit, motion.inverse
+
+
+def _check_standing(model: Model, targets: _Targets) -> None:
+    """Raise `UsageError` where faces stand quite another way than the model's, which no code can follow."""
+    if np.count_nonzero(targets.weights) < FEWEST:
+        return
+    turn = rigid(targets.faces, model.template.vertices, targets.weights).rotation
+    degrees = np.degrees(np.arccos(((np.trace(turn, axis1=1, axis2=2) - 1) / 2).clip(-1, 1)))
+    if degrees.max() > TURNED:
+        name = targets.names[int(degrees.argmax())]
+        raise UsageError(
+            f"{name} is turned by {degrees.max():.0f} degrees against the model's faces; `--align` turns it first."
+        )
 
 
 def _write(model: Model, fit: Fit, back: Similarity, row: int, name: str, out: Path) -> dict[str, Any]:

@@ -4,18 +4,23 @@ Every step is linear in the vertices of the head, so one sparse matrix carries a
 onto the template.
 """
 
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike
+from scipy.spatial import KDTree
 
 from meshgan.arrays import Booleans, Floats, Integers
+from meshgan.data.corpora.basis import face_template
 from meshgan.errors import UsageError
+from meshgan.geometry.align import Similarity, similarity
 from meshgan.geometry.decimate import decimate
 from meshgan.geometry.files import write_mesh
 from meshgan.geometry.mesh import Mesh
@@ -25,6 +30,15 @@ from meshgan.storage import atomic_file
 RADIUS_MM = 110.0  # around the tip of the nose: from the hairline to below the chin, up to the ears
 NOSE_BELOW_TOP_MM = (60.0, 190.0)  # where the tip of a nose lies under the highest point of a head or face
 FEWEST, MOST = 16, 1_000_000  # vertices; fewer make no face, more no template
+AXES = ("x", "y", "z", "-x", "-y", "-z")  # that may point up, or where a face looks
+SAMPLES, PLACES = 10_000, 120  # points on a mesh, and those of a face that are laid onto them
+ROUNDS, LIKELY, WORST = (
+    5,
+    6,
+    0.2,
+)  # of laying one onto the other, of the ways worth all rounds, and the share that does not count: beyond a boundary
+FITS_MM = 2.2  # faces as they should stand come within 1.1 to 1.9 mm, others not below 2.8
+PLAINLY = 0.85  # of the second best turn's distance; on balls and the like, turns are nearly level
 SNAP = 0.35  # a vertex nearer to a cut than this share of an edge moves onto it, so that no slivers arise
 
 
@@ -109,11 +123,113 @@ def nose_tip(mesh: Mesh) -> Floats:
     points = mesh.vertices[np.unique(mesh.triangles)]
     if not len(points):
         raise UsageError("the mesh has no triangles.")
-    below = points[:, 1].max() - points[:, 1]
-    region = points[(below >= NOSE_BELOW_TOP_MM[0]) & (below <= NOSE_BELOW_TOP_MM[1])]
+    region = points[_at_nose(points)]
     if not len(region):
         raise UsageError("no nose was found: is the head upright, and is its unit the right one?")
     return region[region[:, 2].argmax()]
+
+
+def _at_nose(points: Floats) -> Booleans:
+    """Which of the points (N, 3) of a head with y up lie at the height where noses are."""
+    below = points[:, 1].max() - points[:, 1]
+    return (below >= NOSE_BELOW_TOP_MM[0]) & (below <= NOSE_BELOW_TOP_MM[1])
+
+
+def turn_upright(mesh: Mesh, name: str, up: str | None = None, front: str | None = None) -> Floats:
+    """The rotation (3, 3) of a face or head in millimetres that looks along the axis `front` with `up` up.
+
+    `turn @ point` looks along z with y up. What is not said is y up and looking along z; or along -y where z is up,
+    as in most programs in which it is. Unless both are said, a mesh that plainly looks another way is a `UsageError`
+    that tells which options would fit; a mesh that is like no face is believed.
+    """
+    given = up is not None and front is not None
+    up = up or ("z" if front and front[-1] == "y" else "y")
+    front = front or _usual_front(up)
+    for option, axis in (("--up", up), ("--front", front)):
+        if axis not in AXES:
+            raise UsageError(f"{option} {axis}: choose one of {', '.join(AXES)}.")
+    if up[-1] == front[-1]:
+        raise UsageError(f"a face cannot look along {front} where {up} is up; choose another axis with --front.")
+    turn = _turn(up, front)
+    if not given and (found := _standing(mesh.with_vertices(mesh.vertices @ turn.T))) is not None:
+        true_up, true_front = (_axis(turn.T @ _direction(axis)) for axis in found)
+        beside = "" if true_front == _usual_front(true_up) else f" --front {true_front}"
+        raise UsageError(
+            f"{name} looks along {true_front} with {true_up} up; `--up {true_up}{beside}` turns it "
+            f"(and `--up {up} --front {front}` takes it as looking along {front} all the same)."
+        )
+    return turn
+
+
+def _usual_front(up: str) -> str:
+    return "-y" if up[-1] == "z" else "z"
+
+
+def _direction(axis: str) -> Floats:
+    return np.eye(3)["xyz".index(axis[-1])] * (-1 if axis[0] == "-" else 1)
+
+
+def _axis(direction: Floats) -> str:
+    return max(AXES, key=lambda axis: float(_direction(axis) @ direction))
+
+
+def _turn(up: str, front: str) -> Floats:
+    return np.stack([np.cross(_direction(up), _direction(front)), _direction(up), _direction(front)])
+
+
+def _standing(mesh: Mesh) -> tuple[str, str] | None:
+    """Which axis is up on a face or head, and along which it looks, where that is plain and not y and z."""
+    if not mesh.areas.any():
+        return None
+    points = _spread(mesh, SAMPLES)
+    tree = KDTree(points)
+    if _distance(points, tree, "y", "z") < FITS_MM:
+        return None
+    ways = [(up, front) for up, front in itertools.product(AXES, AXES) if up[-1] != front[-1]]
+    likely = sorted(ways, key=lambda way: _distance(points, tree, way[0], way[1], 1))[:LIKELY]
+    found = sorted((_distance(points, tree, way[0], way[1]), way) for way in likely)
+    plain = found[0][0] < PLAINLY * found[1][0] and found[0][1] != ("y", "z")
+    return found[0][1] if plain else None
+
+
+def _distance(points: Floats, tree: KDTree, up: str, front: str, rounds: int = ROUNDS) -> float:
+    """The mean distance (mm) of the face template from `points`, laid onto them by a similarity that is near `up` and
+    `front`; infinite if none is."""
+    face, nose = _places()
+    turn = _turn(up, front).T  # of the template onto the points
+    stood = points @ turn
+    starts = [points.mean(axis=0) - turn @ face.mean(axis=0)]
+    region = stood[_at_nose(stood)]
+    if len(region):  # of a head, the middle is not the face's
+        starts.append(turn @ (region[region[:, 2].argmax()] - nose))
+    counted = round(len(face) * (1 - WORST))
+    best = np.inf
+    for start in starts:
+        motion = Similarity(1.0, turn, start)
+        for _ in range(rounds):
+            distance, nearest = tree.query(motion(face))
+            near = np.argsort(distance)[:counted]
+            motion = similarity(face[near], points[nearest[near]])
+        turned = (np.trace(turn.T @ motion.rotation) - 1) / 2
+        if 0.7 < motion.scale < 1.4 and turned > np.cos(np.radians(46)):
+            best = min(best, float(np.sort(tree.query(motion(face))[0])[:counted].mean()))
+    return best
+
+
+@cache
+def _places() -> tuple[Floats, Floats]:
+    """Points (P, 3) on the package's face, and the tip (3,) of its nose."""
+    face = face_template()
+    return _spread(face, PLACES), nose_tip(face)
+
+
+def _spread(mesh: Mesh, count: int) -> Floats:
+    """Points (count, 3) that are spread over a surface evenly, the same at each call."""
+    total = np.cumsum(mesh.areas)
+    where = np.searchsorted(total, (np.arange(count) + 0.5) / count * total[-1])
+    far, along = np.random.default_rng(0).random((2, count))
+    weights = np.stack([1 - np.sqrt(far), np.sqrt(far) * (1 - along), np.sqrt(far) * along], axis=1)
+    return np.einsum("nk,nkc->nc", weights, mesh.vertices[mesh.triangles[where.clip(max=len(total) - 1)]])
 
 
 def cut(template: Template, level: Floats) -> Template:

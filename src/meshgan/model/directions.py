@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from meshgan.arrays import Floats, Singles
 from meshgan.errors import MeshganError
@@ -57,7 +57,7 @@ class Directions:
         """Write `directions.safetensors` into a model folder."""
         arrays = {name: getattr(self, name) for name in ("origin", "vectors", "mean", "deviation")}
         with atomic_file(folder / FILE) as partial:
-            save_file(arrays, partial, metadata={"names": json.dumps(self.names)})
+            partial.write_bytes(save(arrays, {"names": json.dumps(self.names)}))
 
     @classmethod
     def load(cls, folder: Path) -> "Directions":

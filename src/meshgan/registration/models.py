@@ -133,7 +133,10 @@ def adopted(mesh: Mesh, template: FaceTemplate, path: Path) -> FaceTemplate:
     except MeshganError as error:
         raise UsageError(f"{path} cannot be the template: {error}") from error
     if np.degrees(np.arccos(np.clip(laid.to_scan.rotation[[1, 2], [1, 2]], -1, 1))).max() > UPRIGHT_DEGREES:
-        raise UsageError(f"{path} cannot be the template: its face must look along +z, with y up.")
+        raise UsageError(
+            f"{path} cannot be the template: its face must look along +z, with y up; "
+            "`meshgan data template` turns a mesh with --up and --front."
+        )
     ours = template.mesh.with_vertices(laid.to_scan(laid.vertices))
     carry = barycentric_matrix(closest_points(mesh.vertices, ours), ours)
     turn = laid.to_scan.rotation

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from meshgan.arrays import Faces, Integers
 from meshgan.data.corpora.naming import Row, guess_told, label_rows, mesh_files, natural, unused_rows
 from meshgan.data.faceset import Card, FaceSetWriter, create_faceset
+from meshgan.data.template import turn_upright
 from meshgan.errors import MeshganError, MeshganWarning, UsageError
 from meshgan.geometry.align import rigid
 from meshgan.geometry.files import MILLIMETRES, millimetres_of, read_mesh
@@ -133,15 +134,19 @@ def import_folder(
     workers: int = 1,
     glb_unit: str = "m",
     template_unit: str | None = None,
+    up: str | None = None,
+    front: str | None = None,
 ) -> Imported:
     """Make the FaceSet `out` of all meshes in and below `folder`, whose files are in `unit` (mm, cm or m).
 
     GLB files are in metres by definition, or in `glb_unit`. The template is the mesh in the file `template`, where
     it lies; else the first usable mesh, with the middle of its bounding box moved to the origin. A template is in
-    `template_unit`; without, in millimetres, or in `unit` if it would be no face in millimetres. Labels and subjects
-    come from the CSV `labels` (columns `file`, `subject` and any others), the subject also from `subject_pattern` or
-    from the customs of naming (module `naming`). `workers` processes read. An unusable mesh is skipped; a
-    `MeshganError` is raised only if all are, and a `UsageError` where the unit makes no face of them.
+    `template_unit`; without, in millimetres, or in `unit` if it would be no face in millimetres. It looks along
+    `front` with `up` up and is turned to look along z with y up, see `turn_upright`; all others follow it. Labels
+    and subjects come from the CSV `labels` (columns `file`, `subject` and any others), the subject also from
+    `subject_pattern` or from the customs of naming (module `naming`). `workers` processes read. An unusable mesh is
+    skipped; a `MeshganError` is raised only if all are, and a `UsageError` where the unit makes no face of them, or
+    they look another way than is said.
     """
     for given in (unit, glb_unit, *([template_unit] if template_unit else [])):
         millimetres_of(given)
@@ -149,7 +154,8 @@ def import_folder(
     rows, skipped = label_rows(files, labels, subject_pattern)
     paths = {shown(name): folder / name for name in files}
     read = Reading(unit, glb_unit)
-    raw = read_template(template, read, template_unit) if template else first_usable(paths, rows, read)
+    raw, name = read_template(template, read, template_unit) if template else first_usable(paths, rows, read)
+    raw = raw.with_vertices(raw.vertices @ turn_upright(raw, name, up, front).T)
     kept, mesh = surface_of(raw)
     notes = [] if labels or subject_pattern else [guess_told(rows)]
     if labels and (unused := unused_rows(files, labels)):
@@ -189,8 +195,8 @@ class Reading:
         return (self.glb_unit, "--glb-unit") if glb else (self.unit, "--unit")
 
 
-def read_template(path: Path, read: Reading, unit: str | None = None) -> Mesh:
-    """The mesh that the user chose. Raises `UsageError` if it has no surface, or is no face in any unit."""
+def read_template(path: Path, read: Reading, unit: str | None = None) -> tuple[Mesh, str]:
+    """The mesh that the user chose, and its name. Raises `UsageError` if it has no surface, or no face's size."""
     glb = path.suffix.lower() == ".glb"
     tried = [unit] if unit else [read.glb_unit] if glb else list(dict.fromkeys(["mm", read.unit]))
     problem = ""
@@ -200,13 +206,13 @@ def read_template(path: Path, read: Reading, unit: str | None = None) -> Mesh:
             raise UsageError(f"{path} cannot be the template: {flaw}.")
         told = size_told(mesh, str(path), one, "--template-unit")
         if not told:
-            return mesh
+            return mesh, str(path)
         problem = problem or told
     raise UsageError(f"{problem}.")
 
 
-def first_usable(paths: Mapping[str, Path], rows: Iterable[Row], read: Reading) -> Mesh:
-    """The first of the files that has a surface, with the middle of its bounding box at the origin."""
+def first_usable(paths: Mapping[str, Path], rows: Iterable[Row], read: Reading) -> tuple[Mesh, str]:
+    """The first of the files that has a surface, with the middle of its bounding box at the origin; and its name."""
     reason = ""
     for row in rows:
         path = paths[row["file"]]
@@ -215,7 +221,8 @@ def first_usable(paths: Mapping[str, Path], rows: Iterable[Row], read: Reading) 
             if told := size_told(mesh, row["file"], *read.of(path)):
                 raise UsageError(f"{told}.")
             corners = mesh.vertices[np.unique(mesh.triangles)]
-            return mesh.with_vertices(mesh.vertices - (corners.min(axis=0) + corners.max(axis=0)) / 2)
+            middle = (corners.min(axis=0) + corners.max(axis=0)) / 2
+            return mesh.with_vertices(mesh.vertices - middle), row["file"]
         reason = reason or f"{row['file']}: {mesh}"
     folder = os.path.commonpath([path.parent for path in paths.values()])
     raise MeshganError(f"{folder} holds no usable mesh; {reason}.")
