@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse.csgraph import connected_components
 
+from meshgan.data.corpora import anny
 from meshgan.data.corpora.basis import FaceBasis, face_template
 from meshgan.data.corpora.detail import detail
 from meshgan.data.corpora.draws import Draws
 from meshgan.data.corpora.eyes import lid_shares
-from meshgan.data.corpora.motion import MODES, Manner, Wrinkles, draw_manner, gauges, motion
+from meshgan.data.corpora.motion import MODES, Manner, Wrinkles, contacts, draw_manner, gauges, motion
 from meshgan.data.corpora.population import draw_people
 
 COUNT = 24
@@ -31,7 +32,7 @@ class Crowd:
         self.people = draw_people(FaceBasis.read(), draws)
         traits = detail().draw(self.people, draws)
         plain = FaceBasis.read().neutral(self.people.phenotype, self.people.features)
-        self.neutral = motion().settled(detail().applied(plain, traits))
+        self.neutral = contacts().settled(detail().applied(plain, traits))
         self.manner = draw_manner(draws, NAMES, (0.6, 0.5, 0.6))
         self.wrinkles = Wrinkles(gauges(), traits.folds)
 
@@ -158,6 +159,22 @@ def test_balls_are_spheres_and_stay_where_they_are(crowd):
             centre, radius = sphere(face[ball])
             assert np.abs(np.linalg.norm(face[ball] - centre, axis=1) - radius).max() < 0.001
             assert np.abs(np.linalg.norm(face[margin] - centre, axis=1) - radius).max() < 0.1
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.integers(0, 2**31), st.integers(0, 2**20))
+def test_people_of_the_corpus_have_lips_that_meet_and_lids_that_lie_on_the_eye(seed, start):
+    with pytest.MonkeyPatch.context() as few:
+        few.setattr(anny, "BLOCK", 12)
+        faces, _ = anny.identities(FaceBasis.read(), TEMPLATE, seed, start)
+    assert_lips_do_not_overlap(faces, range(0, len(faces), 4))
+    for ball, margin, skin in LIDS:
+        for face in faces.astype(float):
+            centre, radius = sphere(face[ball])
+            gap = np.linalg.norm(face - centre, axis=1) - radius
+            assert np.abs(gap[ball]).max() < 0.001
+            assert np.abs(gap[margin]).max() < 0.1
+            assert gap[skin].min() > -0.1
 
 
 @pytest.mark.parametrize("strength", [0, 0.2, 0.4, 0.6, 0.8, 1])

@@ -11,6 +11,7 @@ from meshgan.arrays import Singles
 from meshgan.data.corpora.basis import FaceBasis, face_template
 from meshgan.data.corpora.detail import Traits, detail
 from meshgan.data.corpora.draws import Draws
+from meshgan.data.corpora.motion import contacts
 from meshgan.data.corpora.population import People, draw_people
 from meshgan.data.faceset import Card, blocks, create_faceset
 from meshgan.errors import UsageError
@@ -86,6 +87,6 @@ def _identities(
     neutral = basis.neutral(people.phenotype, people.features)
     traits = None if plain else detail().draw(people, Draws(seed, "identity-detail", numbers))
     if traits is not None:
-        neutral = detail().applied(neutral, traits)
+        neutral = contacts().settled(detail().applied(neutral, traits))
     aligned = rigid(neutral.vertices, template.vertices)(neutral.vertices)
     return aligned.astype(np.float32), people, traits

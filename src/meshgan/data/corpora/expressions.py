@@ -17,7 +17,7 @@ from meshgan.data.corpora.anny import LICENCE, SOURCE
 from meshgan.data.corpora.basis import FaceBasis, Neutral, Phenotype, average_adult, face_template
 from meshgan.data.corpora.detail import Traits, detail
 from meshgan.data.corpora.draws import Draws
-from meshgan.data.corpora.motion import Manner, Wrinkles, draw_manner, gauges, motion
+from meshgan.data.corpora.motion import Manner, Wrinkles, contacts, draw_manner, gauges, motion
 from meshgan.data.corpora.noise import RegistrationNoise
 from meshgan.data.corpora.performance import NEUTRAL, POSED, SPONTANEOUS, Style, draw_actions, draw_style, draw_units
 from meshgan.data.corpora.population import People, draw_people
@@ -176,7 +176,7 @@ class ExpressionPlan:
         features = features + SESSION_FEATURE * draws.normal(features.shape[1]) * (features != 0)
         age, female, muscle = person.age[who], person.female[who], person.muscle[who]
         plain = self.basis.neutral(Phenotype(age, female, muscle, weight, person.ancestry[who]), features)
-        return plain if self.plain else motion().settled(detail().applied(plain, self.traits.of(who)))
+        return plain if self.plain else contacts().settled(detail().applied(plain, self.traits.of(who)))
 
     def faces(self, rows: Integers, takes: Takes) -> Singles:
         """The registered faces (B, V, 3) of these rows: identity, expression and noise, rigidly aligned."""
@@ -202,7 +202,7 @@ class ExpressionPlan:
         everyone = np.zeros(len(rows), dtype=np.int64)
         template = Neutral((adult.vertices + shift)[everyone], (adult.joints + shift.mean(axis=0))[everyone])
         if not self.plain:
-            settled = motion().settled(template)
+            settled = contacts().settled(template)
             moved = self._perform(settled, rows, self.takes(rows), np.ones(len(rows)))
             return template.vertices + moved - settled.vertices
         return self._perform(template, rows, self.takes(rows), np.ones(len(rows)))

@@ -87,13 +87,28 @@ def draw_manner(draws: Draws, names: tuple[str, ...], sizes: tuple[float, float,
     return Manner(drawn().astype(np.float32), (sizes[2] * drawn()).astype(np.float32))
 
 
+class Contacts:
+    """Where faces of the template touch themselves: lips meet, and lids lie on the eyes."""
+
+    def __init__(self, basis: FaceBasis, template: Mesh) -> None:
+        self.eyes = [Eye(basis, template, side) for side in ("Left", "Right")]
+        self.lips = Lips(template)
+
+    def settled(self, neutral: Neutral) -> Neutral:
+        """Neutral faces whose lips do not overlap, and whose lids lie on the eyes."""
+        vertices = neutral.vertices.copy()
+        self.lips.part(vertices)
+        for eye in self.eyes:
+            eye.settle(vertices)
+        return Neutral(vertices, neutral.joints)
+
+
 class Motion:
     """Moves faces of the template by the actions of the basis."""
 
     def __init__(self, basis: FaceBasis, template: Mesh) -> None:
         self.basis, self.template = basis, template
-        self.eyes = [Eye(basis, template, side) for side in ("Left", "Right")]
-        self.lips = Lips(template)
+        self.eyes, self.lips = contacts().eyes, contacts().lips
         shapes = self._free()
         self.reach = np.linalg.norm(shapes, axis=2)
         self.shapes = _with_modes(shapes, template, self.lips.corners).reshape(-1, shapes.shape[1] * 3)
@@ -127,14 +142,6 @@ class Motion:
             thick[eye.lids] *= 1 - eye.clinging
         thick[self.lips.vertices] *= 1 - self.lips.weights.max(axis=0) ** 2
         return thick.astype(np.float32)
-
-    def settled(self, neutral: Neutral) -> Neutral:
-        """Neutral faces whose lips do not overlap, and whose lids lie on the eyes."""
-        vertices = neutral.vertices.copy()
-        self.lips.part(vertices)
-        for eye in self.eyes:
-            eye.settle(vertices)
-        return Neutral(vertices, neutral.joints)
 
     def perform(
         self, neutral: Neutral, actions: Floats, manner: Manner, wrinkles: "Wrinkles", scale: Floats
@@ -266,6 +273,12 @@ class Gauges:
         found = self.weights @ (after / before).T
         found[~self.measured] = 1.0
         return np.asarray(found)
+
+
+@cache
+def contacts() -> Contacts:
+    """Where the face template of the package touches itself."""
+    return Contacts(FaceBasis.read(), face_template())
 
 
 @cache
