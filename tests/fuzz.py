@@ -216,7 +216,7 @@ def kinds(place: Path) -> dict[str, Kind]:
     from meshgan.model.directions import FILE, Directions, estimate_directions
     from meshgan.model.load import load_model
     from meshgan.registration.landmarks import read_landmarks
-    from meshgan.report.run import write_run_page
+    from meshgan.report.pages import write_run_page
     from meshgan.studio.files import read_code as read_seed
     from meshgan.training.checkpoint import RunFolder
     from meshgan.training.loop import train

@@ -20,7 +20,6 @@ FOUNDATION = {
     "compiled",
     "errors",
     "machine",
-    "processes",
     "progress",
     "reading",
     "remembered",

@@ -16,4 +16,4 @@ def test_the_benchmark_measures_builds_in_fresh_processes(monkeypatch, capsys) -
 
 
 def test_growth_is_the_slope_in_log_log() -> None:
-    assert abs(hierarchy._slope([1, 10, 100], [3, 300, 30_000]) - 2) < 1e-12
+    assert abs(hierarchy.slope([1, 10, 100], [3, 300, 30_000]) - 2) < 1e-12

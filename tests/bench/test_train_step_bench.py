@@ -3,10 +3,10 @@ import json
 import pytest
 import torch
 
-from meshgan.bench import growth, machine, train_step
+from meshgan.bench import floor, train_step
+from meshgan.bench.floor import Passes, Work, convolution, network, training_step
 from meshgan.bench.hierarchy import hills
-from meshgan.bench.player import Player
-from meshgan.bench.work import Passes, Work, convolution, network, training_step
+from meshgan.bench.train_step import Player
 from meshgan.errors import MeshganError
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.nn.chebyshev import ChebConv
@@ -26,8 +26,8 @@ def test_the_file_holds_what_it_promises(monkeypatch, capsys, sheet) -> None:
     monkeypatch.setattr(train_step, "growth", lambda: {"linear": True})
     monkeypatch.setattr(train_step, "ROUNDS", 1)
     monkeypatch.setattr(train_step, "BATCH", 2)
-    monkeypatch.setattr(machine, "SIZE", 64)
-    monkeypatch.setattr(machine, "COPIED", 1000)
+    monkeypatch.setattr(floor, "SIZE", 64)
+    monkeypatch.setattr(floor, "COPIED", 1000)
     result = json.loads(json.dumps(train_step.run()))
     assert (result["vertices"], result["batch"]) == (196, 2)
     assert set(result["ms"]) == {"meshgan", "csr", "pyg"}
@@ -76,15 +76,14 @@ def test_a_step_is_made_of_its_passes(sheet) -> None:
 
 def test_growth_measures_time_and_memory(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(growth, "SECONDS", 0.0)
-    row = growth.measure(14, 3)
+    monkeypatch.setattr(train_step, "SECONDS", 0.0)
+    row = train_step.measure(14, 3)
     assert (row["vertices"], row["batch"]) == (196, 3)
     assert row["ms"] > 0
     assert row["mb"] >= 0
-    assert growth.slope([1, 10, 100], [3, 30, 300]) == pytest.approx(1)
 
 
 def test_the_machine_is_described() -> None:
-    about = machine.machine()
+    about = floor.conditions()
     assert about["threads"] >= 1
     assert about["processor"]

@@ -250,7 +250,7 @@ def test_a_summary_tells_ranges_and_words(corpus):
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_count(tmp_path):
     script = (
-        "import sys; from pathlib import Path; from meshgan.bench.memory import peak_mb;"
+        "import sys; from pathlib import Path; from meshgan.bench.hierarchy import peak_mb;"
         "from meshgan.data.corpora.anny import make_identities;"
         "make_identities(Path(sys.argv[1]), int(sys.argv[2])); print(peak_mb())"
     )

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from meshgan.cli.main import app
 from meshgan.data.faceset import Card, FaceSet, create_faceset
-from meshgan.data.spectrum import ALL_BANDS, band_name, measure_detail, principal_components
+from meshgan.data.summary import ALL_BANDS, band_name, measure_detail, principal_components
 from meshgan.errors import UsageError
 from meshgan.geometry.mesh import Mesh
 from shapes import icosphere

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from meshgan.evaluation.recognition import confusion, extrapolation_hits, recognition_curve
+from meshgan.evaluation.semantics import confusion, extrapolation_hits, recognition_curve
 from meshgan.model.pca import fit_pca
 
 

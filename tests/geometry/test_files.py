@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from meshgan.errors import MeshganError, MeshganWarning, UsageError
-from meshgan.geometry import files, glb, obj
+from meshgan.geometry import files, glb
 from meshgan.geometry.files import read_mesh, write_mesh
-from meshgan.geometry.mesh import Mesh
+from meshgan.geometry.mesh import Mesh, strips
 from meshgan.geometry.plaintext import Words
-from meshgan.geometry.polygons import strips
 from shapes import bumpy
 
 SCANS = Path(__file__).parents[2] / "../shared/data/scans"
@@ -180,9 +179,9 @@ def test_obj_polygons_negative_numbers_continued_lines_and_any_line_end(tmp_path
 def test_obj_is_read_the_same_in_blocks_of_any_size(tmp_path: Path, monkeypatch, block: int) -> None:
     write_mesh(tmp_path / "a.obj", MESH)
     data = (tmp_path / "a.obj").read_bytes() + b"f -1 -2 -3\nv 1 2 3\nf -1 -2 -3"
-    expected_vertices, expected_triangles = obj.read(data)
-    monkeypatch.setattr(obj, "BLOCK", block)
-    vertices, triangles = obj.read(data)
+    expected_vertices, expected_triangles = files.read_obj(data)
+    monkeypatch.setattr(files, "BLOCK", block)
+    vertices, triangles = files.read_obj(data)
     np.testing.assert_array_equal(vertices, expected_vertices)
     np.testing.assert_array_equal(triangles, expected_triangles)
     v = len(vertices)

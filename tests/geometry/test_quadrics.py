@@ -1,6 +1,6 @@
 import numpy as np
 
-from meshgan.geometry.quadrics import (
+from meshgan.geometry.decimate import (
     BOUNDARY_WEIGHT,
     SPREAD_WEIGHT,
     monomials,

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from meshgan.data.scales.expressions import ExpressionPlan
 from PIL import Image
 from typer.testing import CliRunner
 
 from meshgan.cli.main import app
-from meshgan.data.corpora.expressions import ExpressionPlan
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import UsageError
 from meshgan.model.face_model import FaceModel
-from meshgan.report import corpora, figures, reproduce
+from meshgan.report import paper_figures, reproduce, scales
 from meshgan.report.scales import SCALES
 from meshgan.training.recipe import load_recipe, parse_recipe
 
@@ -64,10 +64,10 @@ def tiny(tiny_faces: FaceSet) -> Iterator[list[str]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reproduce, "load_recipe", recipe)
         patch.setattr(reproduce, "train", counted)
-        for module, name in ((reproduce, "identity"), (reproduce, "expression"), (figures, "classifier")):
+        for module, name in ((reproduce, "identity"), (reproduce, "expression"), (paper_figures, "classifier")):
             patch.setattr(module, f"{name}_corpus", lambda out, size: faces)
         for name in ("reconstructions", "exaggerations", "expression_grid"):
-            patch.setattr(figures, name, partial(getattr(figures, name), size=32))
+            patch.setattr(paper_figures, name, partial(getattr(paper_figures, name), size=32))
         patch.setattr(FaceModel, "fit", partialmethod(FaceModel.fit, steps=3))
         patch.setitem(SCALES, "smoke", replace(SCALES["smoke"], classifier=("schedule.epochs=1", "optimiser.lr=1e-3")))
         yield trained
@@ -77,7 +77,7 @@ def tiny(tiny_faces: FaceSet) -> Iterator[list[str]]:
 def made(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
     """The files of every figure, in one folder."""
     out = tmp_path_factory.mktemp("figures")
-    return {name: figures.reproduce_figure(name, out, "smoke") for name in figures.FIGURES}
+    return {name: paper_figures.reproduce_figure(name, out, "smoke") for name in paper_figures.FIGURES}
 
 
 def wide(path: Path) -> float:
@@ -116,7 +116,9 @@ def test_figure_6_writes_its_numbers(tiny: list[str], made: dict[str, list[Path]
 def test_a_classifier_of_another_recipe_is_refused(tiny: list[str], made: dict[str, list[Path]]) -> None:
     out = made["figure6"][1].parent
     with pytest.raises(UsageError, match="another recipe"):
-        figures.make_classifier(out, replace(SCALES["smoke"], classifier=("schedule.epochs=2", "optimiser.lr=1e-3")))
+        paper_figures.make_classifier(
+            out, replace(SCALES["smoke"], classifier=("schedule.epochs=2", "optimiser.lr=1e-3"))
+        )
 
 
 def test_the_verb_finds_what_is_done(tiny: list[str], made: dict[str, list[Path]]) -> None:
@@ -129,7 +131,7 @@ def test_the_verb_finds_what_is_done(tiny: list[str], made: dict[str, list[Path]
 
 def test_unknown_figures_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no figure2 at smoke scale"):
-        figures.reproduce_figure("figure2", tmp_path, "smoke")
+        paper_figures.reproduce_figure("figure2", tmp_path, "smoke")
     assert CliRunner().invoke(app, ["reproduce", "figure2", "--out", str(tmp_path)]).exit_code != 0
 
 
@@ -139,15 +141,15 @@ def test_expression_corpora_are_pure_and_share_no_subject(tmp_path: Path) -> Non
         expressions=ExpressionPlan(subjects=3, posed=6, spontaneous=4),
         recognised=ExpressionPlan(part="classifier", subjects=3, posed=6, spontaneous=0),
     )
-    faces, unseen = corpora.expression_corpus(tmp_path, size), corpora.classifier_corpus(tmp_path, size)
+    faces, unseen = scales.expression_corpus(tmp_path, size), scales.classifier_corpus(tmp_path, size)
     assert (len(faces), len(unseen)) == (10, 6)
     assert "neutral" not in faces.labels["expression"]
     assert not set(faces.subjects) & set(unseen.subjects)
     moved = np.linalg.norm(faces.vertices - faces.template.vertices, axis=2).mean()
     assert moved < 4.0  # mm: an expression, not an identity
-    again = corpora.expression_corpus(tmp_path, size)
+    again = scales.expression_corpus(tmp_path, size)
     np.testing.assert_array_equal(again.vertices, faces.vertices)
     with pytest.raises(UsageError, match=r"this scale has .*; choose another --out"):
-        corpora.expression_corpus(
+        scales.expression_corpus(
             tmp_path, replace(size, expressions=ExpressionPlan(subjects=4, posed=6, spontaneous=4))
         )

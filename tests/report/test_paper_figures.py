@@ -7,7 +7,7 @@ from PIL import Image
 
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import UsageError
-from meshgan.evaluation.recognition import Curve
+from meshgan.evaluation.semantics import Curve
 from meshgan.model.pca import PcaModel, fit_pca
 from meshgan.report.paper_figures import (
     exaggerated,

@@ -17,13 +17,12 @@ from meshgan.evaluation.evaluate import evaluate
 from meshgan.machine import machine
 from meshgan.model.load import load_model
 from meshgan.model.pca import fit_pca
-from meshgan.report import corpora, reproduction
+from meshgan.report import pages, scales
 from meshgan.report import reproduce as module
-from meshgan.report import run as page_of_run
 from meshgan.report.curves import curves_svg
+from meshgan.report.pages import write_run_page
 from meshgan.report.reproduce import TABLES, reproduce
 from meshgan.report.results import Results
-from meshgan.report.run import write_run_page
 from meshgan.report.scales import SCALES, Scale
 from meshgan.training.recipe import load_recipe, parse_recipe
 from meshgan.training.state import BALANCE
@@ -139,7 +138,7 @@ def test_damaged_files_of_a_run_are_told_in_a_sentence_or_left_out(run, tiny_fac
         whole = file.read_bytes()
         with monkeypatch.context() as patch:
             if file.name != "stats.jsonl":
-                patch.setattr(page_of_run, "curves_svg", lambda *lines: [])  # drawing takes most of the time
+                patch.setattr(pages, "curves_svg", lambda *lines: [])  # drawing takes most of the time
             for _ in range(12):
                 file.write_bytes(damaged(whole, generator))
                 try:
@@ -162,7 +161,7 @@ def test_what_an_objective_logs_is_drawn_though_no_panel_knows_it():
 def test_other_faces_or_another_split_are_made_anew(small, tmp_path, monkeypatch):
     """A model of other faces is never taken for one of these, PCA's neither."""
     monkeypatch.setitem(TABLES, "table1", {"pca": None, "coma": "coma"})
-    faces = corpora.identity_corpus(tmp_path, TINY)
+    faces = scales.identity_corpus(tmp_path, TINY)
     other = replace(faces, card=faces.card.model_copy(update={"split_seed": 5}))
     fitted = []
     monkeypatch.setitem(module.FITTED, "pca", lambda given, seen, seed: fitted.append(given) or fit_pca(given))
@@ -229,11 +228,11 @@ def small(monkeypatch, tiny_faces, recipe_table):
         made.append(recipe.name)
         return train(recipe, *arguments, **options)
 
-    monkeypatch.setattr(corpora, "make_identities", corpus)
+    monkeypatch.setattr(scales, "make_identities", corpus)
     monkeypatch.setattr(module, "load_recipe", recipe)
     monkeypatch.setattr(module, "train", counted)
     monkeypatch.setattr(yardstick, "SHAPE_RESAMPLES", 5)
-    monkeypatch.setattr(reproduction, "SHOWN", 2)
+    monkeypatch.setattr(pages, "SHOWN", 2)
     monkeypatch.setitem(SCALES, "smoke", TINY)
     return made
 

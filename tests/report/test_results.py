@@ -12,8 +12,17 @@ from pydantic import ValidationError
 from meshgan.errors import MeshganError
 from meshgan.evaluation.metrics import Score
 from meshgan.evaluation.yardstick import BY_KEY, METRICS
-from meshgan.report.contests import contests
-from meshgan.report.results import Result, Results, beyond_seeds, cells, comma_separated, headings, latex, markdown
+from meshgan.report.results import (
+    Result,
+    Results,
+    beyond_seeds,
+    cells,
+    comma_separated,
+    contests,
+    headings,
+    latex,
+    markdown,
+)
 
 RECIPE = 'name = "x"\n[sampling]\nkind = "fitted-normal"\n'
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from meshgan.errors import MeshganError
-from meshgan.view import figures, lettering
+from meshgan.view import figures
 from meshgan.view.figures import (
     comparison,
     contact_sheet,
@@ -143,11 +143,11 @@ def test_labels() -> None:
 
 def test_text_fits_its_room_and_subscripts_are_small() -> None:
     texts = ["f_{ID} = 0.5", "a longer line of text"]
-    font = lettering.fitting(texts, 30, 150)
-    assert max(lettering.width(text, font) for text in texts) <= 155
-    assert lettering.fitting(["x"], 30, 150).size == 30
-    assert lettering.width("f_{ID}", font) < lettering.width("fID", font)
-    assert lettering.width("file_name", font) > lettering.width("filename", font)
+    font = figures.fitting(texts, 30, 150)
+    assert max(figures.width(text, font) for text in texts) <= 155
+    assert figures.fitting(["x"], 30, 150).size == 30
+    assert figures.width("f_{ID}", font) < figures.width("fID", font)
+    assert figures.width("file_name", font) > figures.width("filename", font)
 
 
 def test_an_empty_title_hides_nothing(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from meshgan.bench.memory import peak_mb
+from meshgan.bench.hierarchy import peak_mb
 
 COUNT = 12000  # identities
 SUBJECTS, POSED, SPONTANEOUS = 60, 1500, 1500  # of the expression corpus

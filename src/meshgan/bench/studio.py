@@ -38,7 +38,7 @@ def run() -> dict[str, Any]:
     """Median and 95th percentile of both figures in milliseconds; prints them."""
     if not find_spec("viser"):
         raise UsageError("this needs the extra `studio`; install it with: pip install 'meshgan[studio]'.")
-    from meshgan.bench.machine import machine
+    from meshgan.bench.floor import conditions
     from meshgan.studio.page import Shared
 
     shared = Shared(*_models())
@@ -47,7 +47,7 @@ def run() -> dict[str, Any]:
     print(f"slider to new vertices   median {whole['median']:5.1f} ms, 95 % within {whole['p95']:5.1f} ms")
     print(f"limit {LIMIT_MS:.0f} ms: {'held' if whole['median'] < LIMIT_MS else 'MISSED'}")
     return {
-        "machine": machine(),
+        "machine": conditions(),
         "vertices": len(shared.identity.template.vertices),
         "work_ms": work,
         "round_trip_ms": whole,

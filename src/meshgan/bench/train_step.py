@@ -9,29 +9,35 @@ import copy
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from meshgan.bench.growth import growth
+from meshgan.bench.floor import conditions, copy_rate, matrix_product, network, training_step
+from meshgan.bench.hierarchy import hills, peak_mb, slope
 from meshgan.bench.layers import CsrConv, PygConv, Twin
-from meshgan.bench.machine import copy_rate, machine, matrix_product
-from meshgan.bench.player import Player
-from meshgan.bench.work import network, training_step
 from meshgan.data.corpora.basis import face_template
 from meshgan.errors import MeshganError
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.machine import today
 from meshgan.nn import kernel
-from meshgan.nn.networks import Decoder
+from meshgan.nn.networks import Autoencoder, Decoder
+from meshgan.training.began import reconstruction_loss, set_gradients
 
-BATCH = 16
 TOLERANCE = 1e-4
 ROUNDS = 5
 TURNS = {"meshgan": 12, "csr": 2, "pyg": 1, "floor": 4}  # in a round, so that all are timed for about as long
 
 Tensors = dict[str, Tensor]
+K = torch.tensor(0.3)  # BEGAN's k_t: any number in (0, 1) costs the same
+SIDES = (71, 141, 283)  # of sheets of 5,041, 19,881 and 80,089 vertices
+BATCHES = (1, 4, 16, 64, 128)
+BATCH = 16
+SECONDS = 3.0  # of steps at each size, and at least three steps
+LINEAR = 1.1  # the largest exponent that counts as linear
 
 
 def run() -> dict[str, Any]:
@@ -66,11 +72,48 @@ def run() -> dict[str, Any]:
         "decode": decode(ours.generator, gflops),
         "growth": growth(),
         "path": kernel.describe(),
-        "machine": machine(),
+        "machine": conditions(),
         "date": today(),
     }
     _show(result)
     return result
+
+
+class Player:
+    """Generator and discriminator of one version, with their optimisers."""
+
+    def __init__(self, generator: Any, critic: Any) -> None:
+        self.generator, self.critic = generator, critic
+        networks: tuple[nn.Module, nn.Module] = (generator, critic)
+        self.optimisers = [torch.optim.Adam(network.parameters(), lr=1e-4, fused=True) for network in networks]
+
+    @classmethod
+    def of(cls, hierarchy: Hierarchy) -> "Player":
+        """Our networks on a hierarchy, always with the same weights."""
+        random = torch.Generator().manual_seed(0)
+        return cls(Decoder(hierarchy, generator=random), Autoencoder(hierarchy, generator=random))
+
+    def losses(self, faces: Tensor, codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """G(z), L(x) and L(G(z))."""
+        generated = self.generator(codes)
+        return generated, *(reconstruction_loss(self.critic, x) for x in (faces, generated))
+
+    def gradients(self, faces: Tensor, codes: Tensor) -> None:
+        """Gradients of both players by one backward pass each through D(x) and D(G(z))."""
+        _, real, fake = self.losses(faces, codes)
+        set_gradients(real, fake, K, self.critic.parameters(), self.generator.parameters())
+
+    def stepper(self, faces: Tensor) -> Callable[[], None]:
+        """One training step on these faces and new codes."""
+        random = torch.Generator().manual_seed(2)
+
+        def step() -> None:
+            self.gradients(faces, torch.rand(len(faces), 64, generator=random) * 2 - 1)
+            for optimiser in self.optimisers:
+                optimiser.step()
+                optimiser.zero_grad()
+
+        return step
 
 
 def versions(hierarchy: Hierarchy) -> dict[str, Player]:
@@ -158,3 +201,53 @@ def _show(result: dict[str, Any]) -> None:
     print(f"meshgan takes {result['ratio']['floor']:.1f} times that")
     rates = result["decode"]
     print(f"decoding: {rates['faces_per_s']:,.0f} faces/s, floor {rates['floor_faces_per_s']:,.0f}")
+
+
+def growth() -> dict[str, Any]:
+    """Milliseconds and megabytes of a step at three sizes and five batches, each in a fresh process; prints them.
+
+    The exponents are slopes in log-log over the sizes: 1 is linear.
+    """
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as fresh:
+        sizes = list(fresh.map(measure, SIDES, [BATCH] * len(SIDES)))
+        batches = list(fresh.map(measure, [SIDES[0]] * len(BATCHES), BATCHES))
+    vertices = [row["vertices"] for row in sizes]
+    result: dict[str, Any] = {
+        "sizes": sizes,
+        "batches": batches,
+        "exponent_ms": slope(vertices, [row["ms"] for row in sizes]),
+        "exponent_mb": slope(vertices, [row["mb"] for row in sizes]),
+        "exponent_ms_of_batch": slope(BATCHES, [row["ms"] for row in batches]),
+    }
+    result["linear"] = max(result["exponent_ms"], result["exponent_mb"]) <= LINEAR
+    _show_growth(result)
+    return result
+
+
+def measure(side: int, batch: int) -> dict[str, Any]:
+    """The median step on a sheet of `side`² vertices, and the memory that networks and steps added at most."""
+    import torch
+
+    from meshgan.bench.train_step import Player
+    from meshgan.geometry.hierarchy import Hierarchy
+    from meshgan.nn import kernel
+
+    hierarchy = Hierarchy.cached(hills(side))
+    before = peak_mb(reset=True)
+    step = kernel.pytorch_in_one_thread()(Player.of(hierarchy).stepper(torch.randn(batch, side**2, 3)))
+    step()
+    seconds: list[float] = []
+    while len(seconds) < 3 or sum(seconds) < SECONDS:
+        start = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - start)
+    ms = statistics.median(seconds) * 1e3
+    return {"vertices": side**2, "batch": batch, "ms": ms, "mb": peak_mb() - before}
+
+
+def _show_growth(result: dict[str, Any]) -> None:
+    for row in result["sizes"] + result["batches"]:
+        each = f"{row['ms'] / row['batch']:6.2f} ms a face, {row['mb']:6.0f} MB"
+        print(f"{row['vertices']:8,} vertices, batch {row['batch']:3}: {row['ms']:8.1f} ms, {each}")
+    print(f"growth: time ~ V^{result['exponent_ms']:.2f}, memory ~ V^{result['exponent_mb']:.2f},", end=" ")
+    print(f"time ~ batch^{result['exponent_ms_of_batch']:.2f}")

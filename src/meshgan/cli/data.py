@@ -195,8 +195,7 @@ def info(
     Example: `meshgan data info corpus --sheet corpus.png --spectrum spectrum.png`
     """
     from meshgan.data.faceset import FaceSet
-    from meshgan.data.spectrum import ALL_BANDS, BEYOND, band_name, measure_detail
-    from meshgan.data.summary import describe, summarise
+    from meshgan.data.summary import ALL_BANDS, BEYOND, band_name, describe, measure_detail, summarise
     from meshgan.view.figures import band_chart, contact_sheet
 
     faces = FaceSet.open(path)

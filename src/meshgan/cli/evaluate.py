@@ -64,7 +64,7 @@ def reproduce(
 
     Example: `meshgan reproduce table1 --out paper --scale smoke`
     """
-    from meshgan.report.figures import FIGURES
+    from meshgan.report.paper_figures import FIGURES
     from meshgan.report.reproduce import TABLES
 
     for name in [*TABLES, *FIGURES] if what == "all" else [what]:
@@ -87,7 +87,7 @@ def _reproduce_table(name: str, out: Path, scale: str, device: str, as_json: boo
 
 
 def _reproduce_figure(name: str, out: Path, scale: str, device: str, as_json: bool) -> None:
-    from meshgan.report.figures import reproduce_figure
+    from meshgan.report.paper_figures import reproduce_figure
 
     files = [str(path) for path in reproduce_figure(name, out, scale, device)]
     print(json.dumps(files) if as_json else "\n".join(files))
@@ -103,7 +103,7 @@ def report(
 
     Example: `meshgan report runs/first`
     """
-    from meshgan.report.run import write_run_page
+    from meshgan.report.pages import write_run_page
 
     page = out or run / "report.html"
     write_run_page(run, page)

@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from meshgan import __version__
-from meshgan.cli import bench, compose, data, directions, evaluate, register, sample, studio, train
+from meshgan.cli import bench, data, evaluate, register, studio, train, use
 from meshgan.errors import MeshganError, MeshganWarning
-from meshgan.processes import end_in_order
+from meshgan.machine import end_in_order
 
 app = typer.Typer(
     name="meshgan",
@@ -24,14 +24,14 @@ app.add_typer(data.app, name="data")
 app.add_typer(bench.app, name="bench")
 app.command()(register.register)
 app.command()(train.train)
-app.command()(sample.sample)
-app.command()(sample.fit)
-app.command()(sample.interpolate)
+app.command()(use.sample)
+app.command()(use.fit)
+app.command()(use.interpolate)
 app.command()(evaluate.evaluate)
 app.command()(evaluate.reproduce)
 app.command()(evaluate.report)
-app.command()(compose.compose)
-app.command()(directions.directions)
+app.command()(use.compose)
+app.command()(use.directions)
 app.command()(studio.studio)
 app.command()(studio.export)
 

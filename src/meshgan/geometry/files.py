@@ -2,21 +2,30 @@
 
 The one exception is STL, whose triangles share nothing: there, corners at exactly the same place become one vertex.
 Polygons are cut into fans from their first corner, which depends on connectivity alone, so that files of one
-connectivity stay files of one connectivity. A damaged file of any size ends in one sentence; what a format can hold
-and is not read is told by a `MeshganWarning`.
+connectivity stay files of one connectivity. Of OBJ the positions (`v`) and faces (`f`) of all objects are read; texture
+coordinates, normals, groups and materials do not touch them. A damaged file of any size ends in one sentence; what a
+format can hold and is not read is told by a `MeshganWarning`.
 """
 
+import re
+import struct
 import warnings
 from pathlib import Path
 
 import numpy as np
 
+from meshgan.arrays import Floats, Integers
 from meshgan.errors import MeshganError, MeshganWarning, UsageError
-from meshgan.geometry import glb, obj, ply, stl
-from meshgan.geometry.mesh import Mesh
+from meshgan.geometry import glb, ply
+from meshgan.geometry.mesh import MOST, Mesh, fans, within_bounds
+from meshgan.geometry.plaintext import Words, plain
 from meshgan.reading import read_bytes
 from meshgan.storage import atomic_file
 
+BLOCK = 2**24  # bytes parsed at a time, so that the memory needed is little more than the result
+COMMENT = re.compile(rb"#[^\n]*")
+TEXTURE_AND_NORMAL = re.compile(rb"/\S*")
+TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 MILLIMETRES = {"mm": 1.0, "cm": 10.0, "m": 1000.0}
 MOST_BYTES = 2**30
 
@@ -73,5 +82,101 @@ def write_mesh(path: str | Path, mesh: Mesh) -> None:
         partial.write_bytes(content)
 
 
-READERS = {".obj": obj.read, ".ply": ply.read, ".glb": glb.read, ".stl": stl.read}
-WRITERS = {".obj": obj.write, ".ply": ply.write, ".glb": glb.write, ".stl": stl.write}
+def read_obj(data: bytes) -> tuple[Floats, Integers]:
+    """Vertices (V, 3) and triangles (F, 3) of the bytes of an OBJ file. Raises `MeshganError` if it is damaged."""
+    vertices, triangles, known, size, line = [np.empty((0, 3))], [np.empty((0, 3), dtype=np.int64)], 0, 0, 1
+    for block in _obj_blocks(plain(data).replace(b"\\\n", b" ")):
+        text = COMMENT.sub(b"", block) if b"#" in block else block
+        words = Words.of(TEXTURE_AND_NORMAL.sub(b"", text) if b"/" in text else text, line)
+        line += block.count(b"\n")
+        vertices.append(words.coordinates(b"v", MOST))
+        triangles.append(_obj_triangles(words, known))
+        known = within_bounds(known + len(vertices[-1]), "vertices")
+        size = within_bounds(size + len(triangles[-1]), "triangles")
+    return np.concatenate(vertices), np.concatenate(triangles)
+
+
+def write_obj(mesh: Mesh) -> bytes:
+    """The mesh as an OBJ file; nine digits give float32 values back exactly."""
+    vertices, triangles = mesh.vertices.astype(np.float32), mesh.triangles + 1
+    text = "v %.9g %.9g %.9g\n" * len(vertices) % tuple(vertices.ravel().tolist())
+    text += "f %d %d %d\n" * len(triangles) % tuple(triangles.ravel().tolist())
+    return b"# meshgan, millimetres\n" + text.encode()
+
+
+def _obj_blocks(data: bytes) -> list[bytes]:
+    """The data cut at line ends into pieces of about `BLOCK` bytes."""
+    blocks, start = [], 0
+    while start < len(data):
+        stop = data.find(b"\n", start + BLOCK) + 1 or len(data)
+        blocks.append(data[start:stop])
+        start = stop
+    return blocks
+
+
+def _obj_triangles(words: Words, known: int) -> Integers:
+    """Zero-based triangles of a block; `known` vertices precede it, and negative numbers count back from a face."""
+    first, counts = words.statements(b"f")
+    lengths = counts - 1
+    before = known + np.searchsorted(words.statements(b"v")[0], first)  # vertices before each face
+    places = np.repeat(first + 1 - (np.cumsum(lengths) - lengths), lengths) + np.arange(lengths.sum())
+    named = words.some(places)
+    numbers = named.numbers()
+    with np.errstate(invalid="ignore"):
+        corners = numbers.astype(np.int64)
+    possible = (corners == numbers) & (corners != 0)
+    if not possible.all():
+        raise MeshganError(f"line {named.line(int(possible.argmin()))} names a vertex that cannot be.")
+    corners = np.where(corners < 0, corners + np.repeat(before, lengths), corners - 1)
+    return fans(corners, lengths)
+
+
+def read_stl(data: bytes) -> tuple[Floats, Integers]:
+    """Vertices (V, 3) and triangles (F, 3) of the bytes of an STL file. Raises if it is damaged."""
+    count = struct.unpack_from("<I", data, 80)[0] if len(data) >= 84 else -1
+    corners = (
+        _binary_stl(data, count) if len(data) == 84 + 50 * count or not _stl_is_text(data) else _text_stl(plain(data))
+    )
+    _, first, inverse = np.unique(corners + np.float32(0), axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)  # vertices in the order in which the file first mentions them
+    number = np.empty_like(order)
+    number[order] = np.arange(len(order))
+    return corners[first[order]].astype(np.float64), number[inverse].reshape(-1, 3)
+
+
+def write_stl(mesh: Mesh) -> bytes:
+    """The mesh as a binary STL file, corners in float32."""
+    records = np.zeros(len(mesh.triangles), TRIANGLE)
+    records["normal"] = mesh.triangle_normals
+    records["corners"] = mesh.vertices[mesh.triangles]
+    return b"\0" * 80 + struct.pack("<I", len(records)) + records.tobytes()
+
+
+def _stl_is_text(data: bytes) -> bool:
+    try:
+        start = plain(data[: min(4096, len(data) // 4 * 4)])  # whole letters of UTF-16 and UTF-32
+    except MeshganError:
+        return False
+    return start.lstrip()[:5].lower() == b"solid" and b"\0" not in start
+
+
+def _binary_stl(data: bytes, count: int) -> Floats:
+    """The corners (3F, 3) of a binary file; what follows the triangles is left out."""
+    if count < 0:
+        raise MeshganError("it is no STL file: it is shorter than a header.")
+    if len(data) < 84 + 50 * count:
+        raise MeshganError(f"it is cut off: {count:,} triangles are announced, {(len(data) - 84) // 50:,} are there.")
+    within_bounds(count, "triangles")
+    return np.frombuffer(data, TRIANGLE, count, offset=84)["corners"].reshape(-1, 3)
+
+
+def _text_stl(text: bytes) -> Floats:
+    """The corners (3F, 3) of a text file, as float32; what stands behind three numbers is left out."""
+    corners = Words.of(text).coordinates(b"vertex", 3 * MOST)
+    if len(corners) % 3:
+        raise MeshganError("the last triangle is not complete; is the file cut off?")
+    return corners.astype(np.float32)
+
+
+READERS = {".obj": read_obj, ".ply": ply.read, ".glb": glb.read, ".stl": read_stl}
+WRITERS = {".obj": write_obj, ".ply": ply.write, ".glb": glb.write, ".stl": write_stl}

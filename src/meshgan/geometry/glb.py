@@ -17,8 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from meshgan.arrays import Floats, Integers
 from meshgan.errors import MeshganError
-from meshgan.geometry.mesh import Mesh
-from meshgan.geometry.polygons import MOST, fans, strips, within_bounds
+from meshgan.geometry.mesh import MOST, Mesh, fans, strips, within_bounds
 from meshgan.reading import decoded, parse_json, shown
 
 METRES = 1e-3  # per millimetre

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from meshgan.arrays import Floats, Integers
 from meshgan.errors import MeshganError
-from meshgan.geometry.mesh import Mesh
+from meshgan.geometry.mesh import MOST, Mesh, fans, strips, within_bounds
 from meshgan.geometry.plaintext import Words, plain
-from meshgan.geometry.polygons import MOST, fans, strips, within_bounds
 from meshgan.reading import shown, wide_encoding
 
 LONGEST_HEADER = 2**16  # bytes

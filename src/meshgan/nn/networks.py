@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from meshgan.errors import UsageError
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.nn.chebyshev import Chain, ChebConv, glorot
-from meshgan.nn.ordering import OrderedLevel, ordered
+from meshgan.nn.plan import OrderedLevel, ordered
 from meshgan.nn.sampling import Reordering, SparseOperator
 
 COORDINATES = 3

@@ -31,7 +31,7 @@ from meshgan.arrays import Faces
 from meshgan.errors import DiskError, MeshganError, UsageError
 from meshgan.geometry.align import Similarity
 from meshgan.geometry.files import MILLIMETRES, read_mesh
-from meshgan.processes import process_pool
+from meshgan.machine import process_pool
 from meshgan.progress import track
 from meshgan.reading import read_arrays, read_text, shown
 from meshgan.registration.landmarks import read_landmarks

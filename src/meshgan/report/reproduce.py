@@ -2,7 +2,7 @@
 
 A table is a list of models, a scale says how much of everything. Each step finds what it has done before:
 
-OUT/corpus/        the FaceSet (see `report.corpora`)
+OUT/corpus/        the FaceSet (see `report.scales`)
 OUT/runs/MODEL/    run folders (that of PCA holds its model and how long it took)
 OUT/evaluations/   one JSON per model, and the parts they are made of
 OUT/figures/
@@ -27,11 +27,9 @@ from meshgan.model.load import Model, load_model
 from meshgan.model.pca import PcaModel, fit_coordinates, fit_pca
 from meshgan.reading import read_text
 from meshgan.remembered import code_of, key_of
-from meshgan.report.corpora import expression_corpus, identity_corpus
-from meshgan.report.reproduction import write_reproduction_page
+from meshgan.report.pages import minutes, sound_lines, write_reproduction_page
 from meshgan.report.results import Result, Results, real_result, results_of_seeds
-from meshgan.report.run import minutes, sound_lines
-from meshgan.report.scales import SCALES, Scale
+from meshgan.report.scales import SCALES, Scale, expression_corpus, identity_corpus
 from meshgan.storage import atomic_file
 from meshgan.training.loop import train
 from meshgan.training.recipe import load_recipe, recipe_toml

@@ -1,13 +1,33 @@
-"""How much of everything a reproduction makes: seconds for a test, hours on a desk, or as much as the paper."""
+"""How much of everything a reproduction makes, and the FaceSets it is made from, when they are first asked for.
+
+A scale is seconds for a test, hours on a desk, or as much as the paper. The FaceSets:
+
+OUT/corpus/                   identities
+OUT/expressions/raw/          neutral, posed and spontaneous faces of people of the expression corpus
+OUT/expressions/corpus/       their pure expressions: decoupled, on the template
+OUT/expressions/classifier/   pure posed expressions of other people, for the classifier
+"""
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from meshgan.data.corpora.expressions import ExpressionPlan
+from meshgan.data.corpora.anny import make_identities
+from meshgan.data.corpora.expressions import ExpressionPlan, make_expressions
+from meshgan.data.expression import decouple
+from meshgan.data.faceset import FaceSet
+from meshgan.errors import UsageError
 from meshgan.evaluation.yardstick import Fid
 from meshgan.model.latent import STEPS
 
 EXPRESSIONS = ExpressionPlan()  # as many as the paper
 RECOGNISED = ExpressionPlan(part="classifier", posed=6000, spontaneous=0)
+SMOKE = (
+    "schedule.epochs=1",
+    "schedule.log_every=2",
+    "schedule.sample_every=80",
+    "sampling.faces=16",
+    "sampling.steps=3",
+)
 
 
 @dataclass(frozen=True)
@@ -26,13 +46,6 @@ class Scale:
     classifier: tuple[str, ...] = ()  # changes to its recipe
 
 
-SMOKE = (
-    "schedule.epochs=1",
-    "schedule.log_every=2",
-    "schedule.sample_every=80",
-    "sampling.faces=16",
-    "sampling.steps=3",
-)
 SCALES = {
     "smoke": Scale(
         identities=200,
@@ -63,3 +76,35 @@ SCALES = {
         ablation=("schedule.epochs=300",),
     ),
 }
+
+
+def identity_corpus(out: Path, size: Scale) -> FaceSet:
+    """The default corpus of identities."""
+    path = out / "corpus"
+    if not (path / "card.json").is_file():
+        make_identities(path, size.identities)
+    faces = FaceSet.open(path)
+    if len(faces) != size.identities:
+        raise UsageError(f"{path} holds {len(faces)} faces, this scale has {size.identities}; choose another --out.")
+    return faces
+
+
+def expression_corpus(out: Path, size: Scale) -> FaceSet:
+    """Pure expressions, posed and spontaneous."""
+    return _pure(out / "expressions" / "raw", out / "expressions" / "corpus", size.expressions)
+
+
+def classifier_corpus(out: Path, size: Scale) -> FaceSet:
+    """Pure posed expressions of people who are not in the expression corpus."""
+    return _pure(out / "expressions" / "classifier-raw", out / "expressions" / "classifier", size.recognised)
+
+
+def _pure(raw: Path, path: Path, plan: ExpressionPlan) -> FaceSet:
+    if not (raw / "card.json").is_file():
+        make_expressions(raw, plan)
+    faces = FaceSet.open(raw)
+    if len(faces) != len(plan):
+        raise UsageError(f"{raw} holds {len(faces)} faces, this scale has {len(plan)}; choose another --out.")
+    if not (path / "card.json").is_file():
+        decouple(faces, path)
+    return FaceSet.open(path)

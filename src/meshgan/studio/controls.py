@@ -13,8 +13,7 @@ from meshgan.studio import files
 from meshgan.studio.models import Slider, StudioModel
 from meshgan.studio.page import Page, View
 from meshgan.studio.session import GRID, Half
-from meshgan.view.figures import heat_colours, tiles
-from meshgan.view.lettering import fitting, write
+from meshgan.view.figures import fitting, heat_colours, tiles, write
 
 Icon = viser.Icon
 

@@ -4,7 +4,8 @@
 functions are the usual arrangements. The same faces give the same bytes.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -12,12 +13,11 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from meshgan.arrays import Bytes, Singles
 from meshgan.storage import atomic_file
 from meshgan.view.backing import with_backing
-from meshgan.view.lettering import INK, SOFT_INK, fitting, write, write_upright
 from meshgan.view.raster import CLAY, Camera, Light, encoded, render
 
 VIEWS = {"frontal": (0.0, 0.0), "three-quarter": (-32.0, 4.0), "profile": (-90.0, 0.0)}  # yaw and pitch in degrees
@@ -30,6 +30,9 @@ EVEN = Light(CLAY.directions[:2], ((0.24,) * 3, (0.12,) * 3), (0.70,) * 3, (1.0,
 HEAT = "magma_r"
 HEAT_RANGE = (0.02, 0.80)  # of the colour map: its dark end would swallow the shading
 UNKNOWN = (0.62, 0.62, 0.62)  # of an error that is not known: grey, which no error has
+INK, SOFT_INK = (38, 40, 44), (110, 114, 120)
+SMALLEST = 8  # pixels; below, nobody reads it
+Font = ImageFont.FreeTypeFont
 
 
 def tiles(
@@ -279,3 +282,44 @@ def _colour_bar(sheet: Image.Image, corner: tuple[int, int], height: int, limit_
         draw.line((x + letter, at, x + letter + letter // 3, at), fill=INK)
         label = f"{'≥ ' if share == 1 else ''}{limit_mm * share:g}"
         draw.text((x + letter + letter // 2 + 1, at), label, fill=INK, font=font, anchor="lm")
+
+
+def fitting(texts: Iterable[str], size: float, room: float) -> Font:
+    """The font in `size` pixels, or smaller, so that each of `texts` fits into `room` pixels."""
+    font = _font(size)
+    widest = max((width(text, font) for text in texts), default=0)
+    return font if widest <= room else _font(max(SMALLEST, font.size * room / widest))
+
+
+def width(text: str, font: Font) -> float:
+    """The length of a line in pixels."""
+    return sum(face.getlength(piece) for piece, face, _ in _pieces(text, font))
+
+
+def write(
+    sheet: Image.Image, text: str, centre: tuple[float, float], font: Font, ink: tuple[int, int, int] = INK
+) -> None:
+    """Write one line around `centre`."""
+    draw, x = ImageDraw.Draw(sheet), centre[0] - width(text, font) / 2
+    for piece, face, drop in _pieces(text, font):
+        draw.text((round(x), round(centre[1] + drop)), piece, fill=ink, font=face, anchor="lm")
+        x += face.getlength(piece)
+
+
+def write_upright(sheet: Image.Image, text: str, centre: tuple[float, float], font: Font) -> None:
+    """Write one line around `centre` that reads upwards."""
+    label = Image.new("RGB", (round(width(text, font)) + 2, round(font.size * 1.5)), "white")
+    write(label, text, (label.width / 2, label.height / 2), font)
+    turned = label.transpose(Image.Transpose.ROTATE_90)
+    sheet.paste(turned, (round(centre[0] - turned.width / 2), round(centre[1] - turned.height / 2)))
+
+
+def _font(size: float) -> Font:
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), round(size))
+
+
+def _pieces(text: str, font: Font) -> list[tuple[str, Font, float]]:
+    """Text, font and drop below the line of each run of plain or subscript letters."""
+    small = _font(font.size * 0.7)
+    parts = re.split(r"_\{(.*?)\}", text)
+    return [(part, small, font.size * 0.28) if i % 2 else (part, font, 0.0) for i, part in enumerate(parts) if part]

@@ -33,7 +33,7 @@ from meshgan.errors import MeshganError, MeshganWarning, UsageError
 from meshgan.geometry.align import rigid
 from meshgan.geometry.files import MILLIMETRES, millimetres_of, read_mesh
 from meshgan.geometry.mesh import Mesh, in_one_order
-from meshgan.processes import process_pool
+from meshgan.machine import process_pool
 from meshgan.progress import track
 from meshgan.reading import shown
 

@@ -1,4 +1,4 @@
-"""`meshgan sample`, `fit`, `interpolate`: faces out of a model, and back into its codes."""
+"""`meshgan sample`, `fit`, `interpolate`, `compose`, `directions`: what one does with a trained model."""
 
 import json
 import sys
@@ -12,6 +12,7 @@ from meshgan.errors import UsageError
 if TYPE_CHECKING:
     from meshgan.arrays import Codes
     from meshgan.model.load import Model
+from dataclasses import asdict
 
 MOST_FACTORS = 200  # faces on a strip
 MOST_FACES = 100_000  # six gigabytes in memory, and as many files
@@ -22,6 +23,7 @@ OutOption = Annotated[Path, typer.Option("--out", help="The folder to write to."
 FormatOption = Annotated[str, typer.Option("--format", help="glb, obj, ply, or several with commas between.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 UnitOption = Annotated[str, typer.Option(help="Unit of the meshes: mm, cm or m; GLB is always in metres.")]
+TARGET = "expressionRandom"  # the morph target that is on when a file is opened
 
 
 def sample(
@@ -162,3 +164,83 @@ def _report(result: dict[str, Any], as_json: bool) -> None:
     for name, path in result.items():
         if isinstance(path, Path):
             print(f"The {name} is {path}.")
+
+
+def compose(
+    identity: Annotated[
+        str, typer.Argument(metavar="ID_MODEL", help="Identity model: a folder, or the name of a model that ships.")
+    ],
+    expression: Annotated[
+        str, typer.Argument(metavar="EXP_MODEL", help="Expression model: a folder, or the name of a model that ships.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The folder to write to.")],
+    count: Annotated[int, typer.Option(min=1, help="How many faces.")] = 16,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same faces.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Put random expressions on random identities (Fig. 3 of the paper).
+
+    Each GLB holds the neutral identity; its morph targets, with weights from 0 to 1, are a random expression (on
+    when the file is opened), the six basic expressions, and the expression model's principal axes.
+
+    Example: `meshgan compose identity expression --out faces --count 16`
+    """
+    from meshgan.model.compose import compose_random, expression_targets
+    from meshgan.model.load import load_model
+    from meshgan.progress import track
+    from meshgan.view.export import write_glb
+    from meshgan.view.figures import comparison
+
+    id_model, exp_model = load_model(identity), load_model(expression)
+    made = compose_random(id_model, exp_model, count, seed)
+    shared = expression_targets(expression, exp_model)
+    template, files = id_model.template, []
+    for number, size in enumerate(track(made.sizes, "Faces")):
+        files.append(out / f"face-{number:03d}.glb")
+        targets = {name: size * shift for name, shift in ({TARGET: made.shifts[number]} | shared).items()}
+        mesh = template.with_vertices(made.identities[number])
+        write_glb(files[-1], mesh, targets, {TARGET: 1.0}, name=files[-1].stem)
+    shown = slice(0, min(count, 8))
+    rows = {"identity": made.identities[shown], "with expression": made.faces[shown]}
+    comparison(rows, template.triangles, out / "sheet.png")
+    if as_json:
+        result = {"files": [str(file) for file in files], "sheet": str(out / "sheet.png"), "targets": [TARGET, *shared]}
+        print(json.dumps(result, indent=2))
+        return
+    print(f"Wrote {count} GLB files with {len(shared) + 1} morph targets each to {out}; look at {out / 'sheet.png'}.")
+
+
+def directions(
+    model: Annotated[str, typer.Argument(help="A model folder or a run folder.")],
+    data: Annotated[Path, typer.Option("--data", help="The FaceSet with the labels.")],
+    labels: Annotated[str, typer.Option(help="Columns of its label table, with commas between.")],
+    only: Annotated[str, typer.Option(help="Use only faces with a label, as in kind=posed; commas between.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Find semantic directions (age, weight, expression, …) in a model's latent space and keep them with it.
+
+    Prints how much of the faces' variance each label explains, how far its direction moves a face for one standard
+    deviation of the label, and how well it moves only what it names. `compose` and the studio use the result.
+
+    Example: `meshgan directions runs/first --data corpus --labels age,weight --only sex=female`
+    """
+    from meshgan.data.faceset import FaceSet
+    from meshgan.evaluation.semantics import describe
+    from meshgan.model.load import load_model
+    from meshgan.model.model_folder import find_model
+
+    pairs = [part.partition("=") for part in only.split(",") if part.strip()]
+    if not all(equals and word.strip() for _, equals, word in pairs):
+        raise UsageError(f"--only {only}: write column=word, with commas between.")
+    columns = [name.strip() for name in labels.split(",") if name.strip()]
+    found = describe(load_model(model), FaceSet.open(data), columns, {c.strip(): w.strip() for c, _, w in pairs})
+    found.directions.save(find_model(model))
+    if as_json:
+        print(json.dumps([asdict(meaning) for meaning in found.meanings], indent=2))
+        return
+    print("label             readable  variance  moves mm  response  selectivity  (naive)")
+    for m in found.meanings:
+        print(
+            f"{m.label:16s}  {m.readable:8.2f}  {m.variance:8.1%}  {m.moves_mm:8.2f}  {m.response:8.2f}"
+            f"  {m.selectivity:11.2f}  {m.naive_selectivity:7.2f}"
+        )

@@ -1,4 +1,4 @@
-"""The arithmetic and the memory traffic of a network, counted: what a floor is made of.
+"""The floor of a network: the arithmetic and traffic it cannot do without, counted, and the machine's rates, measured.
 
 Counted is the algorithm that the networks run (docs/speed.md), a multiplication and an addition as two operations:
 products with the entries of sparse matrices, and products of channels. Activations and sums of losses are left out,
@@ -6,15 +6,23 @@ so the floor is a little too low. Traffic counts every field between two layers 
 written; sparse matrices and weights stay in a cache.
 """
 
+import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
+from meshgan.machine import processor
 from meshgan.nn.chebyshev import ChebConv
 from meshgan.nn.networks import Autoencoder, Decoder
 
 FLOAT = 4  # bytes
+SIZE = 2048  # of the matrices whose product is timed
+COPIED = 2**26  # floats, 256 MiB: beyond every cache
+ROUNDS = 12
 
 
 @dataclass(frozen=True)
@@ -94,3 +102,37 @@ def training_step(generator: Decoder, critic: Autoencoder, batch: int) -> Work:
 def _entries_of(layer: ChebConv, rows: torch.Tensor) -> int:
     starts = layer.laplacian.row_starts
     return int((starts[rows + 1] - starts[rows]).sum())
+
+
+def conditions() -> dict[str, Any]:
+    """Processor, threads and versions, so that a figure can be read without its author."""
+    return {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "load": round(os.getloadavg()[0], 2),
+    }
+
+
+def matrix_product() -> tuple[Callable[[], Any], float]:
+    """PyTorch's own float32 matrix product on all of its threads, to be timed, and its operations."""
+    a, b, out = torch.rand(SIZE, SIZE), torch.rand(SIZE, SIZE), torch.empty(SIZE, SIZE)
+    return lambda: torch.mm(a, b, out=out), 2.0 * SIZE**3
+
+
+def copy_rate() -> float:
+    """The best rate of a large copy, in GB/s, counting what is read and what is written."""
+    source, target = torch.rand(COPIED), torch.empty(COPIED)
+    return 2 * source.nbytes / _best(lambda: target.copy_(source)) / 1e9
+
+
+def _best(work: Callable[[], Any]) -> float:
+    work()
+    seconds = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)

@@ -1,0 +1,204 @@
+"""Pages of results, each a file that holds everything it shows: of a training run, and of a reproduced table."""
+
+import base64
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from pydantic import TypeAdapter, ValidationError
+
+from meshgan.arrays import Faces
+from meshgan.data.faceset import FaceSet
+from meshgan.errors import MeshganError, UsageError
+from meshgan.evaluation.evaluate import Evaluation, fitting_errors, suitable_samplers
+from meshgan.model.load import Model
+from meshgan.progress import duration
+from meshgan.reading import MOST_TEXT, MOST_TOML, parse_toml, read_bytes, read_text
+from meshgan.report.curves import curves_svg, is_number
+from meshgan.report.results import (
+    NAMES,
+    SAMPLERS,
+    Results,
+    beyond_seeds,
+    cells,
+    contests,
+    headings,
+    real_result,
+    results_of,
+)
+from meshgan.storage import atomic_file
+from meshgan.training.checkpoint import RunFolder
+from meshgan.view.figures import camera_for, heat_maps, page, tiles
+from meshgan.view.raster import Camera
+
+SHOWN = 16  # faces on a sheet
+TITLES = {
+    "table1": "Identity models: the paper's Table 1 on open data",
+    "table2": "Expression models: the paper's Table 2 on open data",
+    "ablation": "Objectives in one architecture: the paper's ablation on open data",
+}
+MOST_GRIDS = 12
+NUMBERED = re.compile(r"faces-seen-[0-9]{1,15}")
+EVALUATION = "evaluation.json"  # in a run folder, written by `meshgan evaluate RUN --out RUN/evaluation.json`
+PNG = b"\x89PNG\r\n\x1a\n"
+MOST_PICTURE = 2**26  # bytes
+
+
+def write_reproduction_page(
+    results: Results, models: Mapping[str, Model], faces: FaceSet, path: Path, home: Path, parts: Path, steps: int
+) -> None:
+    """Draw the figures into HOME/figures and write the page. HOME/runs holds the runs, `parts` the measured fits."""
+    write_page(
+        path,
+        "reproduction.html",
+        title=TITLES.get(results.table, results.table),
+        results=results,
+        headings=headings(results.rows),
+        rows=[{"cells": cells(row, results.rows), "real": row.model == "real"} for row in results.rows],
+        notes=[f"{NAMES.get(row.model, row.model)}: {row.note}" for row in results.rows if row.note]
+        + beyond_seeds(results.rows),
+        contests=contests(results),
+        has_pca="pca" in models,
+        sheets=draw_sheets(models, faces, home / "figures"),
+        error_maps=draw_error_maps(models, faces, home / "figures" / f"{results.table}-errors.png", parts, steps),
+        runs=[_run(name, home / "runs" / name) for name in models if (home / "runs" / name / "recipe.toml").is_file()],
+    )
+
+
+def draw_sheets(models: Mapping[str, Model], faces: FaceSet, folder: Path) -> list[dict[str, str]]:
+    """A contact sheet of real test faces, and one for each model and sampler, all at one scale."""
+    rows = faces.split.test[np.linspace(0, len(faces.split.test) - 1, SHOWN).astype(int)]
+    real = np.asarray(faces.vertices[rows])
+    camera = camera_for(real)
+    sheets = [_sheet(real, faces, folder / "real.png", "Real test faces", camera)]
+    for name, model in models.items():
+        for sampler in suitable_samplers(model):
+            path = folder / f"{name}-{sampler}.png"
+            caption = f"{NAMES.get(name, name)}, {SAMPLERS[sampler]}"
+            sheets.append(_sheet(model.sample(SHOWN, seed=1, sampler=sampler), faces, path, caption, camera))
+    return sheets
+
+
+def draw_error_maps(models: Mapping[str, Model], faces: FaceSet, path: Path, parts: Path, steps: int) -> str:
+    """The mean error of each vertex over the test faces, on the template, for all models on one scale."""
+    errors = np.stack([fitting_errors(model, faces, parts, steps).mean(axis=0) for model in models.values()])
+    shapes = np.repeat(faces.template.vertices[None].astype(np.float32), len(errors), axis=0)
+    captions = [f"{NAMES.get(name, name)}, {error.mean():.2f} mm" for name, error in zip(models, errors, strict=True)]
+    heat_maps(shapes, errors, faces.template.triangles, path, captions=captions, columns=min(4, len(errors)))
+    return embedded(path)
+
+
+def _sheet(vertices: Faces, faces: FaceSet, path: Path, caption: str, camera: Camera) -> dict[str, str]:
+    drawn = tiles(vertices, faces.template.triangles, size=160, camera=camera)
+    page(path, [drawn[: SHOWN // 2], drawn[SHOWN // 2 :]])
+    return {"image": embedded(path), "caption": caption}
+
+
+def _run(name: str, path: Path) -> dict[str, object]:
+    recipe = read_text(path / "recipe.toml", MOST_TOML)
+    curves = curves_svg(sound_lines(path), RunFolder(path).recipe().objective.curves)
+    return {"name": NAMES.get(name, name), "curves": curves, "recipe": recipe}
+
+
+def write_run_page(run: Path, out: Path) -> None:
+    """Write the page of a run folder, finished or not. Raises `UsageError` if `run` is none."""
+    if not (run / "recipe.toml").is_file():
+        raise UsageError(f"{run} is not a run folder (it has no recipe.toml).")
+    recipe = read_text(run / "recipe.toml", MOST_TOML)
+    table = parse_toml(recipe, str(run / "recipe.toml"))
+    lines = sound_lines(run)
+    evaluation = _evaluation(run / EVALUATION)
+    measured = (
+        [*results_of(evaluation, evaluation.model, minutes(lines)), real_result(evaluation)] if evaluation else []
+    )
+    write_page(
+        out,
+        "run.html",
+        title=f"Training run {run.resolve().name}",
+        description=str(table.get("description", "")),
+        facts=_facts(run, table, lines),
+        headings=headings(measured),
+        table=[cells(row, measured) for row in measured],
+        data=evaluation.data if evaluation else "",
+        curves=curves_svg(lines, RunFolder(run).recipe().objective.curves),
+        grids=_grids(run),
+        recipe=recipe,
+    )
+
+
+def sound_lines(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's stats.jsonl that say, in numbers, how far and how long it had trained."""
+    return [line for line in RunFolder(run).lines() if all(is_number(line.get(key)) for key in ("faces", "seconds"))]
+
+
+def minutes(lines: list[dict[str, Any]]) -> float | None:
+    """How long a run trained."""
+    return lines[-1]["seconds"] / 60 if lines else None
+
+
+def _facts(run: Path, table: dict[str, Any], lines: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    facts = [("Recipe", str(table.get("name", ""))), ("Objective", str(_kind(table)))]
+    if lines:
+        last = lines[-1]
+        facts.append(("Faces seen", f"{last['faces']:,} in {duration(last['seconds'])}"))
+        facts.append(("Speed", f"{last['faces'] / max(last['seconds'], 1e-9):,.0f} faces a second"))
+    facts.append(("State", "finished" if (run / "model" / "model.json").is_file() else "not finished"))
+    machine = run / "machine.txt"
+    if machine.is_file():
+        facts.append(("Machine", read_text(machine, MOST_TOML).strip()))
+    return facts
+
+
+def _kind(table: dict[str, Any]) -> object:
+    objective = table.get("objective")
+    return objective.get("kind", "") if isinstance(objective, dict) else ""
+
+
+def _evaluation(path: Path) -> Evaluation | None:
+    if not path.is_file():
+        return None
+    try:
+        return TypeAdapter(Evaluation).validate_json(read_bytes(path, MOST_TEXT))
+    except (MeshganError, ValidationError) as error:
+        raise MeshganError(f"{path} is damaged; run meshgan evaluate again, or remove it.") from error
+
+
+def _grids(run: Path) -> list[dict[str, str]]:
+    """At most a dozen grids, evenly spread, the last among them; what is no picture is left out."""
+    files = sorted(path for path in (run / "samples").glob("faces-seen-*.png") if NUMBERED.fullmatch(path.stem))
+    chosen = np.unique(np.linspace(0, len(files) - 1, min(MOST_GRIDS, len(files))).round().astype(int))
+    pictures = ((files[i].stem.rpartition("-")[2], picture_or_none(files[i])) for i in chosen)
+    return [{"seen": f"{int(seen):,}", "image": image} for seen, image in pictures if image is not None]
+
+
+def write_page(path: Path, template: str, **values: Any) -> None:
+    """Fill one of the templates in this folder and write it."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=select_autoescape(),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    text = environment.get_template(template).render(**values)
+    with atomic_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def embedded(path: Path) -> str:
+    """A PNG file as a data URI. Raises `MeshganError` if it is none."""
+    image = picture_or_none(path)
+    if image is None:
+        raise MeshganError(f"{path} is no PNG picture; remove it and run again.")
+    return image
+
+
+def picture_or_none(path: Path) -> str | None:
+    """The same, but None for what is no PNG file that could be read."""
+    try:
+        data = read_bytes(path, MOST_PICTURE)
+    except MeshganError:
+        return None
+    return "data:image/png;base64," + base64.b64encode(data).decode("ascii") if data.startswith(PNG) else None
