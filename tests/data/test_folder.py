@@ -17,6 +17,7 @@ from scipy.spatial.transform import Rotation
 
 from meshgan.data import faceset
 from meshgan.data.corpora import folder as corpus
+from meshgan.data.corpora.basis import face_template
 from meshgan.data.corpora.folder import Connectivity, import_folder, read_face
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import MeshganError, UsageError
@@ -356,3 +357,20 @@ def test_the_command(meshes: Path, tmp_path: Path) -> None:
     assert again.stderr.count("\n") == 1
     wrong = subprocess.run([*command, "--unit", "ell"], capture_output=True, text=True, check=False)
     assert wrong.returncode == 2
+
+
+def test_faces_that_look_along_another_axis_are_turned_upright(tmp_path: Path) -> None:
+    upright = face_template()
+    for number in range(3):
+        turned = upright.vertices[:, [0, 2, 1]] * [1, -1, 1] * (1 + 0.03 * number)  # z up, looking along -y
+        write_mesh(tmp_path / f"meshes/p{number}.ply", upright.with_vertices(turned))
+    notes = import_folder(tmp_path / "meshes", tmp_path / "set", "mm").notes
+    assert any("p0.ply looks along -y with z up and was turned, as `--up z` does" in note for note in notes)
+    assert not any("turned" in note for note in import_folder(tmp_path / "meshes", tmp_path / "z", "mm", up="z").notes)
+    with pytest.raises(UsageError, match="`--up z` turns it"):
+        import_folder(tmp_path / "meshes", tmp_path / "y", "mm", up="y")
+    middle = (upright.vertices.max(axis=0) + upright.vertices.min(axis=0)) / 2
+    for name in ("set", "z"):
+        faces = FaceSet.open(tmp_path / name)
+        np.testing.assert_allclose(faces.template.vertices, upright.vertices - middle, atol=1e-4)
+        assert np.ptp(faces.vertices, axis=1).argmax(axis=1).tolist() == [1, 1, 1]  # higher than broad or deep

@@ -203,9 +203,15 @@ def test_the_command_makes_a_template_around_the_given_nose(tmp_path: Path) -> N
 
 
 def somebody() -> Mesh:
-    """A face in millimetres that is not the template's: narrower, longer, in other units of everything, elsewhere."""
+    """A face in millimetres that is not the template's: narrower, longer, deeper, elsewhere."""
     face = face_template()
     return face.with_vertices(face.vertices * [0.94, 1.07, 1.1] + np.array([3.0, 1500, -40]))
+
+
+def standing(mesh: Mesh, up: str, front: str) -> Mesh:
+    """What looks along z with y up, as it lies in files in which it looks along `front` with `up` up."""
+    axes = [np.eye(3)["xyz".index(axis[-1])] * (-1 if axis[0] == "-" else 1) for axis in (up, front)]
+    return mesh.with_vertices(mesh.vertices @ np.stack([np.cross(*axes), *axes]))
 
 
 @pytest.mark.parametrize(
@@ -213,31 +219,34 @@ def somebody() -> Mesh:
     [("z", "-y", "`--up z` "), ("-y", "z", "`--up -y` "), ("y", "x", "`--up y --front x` "), ("z", "x", "--front x"),
      ("-x", "-z", "`--up -x --front -z` ")],
 )  # fmt: skip
-def test_a_face_that_looks_along_another_axis_is_told_with_the_options_that_turn_it(
-    up: str, front: str, option: str
-) -> None:
+def test_a_face_that_looks_along_another_axis_is_turned_and_told(up: str, front: str, option: str) -> None:
     face = somebody()
-    axes = [np.eye(3)["xyz".index(axis[-1])] * (-1 if axis[0] == "-" else 1) for axis in (up, front)]
-    to_file = np.stack([np.cross(*axes), *axes], axis=1)
-    turned = face.with_vertices(face.vertices @ to_file.T)
-    with pytest.raises(UsageError, match=f"a.ply looks along {front} with {up} up") as error:
-        turn_upright(turned, "a.ply")
-    assert option in str(error.value)
-    turn = turn_upright(turned, "a.ply", up, front)
+    turned = standing(face, up, front)
+    turn, told = turn_upright(turned, "a.ply")
+    assert told.startswith(f"a.ply looks along {front} with {up} up")
+    assert option in told
     np.testing.assert_allclose(turned.vertices @ turn.T, face.vertices, atol=1e-9)
-    believed = turn_upright(turned, "a.ply", "y", "z")  # both are said: no questions
-    np.testing.assert_array_equal(believed, np.eye(3))
+    np.testing.assert_array_equal(turn_upright(turned, "a.ply", up, front)[0], turn)
+    left = turn_upright(turned, "a.ply", "y", "z")  # both are said: no questions
+    np.testing.assert_array_equal(left[0], np.eye(3))
+    assert not left[1]
 
 
 def test_what_stands_upright_or_is_like_no_face_stays_as_it_is() -> None:
     for mesh in (somebody(), head(), bumpy(20, 20), icosphere(2, 90.0)):
-        np.testing.assert_array_equal(turn_upright(mesh, "a.ply"), np.eye(3))
-    with pytest.raises(UsageError, match="choose one of"):
-        turn_upright(somebody(), "a.ply", up="w")
-    with pytest.raises(UsageError, match="cannot look along -y where y is up"):
-        turn_upright(somebody(), "a.ply", up="y", front="-y")
-    with pytest.raises(UsageError, match="looks along z with y up; `--up y` turns it"):
-        turn_upright(somebody(), "a.ply", up="z")
+        turn, told = turn_upright(mesh, "a.ply")
+        np.testing.assert_array_equal(turn, np.eye(3))
+        assert not told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"up": "w"}, "choose one of"), ({"up": "y", "front": "-y"}, "cannot look along -y where y is up"),
+     ({"up": "z"}, "looks along z with y up; `--up y` turns it"), ({"front": "x"}, "looks along z with y")],
+)  # fmt: skip
+def test_axes_that_are_wrong_are_told(arguments: dict[str, str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        turn_upright(somebody(), "a.ply", **arguments)
 
 
 @pytest.mark.skipif(not SCANS.exists(), reason="the shared scans are not here")
@@ -245,6 +254,19 @@ def test_real_scans_are_told_to_stand_as_they_do() -> None:
     for name, scale in (("james/james.obj", 1), ("lee_perry_smith/LeePerrySmith.ply", 42)):
         scan = read_mesh(SCANS / name)
         scan = scan.with_vertices(scan.vertices * scale)
-        np.testing.assert_array_equal(turn_upright(scan, name), np.eye(3))
-        with pytest.raises(UsageError, match="looks along -y with z up"):
-            turn_upright(scan.with_vertices(scan.vertices[:, [0, 2, 1]] * [1, -1, 1]), name)
+        assert turn_upright(scan, name)[1] == ""
+        assert f"{name} looks along -y with z up and was turned" in turn_upright(standing(scan, "z", "-y"), name)[1]
+
+
+def test_the_command_turns_a_head_and_its_landmarks(tmp_path: Path) -> None:
+    write_mesh(tmp_path / "head.ply", standing(head(), "z", "x"))
+    upright = {"nose_tip": NOSE, "chin_tip": [0, -80, 95], "glabella": [0, 20, 95], "36": [-40, 20, 85]}
+    points = {name: [z, x, y] for name, (x, y, z) in upright.items()}
+    (tmp_path / "points.json").write_text(json.dumps(points, default=list))
+    arguments = ["template", str(tmp_path / "head.ply"), str(tmp_path / "face.ply"), "--vertices", "200"]
+    axes = ["--up", "z", "--front", "x", "--landmarks", str(tmp_path / "points.json")]
+    result = CliRunner().invoke(data.app, [*arguments, *axes])
+    assert result.exit_code == 0, result.output
+    mesh = read_mesh(tmp_path / "face.ply")
+    mark = json.loads((tmp_path / "face.landmarks.json").read_text())[0]
+    np.testing.assert_allclose(np.array(mark["weights"]) @ mesh.vertices[mark["vertices"]], NOSE, atol=4)

@@ -11,7 +11,7 @@ import typer
 SHEET = 24  # faces on a sheet of `info`
 UpOption = Annotated[
     str | None,
-    typer.Option(help="The axis that is up: y, z, x, -y, … By default y; a mesh that stands otherwise is told."),
+    typer.Option(help="The axis that is up: y, z, x, -y, … By default y, unless faces plainly stand otherwise."),
 ]
 FrontOption = Annotated[
     str | None, typer.Option(help="The axis along which faces look. By default z, or -y where z is up.")
@@ -80,13 +80,13 @@ def template(
     from meshgan.registration.landmarks import read_landmarks
 
     head, named = read_mesh(mesh, unit), {}
-    turn = turn_upright(head, str(mesh), up, front)
+    turn, told = turn_upright(head, str(mesh), up, front)
     head = head.with_vertices(head.vertices @ turn.T)
     if landmarks:
         found = read_landmarks(landmarks, landmark_names(), MILLIMETRES["m" if mesh.suffix.lower() == ".glb" else unit])
         named = {landmark_names()[index]: turn @ point for index, point in zip(found.index, found.points, strict=True)}
     result = make_template(head, vertices, centre=named.get("nose_tip"), radius_mm=radius)
-    print(f"Wrote {', '.join(map(str, result.save(out, named)))}.")
+    print("\n".join([*([told] if told else []), f"Wrote {', '.join(map(str, result.save(out, named)))}."]))
 
 
 @app.command("anny-identities")

@@ -135,14 +135,15 @@ def _at_nose(points: Floats) -> Booleans:
     return (below >= NOSE_BELOW_TOP_MM[0]) & (below <= NOSE_BELOW_TOP_MM[1])
 
 
-def turn_upright(mesh: Mesh, name: str, up: str | None = None, front: str | None = None) -> Floats:
-    """The rotation (3, 3) of a face or head in millimetres that looks along the axis `front` with `up` up.
+def turn_upright(mesh: Mesh, name: str, up: str | None = None, front: str | None = None) -> tuple[Floats, str]:
+    """The rotation (3, 3) of a face or head in millimetres that looks along the axis `front` with `up` up, and what
+    to tell about it.
 
-    `turn @ point` looks along z with y up. What is not said is y up and looking along z; or along -y where z is up,
-    as in most programs in which it is. Unless both are said, a mesh that plainly looks another way is a `UsageError`
-    that tells which options would fit; a mesh that is like no face is believed.
+    `turn @ point` looks along z with y up. Where nothing is said, that is how the mesh stands unless it plainly does
+    otherwise: then it is turned, and that is told. Where one axis is said, the other is what is usual with it (-y
+    where z is up), and a mesh that plainly stands otherwise is a `UsageError`. Two axes are believed.
     """
-    given = up is not None and front is not None
+    believed, said = up is not None and front is not None, up is not None or front is not None
     up = up or ("z" if front and front[-1] == "y" else "y")
     front = front or _usual_front(up)
     for option, axis in (("--up", up), ("--front", front)):
@@ -151,14 +152,19 @@ def turn_upright(mesh: Mesh, name: str, up: str | None = None, front: str | None
     if up[-1] == front[-1]:
         raise UsageError(f"a face cannot look along {front} where {up} is up; choose another axis with --front.")
     turn = _turn(up, front)
-    if not given and (found := _standing(mesh.with_vertices(mesh.vertices @ turn.T))) is not None:
-        true_up, true_front = (_axis(turn.T @ _direction(axis)) for axis in found)
-        beside = "" if true_front == _usual_front(true_up) else f" --front {true_front}"
+    found = None if believed else _standing(mesh.with_vertices(mesh.vertices @ turn.T))
+    if found is None:
+        return turn, ""
+    true_up, true_front = (_axis(turn.T @ _direction(axis)) for axis in found)
+    beside = "" if true_front == _usual_front(true_up) else f" --front {true_front}"
+    told = f"{name} looks along {true_front} with {true_up} up"
+    if said:
         raise UsageError(
-            f"{name} looks along {true_front} with {true_up} up; `--up {true_up}{beside}` turns it "
-            f"(and `--up {up} --front {front}` takes it as looking along {front} all the same)."
+            f"{told}; `--up {true_up}{beside}` turns it (`--up {up} --front {front}` is believed all the same)."
         )
-    return turn
+    return _turn(true_up, true_front), (
+        f"{told} and was turned, as `--up {true_up}{beside}` does; `--up {up} --front {front}` would leave it as it is."
+    )
 
 
 def _usual_front(up: str) -> str:

@@ -146,7 +146,7 @@ def import_folder(
     and subjects come from the CSV `labels` (columns `file`, `subject` and any others), the subject also from
     `subject_pattern` or from the customs of naming (module `naming`). `workers` processes read. An unusable mesh is
     skipped; a `MeshganError` is raised only if all are, and a `UsageError` where the unit makes no face of them, or
-    they look another way than is said.
+    they plainly stand otherwise than is said; where nothing is said, they are turned.
     """
     for given in (unit, glb_unit, *([template_unit] if template_unit else [])):
         millimetres_of(given)
@@ -155,9 +155,11 @@ def import_folder(
     paths = {shown(name): folder / name for name in files}
     read = Reading(unit, glb_unit)
     raw, name = read_template(template, read, template_unit) if template else first_usable(paths, rows, read)
-    raw = raw.with_vertices(raw.vertices @ turn_upright(raw, name, up, front).T)
+    turn, told = turn_upright(raw, name, up, front)
+    raw = raw.with_vertices(raw.vertices @ turn.T)
     kept, mesh = surface_of(raw)
     notes = [] if labels or subject_pattern else [guess_told(rows)]
+    notes += [told] * bool(told)
     if labels and (unused := unused_rows(files, labels)):
         some = ", ".join(unused[:3]) + (", …" if len(unused) > 3 else "")
         notes.append(f"{len(unused)} rows of {labels.name} are of no mesh here: {some}.")
