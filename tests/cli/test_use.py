@@ -11,6 +11,7 @@ from PIL import Image
 from meshgan.cli import main
 from meshgan.geometry.files import read_mesh, write_mesh
 from meshgan.model.face_model import FaceModel
+from meshgan.storage import alone_in
 
 
 @pytest.fixture
@@ -206,3 +207,35 @@ def test_a_turned_mesh_that_may_not_be_turned_back_is_told(tmp_path, tiny_run, m
     assert "up is turned by 90 degrees" in error
     assert "--align" in error
     assert not (tmp_path / "out").exists()
+
+
+def test_results_of_two_runs_never_lie_in_one_folder(tmp_path, tiny_run, meshes, meshgan):
+    out = tmp_path / "out"
+    run = ("sample", tiny_run, "--out", out, "--count", 3)
+    assert meshgan(*run)[0] == 0
+    assert meshgan(*run, "--seed", 1)[0] == 0  # the same names: the command once more
+    between = ("interpolate", tiny_run, *meshes, "--factors", "0,1", "--out", out)
+    others = [("sample", tiny_run, "--out", out, "--count", 2), (*run, "--format", "ply"), between]
+    for other in (*others, ("fit", tiny_run, *meshes, "--out", out)):
+        before = {path.name: path.read_bytes() for path in out.iterdir()}
+        status, _, error = meshgan(*other)
+        assert status == 2
+        assert "of another run" in error
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert meshgan("fit", tiny_run, *meshes, "--out", tmp_path / "fitted")[0] == 0
+    assert "of another run" in meshgan("fit", tiny_run, *meshes, "--out", tmp_path / "fitted")[2]
+
+
+def test_a_fit_never_takes_the_place_of_the_mesh_that_it_is_of(tmp_path, tiny_run, meshes, meshgan):
+    before = meshes[0].read_bytes()
+    status, _, error = meshgan("fit", tiny_run, meshes[0], "--out", tmp_path)
+    assert status == 2
+    assert "exists already" in error
+    assert meshes[0].read_bytes() == before
+
+
+def test_a_second_run_at_once_is_told(tmp_path, tiny_run, meshgan):
+    with alone_in(tmp_path / "out"):
+        status, _, error = meshgan("sample", tiny_run, "--out", tmp_path / "out", "--count", 1)
+    assert status == 2
+    assert "another run is at work" in error

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from meshgan.arrays import Codes, Faces, Floats
+from meshgan.cli.use import one_run_in, refuse_other_runs
 from meshgan.data.corpora.folder import surface_of
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.align import Similarity, rigid
@@ -56,16 +57,23 @@ def fit_files(
 ) -> dict[str, Any]:
     """Fit a model to mesh or landmark files, write what `meshgan fit` promises, and return its summary.
 
-    Results of an earlier fit in `out` are neither overwritten nor mixed with.
+    Results of an earlier run in `out` are neither overwritten nor mixed with.
     """
-    if (out / "summary.json").exists():
-        raise UsageError(f"{out} holds the results of another fit; choose another --out, or move them away.")
+    refuse_other_runs(out, ())
     model = load_model(where)
     groups = _read_targets(model, paths, unit, vertices)
+    for name in (name for targets in groups for name in targets.names):
+        if taken := [path for ending in ("ply", "json") if (path := out / f"{name}.{ending}").exists()]:
+            raise UsageError(f"{taken[0]} exists already; choose another --out, or move it away.")
+    fits = [(targets, *_fit_aligned(model, targets, align)) for targets in groups]
+    with one_run_in(out, ()):
+        return _write_all(model, fits, out)
+
+
+def _write_all(model: Model, fits: Sequence[tuple[_Targets, Fit, Similarity]], out: Path) -> dict[str, Any]:
     summary: dict[str, Any] = {"model": model.card.name, "faces": []}
     drawn: list[tuple[Faces, Faces]] = []
-    for targets in groups:
-        fit, motion = _fit_aligned(model, targets, align)
+    for targets, fit, motion in fits:
         summary["faces"] += [_write(model, fit, motion, row, name, out) for row, name in enumerate(targets.names)]
         drawn += zip(fit.vertices, fit.error_mm, strict=True)
     summary["mean_mm"] = float(np.mean([face["mean_mm"] for face in summary["faces"]]))

@@ -1,7 +1,9 @@
 """`meshgan sample`, `fit`, `interpolate`, `compose`, `directions`: what one does with a trained model."""
 
 import json
-import sys
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +20,7 @@ MOST_FACTORS = 200  # faces on a strip
 MOST_FACES = 100_000  # six gigabytes in memory, and as many files
 MOST_SHOWN = 400  # on a sheet
 FORMATS = ("glb", "obj", "ply")
+RESULTS = re.compile(r"(face|between)-\d{3,}\.(glb|obj|ply|json)|(sheet|strip|errors)\.png|summary\.json")  # of verbs
 ModelArgument = Annotated[str, typer.Argument(help="A model folder, a run folder, or the name of a model that ships.")]
 OutOption = Annotated[Path, typer.Option("--out", help="The folder to write to.")]
 FormatOption = Annotated[str, typer.Option("--format", help="glb, obj, ply, or several with commas between.")]
@@ -46,13 +49,14 @@ def sample(
 
     formats, loaded = _formats(format), load_model(model)
     codes = loaded.codes(count, seed, sampler)  # type: ignore[arg-type]  # checked there
-    written = _write_faces(loaded, codes, out, formats, "face")
-    if sheet is not None:
-        from meshgan.storage import atomic_file
-        from meshgan.view.figures import contact_sheet
+    with one_run_in(out, [*_names("face", count, [*formats, "json"]), *([sheet.name] if sheet else [])]):
+        written = _write_faces(loaded, codes, out, formats, "face")
+        if sheet is not None:
+            from meshgan.storage import atomic_file
+            from meshgan.view.figures import contact_sheet
 
-        with atomic_file(sheet) as partial:
-            contact_sheet(loaded.decode(codes[:MOST_SHOWN]), loaded.template.triangles, partial)
+            with atomic_file(sheet) as partial:
+                contact_sheet(loaded.decode(codes[:MOST_SHOWN]), loaded.template.triangles, partial)
     _report({"model": loaded.card.name, "files": written, "sheet": sheet}, as_json)
 
 
@@ -112,10 +116,43 @@ def interpolate(
 
     formats, values, loaded = _formats(format), _factors(factors), load_model(model)
     codes = between(read_code(loaded, a, unit), read_code(loaded, b, unit), values)
-    written = _write_faces(loaded, codes, out, formats, "between")
-    with atomic_file(out / "strip.png") as partial:
-        strip(loaded.decode(codes), loaded.template.triangles, partial, values)
+    with one_run_in(out, [*_names("between", len(codes), [*formats, "json"]), "strip.png"]):
+        written = _write_faces(loaded, codes, out, formats, "between")
+        with atomic_file(out / "strip.png") as partial:
+            strip(loaded.decode(codes), loaded.template.triangles, partial, values)
     _report({"model": loaded.card.name, "files": written, "strip": out / "strip.png"}, as_json)
+
+
+def refuse_other_runs(out: Path, names: Iterable[str]) -> None:
+    """Raise `UsageError` where results of another run would lie in a folder beside files of these names.
+
+    Results of the same names are those of the same command, which are written anew.
+    """
+    from meshgan.storage import disk_errors
+
+    with disk_errors(out):
+        found = [path.name for path in out.iterdir() if RESULTS.fullmatch(path.name)] if out.is_dir() else []
+    if left := sorted(set(found) - set(names)):
+        raise UsageError(
+            f"{out} holds {len(left)} file{'s' * (len(left) > 1)} of another run, {left[0]} for example, that would "
+            "lie beside the new ones; choose another --out, or move them away."
+        )
+
+
+@contextmanager
+def one_run_in(out: Path, names: Iterable[str]) -> Iterator[None]:
+    """A folder for what one run writes, which has these names: no other run is in it, or has left anything else."""
+    from meshgan.storage import alone_in
+
+    refuse_other_runs(out, names)
+    with alone_in(out):
+        yield
+
+
+def _names(stem: str, count: int, endings: Iterable[str]) -> list[str]:
+    from meshgan.view.export import face_names
+
+    return [f"{name}.{ending}" for name in face_names(stem, count) for ending in endings]
 
 
 def _write_faces(model: "Model", codes: "Codes", out: Path, formats: list[str], stem: str) -> list[Path]:
@@ -123,15 +160,9 @@ def _write_faces(model: "Model", codes: "Codes", out: Path, formats: list[str], 
     from meshgan.view.export import write_faces
 
     with disk_errors(out):
-        older = {path.name for path in out.glob(f"{stem}-*")} if out.is_dir() else set()
         written = write_faces(model.decode(codes), model.template, out, formats, stem)
         for mesh, code in zip(written[:: len(formats)], codes, strict=True):
             mesh.with_suffix(".json").write_text(json.dumps({"code": code.tolist()}) + "\n", encoding="utf-8")
-    if left := older - {path.with_suffix(ending).name for path in written for ending in (path.suffix, ".json")}:
-        print(
-            f"meshgan: {out} holds {len(left)} older files beside the new ones, {min(left)} for example.",
-            file=sys.stderr,
-        )
     return written
 
 
@@ -188,21 +219,21 @@ def compose(
     from meshgan.model.compose import compose_random, expression_targets
     from meshgan.model.load import load_model
     from meshgan.progress import track
-    from meshgan.view.export import write_glb
+    from meshgan.view.export import face_names, write_glb
     from meshgan.view.figures import comparison
 
     id_model, exp_model = load_model(identity), load_model(expression)
     made = compose_random(id_model, exp_model, count, seed)
     shared = expression_targets(expression, exp_model)
-    template, files = id_model.template, []
-    for number, size in enumerate(track(made.sizes, "Faces")):
-        files.append(out / f"face-{number:03d}.glb")
-        targets = {name: size * shift for name, shift in ({TARGET: made.shifts[number]} | shared).items()}
-        mesh = template.with_vertices(made.identities[number])
-        write_glb(files[-1], mesh, targets, {TARGET: 1.0}, name=files[-1].stem)
-    shown = slice(0, min(count, 8))
-    rows = {"identity": made.identities[shown], "with expression": made.faces[shown]}
-    comparison(rows, template.triangles, out / "sheet.png")
+    template, files = id_model.template, [out / f"{name}.glb" for name in face_names("face", count)]
+    with one_run_in(out, [*(file.name for file in files), "sheet.png"]):
+        for number, size in enumerate(track(made.sizes, "Faces")):
+            targets = {name: size * shift for name, shift in ({TARGET: made.shifts[number]} | shared).items()}
+            mesh = template.with_vertices(made.identities[number])
+            write_glb(files[number], mesh, targets, {TARGET: 1.0}, name=files[number].stem)
+        shown = slice(0, min(count, 8))
+        rows = {"identity": made.identities[shown], "with expression": made.faces[shown]}
+        comparison(rows, template.triangles, out / "sheet.png")
     if as_json:
         result = {"files": [str(file) for file in files], "sheet": str(out / "sheet.png"), "targets": [TARGET, *shared]}
         print(json.dumps(result, indent=2))

@@ -36,6 +36,12 @@ def write_glb(
         partial.write_bytes(content)
 
 
+def face_names(stem: str, count: int) -> list[str]:
+    """The names of the files of `count` faces, without their endings."""
+    digits = max(3, len(str(count - 1)))
+    return [f"{stem}-{index:0{digits}d}" for index in range(count)]
+
+
 def write_faces(
     faces: NDArray[np.floating[Any]],
     template: Mesh,
@@ -47,12 +53,11 @@ def write_faces(
 
     OBJ and PLY stay in millimetres. Returns the paths.
     """
-    digits = max(3, len(str(len(faces) - 1)))
     paths = []
-    for index, face in enumerate(track(faces, "writing faces")):
+    for name, face in zip(face_names(stem, len(faces)), track(faces, "writing faces"), strict=True):
         mesh = template.with_vertices(face)
         for ending in formats:
-            path = folder / f"{stem}-{index:0{digits}d}.{ending}"
+            path = folder / f"{name}.{ending}"
             folder.mkdir(parents=True, exist_ok=True)
             if ending == "glb":
                 write_glb(path, mesh, name=path.stem)
