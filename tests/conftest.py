@@ -8,6 +8,7 @@ import pytest
 import torch
 import trimesh
 
+from meshgan.cli import main
 from meshgan.data.faceset import Card, FaceSet, create_faceset
 from meshgan.geometry.mesh import Mesh
 from meshgan.training.loop import train
@@ -29,6 +30,23 @@ def private_cache(tmp_path_factory):
     """Keep hierarchies of tests out of the user's cache, and leave the machine's other cores alone."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def meshgan(monkeypatch, capsys):
+    """Run the command line in this process; returns exit status, output and errors."""
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["meshgan", *map(str, arguments)])
+        try:
+            main.main()
+            status = 0
+        except SystemExit as end:
+            status = end.code or 0
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return run
 
 
 @pytest.fixture

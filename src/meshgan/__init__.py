@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from meshgan.model.face_model import FaceModel
     from meshgan.model.latent import interpolate
     from meshgan.model.load import load_model
+    from meshgan.registration.anthropometry import measure
     from meshgan.training.loop import train
     from meshgan.training.recipe import load_recipe
 
@@ -28,6 +29,7 @@ _HOMES = {
     "interpolate": "model.latent",
     "load_model": "model.load",
     "load_recipe": "training.recipe",
+    "measure": "registration.anthropometry",
     "read_mesh": "geometry.files",
     "train": "training.loop",
     "write_mesh": "geometry.files",
@@ -44,6 +46,7 @@ __all__ = [
     "interpolate",
     "load_model",
     "load_recipe",
+    "measure",
     "read_mesh",
     "train",
     "write_mesh",

@@ -5,26 +5,8 @@ import signal
 
 import pytest
 
-from meshgan.cli import main
 from meshgan.training.checkpoint import RunFolder
 from meshgan.training.recipe import recipe_toml
-
-
-@pytest.fixture
-def meshgan(monkeypatch, capsys):
-    """Run the command line; returns exit status, output and errors."""
-
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["meshgan", *map(str, arguments)])
-        try:
-            main.main()
-            status = 0
-        except SystemExit as end:
-            status = end.code or 0
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
-    return run
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -250,3 +251,78 @@ def test_what_is_chosen_does_not_follow_labels_that_come_in_turns():
     assert np.bincount(chosen % 6).min() > 120  # every sixth row has the same expression
     np.testing.assert_array_equal(chosen, some_rows(np.arange(5991), 1000))
     np.testing.assert_array_equal(some_rows(np.array([7, 9]), 5), [7, 9])
+
+
+def a_set(count=5, labels=None):
+    template = Mesh(np.eye(3) * 100, [[0, 1, 2]])
+    return FaceSet.create(template.vertices + np.arange(count)[:, None, None], template, labels)
+
+
+def test_arrays_become_a_set_in_memory_and_on_disk(tmp_path):
+    faces = a_set(5, {"subject": ["a", "a", "b", "c", "d"], "age": [1, 2, 3, 4, 5]})
+    opened = faces.save(tmp_path / "set")
+    for one in (faces, opened):
+        assert len(one) == 5
+        assert list(one.labels["age"]) == ["1", "2", "3", "4", "5"]
+        np.testing.assert_array_equal(one[3], one.vertices[3])
+        assert one[1:3].shape == (2, 3, 3)
+        assert one[one.subjects == "a"].shape == (2, 3, 3)
+        assert len(list(one)) == 5
+        with pytest.raises(IndexError):
+            one[5]
+    assert opened.fingerprint == faces.fingerprint
+    assert list(a_set(2).subjects) == ["0", "1"]
+
+
+def test_a_set_is_a_data_set_of_pytorch(tmp_path):
+    from torch.utils.data import DataLoader
+
+    for faces in (a_set(), a_set().save(tmp_path / "set")):
+        batches = list(DataLoader(faces, batch_size=2, shuffle=False))
+        assert [tuple(batch.shape) for batch in batches] == [(2, 3, 3), (2, 3, 3), (1, 3, 3)]
+        np.testing.assert_array_equal(batches[1].numpy(), faces.vertices[2:4])
+
+
+@pytest.mark.parametrize(
+    ("vertices", "labels", "told"),
+    [
+        (np.zeros((0, 3, 3)), {}, "at least one"),
+        (np.zeros((3, 3)), {}, "not of a template of 3"),
+        (np.full((1, 3, 3), np.nan), {}, "NaN"),
+        (np.eye(3)[None], {}, "another unit"),
+        (100 * np.eye(3)[None], {"age": [1, 2]}, "'age' has 2 values for 1"),
+    ],
+)
+def test_arrays_that_make_no_set_are_told(vertices, labels, told):
+    with pytest.raises(UsageError, match=told):
+        FaceSet.create(vertices, Mesh(np.eye(3) * 100, [[0, 1, 2]]), labels)
+
+
+def test_what_is_exported_is_imported_again(tmp_path, meshgan):
+    sphere = trimesh.creation.icosphere(1, radius=90)
+    template = Mesh(sphere.vertices, sphere.faces)
+    faces = FaceSet.create(
+        np.stack([template.vertices * size for size in (1, 1.1, 1.2)]),
+        template,
+        {"subject": ["a", "b", "b"], "file": ["x/one.obj", "x/two.obj", "y/three.obj"]},
+    ).save(tmp_path / "set")
+    out = tmp_path / "meshes"
+    assert meshgan("data", "export", tmp_path / "set", "--out", out, "--format", "obj,glb")[0] == 0
+    names = sorted(path.name for path in out.iterdir())
+    assert names == sorted([f"{n}.{e}" for n in ("one", "two", "three") for e in ("obj", "glb")] + ["labels.csv"])
+    run = ("data", "import", out, tmp_path / "again", "--unit", "mm", "--labels", out / "labels.csv")
+    assert meshgan(*run, "--template", tmp_path / "set" / "template.ply")[0] == 0
+    again = FaceSet.open(tmp_path / "again")
+    assert dict(zip(again.labels["file"], again.subjects, strict=True)) == {
+        "one.obj": "a", "two.obj": "b", "three.obj": "b"
+    }  # fmt: skip
+    order = [list(again.labels["file"]).index(f"{n}.obj") for n in ("one", "two", "three")]
+    np.testing.assert_allclose(again.vertices[order], faces.vertices, atol=1e-3)
+    for bad in (
+        ("--out", out),
+        ("--out", tmp_path / "new", "--format", "fbx"),
+        ("--out", tmp_path / "n", "--format", ""),
+    ):
+        status, _, error = meshgan("data", "export", tmp_path / "set", *bad)
+        assert status in (1, 2)
+        assert error.count("\n") == 1

@@ -210,3 +210,25 @@ def info(
         band_chart(rows, [band_name(band) for band in ALL_BANDS], spectrum)
     if sheet is not None:
         contact_sheet(faces.vertices[:SHEET], faces.template.triangles, sheet)
+
+
+@app.command()
+def export(
+    path: Annotated[Path, typer.Argument(metavar="SET", help="A set of faces.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder of meshes to write.")],
+    formats: Annotated[
+        str, typer.Option("--format", help="ply, obj, stl, glb, or several with commas between.")
+    ] = "ply",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the files as JSON.")] = False,
+) -> None:
+    """Write every face of a set as a mesh of its own, with DIR/labels.csv, which `data import --labels` reads.
+
+    PLY, OBJ and STL are in millimetres, GLB in metres.
+
+    Example: `meshgan data export people --out meshes --format ply`
+    """
+    from meshgan.data.faceset import FaceSet
+
+    endings = list(dict.fromkeys(part.strip().lower().lstrip(".") for part in formats.split(",") if part.strip()))
+    written = FaceSet.open(path).export(out, endings or [formats])
+    print(json.dumps([str(file) for file in written]) if as_json else f"Wrote {len(written)} meshes to {out}.")

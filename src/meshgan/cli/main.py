@@ -23,6 +23,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(bench.app, name="bench")
 app.command()(register.register)
+app.command()(register.measure)
 app.command()(train.train)
 app.command()(use.sample)
 app.command()(use.fit)

@@ -1,10 +1,12 @@
-"""`meshgan register`: raw scans to a set of faces."""
+"""`meshgan register` and `measure`: raw scans to a set of faces, and faces to numbers."""
 
 import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from meshgan.errors import UsageError
 
 
 def register(
@@ -44,3 +46,50 @@ def register(
         print(json.dumps(result.as_dict()))
     else:
         print(f"{result.summary()}\nThe set lies in {out}; look at {out / 'report.html'}.")
+
+
+def measure(
+    path: Annotated[Path, typer.Argument(metavar="SET", help="A set of faces.")],
+    out: Annotated[Path, typer.Option("--out", help="The CSV file to write.")],
+    between: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="A,B[,C]",
+            help="Also measure between two landmarks, or the angle at the middle of three; repeatable.",
+        ),
+    ] = None,
+    surface: Annotated[bool, typer.Option(help="Also lengths along the surface, which take most of the time.")] = True,
+    change: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv", help="Also compare each person's later faces with the first; FILE.png shows where."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
+) -> None:
+    """Measure faces: a row for each, with distances, angles, lengths along the surface, areas and volumes.
+
+    The names are those of anthropometry: en-en, n-gn, ch-ch, …; docs/measure.md explains them. Lengths are in mm,
+    angles in degrees, areas in mm², volumes in mm³.
+
+    Example: `meshgan measure people --out table.csv --between nose_tip,chin_tip`
+    """
+    from meshgan.data.faceset import FaceSet
+    from meshgan.registration.anthropometry import changes, write_changes, write_table
+    from meshgan.registration.anthropometry import measure as measure_faces
+
+    for file in (out, change):
+        if file is not None and file.suffix.lower() != ".csv":
+            raise UsageError(f"{file} should end in .csv.")
+    faces = FaceSet.open(path)
+    pairs = list(changes(faces)) if change is not None else []
+    table = measure_faces(faces, [points.split(",") for points in between or ()], surface)
+    write_table(table, out)
+    if change is not None:
+        write_changes(pairs, faces.template, change)
+    if as_json:
+        print(json.dumps(table))
+        return
+    print(f"Measured {len(table)} faces, {len(table[0])} columns: {out}.")
+    if change is not None:
+        print(f"Compared {len(pairs)} faces with earlier ones: {change}, {change.with_suffix('.png')}.")

@@ -21,17 +21,20 @@ from types import MappingProxyType
 from typing import Annotated, Any, BinaryIO, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from meshgan.arrays import Faces, Integers
 from meshgan.errors import MeshganError, UsageError
-from meshgan.geometry.files import read_mesh, write_mesh
+from meshgan.geometry.files import WRITERS, read_mesh, write_mesh
 from meshgan.geometry.mesh import Mesh
 from meshgan.progress import track
+from meshgan.reading import shown
 from meshgan.storage import atomic_folder
 
 BLOCK = 256  # faces held in memory at a time
+OTHER_UNIT = 5.0  # a face so many times larger or smaller than the template must be in another unit
+LONGEST = 200  # bytes of a file's name
 HASHED = 2**24  # bytes hashed by a thread at a time
 
 Labels = Mapping[str, NDArray[np.str_]]
@@ -112,8 +115,97 @@ class FaceSet:
         labels = _read_labels(path / "labels.csv", len(vertices))
         return cls(path, _read_card(path / "card.json"), template, vertices, labels)
 
+    @classmethod
+    def create(
+        cls,
+        vertices: ArrayLike,
+        template: Mesh,
+        labels: Mapping[str, Sequence[object]] | None = None,
+        name: str = "faces",
+        source: str = "arrays",
+        licence: str = "not said",
+        synthetic: bool = False,
+    ) -> "FaceSet":
+        """A set of faces (N, V, 3) in mm, of the connectivity of `template`, in memory; `save` writes it.
+
+        `labels` are columns of N values each; without the column `subject`, every face is of another person. Raises
+        `UsageError` for shapes that do not fit, and numbers that are none.
+        """
+        faces = np.ascontiguousarray(vertices, dtype=np.float32)
+        if faces.shape != (len(faces), *template.vertices.shape) or not len(faces):
+            raise UsageError(
+                f"faces of shape {faces.shape} are not of a template of {len(template.vertices)} vertices; "
+                f"give at least one, as an array (N, {len(template.vertices)}, 3)."
+            )
+        if not np.isfinite(faces).all():
+            raise UsageError("the faces have vertices that are NaN or infinite.")
+        size, usual = float(np.ptp(faces[0], axis=0).max()), float(np.ptp(template.vertices, axis=0).max())
+        if not usual / OTHER_UNIT < size < usual * OTHER_UNIT:
+            raise UsageError(
+                f"the faces measure {size:.3g} mm and their template {usual:.3g} mm; are they in another unit?"
+            )
+        columns = {name: np.array([str(value) for value in column]) for name, column in (labels or {}).items()}
+        columns.setdefault("subject", np.array([f"{row}" for row in range(len(faces))]))
+        if wrong := [name for name, column in columns.items() if len(column) != len(faces)]:
+            raise UsageError(f"the label '{wrong[0]}' has {len(columns[wrong[0]])} values for {len(faces)} faces.")
+        card = Card(name=name, source=source, licence=licence, synthetic=synthetic)
+        faces.flags.writeable = False
+        return cls(Path(name), card, template, faces, MappingProxyType(columns))
+
+    def save(self, path: str | Path) -> "FaceSet":
+        """Write the set to a folder and open it there. Raises `MeshganError` if the folder holds something."""
+        with create_faceset(Path(path), self.template, len(self), self.card) as writer:
+            for rows in blocks(len(self), "Writing"):
+                writer.append(self.vertices[rows], self._label_rows(rows))
+        return FaceSet.open(path)
+
+    def export(self, folder: str | Path, formats: Sequence[str] = ("ply",)) -> list[Path]:
+        """Write every face as a mesh in each of `formats` (ply, obj, stl in mm, glb in metres) into a new folder.
+
+        They are named after the label `file` where the set has one whose names differ, else by number;
+        `FOLDER/labels.csv` says which is which, as an import of the first format reads it. Returns the paths.
+        """
+        if unknown := [ending for ending in formats if f".{ending}" not in WRITERS]:
+            raise UsageError(f"meshes are written as {', '.join(WRITERS)} only, not as '{unknown[0][:40]}'.")
+        folder, names = Path(folder), self._names()
+        rows = self._label_rows(slice(None))
+        with atomic_folder(folder) as partial:
+            for row, name in enumerate(track(names, "Writing meshes")):
+                mesh = self.template.with_vertices(self.vertices[row])
+                for ending in formats:
+                    write_mesh(partial / f"{name}.{ending}", mesh)
+            listed = [{**row, "file": f"{name}.{formats[0]}"} for name, row in zip(names, rows, strict=True)]
+            _write_labels(partial / "labels.csv", listed)
+        return [folder / f"{name}.{ending}" for name in names for ending in formats]
+
+    def _names(self) -> list[str]:
+        """A file name for each face, without its ending."""
+        digits = max(3, len(str(len(self) - 1)))
+        numbered = [f"face-{row:0{digits}d}" for row in range(len(self))]
+        if "file" not in self.labels:
+            return numbered
+        names = [shown(PurePath(str(file)).stem) for file in self.labels["file"]]
+        known = {name.casefold() for name in names}
+        usable = len(known) == len(names) and all(0 < len(name.encode()) < LONGEST for name in names)
+        return names if usable and not any(set(name) & set('/\\:*?"<>|') for name in names) else numbered
+
+    def _label_rows(self, rows: slice) -> list[dict[str, object]]:
+        columns = [column[rows].tolist() for column in self.labels.values()]
+        return [dict(zip(self.labels, values, strict=True)) for values in zip(*columns, strict=True)]
+
     def __len__(self) -> int:
         return len(self.vertices)
+
+    def __getitem__(self, rows: Any) -> Faces:
+        """A face (V, 3), or faces (B, V, 3) for a slice, a list or a mask; copies in memory.
+
+        So a set is a data set of PyTorch: `DataLoader(faces, 16)` gives tensors (16, V, 3).
+        """
+        return np.array(self.vertices[rows])
+
+    def __iter__(self) -> Iterator[Faces]:
+        """Every face (V, 3), one after the other."""
+        return (self[row] for row in range(len(self)))
 
     @property
     def subjects(self) -> NDArray[np.str_]:

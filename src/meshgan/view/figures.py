@@ -29,6 +29,7 @@ DPI = 200
 EVEN = Light(CLAY.directions[:2], ((0.24,) * 3, (0.12,) * 3), (0.70,) * 3, (1.0,) * 3, CLAY.background, srgb=True)
 HEAT = "magma_r"
 HEAT_RANGE = (0.02, 0.80)  # of the colour map: its dark end would swallow the shading
+CHANGE, CHANGE_RANGE = "RdBu_r", (0.06, 0.94)  # of what goes both ways: blue inwards, red outwards
 UNKNOWN = (0.62, 0.62, 0.62)  # of an error that is not known: grey, which no error has
 INK, SOFT_INK = (38, 40, 44), (110, 114, 120)
 SMALLEST = 8  # pixels; below, nobody reads it
@@ -61,19 +62,23 @@ def heat_tiles(
     size: int = 256,
     view: str = "frontal",
     camera: Camera | None = None,
+    both_ways: bool = False,
 ) -> Bytes:
-    """Stills of faces (N, V, 3) coloured by `errors` (N, V) in mm, from 0 to `limit_mm` and beyond."""
+    """Stills of faces (N, V, 3) coloured by `errors` (N, V) in mm, from 0 (or `-limit_mm`) to `limit_mm` and beyond."""
     camera = camera or camera_for(faces, view)
-    vertices, corners, colours = with_backing(faces, triangles, heat_colours(errors, limit_mm))
+    vertices, corners, colours = with_backing(faces, triangles, heat_colours(errors, limit_mm, both_ways))
     return render(vertices, corners, size, SUPERSAMPLE, camera, EVEN, colours)
 
 
-def heat_colours(errors: ArrayLike, limit_mm: float) -> Singles:
-    """Colours (..., 3), sRGB in [0, 1], of errors in mm; `limit_mm` and more have the darkest, NaN is grey."""
+def heat_colours(errors: ArrayLike, limit_mm: float, both_ways: bool = False) -> Singles:
+    """Colours (..., 3), sRGB in [0, 1], of errors in mm; `limit_mm` and more have the darkest, NaN is grey.
+
+    Of what goes `both_ways`, the colours run from `-limit_mm` to `limit_mm`.
+    """
     values = np.asarray(errors, dtype=np.float64)
-    share = np.clip(np.nan_to_num(values / limit_mm), 0, 1)
-    low, high = HEAT_RANGE
-    colours = matplotlib.colormaps[HEAT](low + (high - low) * share)[..., :3]
+    share = np.clip(np.nan_to_num(values / limit_mm), -1 if both_ways else 0, 1)
+    (low, high), name = (CHANGE_RANGE, CHANGE) if both_ways else (HEAT_RANGE, HEAT)
+    colours = matplotlib.colormaps[name](low + (high - low) * ((share + 1) / 2 if both_ways else share))[..., :3]
     return np.where(np.isnan(values)[..., None], UNKNOWN, colours).astype(np.float32)
 
 
@@ -160,18 +165,19 @@ def heat_maps(
     columns: int = 8,
     size: int = 256,
     view: str = "frontal",
+    both_ways: bool = False,
 ) -> None:
     """Write faces (N, V, 3) coloured by errors (N, V) in mm, with a colour bar.
 
-    The bar ends at `limit_mm`, else at the 98th percentile of the errors. Without captions, each face has its
-    median and largest error.
+    The bar ends at `limit_mm`, else at the 98th percentile of the errors; of what goes `both_ways`, it begins at as
+    much below zero. Without captions, each face has its median and largest error.
     """
-    limit = limit_mm or heat_limit(errors)
-    drawn = heat_tiles(faces, errors, triangles, limit, size, view)
+    limit = limit_mm or heat_limit(np.abs(errors))
+    drawn = heat_tiles(faces, errors, triangles, limit, size, view, both_ways=both_ways)
     notes = captions or [f"median {np.median(e):.2f}, max {np.max(e):.2f} mm" for e in np.asarray(errors)]
     starts = range(0, len(drawn), columns)
     under = [notes[start : start + columns] for start in starts]
-    page(path, [drawn[start : start + columns] for start in starts], captions=under, bar_mm=limit)
+    page(path, [drawn[start : start + columns] for start in starts], captions=under, bar_mm=limit, both_ways=both_ways)
 
 
 def heat_limit(errors: ArrayLike) -> float:
@@ -212,11 +218,12 @@ def page(
     captions: Sequence[Sequence[str]] | None = None,
     boxed: Collection[tuple[int, int]] = (),
     bar_mm: float | None = None,
+    both_ways: bool = False,
 ) -> None:
     """Write rows of tiles (N, S, S, 3) as a PNG.
 
     Titles stand beside rows and above columns, `captions` under each tile; `boxed` (row, column) tiles are framed;
-    `bar_mm` adds the heat maps' colour bar from 0 to that error.
+    `bar_mm` adds the heat maps' colour bar from 0, or as much below it, to that error.
     """
     rows = _trim(rows)
     height, width = rows[0].shape[1:3]
@@ -245,7 +252,7 @@ def page(
         for c, note in enumerate(line_of_notes):
             write(sheet, note, (left + c * pitch_x + width / 2, top + r * pitch_y + height + line / 2), notes, SOFT_INK)
     if bar_mm:
-        _colour_bar(sheet, (left + columns * pitch_x + gap, top + gap), height - 2 * gap, bar_mm, letter)
+        _colour_bar(sheet, (left + columns * pitch_x + gap, top + gap), height - 2 * gap, bar_mm, letter, both_ways)
     with atomic_file(path) as partial:
         sheet.save(partial, format="PNG", dpi=(DPI, DPI), compress_level=9)
 
@@ -268,11 +275,13 @@ def _box(sheet: Image.Image, corner: tuple[int, int], size: tuple[int, int]) -> 
     ImageDraw.Draw(sheet).rounded_rectangle(edges, max(size) // 24, outline=ACCENT, width=line)
 
 
-def _colour_bar(sheet: Image.Image, corner: tuple[int, int], height: int, limit_mm: float, letter: int) -> None:
-    """The heat maps' scale from 0 (below) to `limit_mm` with its unit."""
+def _colour_bar(
+    sheet: Image.Image, corner: tuple[int, int], height: int, limit_mm: float, letter: int, both_ways: bool
+) -> None:
+    """The heat maps' scale from 0, or `-limit_mm` (below), to `limit_mm` with its unit."""
     x, y = corner[0], corner[1] + 2 * letter
     height -= 2 * letter
-    ramp = heat_colours(np.linspace(limit_mm, 0, height), limit_mm)
+    ramp = heat_colours(np.linspace(limit_mm, -limit_mm * both_ways, height), limit_mm, both_ways)
     bar = np.repeat(np.round(255 * ramp).astype(np.uint8)[:, None], letter, axis=1)
     sheet.paste(Image.fromarray(bar), (x, y))
     draw, font = ImageDraw.Draw(sheet), fitting((), letter, 0)
@@ -280,7 +289,8 @@ def _colour_bar(sheet: Image.Image, corner: tuple[int, int], height: int, limit_
     for share in (0.0, 0.5, 1.0):
         at = round(y + (height - 1) * (1 - share))
         draw.line((x + letter, at, x + letter + letter // 3, at), fill=INK)
-        label = f"{'≥ ' if share == 1 else ''}{limit_mm * share:g}"
+        value = limit_mm * (2 * share - 1 if both_ways else share)
+        label = f"{'≥ ' if share == 1 else '≤ ' if share == 0 and both_ways else ''}{value:g}"
         draw.text((x + letter + letter // 2 + 1, at), label, fill=INK, font=font, anchor="lm")
 
 
