@@ -23,6 +23,7 @@ from meshgan.data.faceset import FaceSet
 from meshgan.errors import DiskError, MeshganError, UsageError
 from meshgan.geometry.align import Similarity
 from meshgan.geometry.files import read_mesh, write_mesh
+from meshgan.geometry.surface import Surface
 from meshgan.registration import batch
 from meshgan.registration import jobs as bulk
 from meshgan.registration.batch import named_scans, register_all, with_landmarks
@@ -31,7 +32,6 @@ from meshgan.registration.jobs import Outcome, Result, Settings, outcome_of, pla
 from meshgan.registration.landmarks import read_landmarks
 from meshgan.registration.models import default_template
 from meshgan.registration.report import own_places
-from meshgan.registration.scan import Surface
 from meshgan.storage import disk_errors
 
 GOOD = ("anna/smile.ply", "anna/still.ply", "bert/still.ply")

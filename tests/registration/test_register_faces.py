@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.files import read_mesh
 from meshgan.geometry.mesh import Mesh
+from meshgan.geometry.surface import Surface
 from meshgan.registration import fake_scans, models
 from meshgan.registration import register as module
 from meshgan.registration.detector import Detector, available
@@ -22,7 +23,6 @@ from meshgan.registration.models import OWN, adopted, corpus_fingerprint, defaul
 from meshgan.registration.nricp import folded
 from meshgan.registration.quality import judge, measure, scan_distances
 from meshgan.registration.register import register
-from meshgan.registration.scan import Surface
 
 SCANS = Path(__file__).parents[2] / ".." / "shared" / "data" / "scans"
 needs_detector = pytest.mark.skipif(not available(), reason="needs the extra [landmarks]")

@@ -10,11 +10,12 @@ from scipy.spatial.transform import Rotation
 
 from meshgan.geometry.align import Similarity
 from meshgan.geometry.mesh import Mesh
+from meshgan.geometry.surface import Surface
 from meshgan.registration import nricp
 from meshgan.registration import prior as prior_module
 from meshgan.registration.nricp import Nodes, Step, nonrigid_icp
 from meshgan.registration.prior import UNSURE, Anchors, FitStep, Prior, fit, learn
-from meshgan.registration.scan import Pull, Surface
+from meshgan.registration.scan import Pull
 
 NOTHING = Anchors(sp.csr_array((0, 162)), np.empty((0, 3)), np.empty(0))
 
@@ -27,9 +28,9 @@ def ball(level=2, radius=60.0):
 def puller(mesh, surface):
     def pull(vertices):
         matches = surface.closest(vertices)
-        normals = mesh.with_vertices(vertices).vertex_normals
-        cosine = np.einsum("vc,vc->v", normals, matches.normals)
-        return Pull(matches.points, matches.normals, matches.distance, np.where(matches.on_border, -1.0, cosine))
+        normals = surface.normals(matches)
+        cosine = np.einsum("vc,vc->v", mesh.with_vertices(vertices).vertex_normals, normals)
+        return Pull(matches.points, normals, matches.distance, np.where(surface.on_border(matches), -1.0, cosine))
 
     return pull
 
@@ -134,9 +135,11 @@ def test_a_surface_that_faces_away_has_no_say_in_the_steps(monkeypatch):
     away = Mesh(sheet.vertices + np.array([0, 0, 2.0]), triangles[:, ::-1])
 
     def pull(vertices):
-        matches = Surface(away).closest(vertices)
-        cosine = np.einsum("vc,vc->v", sheet.with_vertices(vertices).vertex_normals, matches.normals)
-        return Pull(matches.points, matches.normals, matches.distance, cosine)
+        surface = Surface(away)
+        matches = surface.closest(vertices)
+        normals = surface.normals(matches)
+        cosine = np.einsum("vc,vc->v", sheet.with_vertices(vertices).vertex_normals, normals)
+        return Pull(matches.points, normals, matches.distance, cosine)
 
     anchors = Anchors(sp.csr_array(np.eye(3, 49)), sheet.vertices[:3], np.ones(3))
     schedule = (Step(-1, 1.0, 0.1, 20.0, 3),)

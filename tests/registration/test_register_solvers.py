@@ -11,10 +11,9 @@ from scipy.spatial.transform import Rotation
 from meshgan.errors import MeshganError
 from meshgan.geometry.align import Similarity, robust_similarity, similarity
 from meshgan.geometry.mesh import Mesh
-from meshgan.geometry.surface import closest_points
+from meshgan.geometry.surface import Surface, closest_points
 from meshgan.registration import scan
 from meshgan.registration.nricp import BandedForm, folded, unfolded
-from meshgan.registration.scan import Surface
 
 
 def sphere(level=3, radius=50.0):
@@ -58,18 +57,20 @@ def test_closest_points_are_those_of_an_exhaustive_search(seed, stretch):
 
 def test_huge_triangles_are_searched_within():
     mesh = Mesh([[0, 0, 0], [200, 0, 0], [0, 200, 0]], [[0, 1, 2]])
-    matches = Surface(mesh).closest(np.array([[60.0, 60.0, 5.0], [300.0, -5.0, 0.0]]))
+    surface = Surface(mesh)
+    matches = surface.closest(np.array([[60.0, 60.0, 5.0], [300.0, -5.0, 0.0]]))
     np.testing.assert_allclose(matches.points, [[60, 60, 0], [200, 0, 0]], atol=1e-9)
-    np.testing.assert_allclose(matches.normals, [[0, 0, 1], [0, 0, 1]])
-    assert matches.on_border.tolist() == [False, True]
+    np.testing.assert_allclose(surface.normals(matches), [[0, 0, 1], [0, 0, 1]])
+    assert surface.on_border(matches).tolist() == [False, True]
 
 
 def test_borders_are_told_from_the_inside():
     whole = sphere(3)
     cap = scan.around(whole, np.array([0.0, 0.0, 50.0]), 60.0)
-    matches = Surface(cap).closest(np.array([[0.0, 0.0, 55.0], [0.0, 0.0, -55.0], [49.0, 0.0, -40.0]]))
-    assert matches.on_border.tolist() == [False, True, True]
-    assert not Surface(whole).closest(whole.vertices * 1.1).on_border.any()
+    surface, closed = Surface(cap), Surface(whole)
+    matches = surface.closest(np.array([[0.0, 0.0, 55.0], [0.0, 0.0, -55.0], [49.0, 0.0, -40.0]]))
+    assert surface.on_border(matches).tolist() == [False, True, True]
+    assert not closed.on_border(closed.closest(whole.vertices * 1.1)).any()
 
 
 @settings(deadline=None, max_examples=20)

@@ -22,7 +22,7 @@ from meshgan.arrays import Floats
 from meshgan.data.faceset import FaceSet, some_rows
 from meshgan.errors import MeshganError
 from meshgan.geometry.mesh import Mesh
-from meshgan.geometry.surface import barycentric_matrix, closest_points
+from meshgan.geometry.surface import Surface, barycentric_matrix, closest_points
 from meshgan.progress import track
 from meshgan.registration.fake_scans import FakeScan, corpus_people, estranged, fake_scan
 from meshgan.registration.models import default_template
@@ -30,7 +30,6 @@ from meshgan.registration.nricp import folded, nonrigid_icp, unfolded
 from meshgan.registration.prior import fit
 from meshgan.registration.quality import VERDICTS, judge, measure
 from meshgan.registration.register import Sighting, register, sight
-from meshgan.registration.scan import Surface
 from meshgan.registration.template import FaceTemplate
 
 FACES, STRANGE, COMPARED = 50, 12, 3

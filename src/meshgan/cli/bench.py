@@ -75,14 +75,14 @@ def register(
 
     Example: `meshgan bench register --truth tracked --json foreign.json`
     """
-    if truth is None:
-        _run("register", json_file)
-    else:
-        from meshgan.data.faceset import FaceSet
+    from threadpoolctl import threadpool_limits
 
-        _require_place(json_file)
-        measured = importlib.import_module("meshgan.bench.register").foreign(FaceSet.open(truth), faces)
-        _finish(measured, json_file)
+    from meshgan.bench import register as bench
+    from meshgan.data.faceset import FaceSet
+
+    _require_place(json_file)
+    with threadpool_limits(1, user_api="blas"):
+        _finish(bench.run() if truth is None else bench.foreign(FaceSet.open(truth), faces), json_file)
 
 
 @app.command()

@@ -39,9 +39,12 @@ def register(
 
     Example: `meshgan register scans/ --out faces --unit mm --workers 4`
     """
+    from threadpoolctl import threadpool_limits
+
     from meshgan.registration.batch import register_all
 
-    result = register_all(scans, out, unit, template, landmarks, model, workers, scheduler, in_scan_frame)
+    with threadpool_limits(1, user_api="blas"):  # small systems: threads would only wait for each other, spinning
+        result = register_all(scans, out, unit, template, landmarks, model, workers, scheduler, in_scan_frame)
     if as_json:
         print(json.dumps(result.as_dict()))
     else:

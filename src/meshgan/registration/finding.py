@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 from meshgan.arrays import Booleans, Floats, Integers
 from meshgan.errors import MeshganError
 from meshgan.geometry.align import Similarity, robust_similarity
+from meshgan.geometry.decomposition import eigen
 from meshgan.geometry.mesh import Mesh
 from meshgan.registration.detector import POINTS, Detector
 from meshgan.registration.scan import extent
@@ -262,7 +263,7 @@ def _ends(mesh: Mesh) -> list[tuple[Floats, float]]:
     """Windows (middle, reach) on the ends of a mesh along its two longer axes: on one of them, a body has its head."""
     middles = mesh.vertices[mesh.triangles].mean(axis=1)
     centred = middles - np.average(middles, axis=0, weights=mesh.areas)
-    axes = np.linalg.eigh((centred * mesh.areas[:, None]).T @ centred)[1][:, :0:-1].T
+    axes = eigen((centred * mesh.areas[:, None]).T @ centred)[1][:2]
     reach = HEAD * max(float(np.ptp(centred @ axis)) for axis in axes)
     windows = []
     for axis in axes:

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from meshgan.arrays import Floats, Reals, Singles
 from meshgan.geometry.align import Similarity
-from meshgan.geometry.decomposition import principal_axes
+from meshgan.model.principal import principal_components
 from meshgan.registration.scan import Pull
 
 
@@ -34,10 +34,9 @@ class Prior:
 
 def learn(faces: Singles, components: int) -> Prior:
     """Principal components of `faces` (N, V, 3), with signs and order that every machine agrees on."""
-    mean = faces.mean(axis=0, dtype=np.float64)
-    variances, axes = principal_axes((faces - mean).reshape(len(faces), -1), components)
-    basis = np.sqrt(variances)[:, None] * axes
-    return Prior(mean, np.ascontiguousarray(basis.reshape(-1, *mean.shape).transpose(2, 0, 1), dtype=np.float32))
+    found = principal_components(faces, np.arange(len(faces)), components)
+    basis = np.sqrt(found.variances)[:, None, None] * found.axes
+    return Prior(found.mean.astype(np.float64), np.ascontiguousarray(basis.transpose(2, 0, 1), dtype=np.float32))
 
 
 @dataclass(frozen=True, eq=False)

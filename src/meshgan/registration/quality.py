@@ -8,9 +8,9 @@ import numpy as np
 from meshgan.arrays import Booleans, Floats
 from meshgan.geometry.laplacian import mass
 from meshgan.geometry.mesh import Mesh, connected
+from meshgan.geometry.surface import Surface
 from meshgan.registration.nricp import folded
 from meshgan.registration.register import Registration
-from meshgan.registration.scan import Surface
 from meshgan.registration.template import FaceTemplate
 from meshgan.registration.views import seen_from_before
 
@@ -147,8 +147,9 @@ def scan_distances(result: Registration, template: FaceTemplate) -> Floats:
     and within `OVER`, and if a viewer before the face sees it: nostrils and mouths have walls that no template has.
     """
     mesh = template.mesh.with_vertices(result.vertices)
-    matches = Surface(mesh).closest(result.scan.vertices)
-    facing = np.einsum("vc,vc->v", matches.normals, result.scan.vertex_normals) > 0
+    surface = Surface(mesh)
+    matches = surface.closest(result.scan.vertices)
+    facing = np.einsum("vc,vc->v", surface.normals(matches), result.scan.vertex_normals) > 0
     inside = template.inside[mesh.triangles[matches.triangle]].all(axis=1)
     counted = facing & inside & (matches.distance < OVER)
     counted[counted] = seen_from_before(result.scan, np.flatnonzero(counted))

@@ -5,19 +5,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from meshgan.arrays import Booleans, Floats
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.align import Similarity, rigid, robust_similarity
 from meshgan.geometry.files import MILLIMETRES
 from meshgan.geometry.mesh import Mesh
+from meshgan.geometry.surface import Surface
 from meshgan.registration.detector import MISSING, Detector, available
 from meshgan.registration.finding import find_face
 from meshgan.registration.landmarks import Landmarks
 from meshgan.registration.nricp import State, nonrigid_icp, unfolded
 from meshgan.registration.prior import SCALE_SIGMA, Anchors, fit
-from meshgan.registration.scan import Surface, around, calmed, cleaned, facing_like, thinned
+from meshgan.registration.scan import around, calmed, cleaned, facing_like, thinned
 from meshgan.registration.template import FaceTemplate
 
 REACH = 1.35  # of the template's radius: what of the scan is kept around the face
@@ -76,12 +76,12 @@ def register(
 
     `mesh` and `landmarks` are in millimetres; `unit` is what they came from, for messages. With "auto" it is
     unknown, and the face is made as large as the model's average. Without `landmarks` the extra `[landmarks]` finds
-    them. `watch` sees every state of the non-rigid stage. Raises `MeshganError` if there is no face, hardly a
+    them. `watch` sees every state of the non-rigid stage. The systems are small, so that BLAS is quickest with one
+    thread, which is for the caller to set. Raises `MeshganError` if there is no face, hardly a
     surface, or no human size.
     """
     try:
-        with threadpool_limits(1, user_api="blas"):  # small systems: threads would only wait for each other, spinning
-            return _register(mesh, template, landmarks, unit, watch)
+        return _register(mesh, template, landmarks, unit, watch)
     except np.linalg.LinAlgError as error:
         raise MeshganError(
             "hardly any surface lies where the landmarks say that the face is; are they right?"

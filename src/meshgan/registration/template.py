@@ -10,10 +10,11 @@ from scipy.spatial import cKDTree
 from meshgan.arrays import Booleans, Floats, Integers
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.geometry.mesh import Mesh, connected
+from meshgan.geometry.surface import Surface
 from meshgan.registration.landmarks import Landmarks
 from meshgan.registration.nricp import Nodes
 from meshgan.registration.prior import Prior
-from meshgan.registration.scan import Pull, Surface
+from meshgan.registration.scan import Pull
 from meshgan.registration.views import seen_from_before
 
 AROUND = 6.0  # mm: width of the neighbourhood from which a named landmark takes its place
@@ -66,9 +67,10 @@ class FaceTemplate:
         face model knows better.
         """
         matches = surface.closest(vertices)
-        cosine = np.einsum("vc,vc->v", self.normals(vertices), matches.normals)
-        free = matches.on_border | self.eyeballs
-        return Pull(matches.points, matches.normals, matches.distance, np.where(free, -1.0, cosine))
+        normals = surface.normals(matches)
+        cosine = np.einsum("vc,vc->v", self.normals(vertices), normals)
+        free = surface.on_border(matches) | self.eyeballs
+        return Pull(matches.points, normals, matches.distance, np.where(free, -1.0, cosine))
 
     @cached_property
     def eyeballs(self) -> Booleans:
