@@ -108,9 +108,9 @@ def test_the_page_shows_every_scan(registered):
     page = (out / "report.html").read_text()
     for name in (*GOOD, "cut.ply", "empty.obj", "nan.obj"):
         assert name in page
-    pictures = sorted((out / "pictures").iterdir())
+    pictures = sorted((out / "results").glob("*.jpg"))
     assert len(pictures) == 3
-    assert all(f"pictures/{path.name}" in page and path.stat().st_size > 10_000 for path in pictures)
+    assert all(f"results/{path.name}" in page and path.stat().st_size > 10_000 for path in pictures)
     assert "0.5 mm" in page  # the thresholds are stated
 
 
@@ -175,6 +175,8 @@ def test_wrong_use_is_told_before_anything_is_done(scans, tmp_path, monkeypatch)
     out = tmp_path / "faces"
     with pytest.raises(UsageError, match="unit"):
         register_all([scans], out, "inch")
+    with pytest.raises(UsageError, match=r"\.glb.* not as 'fbx'"):
+        register_all([scans], out, "mm", formats=["fbx"])
     with pytest.raises(UsageError, match="does not exist"):
         register_all([scans / "no.ply"], out, "mm")
     with pytest.raises(UsageError, match="read from"):
@@ -214,14 +216,44 @@ def test_mending_reads_the_files_of_the_set_itself_and_keeps_them(registered, sc
         named_scans([scans / name for name in GOOD]), out / "landmarks", batch._unchanged(out, out / "landmarks")
     )
     assert [path for *_, path in given] == [None, mended, None]
+    with pytest.raises(UsageError, match="holds other scans"):
+        register_all([scans / GOOD[1]], out, "mm", landmarks=out / "landmarks")  # by itself, its name is another
+
+
+def test_a_run_into_the_same_folder_redoes_what_changed_and_only_that(scans, tmp_path, monkeypatch):
+    done = []
+
+    def quick(job, start):
+        done.append(job.name)
+        save(job, Outcome(scan=job.name, verdict="good"), some_result())
+
+    monkeypatch.setattr(bulk, "_register", quick)
+    monkeypatch.setattr(batch, "available", lambda: True)
+    mine, out = tmp_path / "scans", tmp_path / "faces"
+    shutil.copytree(scans / "anna", mine / "anna")
+    shutil.copytree(scans / "bert", mine / "bert")
+
+    def run(**options):
+        done.clear()
+        assert register_all([mine], out, "mm", **options).failed == 0
+        return done
+
+    assert sorted(run()) == sorted(GOOD)
+    assert run() == []
+    (out / "notes.txt").write_text("mine")
+    mended = out / "landmarks" / "anna" / "still.json"
+    mended.write_text((scans / "anna" / "still.json").read_text())
     before = mended.read_bytes()
-    result = register_all([scans / GOOD[1]], out, "mm", landmarks=out / "landmarks")
-    assert result.failed == 0
+    assert run(landmarks=out / "landmarks") == [GOOD[1]]
+    assert run(landmarks=out / "landmarks") == []
+    assert mended.read_bytes() == before
+    shutil.copyfile(scans / GOOD[2], mine / "new.ply")
+    (mine / GOOD[0]).unlink()
+    assert run(landmarks=out / "landmarks") == ["new.ply"]
+    assert set(FaceSet.open(out).labels["file"]) == {GOOD[1], GOOD[2], "new.ply"}
     assert mended.read_bytes() == before
     assert (out / "notes.txt").read_text() == "mine"
-    assert len(FaceSet.open(out)) == 1
-    with pytest.raises(UsageError, match="exists already"):
-        register_all([scans / GOOD[1]], out, "mm", landmarks=scans)
+    assert not list(tmp_path.glob(".*"))
 
 
 @pytest.mark.parametrize("scan", ["nothing.ply", "cut.ply", GOOD[0]])
@@ -268,8 +300,13 @@ def test_the_way_back_leads_to_the_scan(scans, tmp_path):
     marks = json.loads((scans / GOOD[0]).with_suffix(".json").read_text())
     (tmp_path / "a.json").write_text(json.dumps({name: (np.array(p) / 10).tolist() for name, p in marks.items()}))
     out = tmp_path / "faces"
-    register_all([tmp_path / "scans"], out, "cm", landmarks=tmp_path / "a.json", in_scan_frame=True)
+    register_all(
+        [tmp_path / "scans"], out, "cm", landmarks=tmp_path / "a.json", formats=("ply", "glb"), in_scan_frame=True
+    )
     back = read_mesh(out / "in-scan-frame" / "a.ply")
+    np.testing.assert_allclose(read_mesh(out / "in-scan-frame" / "a.glb").vertices, 10 * back.vertices, atol=1e-3)
+    for name in ("a.ply", "a.glb"):
+        np.testing.assert_allclose(read_mesh(out / "meshes" / name).vertices, FaceSet.open(out).vertices[0], atol=1e-4)
     assert np.median(Surface(scan).closest(10 * back.vertices).distance) < 0.3
     with (out / "transforms.csv").open(newline="") as stream:
         (row,) = csv.DictReader(stream)

@@ -27,15 +27,19 @@ def register(
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
     scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler, instead of processes.")] = None,
+    formats: Annotated[
+        str, typer.Option("--format", help="Meshes to write of each face: some of ply, glb, obj, stl.")
+    ] = "ply",
     in_scan_frame: Annotated[
-        bool, typer.Option("--in-scan-frame", help="Also write each face as a PLY where it lies in its scan.")
+        bool, typer.Option("--in-scan-frame", help="Also write each face where it lies in its scan.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Lay the template onto raw scans: a set of faces, with a report on every scan.
 
     Scans may be open, holed, noisy, turned in any way, with hair and shoulders. Without --landmarks they are found
-    (extra `landmarks`). OUT/report.html shows how good each result is; a run that was cut goes on where it stopped.
+    (extra `landmarks`). OUT/report.html shows how good each result is; a run that was cut goes on where it stopped. One
+    into the OUT of an earlier run redoes what has changed, and only that.
 
     Example: `meshgan register scans/ --out faces --unit mm --workers 4`
     """
@@ -43,8 +47,9 @@ def register(
 
     from meshgan.registration.batch import register_all
 
+    kinds = list(dict.fromkeys(name.strip().lower().lstrip(".") for name in formats.split(",") if name.strip()))
     with threadpool_limits(1, user_api="blas"):  # small systems: threads would only wait for each other, spinning
-        result = register_all(scans, out, unit, template, landmarks, model, workers, scheduler, in_scan_frame)
+        result = register_all(scans, out, unit, template, landmarks, model, workers, scheduler, kinds, in_scan_frame)
     if as_json:
         print(json.dumps(result.as_dict()))
     else:

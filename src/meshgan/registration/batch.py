@@ -11,13 +11,13 @@ from typing import Any
 from meshgan.data.corpora.naming import ENDINGS, customary_subjects, mesh_files
 from meshgan.data.faceset import Card, create_faceset
 from meshgan.errors import MeshganError, UsageError
-from meshgan.geometry.files import MILLIMETRES
+from meshgan.geometry.files import MILLIMETRES, WRITERS
 from meshgan.reading import shown
 from meshgan.registration.detector import MISSING, available
-from meshgan.registration.jobs import Job, Outcome, Settings, plan, result_of, run
+from meshgan.registration.jobs import Job, Outcome, Settings, earlier_names, plan, result_of, run, take_over
 from meshgan.registration.landmarks import READERS
 from meshgan.registration.models import load_template
-from meshgan.registration.report import write_in_scan_frame, write_report
+from meshgan.registration.report import RESULTS, write_meshes, write_report
 from meshgan.storage import alone_in, atomic_folder, keep_list, remove_written, require_replaceable, strangers
 
 
@@ -53,25 +53,30 @@ def register_all(
     model: str | Path | None = None,
     workers: int = 1,
     scheduler: str | None = None,
+    formats: Sequence[str] = ("ply",),
     in_scan_frame: bool = False,
 ) -> Registered:
     """Register every scan and write the FaceSet `out` of those that did not fail, with its report.
 
-    Results gather in a hidden folder beside `out` and stay there if the run is cut. `landmarks` may be the folder
-    `out/landmarks` of an earlier run, of which the files that were changed since count; then the set is made anew in
-    its place, and those files stay. With `in_scan_frame`, the faces are also written where they lie in their scans.
+    Results gather in a hidden folder beside `out` and stay there if the run is cut. An `out` that an earlier run has
+    written is brought up to date: what has not changed is taken over, and landmarks that were mended there stay.
+    `landmarks` may be the folder `out/landmarks` itself, of which the files that were changed since count. Every face
+    is also written as a mesh in each of `formats`; with `in_scan_frame`, once more where it lies in its scan.
 
     Raises `UsageError` for wrong arguments before anything is done, and `MeshganError` if no scan could be used;
     then `out` holds only the report.
     """
     if unit not in {*MILLIMETRES, "auto"}:
         raise UsageError(f"there is no unit {unit!r}; choose one of {', '.join(MILLIMETRES)} or auto.")
+    if unknown := [name for name in formats if f".{name}" not in WRITERS]:
+        raise UsageError(f"meshes are written as {', '.join(WRITERS)} only, not as {unknown[0]!r}.")
     keep = _kept(out, landmarks)
     try:
         require_replaceable(out, keep)
     except MeshganError as error:
         raise UsageError(str(error)) from error
     named = with_landmarks(named_scans(scans), landmarks, _unchanged(out, landmarks))
+    _require_kinship(out, {name for _, name, _ in named})
     if not available() and any(given is None for *_, given in named):
         raise UsageError(MISSING)
     settings = Settings(unit, _absolute(template), _model_folder(model))
@@ -80,6 +85,7 @@ def register_all(
     with alone_in(work):
         keep_list(work)
         jobs = plan(named, settings, work)
+        take_over(out / RESULTS, jobs)
         outcomes = run(jobs, workers, scheduler)
         subtitle = f"meshgan {version('meshgan')}, unit {unit}, template of {len(face_template.mesh.vertices)} vertices"
         usable = [job for job, outcome in zip(jobs, outcomes, strict=True) if outcome.verdict != "failed"]
@@ -95,8 +101,9 @@ def register_all(
                 label = {"file": job.name, "subject": subjects[job.name], "verdict": verdicts[job.name]}
                 writer.append(result_of(job).vertices[None], [label])
             write_report(writer.folder, out.name, subtitle, jobs, outcomes, face_template.landmark_names)
+            write_meshes(writer.folder / "meshes", face_template.mesh, usable, formats, in_scan=False)
             if in_scan_frame:
-                write_in_scan_frame(writer.folder / "in-scan-frame", face_template.mesh, usable)
+                write_meshes(writer.folder / "in-scan-frame", face_template.mesh, usable, formats, in_scan=True)
         remove_written(work)
     return _registered(outcomes)
 
@@ -104,15 +111,22 @@ def register_all(
 def _kept(out: Path, landmarks: Path | None) -> Callable[[PurePath], bool] | None:
     """Which files of an earlier `out` take the place of new ones; None if it is not to be replaced.
 
-    It is replaced where only the report of a run lies in which every scan failed, or where the landmarks given are
-    those of `out` itself: mending a face is running again.
+    It is replaced where an earlier run has left its results: of those that have not changed, nothing is done again.
+    Landmarks in it that a person has changed stay.
     """
     if landmarks is not None and landmarks.exists() and landmarks.resolve().is_relative_to(out.resolve()):
         place = landmarks.resolve().relative_to(out.resolve())
         return lambda path: path.is_relative_to(place)
-    if (out / "report.html").is_file() and not (out / "card.json").exists():
-        return lambda path: False
+    if (out / RESULTS).is_dir() or ((out / "report.html").is_file() and not (out / "card.json").exists()):
+        return lambda path: path.is_relative_to("landmarks")
     return None
+
+
+def _require_kinship(out: Path, names: set[str]) -> None:
+    """Refuse to replace a set of other scans: that is no bringing up to date, but a slip."""
+    before = earlier_names(out / RESULTS) if (out / "card.json").exists() else set()
+    if before and not before & names:
+        raise UsageError(f"{out} holds other scans ({min(before)}, …); choose another name, or remove it.")
 
 
 def _unchanged(out: Path, landmarks: Path | None) -> Callable[[Path], bool]:

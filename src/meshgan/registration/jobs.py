@@ -11,13 +11,14 @@ is given up. What happens to the machine (a full disk, a cluster that is gone) i
 """
 
 import hashlib
+import shutil
 import sys
 import time
 import traceback
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import CancelledError, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -142,6 +143,25 @@ def _content(path: Path | None) -> str:
     except OSError:
         pass
     return str(path)
+
+
+def take_over(folder: Path, jobs: Sequence[Job]) -> None:
+    """Copy what an earlier run has left in `folder` of these jobs to where their results gather."""
+    for job in jobs:
+        for ending in ("jpg", "npz", "json"):  # the last one says that all is there
+            source, place = folder / job.file(ending).name, job.file(ending)
+            if source.is_file() and not place.exists() and source.stat().st_size <= MOST_RESULT:
+                with atomic_file(place) as partial:
+                    shutil.copyfile(source, partial)
+
+
+def earlier_names(folder: Path) -> set[str]:
+    """The scans of which an earlier run has left results in `folder`."""
+    names = set()
+    for path in folder.glob("*.json"):
+        with suppress(ValidationError, MeshganError):
+            names.add(Outcome.model_validate_json(read_text(path, MOST_OUTCOME)).scan)
+    return names
 
 
 def run(jobs: Sequence[Job], workers: int = 1, scheduler: str | None = None) -> list[Outcome]:

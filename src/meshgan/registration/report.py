@@ -1,10 +1,11 @@
 """The report beside the faces: a page to look at, a table to sort, pictures, the landmarks found and the way back.
 
 report.html, report.csv    what became of each scan
-pictures/                  scan, result, overlay and error map
 landmarks/                 those found or given, in each scan's own frame and unit
 transforms.csv             the way from each face back to its scan
+meshes/                    each face of the set, in millimetres
 in-scan-frame/             if asked for: the faces there
+results/                   what each scan became, and its pictures: what has not changed is not done again
 """
 
 import csv
@@ -17,7 +18,7 @@ from pathlib import Path, PurePath
 import numpy as np
 from jinja2 import Environment, PackageLoader
 
-from meshgan.geometry.files import write_mesh
+from meshgan.geometry.files import MILLIMETRES, write_mesh
 from meshgan.geometry.mesh import Mesh
 from meshgan.registration.jobs import Job, Outcome, result_of
 from meshgan.registration.pictures import WORST
@@ -27,6 +28,7 @@ COLUMNS = (
     "scan", "verdict", "reason", "median_mm", "p95_mm", "landmark_mm", "coverage", "folded", "feature_mm", "gap_mm2",
     "interocular_mm", "seconds",
 )  # fmt: skip
+RESULTS = "results"
 FORMS = {"uncovered": "{:.0%}", "folded": "{:.1%}", "gap_mm2": "{:.0f} mm²"}  # of thresholds; others are lengths
 DIGITS = {"coverage": 4, "gap_mm2": 0, "folded": 5, "seconds": 2}  # of the CSV; lengths have three
 
@@ -36,7 +38,7 @@ def write_report(
 ) -> None:
     """Write everything into `folder`; `names` is the landmark scheme."""
     _write_csv(folder / "report.csv", outcomes)
-    pictures = _copy_pictures(folder, jobs)
+    pictures = _keep_results(folder, jobs)
     usable = [job for job, outcome in zip(jobs, outcomes, strict=True) if outcome.verdict != "failed"]
     _write_transforms(folder / "transforms.csv", usable)
     measured = [job for job in jobs if job.file("npz").is_file()]
@@ -67,14 +69,16 @@ def _cell(name: str, value: object) -> object:
     return "" if value is None else value
 
 
-def _copy_pictures(folder: Path, jobs: Sequence[Job]) -> Mapping[str, str]:
-    """Pictures of all scans that have one: name of the scan → path within `folder`."""
-    (folder / "pictures").mkdir()
+def _keep_results(folder: Path, jobs: Sequence[Job]) -> Mapping[str, str]:
+    """Keep what is known of all scans; returns their pictures: name of the scan → path within `folder`."""
+    (folder / RESULTS).mkdir()
     found = {}
-    for number, job in enumerate(jobs):
+    for job in jobs:
+        for ending in ("json", "npz", "jpg"):
+            if job.file(ending).is_file():
+                shutil.copyfile(job.file(ending), folder / RESULTS / job.file(ending).name)
         if job.file("jpg").is_file():
-            found[job.name] = f"pictures/{number:05d}.jpg"
-            shutil.copyfile(job.file("jpg"), folder / found[job.name])
+            found[job.name] = f"{RESULTS}/{job.file('jpg').name}"
     return found
 
 
@@ -108,11 +112,17 @@ def _write_transforms(path: Path, jobs: Sequence[Job]) -> None:
             writer.writerow([job.name, *(f"{x:.12g}" for x in (way.scale, *way.rotation.ravel(), *way.translation))])
 
 
-def write_in_scan_frame(folder: Path, template: Mesh, jobs: Sequence[Job]) -> None:
-    """The face of each job as a PLY in the frame and unit of its scan."""
-    for job, place in zip(jobs, own_places(jobs, jobs, ".ply"), strict=True):
-        result = result_of(job)
-        write_mesh(folder / place, template.with_vertices(result.to_scan(result.vertices.astype(np.float64))))
+def write_meshes(folder: Path, template: Mesh, jobs: Sequence[Job], formats: Sequence[str], in_scan: bool) -> None:
+    """The face of each job in each of the formats: as it is in the set, or in the frame and unit of its scan."""
+    for ending in formats:
+        for job, place in zip(jobs, own_places(jobs, jobs, f".{ending}"), strict=True):
+            result = result_of(job)
+            vertices = result.vertices.astype(np.float64)
+            if in_scan:
+                vertices = result.to_scan(vertices)
+            if in_scan and ending == "glb":  # it is written in metres, from millimetres
+                vertices = vertices * MILLIMETRES.get(job.settings.unit, 1.0)
+            write_mesh(folder / place, template.with_vertices(vertices))
 
 
 def _thresholds() -> list[tuple[str, str, str, str]]:
