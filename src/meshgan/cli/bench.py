@@ -77,10 +77,10 @@ def register(
     """
     from threadpoolctl import threadpool_limits
 
-    from meshgan.bench import register as bench
     from meshgan.data.faceset import FaceSet
 
     _require_place(json_file)
+    bench = importlib.import_module("meshgan.bench.register")
     with threadpool_limits(1, user_api="blas"):
         _finish(bench.run() if truth is None else bench.foreign(FaceSet.open(truth), faces), json_file)
 
