@@ -1,4 +1,4 @@
-"""The Khronos glTF validator, where it is installed: npm install gltf-validator, and NODE_PATH to find it."""
+"""GLB files as others see them: the Khronos validator, where node finds it, and a plain reader of accessors."""
 
 import json
 import os
@@ -7,7 +7,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 VALIDATE = """
 const validator = require('gltf-validator'), fs = require('fs');
@@ -32,3 +34,27 @@ def issues_of(path: Path) -> dict[str, Any]:
     run = subprocess.run(["node", "-e", VALIDATE, str(path)], capture_output=True, text=True, check=True)
     issues: dict[str, Any] = json.loads(run.stdout)
     return issues
+
+
+def accessor(gltf: Any, index: int) -> NDArray[Any]:
+    """The values (N, width) of an accessor, dense or sparse, by pygltflib's structures and numpy alone."""
+    found = gltf.accessors[index]
+    kind = {5120: "<i1", 5121: "<u1", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
+    width = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}[found.type]
+
+    def view(number: int, offset: int, count: int, width: int, kind: str) -> NDArray[Any]:
+        start = (gltf.bufferViews[number].byteOffset or 0) + (offset or 0)
+        return np.frombuffer(gltf.binary_blob(), kind, count * width, start).reshape(count, width)
+
+    values = np.zeros((found.count, width), kind[found.componentType])
+    if found.bufferView is not None:
+        values = view(found.bufferView, found.byteOffset, found.count, width, kind[found.componentType]).copy()
+    if (sparse := found.sparse) is not None:
+        rows = view(
+            sparse.indices.bufferView, sparse.indices.byteOffset, sparse.count, 1, kind[sparse.indices.componentType]
+        )
+        assert (np.diff(rows[:, 0].astype(int)) > 0).all()  # or the file is not valid
+        values[rows[:, 0]] = view(
+            sparse.values.bufferView, sparse.values.byteOffset, sparse.count, width, kind[found.componentType]
+        )
+    return np.maximum(values / np.iinfo(values.dtype).max, -1) if found.normalized else values

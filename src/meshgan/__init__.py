@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from meshgan.model.face_model import FaceModel
     from meshgan.model.latent import interpolate
     from meshgan.model.load import load_model
+    from meshgan.model.rig import rig
     from meshgan.registration.anthropometry import measure
     from meshgan.training.loop import train
     from meshgan.training.recipe import load_recipe
@@ -31,6 +32,7 @@ _HOMES = {
     "load_recipe": "training.recipe",
     "measure": "registration.anthropometry",
     "read_mesh": "geometry.files",
+    "rig": "model.rig",
     "train": "training.loop",
     "write_mesh": "geometry.files",
 }
@@ -48,6 +50,7 @@ __all__ = [
     "load_recipe",
     "measure",
     "read_mesh",
+    "rig",
     "train",
     "write_mesh",
 ]

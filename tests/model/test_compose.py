@@ -11,11 +11,9 @@ from typer.testing import CliRunner
 from meshgan.cli.main import app
 from meshgan.data.corpora.expressions import ExpressionPlan
 from meshgan.errors import UsageError
-from meshgan.model.axes import Axes
-from meshgan.model.compose import compose, compose_random, expression_axes, expression_targets, named_expressions, sizes
+from meshgan.model.compose import compose, compose_random, expression_targets, named_expressions, sizes
 from meshgan.model.directions import Directions, estimate_directions
 from meshgan.model.load import load_model
-from meshgan.model.pca import fit_pca
 
 
 @given(st.integers(0, 10**6), st.floats(0.3, 3.0))
@@ -78,25 +76,6 @@ def test_random_faces_are_identities_with_expressions(model) -> None:
     assert not np.allclose(made.shifts, made.identities - model.template.vertices)  # not the identity's own codes
 
 
-def test_axes_reach_from_the_neutral_face_to_the_extremes(model, tiny_faces) -> None:
-    targets = expression_axes(Axes.of(model, count=3))
-    assert all(shift.shape == model.template.vertices.shape for shift in targets.values())
-    strength = [np.linalg.norm(shift) for name, shift in targets.items()]
-    assert next(iter(targets)) == "expressionAxis01Plus"
-    samples = model.sample(1000) - model.template.vertices
-    axis = targets["expressionAxis01Plus"] / np.linalg.norm(targets["expressionAxis01Plus"])
-    assert np.percentile(np.tensordot(samples, axis, 2), 99) == pytest.approx(strength[0], rel=1e-3)
-    plus, minus = (targets[f"expressionAxis01{side}"].ravel() for side in ("Plus", "Minus"))
-    assert plus @ minus == pytest.approx(-np.linalg.norm(plus) * np.linalg.norm(minus), rel=1e-4)
-
-
-def test_a_linear_model_has_its_own_axes(tiny_faces) -> None:
-    pca = fit_pca(tiny_faces, 3)
-    first = expression_axes(Axes.of(pca, count=1))["expressionAxis01Plus"].ravel()
-    own = pca.basis[0].ravel()
-    assert abs(first @ own) / np.linalg.norm(first) / np.linalg.norm(own) > 0.99
-
-
 def test_named_expressions_are_the_faces_of_their_mean_codes(model, described: Path) -> None:
     directions = Directions.load(described)
     targets = named_expressions(model, directions)
@@ -105,9 +84,9 @@ def test_named_expressions_are_the_faces_of_their_mean_codes(model, described: P
     np.testing.assert_allclose(targets["expressionFear"] + model.template.vertices, face, atol=1e-4)
 
 
-def test_a_model_without_directions_has_axes_only(model, tiny_run: Path, described: Path) -> None:
-    plain, more = expression_targets(tiny_run, model), expression_targets(described, model)
-    assert {"expressionJoy", "expressionFear"} | set(plain) == set(more)
+def test_a_model_without_directions_has_no_names_for_expressions(model, tiny_run: Path, described: Path) -> None:
+    assert expression_targets(tiny_run, model) == {}
+    assert list(expression_targets(described, model)) == ["expressionJoy", "expressionFear"]
 
 
 def test_the_command_writes_faces_that_open_with_their_expression(described: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from khronos import issues_of, needs_validator
+from khronos import accessor, issues_of, needs_validator
 from meshgan.errors import MeshganError
 from meshgan.geometry import glb
 from meshgan.geometry.mesh import Mesh
@@ -26,17 +26,6 @@ RNG = np.random.default_rng(0)
 TARGETS = {"jawOpen": RNG.normal(size=FACE.vertices.shape), "Älter?": RNG.normal(size=FACE.vertices.shape)}
 
 
-def array(gltf: Any, index: int) -> NDArray[Any]:
-    """The values of an accessor, by pygltflib's structures and numpy alone."""
-    accessor = gltf.accessors[index]
-    view = gltf.bufferViews[accessor.bufferView]
-    kind = {5126: "<f4", 5123: "<u2", 5125: "<u4"}[accessor.componentType]
-    width = {"VEC3": 3, "SCALAR": 1}[accessor.type]
-    start = view.byteOffset + (accessor.byteOffset or 0)
-    values = np.frombuffer(gltf.binary_blob(), kind, accessor.count * width, start)
-    return values.reshape(-1, width)
-
-
 def test_an_independent_reader_finds_the_same_mesh(tmp_path: Path) -> None:
     write_glb(tmp_path / "face.glb", FACE, TARGETS)
     scene = trimesh.load_scene(tmp_path / "face.glb", process=False)
@@ -46,15 +35,28 @@ def test_an_independent_reader_finds_the_same_mesh(tmp_path: Path) -> None:
     np.testing.assert_allclose(loaded.vertex_normals, FACE.vertex_normals, atol=1e-6)
 
 
+def test_vertices_that_stay_take_no_room() -> None:
+    """A target of a few vertices names these alone; one of all does not name any; one of none is still one."""
+    few, none = np.zeros(FACE.vertices.shape), np.zeros(FACE.vertices.shape)
+    few[[3, 50]] = (1.0, 2.0, 3.0)
+    gltf = pygltflib.GLTF2.load_from_bytes(as_bytes(FACE, {"few": few, "all": TARGETS["jawOpen"], "none": none}))
+    found = [gltf.accessors[target["POSITION"]] for target in gltf.meshes[0].primitives[0].targets]
+    assert [found[0].sparse.count, found[1].sparse, found[2].sparse.count] == [2, None, 1]
+    for target, shift in zip(gltf.meshes[0].primitives[0].targets, (few, TARGETS["jawOpen"], none), strict=True):
+        np.testing.assert_allclose(accessor(gltf, target["POSITION"]), shift / 1000, atol=1e-9)
+    read, _, *_ = glb.read(as_bytes(FACE, {"few": few}, weights={"few": 0.5}))
+    np.testing.assert_allclose(read, (FACE.vertices + 0.5 * few) / 1000, atol=1e-7)
+
+
 @given(st.lists(st.floats(-1, 2), min_size=2, max_size=2))
 @settings(max_examples=20, deadline=None)
 def test_weights_reproduce_the_vertices(weights: list[float]) -> None:
     """base + Σ weight · target from the file, in metres, is what we would decode, to 1e-5 m."""
     gltf = pygltflib.GLTF2.load_from_bytes(as_bytes(FACE, TARGETS))
     primitive = gltf.meshes[0].primitives[0]
-    read = array(gltf, primitive.attributes.POSITION).astype(float)
+    read = accessor(gltf, primitive.attributes.POSITION).astype(float)
     for weight, target in zip(weights, primitive.targets, strict=True):
-        read += weight * array(gltf, target["POSITION"])
+        read += weight * accessor(gltf, target["POSITION"])
     ours = FACE.vertices + sum(w * d for w, d in zip(weights, TARGETS.values(), strict=True))
     assert np.abs(read - ours / 1000).max() < 1e-5
 
@@ -71,10 +73,10 @@ def test_names_weights_and_normals_of_targets(tmp_path: Path) -> None:
     assert mesh.extras["targetNames"] == ["jawOpen", "Älter?"]
     assert mesh.weights == [0.0, 0.25]
     assert mesh.name == gltf.nodes[0].name == "head"
-    base = array(gltf, mesh.primitives[0].attributes.NORMAL)
+    base = accessor(gltf, mesh.primitives[0].attributes.NORMAL)
     moved = FACE.with_vertices(FACE.vertices + TARGETS["jawOpen"]).vertex_normals
-    change = array(gltf, mesh.primitives[0].targets[0]["NORMAL"])
-    np.testing.assert_allclose(base + change, moved, atol=1e-6)
+    change = accessor(gltf, mesh.primitives[0].targets[0]["NORMAL"])
+    np.testing.assert_allclose(base + change, moved, atol=0.51 / 127)  # the turns are bytes
     assert "meshgan" in gltf.asset.generator
     assert gltf.asset.copyright == "CC0"
 
@@ -82,10 +84,10 @@ def test_names_weights_and_normals_of_targets(tmp_path: Path) -> None:
 def test_bounds_are_those_of_the_stored_numbers(tmp_path: Path) -> None:
     write_glb(tmp_path / "face.glb", FACE, TARGETS)
     gltf = pygltflib.GLTF2().load(str(tmp_path / "face.glb"))
-    for index, accessor in enumerate(gltf.accessors):
-        values = array(gltf, index)
-        assert np.array_equal(np.array(accessor.min, values.dtype), values.min(axis=0))
-        assert np.array_equal(np.array(accessor.max, values.dtype), values.max(axis=0))
+    for index, described in enumerate(gltf.accessors):
+        values = accessor(gltf, index) * (127 if described.normalized else 1)
+        np.testing.assert_allclose(np.array(described.min), values.min(axis=0), rtol=1e-7)
+        np.testing.assert_allclose(np.array(described.max), values.max(axis=0), rtol=1e-7)
 
 
 @pytest.mark.parametrize(("vertices", "kind"), [(0xFFFF, 5123), (0x10000, 5125)])
@@ -94,9 +96,9 @@ def test_indices_take_two_bytes_as_long_as_they_may(vertices: int, kind: int) ->
     positions[-3:] = np.eye(3)
     mesh = Mesh(positions, [[vertices - 3, vertices - 2, vertices - 1]])
     gltf = pygltflib.GLTF2.load_from_bytes(as_bytes(mesh, {}))
-    accessor = gltf.meshes[0].primitives[0].indices
-    assert gltf.accessors[accessor].componentType == kind
-    np.testing.assert_array_equal(array(gltf, accessor)[:, 0], mesh.triangles[0])
+    indices = gltf.meshes[0].primitives[0].indices
+    assert gltf.accessors[indices].componentType == kind
+    np.testing.assert_array_equal(accessor(gltf, indices)[:, 0], mesh.triangles[0])
 
 
 def test_the_container_is_well_formed() -> None:

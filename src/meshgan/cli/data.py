@@ -43,9 +43,9 @@ def import_folder(
 ) -> None:
     """Make a set of faces of a folder of registered meshes of one connectivity.
 
-    Without --template, it is the Procrustes mean of the meshes whose triangles are the commonest. All meshes are moved
-    rigidly onto it. What cannot be used is skipped, and OUT/report.csv says why. Without --labels and
-    --subject-pattern, subjects are guessed from the names of folders and files; the guess is printed.
+    Without --template, the first usable mesh is the template. All meshes are moved rigidly onto it. What cannot be
+    used is skipped, and OUT/report.csv says why. Without --labels and --subject-pattern, subjects are guessed from
+    the names of folders and files; the guess is printed.
 
     Example: `meshgan data import scans faces --unit mm --subject-pattern "(S[0-9]+)_"`
     """

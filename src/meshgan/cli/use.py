@@ -12,8 +12,9 @@ import typer
 from meshgan.errors import UsageError
 
 if TYPE_CHECKING:
-    from meshgan.arrays import Codes
+    from meshgan.arrays import Codes, Faces
     from meshgan.model.load import Model
+    from meshgan.model.rig import Kind, Targets
 from dataclasses import asdict
 
 MOST_FACTORS = 200  # faces on a strip
@@ -25,6 +26,13 @@ ModelArgument = Annotated[str, typer.Argument(help="A model folder, a run folder
 OutOption = Annotated[Path, typer.Option("--out", help="The folder to write to.")]
 FormatOption = Annotated[str, typer.Option("--format", help="glb, obj, ply, or several with commas between.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+RigOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="arkit|expressions|both|none",
+        help="The morph targets of GLB files: Apple's 52 shapes, six expressions, both (the default), or none.",
+    ),
+]
 UnitOption = Annotated[str, typer.Option(help="Unit of the meshes: mm, cm or m; GLB is always in metres.")]
 TARGET = "expressionRandom"  # the morph target that is on when a file is opened
 
@@ -39,18 +47,24 @@ def sample(
     sampler: Annotated[
         str | None, typer.Option(help="uniform, standard-normal or fitted-normal; by default the model's own.")
     ] = None,
+    rig: RigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Draw random faces; beside each mesh, a JSON file holds its code.
 
+    GLB files open with a rig that face trackers can drive: the 52 ARKit shapes, computed for each face, and six
+    expressions.
+
     Example: `meshgan sample runs/first --out faces --count 16 --sheet faces.png`
     """
     from meshgan.model.load import load_model
+    from meshgan.model.rig import kind_of_rig
 
     formats, loaded = _formats(format), load_model(model)
+    kind = kind_of_rig(rig, loaded.template)
     codes = loaded.codes(count, seed, sampler)  # type: ignore[arg-type]  # checked there
     with one_run_in(out, [*_names("face", count, [*formats, "json"]), *([sheet.name] if sheet else [])]):
-        written = _write_faces(loaded, codes, out, formats, "face")
+        written = _write_faces(loaded, codes, out, formats, "face", kind)
         if sheet is not None:
             from meshgan.storage import atomic_file
             from meshgan.view.figures import contact_sheet
@@ -155,12 +169,18 @@ def _names(stem: str, count: int, endings: Iterable[str]) -> list[str]:
     return [f"{name}.{ending}" for name in face_names(stem, count) for ending in endings]
 
 
-def _write_faces(model: "Model", codes: "Codes", out: Path, formats: list[str], stem: str) -> list[Path]:
+def _write_faces(
+    model: "Model", codes: "Codes", out: Path, formats: list[str], stem: str, kind: "Kind" = "none"
+) -> list[Path]:
+    from meshgan.model.rig import targets_of
     from meshgan.storage import disk_errors
     from meshgan.view.export import write_faces
 
+    def shapes(face: "Faces") -> "Targets":
+        return targets_of(face, kind)
+
     with disk_errors(out):
-        written = write_faces(model.decode(codes), model.template, out, formats, stem)
+        written = write_faces(model.decode(codes), model.template, out, formats, stem, shapes)
         for mesh, code in zip(written[:: len(formats)], codes, strict=True):
             mesh.with_suffix(".json").write_text(json.dumps({"code": code.tolist()}) + "\n", encoding="utf-8")
     return written
@@ -207,38 +227,44 @@ def compose(
     out: Annotated[Path, typer.Option("--out", help="The folder to write to.")],
     count: Annotated[int, typer.Option(min=1, help="How many faces.")] = 16,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same faces.")] = 0,
+    rig: RigOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Put random expressions on random identities (Fig. 3 of the paper).
 
     Each GLB holds the neutral identity; its morph targets, with weights from 0 to 1, are a random expression (on
-    when the file is opened), the six basic expressions, and the expression model's principal axes.
+    when the file is opened), and those that --rig says: the 52 ARKit shapes, computed for each identity, and the
+    expressions that the expression model has names for.
 
     Example: `meshgan compose identity expression --out faces --count 16`
     """
     from meshgan.model.compose import compose_random, expression_targets
     from meshgan.model.load import load_model
+    from meshgan.model.rig import kind_of_rig, targets_of
     from meshgan.progress import track
     from meshgan.view.export import face_names, write_glb
     from meshgan.view.figures import comparison
 
     id_model, exp_model = load_model(identity), load_model(expression)
+    kind, names = kind_of_rig(rig, id_model.template), [TARGET]
     made = compose_random(id_model, exp_model, count, seed)
-    shared = expression_targets(expression, exp_model)
+    named = expression_targets(expression, exp_model) if rig in (None, "expressions", "both") else {}
     template, files = id_model.template, [out / f"{name}.glb" for name in face_names("face", count)]
     with one_run_in(out, [*(file.name for file in files), "sheet.png"]):
         for number, size in enumerate(track(made.sizes, "Faces")):
-            targets = {name: size * shift for name, shift in ({TARGET: made.shifts[number]} | shared).items()}
+            targets = {TARGET: size * made.shifts[number]} | targets_of(made.identities[number], kind)
+            targets |= {name: size * shift for name, shift in named.items()}
+            names = list(targets)
             mesh = template.with_vertices(made.identities[number])
             write_glb(files[number], mesh, targets, {TARGET: 1.0}, name=files[number].stem)
         shown = slice(0, min(count, 8))
         rows = {"identity": made.identities[shown], "with expression": made.faces[shown]}
         comparison(rows, template.triangles, out / "sheet.png")
     if as_json:
-        result = {"files": [str(file) for file in files], "sheet": str(out / "sheet.png"), "targets": [TARGET, *shared]}
+        result = {"files": [str(file) for file in files], "sheet": str(out / "sheet.png"), "targets": names}
         print(json.dumps(result, indent=2))
         return
-    print(f"Wrote {count} GLB files with {len(shared) + 1} morph targets each to {out}; look at {out / 'sheet.png'}.")
+    print(f"Wrote {count} GLB files with {len(names)} morph targets each to {out}; look at {out / 'sheet.png'}.")
 
 
 def directions(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from meshgan.arrays import Floats, Integers
+from meshgan.arrays import Floats, Integers, Singles
 from meshgan.errors import MeshganError
 from meshgan.geometry.mesh import MOST, Mesh, fans, strips, within_bounds
 from meshgan.reading import decoded, parse_json, shown
@@ -40,7 +40,10 @@ HARMLESS: tuple[str, ...] = (
 HARMLESS += ("KHR_mesh_quantization", "KHR_node_visibility", "KHR_audio_")
 BLOCK = 2**17  # skinned vertices that are placed at a time
 ARRAY_BUFFER, ELEMENT_BUFFER = 34962, 34963
-FLOAT, UNSIGNED_SHORT, UNSIGNED_INT = 5126, 5123, 5125
+BYTE, FLOAT, UNSIGNED_SHORT, UNSIGNED_INT = 5120, 5126, 5123, 5125
+QUANTISED = "KHR_mesh_quantization"
+STILL = 0.01  # mm: a vertex that a morph target moves no further is not in it
+DENSE = 12 / 14  # of the vertices: beyond, naming those that move takes more room than all
 SKIN = {
     "name": "skin",
     "pbrMetallicRoughness": {
@@ -306,8 +309,9 @@ def write(
 
     `morph_targets` maps names to displacements (V, 3) in mm, `weights` some of the names to their value when the
     file is opened (others: 0); the names stand in the mesh's `extras.targetNames`, where game engines and Blender
-    look for them. `colours` (V, 3) are linear, from 0 to 1; without, the material is a plain skin tone. `rights` is
-    the copyright line.
+    look for them. Targets are sparse accessors: vertices that one moves by no more than `STILL` are left out of it.
+    `colours` (V, 3) are linear, from 0 to 1; without, the material is a plain skin tone. `rights` is the copyright
+    line.
     """
     targets = {key: np.asarray(shift, dtype=np.float64) for key, shift in (morph_targets or {}).items()}
     _check(mesh, targets, weights or {})
@@ -321,16 +325,11 @@ def write(
     primitive: dict[str, Any] = {"attributes": attributes, "indices": buffer.add_indices(mesh), "material": 0}
     body: dict[str, Any] = {"name": name, "primitives": [primitive]}
     if targets:
-        primitive["targets"] = [
-            {
-                "POSITION": buffer.add_vectors(shift * METRES),
-                "NORMAL": buffer.add_vectors(_unit_normals(mesh.with_vertices(mesh.vertices + shift)) - normals),
-            }
-            for shift in targets.values()
-        ]
+        primitive["targets"] = [_target(buffer, mesh, shift, normals) for shift in targets.values()]
         body["weights"] = [float((weights or {}).get(key, 0.0)) for key in targets]
         body["extras"] = {"targetNames": list(targets)}
-    document = {
+    buffer.data += bytes(-len(buffer.data) % 4)
+    document: Document = {
         "asset": {"version": "2.0", "generator": "meshgan"} | ({"copyright": rights} if rights else {}),
         "scene": 0,
         "scenes": [{"nodes": [0]}],
@@ -341,7 +340,22 @@ def write(
         "bufferViews": buffer.views,
         "buffers": [{"byteLength": len(buffer.data)}],
     }
+    if targets:  # the turns of their normals are bytes
+        document |= {"extensionsUsed": [QUANTISED], "extensionsRequired": [QUANTISED]}
     return _container(document, bytes(buffer.data))
+
+
+def _target(buffer: "_Buffer", mesh: Mesh, shift: Floats, normals: Singles) -> Document:
+    """The accessors of one morph target: how vertices move (V, 3), in mm, and how their normals turn."""
+    moves = (shift * METRES).astype("<f4")
+    turned = _unit_normals(mesh.with_vertices(mesh.vertices + shift)) - normals
+    turns = np.round(np.clip(turned, -1, 1) * 127).astype("<i1")
+    moving = np.flatnonzero(np.linalg.norm(shift, axis=1) > STILL)
+    dense = len(moving) > DENSE * len(moves)
+    return {
+        "POSITION": buffer.add_vectors(moves) if dense else buffer.add_sparse(moves, moving),
+        "NORMAL": buffer.add_sparse(turns, np.flatnonzero(turns.any(axis=1))),
+    }
 
 
 def _check(mesh: Mesh, targets: Mapping[str, Floats], weights: Mapping[str, float]) -> None:
@@ -373,6 +387,25 @@ class _Buffer:
         bounds = {"min": values.min(axis=0).tolist(), "max": values.max(axis=0).tolist()}
         return self._add(values, ARRAY_BUFFER, {"componentType": FLOAT, "type": "VEC3", **bounds})
 
+    def add_sparse(self, vectors: NDArray[Any], rows: Integers) -> int:
+        """Append the `rows` (N,) of (V, 3), float32 or normalised bytes; all others are zero."""
+        rows = rows if len(rows) else np.zeros(1, np.int64)  # none is not allowed
+        chosen, real = np.zeros_like(vectors), vectors.dtype.kind == "f"
+        chosen[rows] = vectors[rows]
+        accessor: Document = {"componentType": FLOAT if real else BYTE, "count": len(vectors), "type": "VEC3"}
+        accessor |= {"min": chosen.min(axis=0).tolist(), "max": chosen.max(axis=0).tolist()}
+        accessor |= {} if real else {"normalized": True}
+        short = len(vectors) <= 0xFFFF
+        indices = {"componentType": UNSIGNED_SHORT if short else UNSIGNED_INT}
+        indices["bufferView"] = self._view(rows.astype("<u2" if short else "<u4"))
+        accessor["sparse"] = {
+            "count": len(rows),
+            "indices": indices,
+            "values": {"bufferView": self._view(vectors[rows])},
+        }
+        self.accessors.append(accessor)
+        return len(self.accessors) - 1
+
     def add_indices(self, mesh: Mesh) -> int:
         """Append the triangles as the smallest type that holds them; its largest value is reserved by glTF."""
         short = len(mesh.vertices) <= 0xFFFF
@@ -382,12 +415,14 @@ class _Buffer:
         return self._add(values, ELEMENT_BUFFER, {"componentType": kind, "type": "SCALAR", **bounds})
 
     def _add(self, values: NDArray[Any], target: int, accessor: dict[str, Any]) -> int:
-        self.data += bytes(-len(self.data) % 4)
-        view = {"buffer": 0, "byteOffset": len(self.data), "byteLength": values.nbytes, "target": target}
-        self.data += values.tobytes()
-        self.views.append(view)
-        self.accessors.append({"bufferView": len(self.views) - 1, "count": len(values), **accessor})
+        self.accessors.append({"bufferView": self._view(values, target=target), "count": len(values), **accessor})
         return len(self.accessors) - 1
+
+    def _view(self, values: NDArray[Any], **more: int) -> int:
+        self.data += bytes(-len(self.data) % 4)
+        self.views.append({"buffer": 0, "byteOffset": len(self.data), "byteLength": values.nbytes} | more)
+        self.data += values.tobytes()
+        return len(self.views) - 1
 
 
 def _container(document: Mapping[str, Any], binary: bytes) -> bytes:

@@ -8,12 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from meshgan.arrays import Faces, Singles
-from meshgan.model.axes import Axes
 from meshgan.model.directions import FILE, Directions
 from meshgan.model.load import Model, check_same_template
 from meshgan.model.model_folder import find_model
-
-LEAST_MM = 0.3  # a slider that moves no vertex further is left out
 
 Shifts = dict[str, Singles]
 
@@ -60,13 +57,12 @@ def compose_random(identity: Model, expression: Model, count: int, seed: int = 0
 
 
 def expression_targets(where: str | Path, model: Model) -> Shifts:
-    """All morph targets of the expression model that was loaded from `where`: its named expressions and its axes.
+    """The named expressions of the expression model that was loaded from `where`, as morph targets.
 
-    A model folder without directions (see `meshgan directions`) has axes only.
+    A model folder without directions (see `meshgan directions`) has none.
     """
     folder = find_model(where)
-    named = named_expressions(model, Directions.load(folder)) if (folder / FILE).is_file() else {}
-    return named | expression_axes(Axes.find(model, where))
+    return named_expressions(model, Directions.load(folder)) if (folder / FILE).is_file() else {}
 
 
 def named_expressions(model: Model, directions: Directions) -> Shifts:
@@ -74,19 +70,3 @@ def named_expressions(model: Model, directions: Directions) -> Shifts:
     codes = np.stack([directions.at(name, 1.0) for name in directions.names])
     shifts = model.decode(codes) - model.template.vertices.astype(np.float32)
     return {f"expression{name.capitalize()}": shift for name, shift in zip(directions.names, shifts, strict=True)}
-
-
-def expression_axes(axes: Axes) -> Shifts:
-    """The strongest axes of a model's expressions, each with a target for its plus and its minus side (V, 3) in mm.
-
-    Game engines' sliders run from 0 to 1, and expressions are one-sided: the neutral face need not lie in the
-    middle. So 0 is the neutral face, and 1 the percentile 99 (or 1) of the axis over random expressions. Sides on
-    which the neutral face is already extreme are left out.
-    """
-    targets: Shifts = {}
-    for number, axis in enumerate(axes.shapes, start=1):
-        for side, reach in (("Plus", max(axes.high[number - 1], 0.0)), ("Minus", min(axes.low[number - 1], 0.0))):
-            shift = (reach * axis).astype(np.float32)
-            if np.linalg.norm(shift, axis=1).max() >= LEAST_MM:
-                targets[f"expressionAxis{number:02d}{side}"] = shift
-    return targets

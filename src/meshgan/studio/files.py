@@ -17,9 +17,10 @@ from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.align import rigid, similarity
 from meshgan.geometry.files import MILLIMETRES, READERS, read_mesh, write_mesh
 from meshgan.geometry.mesh import Mesh
-from meshgan.model.compose import Shifts, expression_axes, sizes
+from meshgan.model.compose import Shifts, sizes
 from meshgan.model.face_model import check_connectivity
 from meshgan.model.load import Model
+from meshgan.model.rig import kind_of_rig, targets_of
 from meshgan.studio.models import StudioModel
 from meshgan.studio.state import IDENTITY, Part
 from meshgan.view.export import write_glb
@@ -38,7 +39,6 @@ FORMATS = ("glb", "obj", "ply", "png", "json")
 PICTURE = 1024  # pixels
 COLOUR = np.array([218, 198, 183], np.float32) / 255  # sRGB; in the light of pictures it looks as the page's clay does
 CURRENT = "expressionCurrent"  # the morph target that is on when the GLB is opened
-AXIS_REACH = 2.0  # standard deviations at which an identity axis' morph target is 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,30 +155,16 @@ def safe_name(name: str) -> str:
     return plain[-60:] or "the file"
 
 
-def morph_targets(identity: StudioModel, expression: StudioModel | None) -> Shifts:
-    """The morph targets (V, 3) in mm that every GLB has: named expressions and the axes of expressions.
-
-    Without an expression model, the axes of identities instead.
-    """
-    if expression is not None:
-        named = [slider for slider in expression.sliders.values() if not slider.expert]
-        faces = {f"expression{slider.key.capitalize()}": expression.start + slider.vector for slider in named}
-        return _shifts(expression, faces) | expression_axes(expression.axes)
-    axes = [slider.vector for slider in identity.sliders.values() if slider.expert]
-    sides = (("Plus", AXIS_REACH), ("Minus", -AXIS_REACH))
-    codes = {
-        f"identityAxis{number:02d}{side}": identity.start + reach * vector
-        for number, vector in enumerate(axes, start=1)
-        for side, reach in sides
-    }
-    return _shifts(identity, codes)
-
-
-def _shifts(model: StudioModel, codes: dict[str, np.ndarray]) -> Shifts:
-    if not codes:
+def morph_targets(expression: StudioModel | None) -> Shifts:
+    """The named expressions (V, 3) in mm of an expression model, which are morph targets of every GLB."""
+    if expression is None:
         return {}
-    faces = model.decode(np.stack(list(codes.values())).astype(np.float32)) - model.still
-    return dict(zip(codes, faces, strict=True))
+    named = [slider for slider in expression.sliders.values() if not slider.expert]
+    if not named:
+        return {}
+    codes = np.stack([expression.start + slider.vector for slider in named]).astype(np.float32)
+    faces = expression.decode(codes) - expression.still
+    return dict(zip((f"expression{slider.key.capitalize()}" for slider in named), faces, strict=True))
 
 
 def download(session: "Session", kind: str, targets: Shifts, yaw: float = 0.0, pitch: float = 0.0) -> bytes:
@@ -197,13 +183,16 @@ def download(session: "Session", kind: str, targets: Shifts, yaw: float = 0.0, p
 
 
 def _write_glb(session: "Session", path: Path, targets: Shifts) -> None:
-    """The identity as base, its expression as a target at 1, and all `targets`, enlarged as the identity is."""
+    """The identity as base, its expression as a target at 1, its own rig where its template has one, and all
+    `targets`, enlarged as the identity is."""
     base = session.identity.decode(session.state.identity.code(session.identity)[None])[0]
-    on = {}
+    rigged, on = targets_of(base, kind_of_rig(None, session.identity.template)), {}
     if session.expression is not None:
         size = sizes(base, session.expression.still)
-        shifts = {CURRENT: session.shift()} | targets
-        targets, on = {name: size * shift for name, shift in shifts.items()}, {CURRENT: 1.0}
+        named = {name: size * shift for name, shift in targets.items()}
+        targets, on = {CURRENT: size * session.shift()} | rigged | named, {CURRENT: 1.0}
+    else:
+        targets = rigged
     rights = f"{session.identity.model.card.origin.licence} (faces the model was trained on)"
     write_glb(path, session.identity.template.with_vertices(base), targets, on, rights=rights)
 

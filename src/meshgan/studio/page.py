@@ -48,7 +48,7 @@ class Shared:
     def targets(self) -> Shifts:
         """The morph targets of every GLB; made when they are first wanted. Hold `turn`."""
         if self._targets is None:
-            self._targets = morph_targets(self.identity, self.expression)
+            self._targets = morph_targets(self.expression)
         return self._targets
 
 

@@ -1,6 +1,6 @@
 """Faces as files that other tools open: GLB (glTF 2.0) with named morph targets, OBJ, PLY."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +48,11 @@ def write_faces(
     folder: Path,
     formats: Iterable[str] = ("glb",),
     stem: str = "face",
+    targets: Callable[[NDArray[np.floating[Any]]], Mapping[str, ArrayLike]] = lambda face: {},
 ) -> list[Path]:
     """Write faces (N, V, 3) in mm as `folder/stem-000.glb` and so on in each of the formats (glb, obj, ply).
 
-    OBJ and PLY stay in millimetres. Returns the paths.
+    OBJ and PLY stay in millimetres; `targets` makes the morph targets of a face (V, 3) for its GLB. Returns the paths.
     """
     paths = []
     for name, face in zip(face_names(stem, len(faces)), track(faces, "writing faces"), strict=True):
@@ -60,7 +61,7 @@ def write_faces(
             path = folder / f"{name}.{ending}"
             folder.mkdir(parents=True, exist_ok=True)
             if ending == "glb":
-                write_glb(path, mesh, name=path.stem)
+                write_glb(path, mesh, targets(face), name=path.stem)
             else:
                 write_mesh(path, mesh)
             paths.append(path)

@@ -129,12 +129,17 @@ class FaceBasis:
         turn[:, 0] = -gap / lever
         return Neutral(self.with_jaw(faces, turn, np.zeros((len(gap), 3))), faces.joints)
 
-    def with_jaw(self, faces: Neutral, rotation: Floats, translation: Floats) -> Singles:
-        """Vertices (B, V, 3) after the jaw has turned by rotation vectors (B, 3) about its joint and moved (B, 3)."""
+    def with_jaw(
+        self, faces: Neutral, rotation: Floats, translation: Floats, follows: Singles | None = None
+    ) -> Singles:
+        """Vertices (B, V, 3) after the jaw has turned by rotation vectors (B, 3) about its joint and moved (B, 3).
+
+        The skin follows by `follows` (V,), else by `jaw_weights`.
+        """
         turn = (Rotation.from_rotvec(rotation).as_matrix() - np.eye(3)).astype(np.float32)
         arms = faces.vertices - faces.joints[:, None]
         moved = arms @ turn.transpose(0, 2, 1) + translation.astype(np.float32)[:, None]
-        return faces.vertices + self.jaw_weights[:, None] * moved
+        return faces.vertices + (self.jaw_weights if follows is None else follows)[:, None] * moved
 
     def perform(self, faces: Neutral, actions: ArrayLike, scale: ArrayLike = 1.0) -> Singles:
         """Vertices (B, V, 3) of the faces doing `actions` (B, A) in [0, 1]; lengths are multiplied by `scale` (B,)."""

@@ -15,7 +15,7 @@ All of it is a function of neutral face, actions, manner and folds.
 """
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import numba
 import numpy as np
@@ -109,13 +109,17 @@ class Motion:
     def __init__(self, basis: FaceBasis, template: Mesh) -> None:
         self.basis, self.template = basis, template
         self.eyes, self.lips = contacts().eyes, contacts().lips
-        shapes = self._free()
-        self.reach = np.linalg.norm(shapes, axis=2)
-        self.shapes = _with_modes(shapes, template, self.lips.corners).reshape(-1, shapes.shape[1] * 3)
+        self.free = self._free()
+        self.reach = np.linalg.norm(self.free, axis=2)
         self.skin = self._bulging()
         self.triangles = template.triangles
         self.average = _neighbours(template)
         self.closing = basis.action_names.index("mouthClose")
+
+    @cached_property
+    def shapes(self) -> Singles:
+        """Each action's shape and its modes, as rows (A * (1 + MODES), V * 3)."""
+        return _with_modes(self.free, self.template, self.lips.corners).reshape(-1, self.free.shape[1] * 3)
 
     def _free(self) -> Singles:
         """The shapes (A, V, 3) of the actions without what lids and lips do by themselves."""
@@ -144,15 +148,21 @@ class Motion:
         return thick.astype(np.float32)
 
     def perform(
-        self, neutral: Neutral, actions: Floats, manner: Manner, wrinkles: "Wrinkles", scale: Floats
+        self, neutral: Neutral, actions: Floats, manner: Manner | None, wrinkles: "Wrinkles | None", scale: Floats
     ) -> Singles:
-        """Vertices (B, V, 3) of the faces doing `actions` (B, A) in [0, 1]; lengths are multiplied by `scale` (B,)."""
+        """Vertices (B, V, 3) of the faces doing `actions` (B, A) in [0, 1]; lengths are multiplied by `scale` (B,).
+
+        Without a manner everybody moves as the actions' shapes say, and without wrinkles no fold deepens.
+        """
         actions = self._yielding(np.asarray(actions, dtype=np.float64))
         size = scale[:, None].astype(np.float32)
         done = actions.astype(np.float32)
-        bent = done[..., None] * (manner.modes + manner.bends * (done[..., None] - 0.5))
-        weights = np.concatenate([done[..., None], bent], axis=2).reshape(len(done), -1)
-        offsets = (weights @ self.shapes).reshape(len(done), -1, 3)
+        if manner is None:
+            offsets = (done @ self.free.reshape(len(self.free), -1)).reshape(len(done), -1, 3)
+        else:
+            bent = done[..., None] * (manner.modes + manner.bends * (done[..., None] - 0.5))
+            weights = np.concatenate([done[..., None], bent], axis=2).reshape(len(done), -1)
+            offsets = (weights @ self.shapes).reshape(len(done), -1, 3)
         pulled = done @ self.reach
         offsets *= (size / np.sqrt(1 + (pulled / np.float32(SATURATION_MM)) ** 2))[..., None]
         motion = actions @ self.basis.jaw_motions
@@ -160,7 +170,8 @@ class Motion:
         faces = self.basis.with_jaw(moved, motion[:, :3], motion[:, 3:] * scale[:, None])
         self._give_way(neutral.vertices, faces)
         self._bulge(neutral.vertices, faces, scale)
-        wrinkles.add(neutral.vertices, faces)
+        if wrinkles is not None:
+            wrinkles.add(neutral.vertices, faces)
         self.lips.seal(faces, actions[:, self.closing])
         self.lips.part(faces)
         for eye in self.eyes:

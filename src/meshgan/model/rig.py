@@ -1,0 +1,293 @@
+"""The 52 ARKit blendshapes and six expressions of any face of the package's template, as linear morph targets.
+
+Apple's names, and what each shape does, are those of *ARFaceAnchor.BlendShapeLocation* (Apple, ARKit). A target is what
+this face does at strength 1 under the corpus's non-linear motion (`corpora.motion`), without personal manner and
+wrinkles, minus the face at rest: lids roll over its own eyeballs, its lips meet and press, its jaw turns about its
+own joint, which is found from its vertices, and lengths grow with its size.
+
+One shape is defined by another: `mouthClose` at 1 closes the mouth that `jawOpen` at 1 opens, the jaw staying down.
+The skin between nose and chin then follows the jaw by other weights, the same ones on both lips.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import ArrayLike
+from scipy.sparse.linalg import splu
+from scipy.spatial import cKDTree
+
+from meshgan.arrays import Floats, Reals, Singles
+from meshgan.data.corpora.basis import ASSETS, Neutral, face_template
+from meshgan.data.corpora.lips import Lips
+from meshgan.data.corpora.motion import Motion, contacts, motion
+from meshgan.data.corpora.performance import NAMES as UNIT_NAMES
+from meshgan.data.corpora.performance import STRENGTHS, UNIT_ACTIONS
+from meshgan.data.corpora.recipes import EXPRESSIONS
+from meshgan.errors import UsageError
+from meshgan.geometry.align import rigid
+from meshgan.geometry.laplacian import cotangent_weights, mass
+from meshgan.geometry.mesh import Mesh
+from meshgan.view.export import write_glb
+
+Kind = Literal["arkit", "expressions", "both", "none"]
+Targets = dict[str, Singles]
+
+# Apple's 52 names, in the order of a Live Link Face file.
+ARKIT = (
+    "eyeBlinkLeft", "eyeLookDownLeft", "eyeLookInLeft", "eyeLookOutLeft", "eyeLookUpLeft", "eyeSquintLeft",
+    "eyeWideLeft", "eyeBlinkRight", "eyeLookDownRight", "eyeLookInRight", "eyeLookOutRight", "eyeLookUpRight",
+    "eyeSquintRight", "eyeWideRight", "jawForward", "jawRight", "jawLeft", "jawOpen", "mouthClose", "mouthFunnel",
+    "mouthPucker", "mouthRight", "mouthLeft", "mouthSmileLeft", "mouthSmileRight", "mouthFrownLeft",
+    "mouthFrownRight", "mouthDimpleLeft", "mouthDimpleRight", "mouthStretchLeft", "mouthStretchRight",
+    "mouthRollLower", "mouthRollUpper", "mouthShrugLower", "mouthShrugUpper", "mouthPressLeft", "mouthPressRight",
+    "mouthLowerDownLeft", "mouthLowerDownRight", "mouthUpperUpLeft", "mouthUpperUpRight", "browDownLeft",
+    "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight", "cheekPuff", "cheekSquintLeft",
+    "cheekSquintRight", "noseSneerLeft", "noseSneerRight", "tongueOut",
+)  # fmt: skip
+
+_BOTH = {  # sided shapes that visemes use on both sides alike
+    name: (f"{name}Left", f"{name}Right")
+    for name in ("mouthLowerDown", "mouthPress", "mouthSmile", "mouthStretch", "mouthUpperUp")
+}
+
+
+def _viseme(**weights: float) -> dict[str, float]:
+    return {side: weight for name, weight in weights.items() for side in _BOTH.get(name, (name,))}
+
+
+# The 15 visemes of Oculus' lip sync (sil, PP, FF, …) as combinations of the shapes above.
+VISEMES: Mapping[str, Mapping[str, float]] = {
+    "viseme_sil": {},
+    "viseme_PP": _viseme(mouthPress=0.45, mouthRollLower=0.3, mouthRollUpper=0.3),
+    "viseme_FF": _viseme(jawOpen=0.06, mouthRollLower=0.45, mouthUpperUp=0.3),
+    "viseme_TH": _viseme(jawOpen=0.18, mouthLowerDown=0.2, mouthUpperUp=0.15, tongueOut=0.3),
+    "viseme_DD": _viseme(jawOpen=0.14, mouthLowerDown=0.25, mouthUpperUp=0.15, mouthStretch=0.1),
+    "viseme_kk": _viseme(jawOpen=0.2, mouthLowerDown=0.25, mouthUpperUp=0.2),
+    "viseme_CH": _viseme(jawOpen=0.1, mouthFunnel=0.55, mouthLowerDown=0.15, mouthUpperUp=0.15),
+    "viseme_SS": _viseme(jawOpen=0.05, mouthStretch=0.35, mouthLowerDown=0.35, mouthUpperUp=0.2),
+    "viseme_nn": _viseme(jawOpen=0.12, mouthLowerDown=0.25, mouthUpperUp=0.1),
+    "viseme_RR": _viseme(jawOpen=0.12, mouthFunnel=0.35, mouthPucker=0.2, mouthLowerDown=0.1),
+    "viseme_aa": _viseme(jawOpen=0.45, mouthLowerDown=0.2, mouthUpperUp=0.1),
+    "viseme_E": _viseme(jawOpen=0.22, mouthStretch=0.3, mouthSmile=0.2, mouthLowerDown=0.2),
+    "viseme_I": _viseme(jawOpen=0.13, mouthSmile=0.4, mouthStretch=0.25, mouthLowerDown=0.2),
+    "viseme_O": _viseme(jawOpen=0.3, mouthFunnel=0.5, mouthPucker=0.25),
+    "viseme_U": _viseme(jawOpen=0.12, mouthFunnel=0.25, mouthPucker=0.65),
+}
+
+CLOSED_AT = 0.4  # of the lower lip's way down: where lips meet that close over an open jaw
+LIP = 0.95  # skin that goes with a lip by so much keeps its form there
+ABOVE_MM, BELOW_MM = 15.0, 24.0  # beyond that, above and below, skin goes with the jaw as it always does
+STEP = 26  # faces that are moved at a time: what they need fits into a cache
+
+
+@dataclass(frozen=True, eq=False)
+class Rig:
+    """A face at rest, `mesh` in mm, and its morph `targets`: names to displacements (V, 3) in mm at weight 1."""
+
+    mesh: Mesh
+    targets: Targets
+
+    def posed(self, weights: Mapping[str, float]) -> Floats:
+        """The vertices (V, 3) with these weights, as any viewer adds them up; visemes count as what they are made of.
+
+        Raises `UsageError` for a name that is neither a target nor a viseme.
+        """
+        moved = self.mesh.vertices.copy()
+        for name, weight in spelled_out(weights).items():
+            if name not in self.targets:
+                raise UsageError(f"there is no shape '{name[:40]}'; there are {', '.join(list(self.targets)[:3])}, …")
+            moved += weight * self.targets[name]
+        return moved
+
+    def save(self, path: str | Path, weights: Mapping[str, float] | None = None) -> None:
+        """Write a GLB with all targets, `weights` of which are on when it is opened."""
+        write_glb(Path(path), self.mesh, self.targets, spelled_out(weights or {}), name=Path(path).stem)
+
+
+def spelled_out(weights: Mapping[str, float]) -> dict[str, float]:
+    """Weights of shapes, in which visemes are replaced by the shapes that they are made of."""
+    found: dict[str, float] = {}
+    for name, weight in weights.items():
+        for shape, share in VISEMES.get(name, {name: 1.0}).items():
+            found[shape] = found.get(shape, 0.0) + weight * share
+    return found
+
+
+def rig(face: ArrayLike | Mesh, which: Kind = "both") -> Rig:
+    """The rig of a face of the package's template: (V, 3) in mm, or a mesh; wherever it is, and however turned.
+
+    `which` chooses Apple's 52 shapes, the six expressions, or both. Raises `UsageError` for a face of another
+    template. It takes about half a second.
+    """
+    template = face_template()
+    mesh = face if isinstance(face, Mesh) else None
+    vertices = np.asarray(face.vertices if isinstance(face, Mesh) else face)
+    if vertices.shape != template.vertices.shape or not (mesh is None or can_be_rigged(mesh)):
+        raise UsageError(
+            f"shapes are known for the template of meshgan ({len(template.vertices):,} vertices), and this mesh is of "
+            f"another ({len(vertices):,}); register it first."
+        )
+    if not np.isfinite(vertices).all():
+        raise UsageError("the face to rig has vertices that are no numbers.")
+    return Rig(template.with_vertices(vertices), rigger().targets(vertices, which))
+
+
+def kind_of_rig(wanted: str | None, template: Mesh) -> Kind:
+    """What a user wants: by default both where faces of the template can be rigged, and else none.
+
+    Raises `UsageError` for another word, or if it cannot be had.
+    """
+    if wanted is not None and wanted not in get_args(Kind):
+        raise UsageError(f"there is no rig '{wanted[:20]}'; choose from {', '.join(get_args(Kind))}.")
+    able = can_be_rigged(template)
+    if wanted not in (None, "none") and not able:
+        raise UsageError(
+            "shapes are known for the template of meshgan, and the model is of another one; leave out --rig."
+        )
+    return cast(Kind, wanted or ("both" if able else "none"))
+
+
+def can_be_rigged(template: Mesh) -> bool:
+    """Whether faces of this template are faces of the package's."""
+    return np.array_equal(template.triangles, face_template().triangles)
+
+
+def targets_of(face: ArrayLike, which: Kind) -> Targets:
+    """The targets alone of a face (V, 3) of the package's template."""
+    return {} if which == "none" else rigger().targets(face, which)
+
+
+class Rigger:
+    """Knows the face template: how it moves, where a face's jaw joint is, and how lips close over an open jaw."""
+
+    def __init__(self, moves: Motion) -> None:
+        self.motion = moves
+        self.opening, self.closing = (moves.basis.action_names.index(name) for name in ("jawOpen", "mouthClose"))
+        self.columns = [moves.basis.action_names.index(name) for name in ARKIT]
+        with (ASSETS / "jaw_joint.npz").open("rb") as stream:
+            arrays = np.load(stream, allow_pickle=False)
+            self.near, self.weights, self.at_rest = (arrays[name] for name in ("vertices", "weights", "at_rest"))
+
+    def joint(self, face: Floats) -> Floats:
+        """The joint of the jaw (3,) of a face (V, 3) that lies where the template does: linear in some vertices."""
+        away = face[self.near] - self.motion.template.vertices[self.near]
+        return np.asarray(self.at_rest + away.ravel() @ self.weights, dtype=np.float64)
+
+    def targets(self, face: ArrayLike, which: Kind = "both") -> Targets:
+        """The targets (V, 3) of a face (V, 3), each what it does at strength 1."""
+        apple, feelings = which in ("arkit", "both"), which in ("expressions", "both")
+        rows = [np.eye(len(ARKIT))] * apple + [CLOSED_JAW_DOWN[None]] * apple + [EXPRESSION_WEIGHTS] * feelings
+        if not rows:
+            return {}
+        moves = list(self.displacements(face, np.concatenate(rows)).astype(np.float32))
+        targets: Targets = {}
+        if apple:
+            shapes, (closed, *moves) = moves[: len(ARKIT)], moves[len(ARKIT) :]
+            targets = dict(zip(ARKIT, shapes, strict=True))
+            targets["mouthClose"] = closed - targets["jawOpen"]
+        return targets | {
+            f"expression{name.capitalize()}": move for name, move in zip(EXPRESSIONS, moves, strict=False)
+        }
+
+    def performed(self, face: ArrayLike, weights: ArrayLike) -> Floats:
+        """Faces (N, V, 3): the given one (V, 3) with weights (N, 52) of the shapes, by the non-linear motion."""
+        return np.asarray(face) + self.displacements(face, weights)
+
+    def displacements(self, face: ArrayLike, weights: ArrayLike) -> Floats:
+        """How far (N, V, 3) the vertices of a face (V, 3) move for weights (N, 52), in its own place."""
+        template = self.motion.template.vertices
+        placed = rigid(face, template)
+        upright = placed(face)
+        still = contacts().settled(
+            Neutral(upright[None].astype(np.float32), self.joint(upright)[None].astype(np.float32))
+        )
+        size = float(np.linalg.norm(upright.std(axis=0)) / np.linalg.norm(template.std(axis=0)))
+        rows = np.asarray(weights, dtype=np.float64)
+        moved = [self._moved(still, rows[start : start + STEP], size) for start in range(0, len(rows), STEP)]
+        return (np.concatenate(moved) - still.vertices) @ placed.rotation
+
+    def _moved(self, still: Neutral, weights: Floats, size: float) -> Singles:
+        """Settled faces in the template's place with the weights (N, 52)."""
+        count = len(weights)
+        neutral = Neutral(np.repeat(still.vertices, count, axis=0), np.repeat(still.joints, count, axis=0))
+        actions = np.zeros_like(weights)
+        actions[:, self.columns] = weights
+        opened, shut = weights[:, ARKIT.index("jawOpen")], weights[:, ARKIT.index("mouthClose")]
+        actions[:, self.closing] = 0.0
+        faces = self.motion.perform(neutral, actions, None, None, np.full(count, size))
+        share = np.clip(np.divide(shut, opened, out=np.zeros(count), where=opened > 0), 0, 1)
+        rows = np.flatnonzero(share)
+        if len(rows):
+            faces[rows] += share[rows, None, None].astype(np.float32) * self._way_shut(still, opened[rows], size)
+            closed = faces[rows]
+            self.motion.lips.part(closed)
+            faces[rows] = closed
+        return faces
+
+    def _way_shut(self, still: Neutral, opened: Floats, size: float) -> Singles:
+        """How far (N, V, 3) the skin of a face goes to close the mouth that jawOpen, by `opened` (N,), has opened."""
+        actions = np.zeros((len(opened), len(ARKIT)))
+        actions[:, self.opening] = opened
+        neutral = Neutral(np.repeat(still.vertices, len(opened), axis=0), np.repeat(still.joints, len(opened), axis=0))
+        ajar = self.motion.perform(neutral, actions, None, None, np.full(len(opened), size))
+        jaw = actions @ self.motion.basis.jaw_motions
+        alike = np.full(still.vertices.shape[1], CLOSED_AT, np.float32)
+        met = self.motion.basis.with_jaw(neutral, jaw[:, :3], jaw[:, 3:] * size, alike)
+        return self.gathering.spread((met - ajar)[:, self.gathering.held])
+
+    @cached_property
+    def gathering(self) -> "Gathering":
+        """The skin that follows when lips close over an open jaw."""
+        return Gathering(self.motion.template, self.motion.lips)
+
+
+class Gathering:
+    """Skin between nose, cheeks and chin that goes along when the lips are moved: as a thin plate, with the least
+    ∫|Δd|² of all displacements d that are those of the lips on them, and none further away."""
+
+    def __init__(self, template: Mesh, lips: Lips) -> None:
+        self.held = lips.vertices[lips.weights.max(axis=0) > LIP]
+        lip = np.zeros(len(template.vertices), dtype=bool)
+        lip[self.held] = True
+        away = cKDTree(template.vertices[lip]).query(template.vertices)[0]
+        below = template.vertices[:, 1] < lips.corners[:, 1].mean()
+        self.free = np.flatnonzero(~lip & (away < np.where(below, BELOW_MM, ABOVE_MM)))
+        weights = cotangent_weights(template)
+        plate = sp.csr_array(weights @ sp.diags_array(1 / np.maximum(mass(template), 1e-9)) @ weights)[self.free]
+        self.to_held, self.factors = plate[:, self.held], splu(sp.csc_array(plate[:, self.free]))
+        self.count = len(template.vertices)
+
+    def spread(self, moved: Reals) -> Singles:
+        """The displacements (N, V, 3) that go with those (N, H, 3) of the lips."""
+        size = len(moved)
+        columns = moved.transpose(1, 0, 2).reshape(len(self.held), -1).astype(np.float64)
+        result = np.zeros((self.count, columns.shape[1]))
+        result[self.held] = columns
+        result[self.free] = self.factors.solve(-(self.to_held @ columns))
+        return result.reshape(self.count, size, 3).transpose(1, 0, 2).astype(np.float32)
+
+
+@cache
+def rigger() -> Rigger:
+    """The rigger of the face template of the package."""
+    return Rigger(motion())
+
+
+def _expression_weights() -> Floats:
+    """Weights (6, 52) of the shapes in what most people do for each of the six expressions."""
+    weights = np.zeros((len(EXPRESSIONS), len(ARKIT)))
+    for row, strengths in enumerate(STRENGTHS[:, 0] @ UNIT_ACTIONS):
+        for name, strength in zip(UNIT_NAMES, strengths, strict=True):
+            for shape in (name,) if name in ARKIT else (f"{name}Left", f"{name}Right"):
+                if strength:
+                    weights[row, ARKIT.index(shape)] = strength
+    return weights
+
+
+EXPRESSION_WEIGHTS = _expression_weights()
+CLOSED_JAW_DOWN = np.isin(ARKIT, ("jawOpen", "mouthClose")).astype(np.float64)
