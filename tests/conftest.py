@@ -2,6 +2,8 @@
 
 import copy
 import os
+import shutil
+import tempfile
 
 import numpy as np
 import pytest
@@ -23,12 +25,22 @@ RECIPE = {
     "sampling": {"faces": 16, "steps": 3},
 }
 COUNT, SUBJECTS = 80, 40
+CACHE = "MESHGAN_TESTS_CACHE"  # an environment variable that processes of one run inherit
+
+
+def pytest_configure(config):
+    """Keep what tests remember out of the user's cache, in one folder for all processes of a run: each hierarchy, and
+    matplotlib's list of fonts, is made once."""
+    if CACHE not in os.environ:
+        os.environ[CACHE] = tempfile.mkdtemp(prefix="meshgan-tests-")
+        config.add_cleanup(lambda: shutil.rmtree(os.environ[CACHE], ignore_errors=True))
+    os.environ["XDG_CACHE_HOME"] = os.environ[CACHE]
+    os.environ["MPLCONFIGDIR"] = f"{os.environ[CACHE]}/matplotlib"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def private_cache(tmp_path_factory):
-    """Keep hierarchies of tests out of the user's cache, and leave the machine's other cores alone."""
-    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+def one_thread():
+    """Leave the machine's other cores alone."""
     torch.set_num_threads(1)
 
 

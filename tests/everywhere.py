@@ -1,12 +1,13 @@
-"""Faces that must be the same on every machine, from seeds alone: `python everywhere.py OUT.npz` writes them in mm.
+"""Faces that must be the same on every machine, from seeds alone: `python everywhere.py OUT.npz [TESTS…]`.
 
-`test_processors.py` runs it as if on other processors. It computes whatever a numerical library might turn over, put in
-another order or round in another way before a face comes out of it.
+It writes them in mm, and then runs the tests. `test_processors.py` calls it as if on other processors. It computes
+whatever a numerical library might turn over, put in another order or round in another way before a face comes of it.
 """
 
 import sys
 
 import numpy as np
+import pytest
 import torch
 
 from meshgan.geometry.decomposition import principal_axes
@@ -48,3 +49,5 @@ def faces() -> dict[str, np.ndarray]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     np.savez(sys.argv[1], **faces())
+    if sys.argv[2:]:
+        sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-m", "not slow and not gpu", *sys.argv[2:]]))

@@ -1,7 +1,8 @@
 """The commands in README and docs are run as they stand.
 
-A fenced block marked `console` is run: every line that starts with `$ ` in a fresh folder per page, in order. Blocks
-marked `sh` are for people (they take long or need a network).
+A fenced block marked `console` is run: every line that starts with `$ ` in a fresh folder per page, in order. A page
+whose commands another page has too, in that order, is run there. Blocks marked `sh` are for people (they take long or
+need a network).
 """
 
 import os
@@ -27,8 +28,20 @@ def commands(page: Path) -> list[str]:
     return [line[2:] for line in lines if line.startswith("$ ")]
 
 
+def told_elsewhere(page: Path) -> bool:
+    """Whether a page before it, or one with more commands, has all commands of this one in this order."""
+    mine, before = commands(page), True
+    for other in PAGES:
+        before = before and other != page
+        theirs = commands(other)
+        rest = iter(theirs)
+        if (before or len(theirs) > len(mine)) and all(command in rest for command in mine):
+            return True
+    return False
+
+
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if page.exists() and commands(page)], ids=lambda page: page.name
+    "page", [page for page in PAGES if commands(page) and not told_elsewhere(page)], ids=lambda page: page.name
 )
 def test_the_commands_of_a_page_run(page: Path, tmp_path: Path) -> None:
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
@@ -37,7 +50,7 @@ def test_the_commands_of_a_page_run(page: Path, tmp_path: Path) -> None:
         assert done.returncode == 0, f"{page.name}: $ {command}\n{done.stdout}\n{done.stderr}"
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.exists()], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_and_pictures_of_a_page_exist(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
         assert target.startswith("http") or (page.parent / target).exists(), f"{page.name} points to {target}"

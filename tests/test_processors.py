@@ -40,41 +40,28 @@ PROCESSORS = [
 ]
 
 
-def run(settings: Mapping[str, str], *command: str | Path) -> subprocess.CompletedProcess[str]:
+def faces(path: Path, settings: Mapping[str, str], *tests: Path) -> dict[str, np.ndarray]:
+    """The faces of `everywhere.py` under `settings`, in a process that then runs the tests too."""
     quiet = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, *map(str, command)],
-        env=os.environ | quiet | settings,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def faces(folder: Path, settings: Mapping[str, str]) -> dict[str, np.ndarray]:
-    done = run(settings, HERE / "everywhere.py", folder / "faces.npz")
-    assert done.returncode == 0, done.stderr
-    with np.load(folder / "faces.npz") as found:
+    command = [sys.executable, HERE / "everywhere.py", path, *tests]
+    done = subprocess.run(command, env=os.environ | quiet | settings, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    with np.load(path) as found:
         return dict(found)
 
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
-    return faces(tmp_path_factory.mktemp("here"), {})
+    return faces(tmp_path_factory.mktemp("here") / "faces.npz", {})
 
 
 @pytest.mark.parametrize("settings", PROCESSORS)
-def test_a_seed_is_the_same_face(settings: dict[str, str], here: dict[str, np.ndarray], tmp_path: Path) -> None:
-    elsewhere = faces(tmp_path, settings)
+def test_a_seed_is_the_same_face_and_the_same_tests_pass(
+    settings: dict[str, str], here: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    elsewhere = faces(tmp_path / "faces.npz", settings, *(HERE / file for file in SUBSET))
     assert elsewhere.keys() == here.keys()
     apart = {name: float(np.abs(elsewhere[name] - here[name]).max()) for name in here}
     print(settings, {name: f"{mm:.1e}" for name, mm in apart.items()})
     assert max(apart.values()) < SAME_MM, apart
     assert len({name for name in here if np.ptp(here[name]) > 1}) == len(here)  # faces, not zeros
-
-
-@pytest.mark.parametrize("settings", PROCESSORS)
-def test_the_same_tests_pass(settings: dict[str, str]) -> None:
-    options = ("-q", "-x", "-p", "no:cacheprovider", "-m", "not slow and not gpu")
-    done = run(settings, "-m", "pytest", *options, *(HERE / file for file in SUBSET))
-    assert done.returncode == 0, done.stdout[-3000:]

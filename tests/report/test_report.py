@@ -133,7 +133,7 @@ def test_damaged_files_of_a_run_are_told_in_a_sentence_or_left_out(run, tiny_fac
     names = ["recipe.toml", "stats.jsonl", "machine.txt", "evaluation.json"]
     files = [run / name for name in names] + sorted((run / "samples").iterdir())
     (run / "samples" / "faces-seen-9x.png").write_bytes(b"no picture")
-    pages = 0
+    made = 0
     for file in files:
         whole = file.read_bytes()
         with monkeypatch.context() as patch:
@@ -143,11 +143,11 @@ def test_damaged_files_of_a_run_are_told_in_a_sentence_or_left_out(run, tiny_fac
                 file.write_bytes(damaged(whole, generator))
                 try:
                     write_run_page(run, run / "report.html")
-                    pages += 1
+                    made += 1
                 except MeshganError as error:
                     assert str(run) in str(error)
         file.write_bytes(whole)
-    assert pages > 10
+    assert made > 10
     write_run_page(run, run / "report.html")
 
 

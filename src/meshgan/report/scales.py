@@ -48,13 +48,13 @@ class Scale:
 
 SCALES = {
     "smoke": Scale(
-        identities=200,
-        samples=60,
+        identities=100,
+        samples=40,
         fid="off",
         steps=5,
         changes=SMOKE,
         ablation=SMOKE,
-        seeds=2,
+        seeds=1,
         expressions=ExpressionPlan(subjects=20, posed=120, spontaneous=80),
         recognised=ExpressionPlan(part="classifier", subjects=20, posed=240, spontaneous=0),
         classifier=("schedule.epochs=8", "optimiser.lr=1e-3"),
