@@ -1,5 +1,7 @@
 """The default corpus of expressions, and its ground truth."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -7,6 +9,7 @@ from typer.testing import CliRunner
 from meshgan.cli.main import app
 from meshgan.data.corpora.draws import Draws
 from meshgan.data.corpora.expressions import ExpressionPlan, make_expressions
+from meshgan.data.corpora.folds import LABELS
 from meshgan.data.corpora.noise import RegistrationNoise
 from meshgan.data.corpora.performance import NUMBERS, STRENGTHS, UNIT_ACTIONS
 from meshgan.data.corpora.recipes import EXPRESSIONS, RECIPES, UNITS
@@ -41,7 +44,8 @@ def test_the_default_plan_has_the_papers_numbers(everything):
 
 def test_rows_are_labelled(corpus):
     assert len(corpus) == PLAN.neutrals + 48 + 40
-    assert set(corpus.labels) == {"subject", "session", "expression", "intensity", "kind", "row"}
+    told = {"subject", "session", "expression", "intensity", "kind", "row"}
+    assert set(corpus.labels) == told | {f"{name}_mm" for name in LABELS} | {"moles", "asymmetry_mm"}
     kinds = corpus.labels["kind"]
     assert set(corpus.labels["expression"][kinds == "neutral"]) == {"neutral"}
     assert set(corpus.labels["expression"][kinds != "neutral"]) <= set(EXPRESSIONS)
@@ -107,6 +111,31 @@ def test_a_row_is_made_again_from_the_card_alone(corpus):
     pure = plan.pure(rows)
     np.testing.assert_allclose(pure[2], plan.template.vertices, atol=1e-3)
     assert np.linalg.norm(pure[0] - plan.template.vertices, axis=1).max() > 3
+
+
+def test_faces_are_those_of_every_other_processor(corpus):
+    """Four vertices of two rows as they were first made, in mm: the corpus is frozen."""
+    first = [
+        [[0.075, 11.438, 26.778], [35.536, 45.364, 20.708], [36.150, 22.269, 12.605], [-20.924, 22.955, 12.425]],
+        [[0.212, 9.630, 30.751], [35.017, 45.435, 20.296], [35.869, 20.728, 11.736], [-21.315, 22.538, 10.619]],
+    ]
+    rows = [PLAN.neutrals + 3, PLAN.neutrals + 60]
+    np.testing.assert_allclose(corpus.vertices[rows][:, [0, 1000, 2500, 5000]], first, atol=1.5e-3)
+
+
+def test_labels_tell_how_deep_folds_are_in_this_face():
+    """At rest as deep as the subject's; deeper with the brows raised, and only there."""
+    plan = ExpressionPlan()
+    rows = np.arange(plan.neutrals, plan.neutrals + 24)
+    takes = plan.takes(rows)
+    rest, raised = (replace(takes, actions=np.zeros_like(takes.actions)) for _ in range(2))
+    raised.actions[:, [name.startswith("brow") and "Up" in name for name in plan.basis.action_names]] = 1.0
+    told = [plan._faces(rows, done)[1].labels() for done in (rest, raised)]
+    own = plan.traits.folds.of(takes.who).labels()
+    for name, depth in own.items():
+        np.testing.assert_allclose(told[0][name], depth, atol=1e-3)
+    assert (told[1]["forehead_lines_mm"] > own["forehead_lines_mm"] + 0.05).mean() > 0.7
+    np.testing.assert_allclose(told[1]["marionette_lines_mm"], own["marionette_lines_mm"], atol=0.1)
 
 
 def test_the_same_plan_gives_the_same_bytes(corpus, tmp_path):

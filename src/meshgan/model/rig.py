@@ -219,7 +219,7 @@ class Rigger:
         actions[:, self.columns] = weights
         opened, shut = weights[:, ARKIT.index("jawOpen")], weights[:, ARKIT.index("mouthClose")]
         actions[:, self.closing] = 0.0
-        faces = self.motion.perform(neutral, actions, None, None, np.full(count, size))
+        faces, _ = self.motion.perform(neutral, actions, None, None, np.full(count, size))
         share = np.clip(np.divide(shut, opened, out=np.zeros(count), where=opened > 0), 0, 1)
         rows = np.flatnonzero(share)
         if len(rows):
@@ -234,7 +234,7 @@ class Rigger:
         actions = np.zeros((len(opened), len(ARKIT)))
         actions[:, self.opening] = opened
         neutral = Neutral(np.repeat(still.vertices, len(opened), axis=0), np.repeat(still.joints, len(opened), axis=0))
-        ajar = self.motion.perform(neutral, actions, None, None, np.full(len(opened), size))
+        ajar, _ = self.motion.perform(neutral, actions, None, None, np.full(len(opened), size))
         jaw = actions @ self.motion.basis.jaw_motions
         alike = np.full(still.vertices.shape[1], CLOSED_AT, np.float32)
         met = self.motion.basis.with_jaw(neutral, jaw[:, :3], jaw[:, 3:] * size, alike)

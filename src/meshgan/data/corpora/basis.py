@@ -8,6 +8,7 @@ its joint, and the skin follows by its weights. Where the arrays come from: DATA
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import as_file, files
 from importlib.resources.abc import Traversable
 
@@ -100,9 +101,13 @@ class FaceBasis:
     def neutral(self, phenotype: Phenotype, features: ArrayLike) -> Neutral:
         """Neutral faces of people with these phenotypes and feature values (B, F)."""
         weights = np.concatenate([self.phenotype_weights(phenotype), self.feature_weights(features)], axis=1)
-        shapes = np.concatenate([self.phenotypes, self.features]).reshape(weights.shape[1], -1)
-        points = self.base + (weights.astype(np.float32) @ shapes).reshape(len(weights), -1, 3)
+        points = self.base + (weights.astype(np.float32) @ self._shapes).reshape(len(weights), -1, 3)
         return self.closed(Neutral(points[:, :-1], points[:, -1]))
+
+    @cached_property
+    def _shapes(self) -> Singles:
+        """All shapes of neutral faces (P + S, (V + 1) · 3)."""
+        return np.concatenate([self.phenotypes, self.features]).reshape(len(self.phenotypes) + len(self.features), -1)
 
     def phenotype_weights(self, phenotype: Phenotype) -> Floats:
         """Weights (B, P) of the macro shapes: products of the shares of what their names are made of."""

@@ -32,8 +32,8 @@ Blur: TypeAlias = Singles | sp.csr_array  # (N, M)
 @dataclass(frozen=True)
 class Layer:
     """One scale: the blur's `width`, and the standard deviation `mm` of the displacement's x, y and z where the map of
-    features is 1; `base` is the map's least value. A `band` has what a blur of twice the width keeps taken away, so
-    that most of its energy lies at wavelengths of 4 to 8 widths. `rough` is the deviation of the logarithm of a
+    features is 1; `base` is the map's least value. What a blur of twice the width keeps is taken away `band` times, so
+    that most of a band's energy lies at wavelengths of 4 to 8 widths. `rough` is the deviation of the logarithm of a
     person's own strength in it, `asymmetry` the share of the variance that is not symmetric."""
 
     width: float
@@ -41,14 +41,13 @@ class Layer:
     base: float = 1.0
     rough: float = 0.2
     asymmetry: float = 0.08
-    band: bool = True
+    band: int = 1
 
 
 LAYERS = (
-    Layer(42.0, (1.4, 1.3, 1.8), 1.0, 0.0, 0.01, False),
-    Layer(21.0, (0.18, 0.20, 0.35), 1.0, 0.1, 0.03, False),
-    Layer(9.0, (0.345, 0.345, 0.475), 0.7, 0.5),
-    Layer(4.5, (0.21, 0.21, 0.27), 0.35, 0.5),
+    Layer(58.0, (1.51, 1.40, 1.94), 1.0, 0.0, 0.01, 0),
+    Layer(8.7, (0.304, 0.304, 0.418), 1.0, 0.58, band=2),
+    Layer(4.5, (0.204, 0.204, 0.262), 0.4, 0.58),
     Layer(2.8, (0.13, 0.13, 0.14), 0.15, 0.5),
 )
 SIZE, PROPORTIONS = 0.078, (0.048, 0.055, 0.06)  # deviations of the logarithms of a face's scale, and of x, y and z
@@ -176,7 +175,7 @@ class Detail:
 
     def asymmetry(self, faces: Singles) -> Floats:
         """How far (B,) in mm, root mean square, faces (B, V, 3) in the template's place lie from being symmetric."""
-        difference = faces - faces[:, self.mirror] * np.array([-1, 1, 1], dtype=np.float32)
+        difference = faces - np.take(faces, self.mirror, axis=1) * np.array([-1, 1, 1], dtype=np.float32)
         return np.sqrt(np.einsum("bvc,bvc->b", difference, difference) / faces.shape[1]) / 2
 
     def _scaled(self, faces: Neutral, traits: Traits) -> Singles:
@@ -205,10 +204,18 @@ class Centres:
         """White noise (B, M, C) made symmetric but for a share of its variance, which stays 1."""
         alike = 1 - 2 * asymmetry
         own, other = ((np.sqrt(1 + alike) + sign * np.sqrt(1 - alike)) / 2 for sign in (1, -1))
-        image = white[:, self.mirror] * np.array([-1, 1, 1] if vectors else [1])
+        image = np.take(white, self.mirror, axis=1) * np.array([-1, 1, 1] if vectors else [1])
         middle = (self.mirror == np.arange(len(self.mirror)))[:, None]
         mixed = own * white + other * image
         return np.where(middle, white * (np.array([np.sqrt(asymmetry), 1, 1]) if vectors else 1), mixed)
+
+
+def add_trait_labels(labels: list[dict[str, object]], folds: Folds, faces: Singles) -> None:
+    """Add to label rows of faces (B, V, 3) how deep their folds and how asymmetric they are, in mm, and their moles."""
+    columns = folds.labels() | {"asymmetry_mm": detail().asymmetry(faces)}
+    moles = columns.pop("moles")
+    for row, count, values in zip(labels, moles, zip(*columns.values(), strict=True), strict=True):
+        row |= {name: f"{value:.2f}" for name, value in zip(columns, values, strict=True)} | {"moles": int(count)}
 
 
 @cache
@@ -244,12 +251,14 @@ def _centres(template: Mesh, apart: float) -> Centres:
     return Centres(index, np.array([places[int(mirror[vertex])] for vertex in chosen]))
 
 
-def _blur(points: Floats, centres: Floats, width: float, strength: Floats | None = None, band: bool = False) -> Blur:
+def _blur(points: Floats, centres: Floats, width: float, strength: Floats | None = None, band: int = 0) -> Blur:
     """(N, M): blurs noise at `centres` (M, 3) so that it has variance 1, or `strength` (N,) squared, at each point;
-    with `band`, without what a blur of twice the width keeps."""
+    `band` times without what a blur of twice the width keeps."""
     matrix = _gaussian(points, centres, width)
-    if band:
+    if band > 0:
         matrix = sp.csr_array(matrix - _gaussian(points, centres, 2 * width))
+    for _ in range(band - 1):
+        matrix = sp.csr_array(matrix - _gaussian(points, points, 2 * width) @ matrix)
     norm = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1)).ravel())
     scale = np.divide(1.0 if strength is None else strength, norm, out=np.zeros_like(norm), where=norm > 0)
     scaled = sp.csr_array(sp.diags_array(scale) @ matrix).astype(np.float32)

@@ -6,7 +6,7 @@ identity and noise, can be made again at any time (`ExpressionPlan.pure`): the g
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -15,8 +15,9 @@ import numpy as np
 from meshgan.arrays import Floats, Integers, Reals, Singles
 from meshgan.data.corpora.anny import LICENCE, SOURCE
 from meshgan.data.corpora.basis import FaceBasis, Neutral, Phenotype, average_adult, face_template
-from meshgan.data.corpora.detail import Traits, detail
+from meshgan.data.corpora.detail import Traits, add_trait_labels, detail
 from meshgan.data.corpora.draws import Draws
+from meshgan.data.corpora.folds import Folds
 from meshgan.data.corpora.motion import Manner, Wrinkles, contacts, draw_manner, gauges, motion
 from meshgan.data.corpora.noise import RegistrationNoise
 from meshgan.data.corpora.performance import NEUTRAL, POSED, SPONTANEOUS, Style, draw_actions, draw_style, draw_units
@@ -28,7 +29,7 @@ from meshgan.geometry.align import rigid
 from meshgan.geometry.mesh import Mesh
 
 CORPUS = "anny-expressions"
-BLOCK = 256
+BLOCK = 64
 AT_A_TIME = 2  # blocks that are made at a time
 PREFIXES = {"model": "E", "classifier": "C"}  # the parts of the corpus have no subject in common
 SESSIONS = 4  # at most: not everybody comes back
@@ -180,19 +181,25 @@ class ExpressionPlan:
 
     def faces(self, rows: Integers, takes: Takes) -> Singles:
         """The registered faces (B, V, 3) of these rows: identity, expression and noise, rigidly aligned."""
+        return self._faces(rows, takes)[0]
+
+    def _faces(self, rows: Integers, takes: Takes) -> tuple[Singles, Folds | None]:
+        """The faces, and their folds as deep as they are in them."""
         neutral = self.neutral(takes.who, takes.session)
         size = _spread(neutral.vertices) / _spread(self.template.vertices[None])  # small faces move less
-        faces = self._perform(neutral, rows, takes, size)
+        faces, folds = self._perform(neutral, rows, takes, size)
         aligned = rigid(faces[:, self.still], self.template.vertices[self.still])
         noise = self._noise.draw(self._draws("noise", rows), self.noise_mm)
-        return aligned(faces).astype(np.float32) + noise
+        return aligned(faces).astype(np.float32) + noise, folds
 
-    def _perform(self, neutral: Neutral, rows: Integers, takes: Takes, size: Floats) -> Singles:
+    def _perform(self, neutral: Neutral, rows: Integers, takes: Takes, size: Floats) -> tuple[Singles, Folds | None]:
         if self.plain:
-            return self.basis.perform(neutral, takes.actions, size)
+            return self.basis.perform(neutral, takes.actions, size), None
         today = draw_manner(self._draws("manner-takes", rows), self.basis.action_names, TAKEN)
         manner = self.manner.of(takes.who) + today
-        return motion().perform(neutral, takes.actions, manner, self.wrinkles.of(takes.who), size)
+        wrinkles = self.wrinkles.of(takes.who)
+        faces, depths = motion().perform(neutral, takes.actions, manner, wrinkles, size)
+        return faces, replace(wrinkles.folds, depth=depths.astype(np.float64))
 
     def pure(self, rows: Integers) -> Singles:
         """The template (B, V, 3) doing what is done in these rows (B,), with the manner and the wrinkles of who does
@@ -203,9 +210,9 @@ class ExpressionPlan:
         template = Neutral((adult.vertices + shift)[everyone], (adult.joints + shift.mean(axis=0))[everyone])
         if not self.plain:
             settled = contacts().settled(template)
-            moved = self._perform(settled, rows, self.takes(rows), np.ones(len(rows)))
+            moved, _ = self._perform(settled, rows, self.takes(rows), np.ones(len(rows)))
             return template.vertices + moved - settled.vertices
-        return self._perform(template, rows, self.takes(rows), np.ones(len(rows)))
+        return self._perform(template, rows, self.takes(rows), np.ones(len(rows)))[0]
 
     @cached_property
     def still(self) -> Integers:
@@ -217,6 +224,10 @@ class ExpressionPlan:
     def _noise(self) -> RegistrationNoise:
         return RegistrationNoise(self.template.vertices, self.seed)
 
+    @cached_property
+    def _named(self) -> list[dict[str, object]]:
+        return self.people.labels([f"{PREFIXES[self.part]}{who:04d}" for who in range(self.subjects)])
+
     def _draws(self, name: str, items: Integers) -> Draws:
         return Draws(self.seed, f"{self.part}-{name}", items)
 
@@ -227,11 +238,15 @@ class ExpressionPlan:
         """
         rows = np.arange(start, start + BLOCK)
         takes = self.takes(rows)
-        return self.faces(rows, takes), self.labels(rows, takes)
+        faces, folds = self._faces(rows, takes)
+        labels = self.labels(rows, takes)
+        if folds is not None:
+            add_trait_labels(labels, folds, faces)
+        return faces, labels
 
     def labels(self, rows: Integers, takes: Takes) -> list[dict[str, object]]:
-        """One label row a face."""
-        people = self.people.labels([f"{PREFIXES[self.part]}{who:04d}" for who in range(self.subjects)])
+        """One label row a face: who, when and what, as the plan knows it without making the face."""
+        people = self._named
         columns = (rows, takes.who, takes.session, takes.label, takes.intensity, takes.kind)
         return [
             {
@@ -249,7 +264,9 @@ class ExpressionPlan:
 def make_expressions(out: Path, plan: ExpressionPlan) -> None:
     """Write the FaceSet of a plan: neutral, posed and spontaneous faces in millimetres.
 
-    Labels: subject, session, expression, intensity (0 to 1), kind, and row, the number that the plan knows a face by.
+    Labels: subject, session, expression, intensity (0 to 1), kind, and row, the number that the plan knows a face by;
+    and, unless the corpus is plain, the depths of folds in mm as they are in this face, the number of moles, and the
+    face's asymmetry in mm, expression and noise included.
     """
     parameters = {"corpus": CORPUS, **asdict(plan)}
     card = Card(name=CORPUS, source=SOURCE, licence=LICENCE, synthetic=True, parameters=parameters)

@@ -8,12 +8,12 @@ lips are. Everything is a function of the face alone, and a continuous one.
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components, dijkstra
 
 from meshgan.arrays import Floats, Integers, Reals, Singles
+from meshgan.compiled import compiled
 from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import closest_points
 
@@ -32,7 +32,9 @@ CORNER_MM = 3.0  # towards a corner, where the way to either lip differs by less
 SEAL_MM = 9.0  # an open mouth is closed by this at most, by lips alone
 SHUT = (0.35, 0.65)  # shares of the lips in that
 CLEAR_MM = 0.03  # left between lips that were moved apart
-ROUNDS = 8  # of moving apart what still overlaps, at most
+ROUNDS = 9  # of moving apart what still overlaps, at most
+OFFSETS = ((0.0, 0.0), (0.5, 0.5), (0.25, 0.75), (0.75, 0.25))  # of the grid in turn: one looks where others did not
+SOUND = 3  # looks in turn that find nothing are enough
 OVERLAP_MM = 0.04  # is not worth another round
 OWN = 0.3  # surfaces that follow a lip so far can be flattened
 STEEP = 0.15  # triangles seen so obliquely from below have no height
@@ -42,23 +44,18 @@ FAR = 999.0
 
 @dataclass(frozen=True, eq=False)
 class Contact:
-    """B mouths over a grid of G places and Z depths that starts at `corner` (B, 2), x and z in mm: heights (B, G, Z)
-    of the underside of the `upper` and of the upper side of the `lower` lip; ±FAR where there is none."""
+    """B mouths over a grid of G places that starts at `corner` (B, 2), x and z in mm: the least distance `gap` (B, G)
+    between the lips at each place; what overlaps is below zero, and where there is but one lip it is about FAR."""
 
     corner: Floats
-    upper: Floats
-    lower: Floats
-
-    @property
-    def gap(self) -> Floats:
-        """The distance (B, G) between the lips; what overlaps is below zero."""
-        return np.asarray((self.upper - self.lower).min(axis=2))
+    gap: Floats
 
 
 class Lips:
     """The lips of the template, and how they meet on any face of it.
 
     `surfaces` are the triangles of the upper and the lower lip; `vertices` (N,) move with them, by `weights` (2, N).
+    `pressed` are those of either lip that can be flattened: towards the corners, where lips do not move apart, all.
     """
 
     def __init__(self, template: Mesh) -> None:
@@ -85,17 +82,23 @@ class Lips:
         self.middle = np.unique(np.concatenate([surface.ravel() for surface in self.surfaces]))
         x = template.vertices[self.middle, 0]
         self.corners = template.vertices[self.middle[[x.argmin(), x.argmax()]]]
-        self.own = [np.searchsorted(self.middle, surface) for surface in self.surfaces]
+        self.pressed = [
+            np.union1d(self.vertices[self.weights[lip] > OWN], self.surfaces[lip]).astype(np.int64) for lip in (0, 1)
+        ]
+        self.own = [np.searchsorted(self.middle, surface).astype(np.uint32) for surface in self.surfaces]
 
-    def contact(self, faces: Reals, off: float = 0.0) -> Contact:
-        """How the lips of faces (B, V, 3) lie to each other; the grid may lie a part of a step `off`."""
+    def contact(self, faces: Reals, off: tuple[float, float] = (0.0, 0.0)) -> Contact:
+        """How the lips of faces (B, V, 3) lie to each other; the grid may lie parts of a step `off` in x and z."""
+        points, corner = self._placed(faces, off)
+        gap = np.empty((len(faces), PLACES))
+        _gaps(points, *self.own, corner, gap)
+        return Contact(corner, gap)
+
+    def _placed(self, faces: Reals, off: tuple[float, float] = (0.0, 0.0)) -> tuple[Floats, Floats]:
+        """The vertices (B, M, 3) of both lips, and where the grid starts (B, 2)."""
         points = faces[:, self.middle].astype(np.float64)
         middle = (points.min(axis=1) + points.max(axis=1))[:, [0, 2]] / 2
-        corner = middle + STEP_MM * (off - np.array([PLACES - 1, DEPTHS - 1]) / 2)
-        fields = np.empty((2, len(faces), PLACES, DEPTHS))
-        for field, triangles, sign in zip(fields, self.own, (1.0, -1.0), strict=True):
-            _heights(points, triangles, sign, corner, field)
-        return Contact(corner, fields[0], fields[1])
+        return points, middle + STEP_MM * (np.array(off) - np.array([PLACES - 1, DEPTHS - 1]) / 2)
 
     def _shift(self, faces: Singles, contact: Contact, amounts: Floats, shares: tuple[float, float]) -> None:
         """Move the upper lip up and the lower one down by shares of `amounts` (B, G), in place."""
@@ -121,33 +124,34 @@ class Lips:
 
     def part(self, faces: Singles) -> None:
         """Undo overlaps of the lips of faces (B, V, 3), in place."""
-        rows = np.flatnonzero((self.contact(faces).gap < CLEAR_MM).any(axis=1))
+        contact = self.contact(faces)
+        rows = np.flatnonzero((contact.gap < CLEAR_MM).any(axis=1))
+        contact = Contact(contact.corner[rows], contact.gap[rows])
         sound = np.zeros(len(rows), dtype=np.int64)  # how often in turn no overlap was found
         for turn in range(ROUNDS):
             if not len(rows):
                 return
             touching = faces[rows]
-            contact = self.contact(touching, turn % 2 / 2)  # between the places where was looked before
+            if turn:
+                contact = self.contact(touching, OFFSETS[turn % len(OFFSETS)])
             sound = np.where((contact.gap < -OVERLAP_MM).any(axis=1), 0, sound + 1)
             flat = 0.0 if turn else FLAT_MM
             amounts = _spread(np.maximum(CLEAR_MM - contact.gap - flat, 0)) * (sound == 0)[:, None]
             self._shift(touching, contact, amounts, YIELDS)
-            if not turn and (sound == 0).any():
+            if (sound == 0).any():
                 pressed = touching[sound == 0]
-                self._flatten(pressed)
+                self._flatten(pressed, OFFSETS[turn % len(OFFSETS)])
                 touching[sound == 0] = pressed
             faces[rows] = touching
-            rows, sound = rows[sound < 2], sound[sound < 2]
+            rows, sound = rows[sound < SOUND], sound[sound < SOUND]
 
-    def _flatten(self, faces: Singles) -> None:
+    def _flatten(self, faces: Singles, off: tuple[float, float]) -> None:
         """Flatten what overlaps onto the surface half-way, in place."""
-        contact = self.contact(faces)
-        overlap = np.maximum(contact.lower - contact.upper, 0) / 2
-        for lip, (side, sign) in enumerate(((contact.upper, 1.0), (contact.lower, -1.0))):
-            own = self.vertices[self.weights[lip] > OWN]
-            points = faces[:, own].astype(np.float64)
-            _press(points, contact.corner, side, overlap, sign)
-            faces[:, own, 1] = points[..., 1]
+        points, corner = self._placed(faces, off)
+        upper, lower = (faces[:, own].astype(np.float64) for own in self.pressed)
+        _press(points, *self.own, corner, upper, lower)
+        for own, pressed in zip(self.pressed, (upper, lower), strict=True):
+            faces[:, own, 1] = pressed[..., 1]
 
 
 def _spread(amounts: Floats) -> Floats:
@@ -172,51 +176,75 @@ def _ways(mesh: Mesh, starts: Integers) -> Floats:
     return np.asarray(dijkstra(graph, directed=False, indices=starts, min_only=True))
 
 
-@numba.njit(cache=True, nogil=True)
-def _heights(points: Floats, triangles: Integers, sign: float, corner: Floats, field: Floats) -> None:
-    """Fill a field of a `Contact` with the lowest (for sign -1, the highest) of triangles of `points` (B, n, 3)."""
-    places, depths = field.shape[1], field.shape[2]
+@compiled()
+def _gaps(points, above, below, corner, gap):  # type: ignore[no-untyped-def]
+    """Fill the `gap` (B, G) of mouths: `points` (B, n, 3), the triangles of the lips `above` and `below`."""
+    upper, lower = np.empty((2, PLACES, DEPTHS))
     for b in range(len(points)):
-        field[b] = sign * FAR
-        for i in range(len(triangles)):
-            p, q, r = points[b, triangles[i, 0]], points[b, triangles[i, 1]], points[b, triangles[i, 2]]
-            ux, uy, uz = q[0] - p[0], q[1] - p[1], q[2] - p[2]
-            vx, vy, vz = r[0] - p[0], r[1] - p[1], r[2] - p[2]
-            flat = ux * vz - vx * uz
-            area = np.sqrt(flat**2 + (uy * vz - vy * uz) ** 2 + (ux * vy - vx * uy) ** 2)
-            if abs(flat) <= STEEP * area:
-                continue
-            low = max(int(np.ceil((min(p[0], q[0], r[0]) - corner[b, 0]) / STEP_MM)), 0)
-            high = min(int(np.floor((max(p[0], q[0], r[0]) - corner[b, 0]) / STEP_MM)), places - 1)
-            back = max(int(np.ceil((min(p[2], q[2], r[2]) - corner[b, 1]) / STEP_MM)), 0)
-            front = min(int(np.floor((max(p[2], q[2], r[2]) - corner[b, 1]) / STEP_MM)), depths - 1)
-            for g in range(low, high + 1):
-                x = corner[b, 0] + g * STEP_MM - p[0]
-                for d in range(back, front + 1):
-                    z = corner[b, 1] + d * STEP_MM - p[2]
-                    s, t = (x * vz - vx * z) / flat, (ux * z - x * uz) / flat
-                    if s >= -1e-9 and t >= -1e-9 and s + t <= 1 + 1e-9:
-                        height = p[1] + s * uy + t * vy
-                        if sign * height < sign * field[b, g, d]:
-                            field[b, g, d] = height
+        _heights(points[b], above, 1.0, corner[b], upper)
+        _heights(points[b], below, -1.0, corner[b], lower)
+        for g in range(PLACES):
+            least = 2 * FAR
+            for d in range(DEPTHS):
+                least = min(least, upper[g, d] - lower[g, d])
+            gap[b, g] = least
 
 
-@numba.njit(cache=True, nogil=True)
-def _press(points: Floats, corner: Floats, side: Floats, overlap: Floats, sign: float) -> None:
-    """Push points (B, n, 3) of a lip whose surface is at `side` (B, G, Z) out by `overlap`; those above it, less."""
-    places, depths = side.shape[1], side.shape[2]
-    for b in range(points.shape[0]):
-        for i in range(points.shape[1]):
-            x = min(max((points[b, i, 0] - corner[b, 0]) / STEP_MM, 0.0), places - 1.001)
-            z = min(max((points[b, i, 2] - corner[b, 1]) / STEP_MM, 0.0), depths - 1.001)
-            g, d = int(x), int(z)
-            height, push, total = 0.0, 0.0, 0.0
-            for k in range(4):
-                gg, dd = g + k // 2, d + k % 2
-                share = (1 - abs(x - gg)) * (1 - abs(z - dd))
-                if abs(side[b, gg, dd]) < FAR:
-                    height += share * side[b, gg, dd]
-                    push += share * overlap[b, gg, dd]
-                    total += share
-            if total > 0:
-                points[b, i, 1] += sign * max(push - max(sign * (points[b, i, 1] - height / total), 0.0), 0.0)
+@compiled()
+def _press(points, above, below, corner, upper_points, lower_points):  # type: ignore[no-untyped-def]
+    """Push points (B, m, 3) of the upper and of the lower lip out by half of what overlaps there."""
+    upper, lower = np.empty((2, PLACES, DEPTHS))
+    for b in range(len(points)):
+        _heights(points[b], above, 1.0, corner[b], upper)
+        _heights(points[b], below, -1.0, corner[b], lower)
+        overlap = np.maximum(lower - upper, 0.0) / 2
+        _push(upper_points[b], corner[b], upper, overlap, 1.0)
+        _push(lower_points[b], corner[b], lower, overlap, -1.0)
+
+
+@compiled()
+def _heights(points, triangles, sign, corner, field):  # type: ignore[no-untyped-def]
+    """Fill a field (G, Z) of heights with the lowest (for sign -1, the highest) of triangles of `points` (n, 3);
+    where there is none, sign · FAR."""
+    field[:] = sign * FAR
+    for i in range(len(triangles)):
+        p, q, r = points[triangles[i, 0]], points[triangles[i, 1]], points[triangles[i, 2]]
+        ux, uy, uz = q[0] - p[0], q[1] - p[1], q[2] - p[2]
+        vx, vy, vz = r[0] - p[0], r[1] - p[1], r[2] - p[2]
+        flat = ux * vz - vx * uz
+        area = np.sqrt(flat**2 + (uy * vz - vy * uz) ** 2 + (ux * vy - uy * vx) ** 2)
+        if abs(flat) <= STEEP * area:
+            continue
+        low = max(int(np.ceil((min(p[0], q[0], r[0]) - corner[0]) / STEP_MM)), 0)
+        high = min(int(np.floor((max(p[0], q[0], r[0]) - corner[0]) / STEP_MM)), PLACES - 1)
+        back = max(int(np.ceil((min(p[2], q[2], r[2]) - corner[1]) / STEP_MM)), 0)
+        front = min(int(np.floor((max(p[2], q[2], r[2]) - corner[1]) / STEP_MM)), DEPTHS - 1)
+        share = 1 / flat
+        for g in range(low, high + 1):
+            x = corner[0] + g * STEP_MM - p[0]
+            for d in range(back, front + 1):
+                z = corner[1] + d * STEP_MM - p[2]
+                s, t = share * (x * vz - vx * z), share * (ux * z - x * uz)
+                if s >= -1e-9 and t >= -1e-9 and s + t <= 1 + 1e-9:
+                    height = p[1] + s * uy + t * vy
+                    if sign * height < sign * field[g, d]:
+                        field[g, d] = height
+
+
+@compiled()
+def _push(points, corner, side, overlap, sign):  # type: ignore[no-untyped-def]
+    """Push points (n, 3) of a lip whose surface is at `side` (G, Z) out by `overlap`; those above it, less."""
+    for i in range(len(points)):
+        x = min(max((points[i, 0] - corner[0]) / STEP_MM, 0.0), PLACES - 1.001)
+        z = min(max((points[i, 2] - corner[1]) / STEP_MM, 0.0), DEPTHS - 1.001)
+        g, d = int(x), int(z)
+        height, push, total = 0.0, 0.0, 0.0
+        for k in range(4):
+            gg, dd = g + k // 2, d + k % 2
+            share = (1 - abs(x - gg)) * (1 - abs(z - dd))
+            if abs(side[gg, dd]) < FAR:
+                height += share * side[gg, dd]
+                push += share * overlap[gg, dd]
+                total += share
+        if total > 0:
+            points[i, 1] += sign * max(push - max(sign * (points[i, 1] - height / total), 0.0), 0.0)

@@ -17,11 +17,12 @@ All of it is a function of neutral face, actions, manner and folds.
 from dataclasses import dataclass
 from functools import cache, cached_property
 
-import numba
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import NDArray
 
 from meshgan.arrays import Floats, Integers, Singles
+from meshgan.compiled import compiled
 from meshgan.data.corpora.basis import FaceBasis, Neutral, face_template
 from meshgan.data.corpora.draws import Draws
 from meshgan.data.corpora.eyes import Eye
@@ -112,7 +113,7 @@ class Motion:
         self.free = self._free()
         self.reach = np.linalg.norm(self.free, axis=2)
         self.skin = self._bulging()
-        self.triangles = template.triangles
+        self.triangles = template.triangles.astype(np.uint32)  # no index counts from the end: that costs time
         self.average = _neighbours(template)
         self.closing = basis.action_names.index("mouthClose")
 
@@ -149,10 +150,11 @@ class Motion:
 
     def perform(
         self, neutral: Neutral, actions: Floats, manner: Manner | None, wrinkles: "Wrinkles | None", scale: Floats
-    ) -> Singles:
+    ) -> tuple[Singles, Singles]:
         """Vertices (B, V, 3) of the faces doing `actions` (B, A) in [0, 1]; lengths are multiplied by `scale` (B,).
 
-        Without a manner everybody moves as the actions' shapes say, and without wrinkles no fold deepens.
+        And the depths (B, F) in mm of their folds then, where each is deepest. Without a manner everybody moves as the
+        actions' shapes say, and without wrinkles no fold deepens (F is 0).
         """
         actions = self._yielding(np.asarray(actions, dtype=np.float64))
         size = scale[:, None].astype(np.float32)
@@ -168,15 +170,16 @@ class Motion:
         motion = actions @ self.basis.jaw_motions
         moved = Neutral(neutral.vertices + offsets, neutral.joints)
         faces = self.basis.with_jaw(moved, motion[:, :3], motion[:, 3:] * scale[:, None])
-        self._give_way(neutral.vertices, faces)
-        self._bulge(neutral.vertices, faces, scale)
-        if wrinkles is not None:
-            wrinkles.add(neutral.vertices, faces)
+        rest, _ = areas_and_normals(neutral.vertices, self.triangles)
+        self._give_way(neutral.vertices, faces, rest)
+        self._bulge(faces, rest, scale)
+        none = np.empty((len(faces), 0), dtype=np.float32)
+        depths = none if wrinkles is None else wrinkles.add(neutral.vertices, faces)
         self.lips.seal(faces, actions[:, self.closing])
         self.lips.part(faces)
         for eye in self.eyes:
             eye.roll(neutral.vertices, faces, eye.strengths(self.basis.action_names, actions))
-        return faces
+        return faces, depths
 
     def _yielding(self, actions: Floats) -> Floats:
         result = actions.copy()
@@ -186,9 +189,14 @@ class Motion:
                 result[:, names.index(name + side)] *= 1 - share * np.clip(actions[:, names.index(other + side)], 0, 1)
         return result
 
-    def _give_way(self, neutral: Singles, faces: Singles) -> None:
+    def _ratios(self, faces: Singles, rest: Singles) -> tuple[Singles, Singles]:
+        """The ratio (B, V) of the areas about each vertex to those at rest, and the unit normals (B, V, 3)."""
+        areas, normals = areas_and_normals(faces, self.triangles)
+        return areas / rest, normals
+
+    def _give_way(self, neutral: Singles, faces: Singles, rest: Singles) -> None:
         """Where skin of faces would be crushed against the neutral ones, neighbours share the motion, in place."""
-        ratio, _ = _areas_and_normals(neutral, faces, self.triangles)
+        ratio, _ = self._ratios(faces, rest)
         crushed = np.clip((CRUSHED[1] - ratio) / (CRUSHED[1] - CRUSHED[0]), 0, 1) * (self.skin / np.float32(SKIN_MM))
         rows = np.flatnonzero((crushed > 0).any(axis=1))
         if not len(rows):
@@ -198,16 +206,18 @@ class Motion:
             share = np.maximum(share, self.average @ (self.average @ share))
         balls = np.concatenate([eye.ball for eye in self.eyes])
         share[balls] = 0.0
-        share = np.repeat(share, 3, axis=1)
+        there = np.flatnonzero(share.any(axis=1))
+        share, average = np.repeat(share[there], 3, axis=1), self.average[there]
         moved = (faces[rows] - neutral[rows]).transpose(1, 0, 2).reshape(faces.shape[1], -1)
         for _ in range(SHARING):
-            moved += share * (self.average @ moved - moved)
+            own = moved[there]
+            moved[there] = own + share * (average @ moved - own)
         faces[rows] = neutral[rows] + moved.reshape(faces.shape[1], len(rows), 3).transpose(1, 0, 2)
         faces[:, balls] = neutral[:, balls]  # to the last bit
 
-    def _bulge(self, neutral: Singles, faces: Singles, scale: Floats) -> None:
-        """Move the skin of faces along its normals, in place, so that it keeps its volume against the neutral ones."""
-        ratio, normals = _areas_and_normals(neutral, faces, self.triangles)
+    def _bulge(self, faces: Singles, rest: Singles, scale: Floats) -> None:
+        """Move the skin of faces along its normals, in place, so that it keeps the volume it had over areas at rest."""
+        ratio, normals = self._ratios(faces, rest)
         bulge = (1 / np.clip(ratio, LEAST_AREA, MOST_AREA) - 1).T
         for _ in range(BLURRED):
             bulge = self.average @ bulge
@@ -227,19 +237,23 @@ class Wrinkles:
         """The wrinkles of these people."""
         return Wrinkles(self.gauges, self.folds.of(rows), self.profiles[rows])
 
-    def add(self, neutral: Singles, faces: Singles) -> None:
-        """Fold the skin of faces (B, V, 3), in place, where it is squeezed against the neutral ones."""
+    def add(self, neutral: Singles, faces: Singles) -> Singles:
+        """Fold the skin of faces (B, V, 3), in place, where it is squeezed against the neutral ones.
+
+        Returns the depths (B, F) in mm of the folds then, where each is deepest.
+        """
         stretch = self.gauges.stretch(neutral, faces)
         lines = self.gauges.lines
         squeezed = 1 - np.exp(-np.maximum(1 - SLACK - stretch, 0) / FOLDING)
         flat = FLATTENED * (1 - np.exp(-np.maximum(stretch - 1 - SLACK, 0) / FLATTENING))
         at = self.gauges.pairs
-        capacity, rest = (
-            values.astype(np.float32)[:, lines.fold] for values in (self.folds.capacity, self.folds.depth)
-        )
-        depth = capacity * (at @ squeezed.astype(np.float32)).T - rest * (at @ flat.astype(np.float32)).T
+        squeezed, flat = squeezed.astype(np.float32), flat.astype(np.float32)
+        capacity, rest = self.folds.capacity.astype(np.float32), self.folds.depth.astype(np.float32)
+        depth = capacity[:, lines.fold] * (at @ squeezed).T - rest[:, lines.fold] * (at @ flat).T
         height = (lines.onto @ (self.profiles * depth).T).T
         faces += height[..., None] * self.gauges.normals
+        deepest, flattest = (part.reshape(-1, GAUGES, len(faces)).max(axis=1).T for part in (squeezed, flat))
+        return np.where(deepest > 0, rest + capacity * deepest, rest * (1 - flattest))
 
 
 class Gauges:
@@ -327,11 +341,11 @@ def _with_modes(shapes: Singles, template: Mesh, corners: Floats) -> Singles:
     return modes
 
 
-def _areas_and_normals(neutral: Singles, faces: Singles, triangles: Integers) -> tuple[Singles, Singles]:
-    """The ratio (B, V) of the areas about each vertex, after to before, and the unit normals (B, V, 3) after."""
-    ratio, normals = np.empty(faces.shape[:2], dtype=np.float32), np.empty_like(faces)
-    _areas(neutral, faces, triangles, ratio, normals)
-    return ratio, normals
+def areas_and_normals(faces: Singles, triangles: NDArray[np.uint32]) -> tuple[Singles, Singles]:
+    """Twice the areas (B, V) of the triangles about each vertex, and the unit normals (B, V, 3)."""
+    areas, normals = np.empty(faces.shape[:2], dtype=np.float32), np.empty_like(faces)
+    _areas(faces, triangles, areas, normals)
+    return areas, normals
 
 
 def _neighbours(mesh: Mesh) -> sp.csr_array:
@@ -343,39 +357,33 @@ def _neighbours(mesh: Mesh) -> sp.csr_array:
     return sp.csr_array(share @ graph + 0.5 * sp.eye_array(len(mesh.vertices)), dtype=np.float32)
 
 
-@numba.njit(cache=True, nogil=True)
-def _areas(neutral: Singles, faces: Singles, triangles: Integers, ratio: Singles, normals: Singles) -> None:
-    """Fill the `ratio` (B, V) of the areas about each vertex, after to before, and the unit `normals` (B, V, 3)."""
-    before = np.empty(faces.shape[1])
+@compiled()
+def _areas(faces, triangles, areas, normals):  # type: ignore[no-untyped-def]
+    """Fill the `areas` (B, V) of the triangles about each vertex, doubled, and the unit `normals` (B, V, 3)."""
     for b in range(len(faces)):
-        before[:] = 1e-9
-        ratio[b] = 0.0
-        normals[b] = 0.0
+        points, own, normal = faces[b], areas[b], normals[b]
+        own[:] = 0.0
+        normal[:] = 0.0
         for i in range(len(triangles)):
-            p, q, r = triangles[i]
-            for which in range(2):
-                points = faces[b] if which else neutral[b]
-                ux, uy, uz = points[q, 0] - points[p, 0], points[q, 1] - points[p, 1], points[q, 2] - points[p, 2]
-                vx, vy, vz = points[r, 0] - points[p, 0], points[r, 1] - points[p, 1], points[r, 2] - points[p, 2]
-                x, y, z = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
-                area = np.sqrt(x * x + y * y + z * z)
-                for v in (p, q, r):
-                    if which:
-                        ratio[b, v] += area
-                        normals[b, v, 0] += x
-                        normals[b, v, 1] += y
-                        normals[b, v, 2] += z
-                    else:
-                        before[v] += area
-        for v in range(faces.shape[1]):
-            ratio[b, v] /= before[v]
-            size = np.sqrt(normals[b, v, 0] ** 2 + normals[b, v, 1] ** 2 + normals[b, v, 2] ** 2) + 1e-12
+            p, q, r = triangles[i, 0], triangles[i, 1], triangles[i, 2]
+            ux, uy, uz = points[q, 0] - points[p, 0], points[q, 1] - points[p, 1], points[q, 2] - points[p, 2]
+            vx, vy, vz = points[r, 0] - points[p, 0], points[r, 1] - points[p, 1], points[r, 2] - points[p, 2]
+            x, y, z = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
+            area = np.sqrt(x * x + y * y + z * z)
+            for v in (p, q, r):
+                own[v] += area
+                normal[v, 0] += x
+                normal[v, 1] += y
+                normal[v, 2] += z
+        for v in range(len(normal)):
+            x, y, z = normal[v]
+            scale = np.float32(1) / (np.sqrt(x * x + y * y + z * z) + np.float32(1e-12))
             for k in range(3):
-                normals[b, v, k] /= size
+                normal[v, k] *= scale
 
 
-@numba.njit(cache=True, nogil=True)
-def _lengths(faces: Singles, starts: Integers, ends: Integers, lengths: Singles) -> None:
+@compiled()
+def _lengths(faces, starts, ends, lengths):  # type: ignore[no-untyped-def]
     """Fill the `lengths` (B, E) of edges in faces (B, V, 3)."""
     for b in range(len(faces)):
         for e in range(len(starts)):

@@ -17,18 +17,17 @@ class RegistrationNoise:
 
     def __init__(self, points: Floats, seed: int) -> None:
         draws = Draws(seed, "noise-waves", np.arange(WAVES))
-        self.waves = np.concatenate(
-            [np.sqrt(share) * _waves(points, draws, length) for length, share in SMOOTH], axis=1
-        )
+        waves = [np.sqrt(share) * _waves(points, draws, length) for length, share in SMOOTH]
+        self.waves = np.concatenate(waves, axis=1).T.astype(np.float32)
         self.white = np.sqrt(1 - sum(share for _, share in SMOOTH))
 
     def draw(self, draws: Draws, size_mm: float) -> Singles:
         """Displacements (B, V, 3) whose length has the root mean square `size_mm`."""
-        count, waves = self.waves.shape
-        smooth = draws.normal(3 * waves).reshape(-1, waves) @ self.waves.T
-        white = draws.normal(3 * count).reshape(smooth.shape)
-        whole = size_mm / np.sqrt(3) * (smooth + self.white * white)
-        return whole.reshape(-1, 3, count).transpose(0, 2, 1).astype(np.float32)
+        waves, count = self.waves.shape
+        noise = draws.normal(3 * waves).reshape(-1, waves).astype(np.float32) @ self.waves
+        noise += (self.white * draws.normal(3 * count)).reshape(noise.shape).astype(np.float32)
+        noise *= np.float32(size_mm / np.sqrt(3))
+        return np.ascontiguousarray(noise.reshape(-1, 3, count).transpose(0, 2, 1))
 
 
 def _waves(points: Floats, draws: Draws, length: float) -> Floats:

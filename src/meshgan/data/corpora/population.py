@@ -6,6 +6,7 @@ conditional means, skewed and sparse features, and mild asymmetry, so that the f
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -187,6 +188,7 @@ def _head_shapes(draws: Draws) -> Floats:
     return np.eye(len(HEAD_SHAPES) + 1)[which][:, :-1] * amount[:, None]
 
 
+@cache
 def _spreads(basis: FaceBasis) -> Floats:
     """The standard deviation (F,) of each feature: the same in millimetres where it acts, within limits."""
     reach = np.linalg.norm(basis.features[:, :-1], axis=2).max(axis=1)
