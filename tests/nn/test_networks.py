@@ -19,6 +19,7 @@ from meshgan.nn.networks import (
 )
 
 COUNTS = (90, 60, 40, 30, 20)  # what counts for the sizes is the coarsest level
+COUNTED = (60, 30, 15, 8, 5)  # vertices of the levels by default
 SMALL = NetworkSpec(code=7, widths=(4, 5, 6, 8), terms=3)
 
 
@@ -160,3 +161,41 @@ def test_a_gpu_gives_the_numbers_of_the_cpu() -> None:
         assert (parameter.grad.cpu() - gradient).norm() < 1e-4 * gradient.norm() + 1e-7
     with torch.no_grad():
         torch.testing.assert_close(network(x.cuda()).cpu(), expected, rtol=1e-4, atol=1e-5)
+
+
+DETAILED = replace(SMALL, linear=True, detail=True)
+
+
+def detailed() -> Decoder:
+    network = Decoder(hierarchy(), DETAILED, seeded())
+    axes, _ = torch.linalg.qr(torch.randn(180, 7, generator=seeded()))
+    network.metric.copy_(torch.rand(60, 3, generator=seeded()) + 0.5)
+    network.set_linear(axes.T.reshape(7, 60, 3) / network.metric.sqrt() * torch.arange(1.0, 8)[:, None, None])
+    network.deviations.copy_(torch.rand(60, 3, generator=seeded()) + 0.5)
+    return network
+
+
+def test_details_add_what_the_linear_map_cannot_say_and_nothing_else() -> None:
+    network, codes = detailed(), torch.randn(3, 7, generator=seeded())
+    noise = torch.randn(3, network.noise_size, generator=seeded())
+    for faces_made in (network(codes), network(codes, noise)):
+        torch.testing.assert_close(network.project(faces_made), codes, rtol=1e-4, atol=1e-4)
+        assert (faces_made - (codes @ network.linear).view_as(faces_made)).abs().mean() > 0.01
+
+
+def test_noise_reaches_a_face_from_every_level_and_zeros_are_none() -> None:
+    network, codes = detailed(), torch.randn(2, 7, generator=seeded())
+    none = torch.zeros(2, network.noise_size)
+    mean = network(codes)
+    torch.testing.assert_close(network(codes, none), mean)
+    assert network.noise_size == sum(network.rows) == sum(COUNTED)
+    for start, rows in zip(np.cumsum((0, *network.rows)), network.rows, strict=False):
+        noise = none.clone()
+        noise[:, start : start + rows] = torch.randn(2, rows, generator=seeded())
+        assert (network(codes, noise) - mean).abs().max() > 1e-3
+
+
+def test_details_need_a_linear_map() -> None:
+    for wrong in ({"detail": True}, {"detail": True, "linear": True, "skips": True}):
+        with pytest.raises(UsageError, match=r"network\.detail needs"):
+            replace(SMALL, **wrong)

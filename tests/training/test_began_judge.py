@@ -1,6 +1,7 @@
 """BEGAN with a judge: coordinates, windows, the four players' gradients, and what a model of it keeps."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ from meshgan.model.principal import principal_matrix
 from meshgan.nn.networks import Decoder, MappingNetwork, NetworkSpec
 from meshgan.training.began import reconstruction_loss
 from meshgan.training.began_judge import BeganJudge, newest, remembered, weights, with_deviations
+from meshgan.training.checkpoint import RunFolder
 from meshgan.training.loop import start, train
-from meshgan.training.recipe import parse_recipe
+from meshgan.training.recipe import Adam, parse_recipe
 from meshgan.training.state import Batch
 from meshgan.training.team import Team
 
@@ -203,3 +205,38 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path, recipe, tiny_f
     max((tmp_path / "cut").glob("checkpoint-*.safetensors")).unlink()
     again = FaceModel.load(train(recipe, tiny_faces, tmp_path / "cut", device="cpu", resume=True).parent)
     np.testing.assert_array_equal(again.sample(8), whole.sample(8))
+
+
+@pytest.fixture
+def detailed(recipe):
+    network = replace(recipe.network, detail=True)
+    objective = replace(recipe.objective, patches=0.1, spectrum=0.1)
+    return replace(recipe, network=network, objective=objective, optimiser=Adam())
+
+
+def test_details_of_chance_follow_from_a_seed(tmp_path, tiny_faces, detailed):
+    train(detailed, tiny_faces, tmp_path / "run")
+    model = FaceModel.load(tmp_path / "run")
+    faces = model.sample(40, seed=3)
+    assert np.array_equal(faces[:7], model.sample(7, seed=3))
+    codes = model.codes(40, seed=3)
+    mean = model.decode(codes)
+    assert np.abs(faces - mean).max() > 1e-3
+    assert np.array_equal(model.decode(codes, numbers=np.arange(40))[5:6], model.decode(codes[5:6], numbers=[5]))
+    lines = RunFolder(tmp_path / "run").lines()
+    assert {"spectrum", "patches"} <= lines[-1].keys()
+
+
+def test_only_details_can_tell_a_face_from_what_is_made_of_its_coordinates(tiny_faces, detailed):
+    hierarchy = Hierarchy.cached(tiny_faces.template, detailed.hierarchy.counts)
+    state = start(detailed, tiny_faces, hierarchy, 0, Team())
+    noise = torch.randn(8, sum(hierarchy.counts), generator=torch.Generator().manual_seed(0))
+    batch = replace(batch_of(tiny_faces), noise=noise)
+    generator, before = state.networks["generator"], state.networks["generator"].project(batch.faces)
+    seen = []
+    state.networks["patches"].register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+    stats = detailed.objective.step(state, batch)
+    assert stats["patches"].item() == pytest.approx(2 * np.log(2), abs=0.3)
+    for faces, details in seen:
+        torch.testing.assert_close(generator.project(faces), before, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(details, generator.beyond(faces), rtol=1e-3, atol=1e-4)

@@ -12,7 +12,7 @@ import typer
 from meshgan.errors import UsageError
 
 if TYPE_CHECKING:
-    from meshgan.arrays import Codes, Faces
+    from meshgan.arrays import Codes, Faces, Integers
     from meshgan.model.load import Model
     from meshgan.model.rig import Kind, Targets
 from dataclasses import asdict
@@ -50,7 +50,7 @@ def sample(
     rig: RigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Draw random faces; beside each mesh, a JSON file holds its code.
+    """Draw random faces; beside each mesh, a JSON file holds its code and the number that its details follow from.
 
     GLB files open with a rig that face trackers can drive: the 52 ARKit shapes, computed for each face, and six
     expressions.
@@ -59,18 +59,21 @@ def sample(
     """
     from meshgan.model.load import load_model
     from meshgan.model.rig import kind_of_rig
+    from meshgan.model.samplers import face_numbers
 
     formats, loaded = _formats(format), load_model(model)
     kind = kind_of_rig(rig, loaded.template)
     codes = loaded.codes(count, seed, sampler)  # type: ignore[arg-type]  # checked there
+    numbers = face_numbers(count, seed)
     with one_run_in(out, [*_names("face", count, [*formats, "json"]), *([sheet.name] if sheet else [])]):
-        written = _write_faces(loaded, codes, out, formats, "face", kind)
+        written = _write_faces(loaded, codes, out, formats, "face", kind, numbers)
         if sheet is not None:
             from meshgan.storage import atomic_file
             from meshgan.view.figures import contact_sheet
 
             with atomic_file(sheet) as partial:
-                contact_sheet(loaded.decode(codes[:MOST_SHOWN]), loaded.template.triangles, partial)
+                shown = loaded.decode(codes[:MOST_SHOWN], numbers=numbers[:MOST_SHOWN])
+                contact_sheet(shown, loaded.template.triangles, partial)
     _report({"model": loaded.card.name, "files": written, "sheet": sheet}, as_json)
 
 
@@ -170,7 +173,13 @@ def _names(stem: str, count: int, endings: Iterable[str]) -> list[str]:
 
 
 def _write_faces(
-    model: "Model", codes: "Codes", out: Path, formats: list[str], stem: str, kind: "Kind" = "none"
+    model: "Model",
+    codes: "Codes",
+    out: Path,
+    formats: list[str],
+    stem: str,
+    kind: "Kind" = "none",
+    numbers: "Integers | None" = None,
 ) -> list[Path]:
     from meshgan.model.rig import targets_of
     from meshgan.storage import disk_errors
@@ -180,9 +189,10 @@ def _write_faces(
         return targets_of(face, kind)
 
     with disk_errors(out):
-        written = write_faces(model.decode(codes), model.template, out, formats, stem, shapes)
-        for mesh, code in zip(written[:: len(formats)], codes, strict=True):
-            mesh.with_suffix(".json").write_text(json.dumps({"code": code.tolist()}) + "\n", encoding="utf-8")
+        written = write_faces(model.decode(codes, numbers=numbers), model.template, out, formats, stem, shapes)
+        for row, (mesh, code) in enumerate(zip(written[:: len(formats)], codes, strict=True)):
+            found = {"code": code.tolist()} | ({} if numbers is None else {"number": int(numbers[row])})
+            mesh.with_suffix(".json").write_text(json.dumps(found) + "\n", encoding="utf-8")
     return written
 
 

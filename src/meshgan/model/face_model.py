@@ -24,7 +24,7 @@ from meshgan.model.model_folder import (
     read_model_folder,
     write_model_folder,
 )
-from meshgan.model.samplers import Samplers, in_blocks
+from meshgan.model.samplers import Samplers, chance, face_numbers, in_blocks
 from meshgan.nn.networks import Decoder, Encoder
 
 
@@ -42,7 +42,7 @@ class FaceModel:
         self.samplers = Samplers.of(card, parts.tensors)
         random = torch.Generator()  # of weights that are overwritten: nothing is drawn from the caller's
         self.decoder = filled(Decoder(parts.hierarchy, card.network, random), "generator", parts.tensors)
-        of_encoder = replace(card.network, linear="encoder/linear" in parts.tensors)  # BEGAN-CS: in the decoder only
+        of_encoder = replace(card.network, linear="encoder/linear" in parts.tensors, detail=False)  # BEGAN-CS: no map
         self.encoder = (
             filled(Encoder(parts.hierarchy, of_encoder, random), "encoder", parts.tensors)
             if any(name.startswith("encoder/") for name in parts.tensors)
@@ -121,19 +121,24 @@ class FaceModel:
 
     def sample(self, count: int, seed: int = 0, sampler: Sampler | None = None) -> Faces:
         """Draw faces (count, V, 3). The same seed gives the same faces, bit by bit on one machine."""
-        return self.decode(self.codes(count, seed, sampler))
+        return self.decode(self.codes(count, seed, sampler), numbers=face_numbers(count, seed))
 
-    def decode(self, codes: ArrayLike, same_bits: bool = True) -> Faces:
+    def decode(self, codes: ArrayLike, same_bits: bool = True, numbers: ArrayLike | None = None) -> Faces:
         """The faces (B, V, 3) of codes (B, D).
 
-        Blocks are padded to one size, so that a face has the same bits whatever it is decoded with. Without
-        `same_bits` they are not, and a single face takes a thirtieth of the time.
+        Where the generator has chance of its own, a face's details follow from its whole number of `numbers` (B,);
+        without them, every face has the mean of all details that its code can have. Blocks are padded to one size,
+        so that a face has the same bits whatever it is decoded with. Without `same_bits` they are not, and a single
+        face takes a thirtieth of the time.
         """
-        values = check_codes(codes, self.code_size)
+        inputs = [check_codes(codes, self.code_size)]
+        if numbers is not None and self.decoder.noise_size:
+            inputs.append(chance(np.asarray(numbers), self.decoder.noise_size))
         if same_bits:
-            return self.normalisation.undo(in_blocks(self.decoder, values))
+            return self.normalisation.undo(in_blocks(self.decoder, *inputs))
         with torch.inference_mode():
-            return self.normalisation.undo(self.decoder(torch.from_numpy(values).to(self.device)).cpu().numpy())
+            faces = self.decoder(*(torch.from_numpy(values).to(self.device) for values in inputs))
+            return self.normalisation.undo(faces.cpu().numpy())
 
     def encode(self, vertices: ArrayLike) -> Codes:
         """The codes (B, D) of faces (B, V, 3): by the encoder where the model has one, else by Eq. 2 (`fit`)."""

@@ -100,8 +100,8 @@ class PcaModel:
         """Draw faces (count, V, 3) in mm."""
         return self.decode(self.codes(count, seed, sampler))
 
-    def decode(self, codes: ArrayLike, same_bits: bool = True) -> Faces:
-        """The faces (B, V, 3) of codes (B, K)."""
+    def decode(self, codes: ArrayLike, same_bits: bool = True, numbers: ArrayLike | None = None) -> Faces:
+        """The faces (B, V, 3) of codes (B, K); the other arguments are for other models."""
         values = check_codes(codes, self.code_size)
         return self.mean + (values @ self.basis.reshape(len(self.basis), -1)).reshape(-1, *self.mean.shape)
 

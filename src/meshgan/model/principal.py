@@ -72,18 +72,21 @@ def principal_components(vertices: Faces, rows: Integers, count: int, seed: int 
     return Components(mean.reshape(shape).astype(np.float32), axes, variances[known])
 
 
-def principal_matrix(faces: FaceSet, count: int, prior: str = "uniform") -> Singles:
+def principal_matrix(faces: FaceSet, count: int, prior: str = "uniform", in_mm: bool = False) -> Singles:
     """`count` principal axes (count, V, 3) of the training part in network units, times their deviations.
 
     With codes drawn from the prior, U(-1, 1) or N(0, I), `code @ matrix` has the covariance of the faces. Axes beyond
-    those that the faces have are zero.
+    those that the faces have are zero. They are orthogonal, and the strongest, in network units or, with `in_mm`, as
+    those of `PcaModel` are, in mm.
     """
     rows = some_rows(faces.split.train, MOST)
-    found = principal_components(faces.normalisation.apply(faces.vertices[rows]), np.arange(len(rows)), count)
+    normalised = faces.normalisation.apply(faces.vertices[rows])
+    scale = faces.normalisation.std if in_mm else np.ones_like(faces.normalisation.std)
+    found = principal_components(normalised * scale, np.arange(len(rows)), count)
     mean_squares = found.variances * (len(rows) - 1) / len(rows)  # as the normalisation has them
-    scale = np.sqrt(mean_squares / VARIANCES[prior])
+    lengths = np.sqrt(mean_squares / VARIANCES[prior])
     matrix = np.zeros((count, *faces.vertices.shape[1:]), dtype=np.float32)
-    matrix[: len(scale)] = scale[:, None, None] * found.axes
+    matrix[: len(lengths)] = lengths[:, None, None] * found.axes / scale
     return matrix
 
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from meshgan.arrays import Codes, Faces, Floats, Singles
@@ -14,6 +16,7 @@ from meshgan.model.model_folder import ModelCard, Sampler, filled
 from meshgan.nn import kernel
 from meshgan.nn.networks import MappingNetwork
 
+CHANCE = 1  # the stream of random numbers beside that of codes
 BLOCK = 32  # rows at a time; always the same, so that the bits do not depend on the count
 LARGEST = 1e9  # mean or covariance of a code
 ROUNDING = 1e-6  # a covariance whose eigenvalues fall below zero by more, relative to the largest, is none
@@ -86,11 +89,25 @@ class Samplers:
         return normal.astype(np.float32)
 
 
-def in_blocks(network: nn.Module, values: Codes | Faces) -> Singles:
-    """Apply a network to an array in blocks of one size (the last is padded), so that the bits never vary."""
-    padding = -len(values) % BLOCK
-    padded = torch.from_numpy(np.concatenate([values, np.zeros((padding, *values.shape[1:]), np.float32)]))
+def in_blocks(network: nn.Module, *values: Codes | Faces) -> Singles:
+    """Apply a network to arrays in blocks of one size (the last is padded), so that the bits never vary."""
+    count = len(values[0])
+    padding = -count % BLOCK
+    widened = (np.concatenate([one, np.zeros((padding, *one.shape[1:]), np.float32)]) for one in values)
+    padded = [torch.from_numpy(one) for one in widened]
     place = next(network.parameters()).device
     with kernel.pytorch_in_one_thread(), torch.inference_mode():
-        parts = [network(part.to(place)).cpu() for part in padded.split(BLOCK)]
-    return torch.cat(parts)[: len(values)].numpy() if parts else network(padded.to(place)).cpu().numpy()
+        blocks = zip(*(one.split(BLOCK) for one in padded), strict=True)
+        parts = [network(*(part.to(place) for part in block)).cpu() for block in blocks]
+        return torch.cat(parts)[:count].numpy()
+
+
+def face_numbers(count: int, seed: int) -> NDArray[np.int64]:
+    """Numbers (count,), one for each face, that its details of chance follow from. More begin with the same ones."""
+    return np.random.default_rng((seed, CHANCE)).integers(2**62, size=count)
+
+
+def chance(numbers: NDArray[np.integer[Any]], size: int) -> Singles:
+    """N(0, 1) numbers (B, size) for faces of these `numbers` (B,)."""
+    drawn = [np.random.default_rng((int(number), CHANCE)).standard_normal(size, np.float32) for number in numbers]
+    return np.stack(drawn) if drawn else np.zeros((0, size), np.float32)

@@ -16,6 +16,7 @@ from meshgan.nn.plan import OrderedLevel, ordered
 from meshgan.nn.sampling import Reordering, SparseOperator
 
 COORDINATES = 3
+GAIN = 0.5  # of the noise, to begin with
 LARGEST = 2**27  # weights of one network: half a gigabyte, thirty times as many as for 80,000 vertices
 
 
@@ -28,6 +29,8 @@ class NetworkSpec:
     connections); `linear` adds a fixed linear map from code to mesh beside the decoder's convolutions, and its inverse
     beside the encoder's;
     `mapping` is the width of a mapping network, which turns codes that are drawn into codes that are decoded (0: none);
+    `detail` lets the convolutions add what the linear map cannot say and nothing else, with chance of its own: noise on
+    the vertices of every level;
     `code_activation` "relu" is what CoMA's published code does.
     """
 
@@ -37,11 +40,14 @@ class NetworkSpec:
     skips: bool = False
     linear: bool = False
     mapping: Annotated[int, Field(ge=0, le=4096)] = 0
+    detail: bool = False
     code_activation: Literal["none", "relu"] = "none"
 
     def __post_init__(self) -> None:
         if min(self.code, self.terms, *self.widths) < 1 or not self.widths:
             raise UsageError("a network needs a code, widths and terms of at least 1.")
+        if self.detail and (self.skips or not self.linear):
+            raise UsageError("network.detail needs network.linear = true and network.skips = false.")
 
 
 class _Convolutions(nn.Module):
@@ -50,7 +56,7 @@ class _Convolutions(nn.Module):
     def __init__(self, hierarchy: Hierarchy, spec: NetworkSpec, generator: torch.Generator | None) -> None:
         super().__init__()
         inputs = (COORDINATES, *spec.widths)
-        levels = _ordered(hierarchy, spec)
+        levels = ordered_levels(hierarchy, spec)
         self.order = Reordering(levels[0].order)
         self.layers = nn.ModuleList(
             ChebConv(
@@ -81,7 +87,7 @@ class Encoder(nn.Module):
         spec = spec or NetworkSpec()
         self.spec = spec
         self.convolutions = _Convolutions(hierarchy, spec, generator)
-        self.dense = _dense(_coarsest_size(hierarchy, spec), spec.code, generator)
+        self.dense = dense(_coarsest_size(hierarchy, spec), spec.code, generator)
         self.register_buffer("linear", _no_map(hierarchy, spec))
 
     def forward(self, vertices: Tensor) -> Tensor:
@@ -99,6 +105,9 @@ class Decoder(nn.Module):
     """Codes (B, code) to vertices (B, V, 3), normalised; MeshGAN's generator, and the back of its discriminator."""
 
     linear: Tensor | None
+    # Where `detail` is asked for:
+    deviations: Tensor  # (V, 3) of what the linear map leaves of real faces
+    metric: Tensor  # (V, 3) squares of mm per network unit: under it the rows of the linear map are orthogonal
 
     def __init__(
         self, hierarchy: Hierarchy, spec: NetworkSpec | None = None, generator: torch.Generator | None = None
@@ -106,8 +115,8 @@ class Decoder(nn.Module):
         super().__init__()
         spec = spec or NetworkSpec()
         self.spec = spec
-        levels = _ordered(hierarchy, spec)[::-1]
-        self.dense = _dense(spec.code, _coarsest_size(hierarchy, spec), generator)
+        levels = ordered_levels(hierarchy, spec)[::-1]
+        self.dense = dense(spec.code, _coarsest_size(hierarchy, spec), generator)
         self.order = Reordering(levels[-1].order)
         outputs = spec.widths[::-1]
         inputs = (outputs[0], *outputs[:-1])
@@ -124,18 +133,44 @@ class Decoder(nn.Module):
             for i in range(len(levels))
         )
         self.last = ChebConv(laplacians[-1], outputs[-1], COORDINATES, spec.terms, elu=False, generator=generator)
-        # With skips, what lies between the layers is not one chain: only the last one reorders.
-        self.chain = Chain([self.last] if spec.skips else [*self.layers, self.last], after=self.order)
+        # With skips or noise, what lies between the layers is not one chain: only the last one reorders.
+        self.end = Chain([self.last], after=self.order)
+        self.chain = self.end if spec.skips else Chain([*self.layers, self.last], after=self.order)
         self.register_buffer("linear", _no_map(hierarchy, spec))
+        self.rows = tuple(layer.rows_in for layer in (*self.layers, self.last))
+        if spec.detail:
+            self.gains = nn.ParameterList(torch.full((layer.inputs,), GAIN) for layer in (*self.layers, self.last))
+            self.register_buffer("deviations", torch.ones(self.last.rows_out, COORDINATES))
+            self.register_buffer("metric", torch.ones(self.last.rows_out, COORDINATES))
 
-    def forward(self, code: Tensor) -> Tensor:
+    def forward(self, code: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Decode; with `noise` (B, noise_size) from N(0, 1), details of chance are added to the mean ones."""
         if code.ndim != 2 or code.shape[1] != self.spec.code:
             raise ValueError(f"expected codes (B, {self.spec.code}), got {tuple(code.shape)}.")
         first = self.dense(code).unflatten(1, (-1, self.spec.widths[-1]))
-        vertices = self._with_skips(first) if self.spec.skips else self.chain(first)
+        vertices = self._with_skips(first) if self.spec.skips else self._through(first, noise)
+        if self.spec.detail:
+            vertices = self.beyond(vertices * self.deviations)
         if self.linear is not None:
             vertices = vertices + (code @ self.linear).view_as(vertices)
         return vertices
+
+    @property
+    def noise_size(self) -> int:
+        """How many numbers of chance a face has: one for each vertex of each level."""
+        return sum(self.rows) if self.spec.detail else 0
+
+    def beyond(self, vertices: Tensor) -> Tensor:
+        """What the linear map cannot say of `vertices` (B, V, 3)."""
+        assert self.linear is not None
+        return vertices - (self.project(vertices) @ self.linear).view_as(vertices)
+
+    def _through(self, values: Tensor, noise: Tensor | None) -> Tensor:
+        if noise is None:
+            return self.chain(values)
+        for layer, part, gain in zip((*self.layers, self.end), noise.split(self.rows, dim=1), self.gains, strict=True):
+            values = layer(torch.addcmul(values, part[:, :, None], gain))
+        return values
 
     def _with_skips(self, first: Tensor) -> Tensor:
         """Concatenate the first tensor, up-sampled, with the input of each convolution but the first and the last."""
@@ -153,20 +188,22 @@ class Decoder(nn.Module):
     def project(self, vertices: Tensor) -> Tensor:
         """Codes (B, code) whose linear part is nearest to `vertices` (B, V, 3): principal coordinates."""
         assert self.linear is not None
-        return coordinates(vertices, self.linear)
+        return coordinates(vertices, self.linear, self.metric if self.spec.detail else None)
 
     def set_linear(self, matrix: Tensor) -> None:
         """Set the linear map to `matrix` (code, V, 3), for example principal components times their deviations."""
         _set_map(self.linear, matrix)
 
 
-def coordinates(vertices: Tensor, linear: Tensor) -> Tensor:
-    """Codes (B, code) with `codes @ linear` nearest to `vertices` (B, V, 3).
+def coordinates(vertices: Tensor, linear: Tensor, metric: Tensor | None = None) -> Tensor:
+    """Codes (B, code) with `codes @ linear` nearest to `vertices` (B, V, 3), by squares weighted with `metric` (V, 3).
 
-    The rows of the linear map (code, 3 V) must be orthogonal, as principal components are; one of zeros has the code 0.
+    The rows of the linear map (code, 3 V) must be orthogonal under it, as principal components are; one of zeros has
+    the code 0.
     """
-    squares = linear.square().sum(dim=1)
-    return vertices.flatten(1) @ linear.T / squares.clamp_min(torch.finfo(squares.dtype).tiny)
+    dual = linear if metric is None else linear * metric.flatten()
+    squares = (linear * dual).sum(dim=1)
+    return vertices.flatten(1) @ dual.T / squares.clamp_min(torch.finfo(squares.dtype).tiny)
 
 
 class MappingNetwork(nn.Module):
@@ -219,7 +256,7 @@ class ScalarCritic(nn.Module):
         super().__init__()
         spec = spec or NetworkSpec()
         self.convolutions = _Convolutions(hierarchy, spec, generator)
-        self.dense = _dense(_coarsest_size(hierarchy, spec), 1, generator)
+        self.dense = dense(_coarsest_size(hierarchy, spec), 1, generator)
 
     def forward(self, vertices: Tensor) -> Tensor:
         return self.dense(self.convolutions(vertices)).squeeze(1)
@@ -230,7 +267,7 @@ def parameter_count(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def _ordered(hierarchy: Hierarchy, spec: NetworkSpec) -> list[OrderedLevel]:
+def ordered_levels(hierarchy: Hierarchy, spec: NetworkSpec) -> list[OrderedLevel]:
     """The levels with a coarser one below them, one for each width, finest first.
 
     Raises `UsageError` for another number of levels, and for a network that no machine of today trains.
@@ -267,11 +304,11 @@ def perceptron(widths: Sequence[int], generator: torch.Generator | None) -> nn.S
     """Dense layers of these widths with leaky ReLU between them."""
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):
-        layers += [_dense(inputs, outputs, generator), nn.LeakyReLU(0.2)]
+        layers += [dense(inputs, outputs, generator), nn.LeakyReLU(0.2)]
     return nn.Sequential(*layers[:-1])
 
 
-def _dense(inputs: int, outputs: int, generator: torch.Generator | None) -> nn.Linear:
+def dense(inputs: int, outputs: int, generator: torch.Generator | None) -> nn.Linear:
     layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
     glorot(layer.weight, inputs, outputs, generator)
     nn.init.zeros_(layer.bias)

@@ -20,12 +20,20 @@ class Batches:
     """`batches(step)` is the batch of that step on the device, this process's share of it.
 
     Each epoch goes once through the training faces in an order of its own; what does not fill a batch waits for
-    the next epoch. With `targets`, a class for each face of the set (N,), faces are in mm. On a CPU faces are read
-    from the memory-mapped file as they are needed; on a GPU they are kept on the card if they fit.
+    the next epoch. With `targets`, a class for each face of the set (N,), faces are in mm. With `noise`, each face has
+    so many numbers of chance. On a CPU faces are read from the memory-mapped file as they are needed; on a GPU they
+    are kept on the card if they fit.
     """
 
     def __init__(
-        self, faces: FaceSet, code: int, batch: int, seed: int, team: Team, targets: Integers | None = None
+        self,
+        faces: FaceSet,
+        code: int,
+        batch: int,
+        seed: int,
+        team: Team,
+        targets: Integers | None = None,
+        noise: int = 0,
     ) -> None:
         rows = faces.split.train
         if batch % team.size:
@@ -38,7 +46,7 @@ class Batches:
             torch.from_numpy(values).to(team.device) for values in (faces.normalisation.mean, faces.normalisation.std)
         )
         self._read = _reader(faces.vertices, team.device)
-        self._targets = targets
+        self._targets, self._noise = targets, noise
         self._epoch, self._order = -1, rows
 
     def __call__(self, step: int, phases: int = 1) -> Batch:
@@ -47,6 +55,7 @@ class Batches:
         rng = np.random.default_rng((self.seed, CODES, step))
         codes = rng.uniform(-1.0, 1.0, (self.batch, self.code)).astype(np.float32)[mine]
         mix = rng.uniform(0.0, 1.0, self.batch).astype(np.float32)[mine]
+        chance = rng.standard_normal((self.batch, self._noise), np.float32)[mine] if self._noise else None
         rows, device = self.rows_of(step)[mine], self.team.device
         faces, targets = self._read(rows), None
         if self._targets is None:
@@ -54,7 +63,8 @@ class Batches:
         else:
             targets = torch.from_numpy(self._targets[rows]).to(device)
         drawn, mixed = (torch.from_numpy(values).to(device) for values in (codes, mix))
-        return Batch(faces, drawn, mixed, step % phases, targets)
+        noise = None if chance is None else torch.from_numpy(chance).to(device)
+        return Batch(faces, drawn, mixed, step % phases, noise, targets)
 
     def rows_of(self, step: int) -> Integers:
         """The rows of the FaceSet (B,) that step `step` reads, over all processes."""

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from meshgan.geometry.hierarchy import Hierarchy
+from meshgan.nn.detail import PatchCritic
 from meshgan.nn.networks import Autoencoder, Decoder, MappingNetwork, NetworkSpec, perceptron
 from meshgan.training.autoencoder import l1
 from meshgan.training.began import EXPLODED, convergence, next_k, reconstruction_loss, set_gradients
@@ -28,6 +29,8 @@ from meshgan.training.state import BALANCE, Batch, Curves, State
 JUDGE = 512  # width of the judge's layers
 Several = Annotated[int, Field(ge=2, le=2**20)]
 
+LAZY = 4  # steps for each in which the slope of the critic of patches is penalised
+JITTER = 0.1  # of the deviation of details: the distance over which the critic's slope is taken
 TINY = 1e-8  # beside variances: their roots have a slope at zero
 
 
@@ -49,6 +52,9 @@ class BeganJudge:
     memory: Several = 2048  # faces that they are taken from; `window` of the last are nearly all the same in the next
     # step, and the game runs after them
     penalty: Annotated[float, Field(ge=0)] = 0.3  # R1; computed in one step of `phases`, with so many times the weight
+    patches: Annotated[float, Field(ge=0)] = 0.0  # weight of the critic of patches, in L_G
+    smoothness: Annotated[float, Field(ge=0)] = 0.3  # R1 of that critic, by differences
+    spectrum: Annotated[float, Field(ge=0)] = 0.0  # weight of the energies of bands, in L_G
 
     phases: ClassVar[int] = 8
     prior: ClassVar[Literal["uniform"]] = "uniform"
@@ -70,12 +76,13 @@ class BeganJudge:
 
     def build(self, hierarchy: Hierarchy, spec: NetworkSpec, generator: torch.Generator) -> dict[str, nn.Module]:
         """Generator and auto-encoding discriminator, mapping network and judge."""
-        return {
+        networks = {
             "generator": Decoder(hierarchy, spec, generator),
-            "critic": Autoencoder(hierarchy, replace(spec, linear=False), generator),
+            "critic": Autoencoder(hierarchy, replace(spec, linear=False, detail=False), generator),
             "mapping": MappingNetwork(spec, generator),
             "judge": perceptron((2 * spec.code, JUDGE, JUDGE, JUDGE, 1), generator),
         }
+        return networks | ({"patches": PatchCritic(hierarchy, spec, generator)} if spec.detail else {})
 
     def variables(self, spec: NetworkSpec) -> dict[str, Tensor]:
         """k₀ = 0, and nothing remembered."""
@@ -101,16 +108,52 @@ class BeganJudge:
         generated, rebuilt = generator(torch.cat([mapped, seen])).split(len(seen))
         real_loss, fake_loss = reconstruction_loss(critic, batch.faces), reconstruction_loss(critic, generated)
         anchor = l1(batch.faces, rebuilt)
+        more, of_details = self._details(state, batch, seen) if batch.noise is not None else (0.0, {})
         set_gradients(
-            real_loss, fake_loss + self.anchor * anchor, k, critic.parameters(), generator.parameters()
-        )  # the anchor does not depend on the discriminator
+            real_loss, fake_loss + self.anchor * anchor + more, k, critic.parameters(), generator.parameters()
+        )  # what is added does not depend on the discriminator
         judged = self._judge(state, window, penalised=batch.phase == 0)
         own["steps"].add_(1)
-        state.update("critic", "generator", "judge", "mapping")
+        state.update(*state.networks)
         real, fake, missed = state.mean(real_loss, fake_loss, anchor)
         k.copy_(next_k(k, real, fake, self.gamma, self.lambda_k))
         measure = convergence(real, fake, self.gamma)
-        return {"L_real": real, "L_fake": fake, "k": k.clone(), "M": measure, "anchor": missed, "judge": judged}
+        stats = {"L_real": real, "L_fake": fake, "k": k.clone(), "M": measure, "anchor": missed, "judge": judged}
+        return stats | of_details
+
+    def _details(self, state: State, batch: Batch, seen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Set the gradients of the critic of patches; returns what is added to L_G, and what to show.
+
+        Real faces are compared with what the generator makes of their own coordinates and of chance, so that only
+        details can tell them apart.
+        """
+        generator, patches = state.networks["generator"], state.networks["patches"]
+        assert isinstance(generator, Decoder)
+        assert isinstance(patches, PatchCritic)
+        assert batch.noise is not None
+        assert generator.linear is not None
+        made = generator(seen, batch.noise)
+        linear = (seen @ generator.linear).view_as(made)
+        real, fake = batch.faces - linear, made - linear
+        assert patches.spectrum is not None
+        energies = patches.spectrum(fake)
+        lengths = (torch.stack(state.mean(*energies)) + TINY).sqrt()
+        off = (lengths - 1).square().mean()
+        added = self.spectrum * ((1 - 1 / lengths) * energies).mean()  # of the same gradient as `off`, in any team
+        if not self.patches:
+            return added, {"spectrum": off}
+        of_real, of_fake = patches(batch.faces, real), patches(made.detach(), fake.detach())
+        loss = softplus(-of_real).mean() + softplus(of_fake).mean()
+        total = loss
+        if batch.phase % LAZY == 0:
+            jitter = JITTER * patches.deviations[0] * white(batch.noise[:, -made.shape[1] :])
+            steep = (patches(batch.faces + jitter, real + jitter) - of_real) / JITTER
+            total = loss + LAZY * self.smoothness / 2 * steep.square().mean()
+        theta = list(patches.parameters())
+        for parameter, gradient in zip(theta, torch.autograd.grad(total, theta), strict=True):
+            parameter.grad = gradient
+        fooled = softplus(-patches(made, fake)).mean()
+        return added + self.patches * fooled, {"spectrum": off, "patches": state.mean(loss)[0]}
 
     def _judge(self, state: State, window: Tensor, penalised: bool) -> Tensor:
         """Set the gradients of the judge and of the mapping network; returns the judge's loss without its penalty."""
@@ -135,6 +178,11 @@ class BeganJudge:
     def trouble(self, stats: Mapping[str, float]) -> str | None:
         """Losses far beyond what the mean face would cost."""
         return f"the losses exploded (M = {stats['M']:.3g})" if stats["M"] > EXPLODED else None
+
+
+def white(noise: Tensor) -> Tensor:
+    """Numbers (B, V, 3) from N(0, 1) of as many for each face as it has vertices (B, V): each serves three vertices."""
+    return torch.stack([noise.roll(part * noise.shape[1] // 3, 1) for part in range(3)], dim=-1)
 
 
 def newest(steps: Tensor, batch: int, memory: int) -> Tensor:

@@ -37,8 +37,9 @@ class _Captured:
         inputs.faces.copy_(batch.faces)
         inputs.codes.copy_(batch.codes)
         inputs.mix.copy_(batch.mix)
-        if inputs.targets is not None and batch.targets is not None:
-            inputs.targets.copy_(batch.targets)
+        for own, new in ((inputs.noise, batch.noise), (inputs.targets, batch.targets)):
+            if own is not None and new is not None:
+                own.copy_(new)
         graph.replay()
         return {name: value.clone() for name, value in stats.items()}
 
@@ -51,8 +52,8 @@ class _Captured:
         return stats
 
     def _capture(self, batch: Batch) -> tuple[torch.cuda.CUDAGraph, Batch, dict[str, Tensor]]:
-        targets = None if batch.targets is None else batch.targets.clone()
-        inputs = Batch(batch.faces.clone(), batch.codes.clone(), batch.mix.clone(), batch.phase, targets)
+        noise, targets = (None if values is None else values.clone() for values in (batch.noise, batch.targets))
+        inputs = Batch(batch.faces.clone(), batch.codes.clone(), batch.mix.clone(), batch.phase, noise, targets)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             stats = self.objective.step(self.state, inputs)

@@ -15,6 +15,7 @@ from meshgan.errors import DiskError, MeshganError, UsageError
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.model.principal import principal_matrix
 from meshgan.nn import kernel
+from meshgan.nn.detail import PatchCritic, Spectrum
 from meshgan.nn.networks import Decoder, Encoder
 from meshgan.training.batches import Batches
 from meshgan.training.checkpoint import Checkpoint, Identity, RunFolder, check_same_run, read_checkpoint
@@ -28,6 +29,7 @@ from meshgan.training.watch import Watch, announce, diversity, live_line
 
 FAR_MM = 1e5  # a hundred metres: no face lies or reaches so far
 COMPARED = 64  # faces among which there must be two that differ
+MEASURED = 1000  # faces whose details are measured
 RAMP = 0.05  # averaging looks back over at most this share of the faces seen so far
 
 Sums = dict[str, Tensor]  # statistics summed since the last line of stats.jsonl, and "steps", how many
@@ -59,7 +61,8 @@ def train(
         identity = Identity(recipe=recipe_toml(recipe), data=faces.fingerprint, seed=seed)
         hierarchy = Hierarchy.cached(faces.template, recipe.hierarchy.counts, recipe.hierarchy.laplacian)
         targets = recipe.objective.targets(faces) if isinstance(recipe.objective, Classification) else None
-        batches = Batches(faces, recipe.network.code, schedule.batch, seed, crew, targets)
+        noise = sum(hierarchy.counts) if recipe.network.detail else 0
+        batches = Batches(faces, recipe.network.code, schedule.batch, seed, crew, targets, noise)
         held.enter_context(run.ready(resume, crew.leads))  # what is wrong so far leaves nothing behind
         state = start(recipe, faces, hierarchy, seed, crew)
         step, sums = restore(run, identity, state)
@@ -144,11 +147,14 @@ def start(recipe: Recipe, faces: FaceSet, hierarchy: Hierarchy, seed: int, crew:
     """
     networks = recipe.objective.build(hierarchy, recipe.network, torch.Generator().manual_seed(seed))
     if recipe.network.linear:
-        matrix = torch.from_numpy(principal_matrix(faces, recipe.network.code, recipe.objective.prior))
+        detail = recipe.network.detail
+        matrix = torch.from_numpy(principal_matrix(faces, recipe.network.code, recipe.objective.prior, in_mm=detail))
         for network in networks.values():
             if isinstance(network, Encoder | Decoder) and network.linear is not None:
                 network.set_linear(matrix)
                 nn.init.zeros_(network.last.weight if isinstance(network, Decoder) else network.dense.weight)
+        if detail:
+            measure_details(networks, faces)
     for network in networks.values():
         network.to(crew.device)
         crew.broadcast_(list(network.parameters()))
@@ -161,6 +167,19 @@ def start(recipe: Recipe, faces: FaceSet, hierarchy: Hierarchy, seed: int, crew:
         clip=recipe.optimiser.clip,
         team=crew,
     )
+
+
+def measure_details(networks: Mapping[str, nn.Module], faces: FaceSet) -> None:
+    """Let the networks know how large details are: what the generator's linear map leaves of training faces."""
+    generator, patches = networks["generator"], networks["patches"]
+    assert isinstance(generator, Decoder)
+    assert isinstance(patches, PatchCritic)
+    generator.metric.copy_(torch.from_numpy(faces.normalisation.std).square())
+    rows = some_rows(faces.split.train, MEASURED)
+    blocks = torch.from_numpy(faces.normalisation.apply(faces.vertices[rows])).split(64)
+    spectrum = Spectrum(faces.template, faces.normalisation.std)
+    patches.measure(torch.cat([generator.beyond(block) for block in blocks]), spectrum)
+    generator.deviations.copy_(patches.deviations[0])
 
 
 def optimiser(spec: Adam | Momentum, network: nn.Module, crew: Team) -> torch.optim.Optimizer:

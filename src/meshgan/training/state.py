@@ -32,6 +32,7 @@ class Batch:
     codes: Tensor  # (B, code) drawn from U(-1, 1)
     mix: Tensor  # (B,) drawn from U(0, 1), for objectives that mix real and generated faces
     phase: int = 0  # step modulo `Objective.phases`
+    noise: Tensor | None = None  # (B, N) drawn from N(0, 1), where the generator has chance of its own
     targets: Tensor | None = None  # (B,) numbers of classes, where classes are learned; the faces are in mm then
 
 
@@ -129,9 +130,11 @@ def _put(target: Tensor, value: Tensor) -> None:
 
 
 def refuse_mapping(spec: NetworkSpec, kind: str) -> None:
-    """Raise `ValueError` for a mapping network, which only the judge trains."""
+    """Raise `ValueError` for a mapping network and for details of chance, which only began-judge trains."""
     if spec.mapping:
         raise ValueError(f"network.mapping is for the objective began-judge; with {kind} set network.mapping = 0")
+    if spec.detail:
+        raise ValueError(f"network.detail is for the objective began-judge; with {kind} set network.detail = false")
 
 
 def refuse_code_activation(spec: NetworkSpec, kind: str) -> None:
