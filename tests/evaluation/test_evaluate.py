@@ -56,6 +56,18 @@ def test_an_evaluation_has_a_row_for_the_models_sampler_and_one_for_real_faces(e
         )
 
 
+def test_choices_are_made_without_the_test_part(model, tiny_faces):
+    seen = replace(tiny_faces, card=tiny_faces.card.model_copy(update={"validation_share": 0.2}))
+    changed = np.array(seen.vertices)
+    changed[seen.split.test] += 100.0
+    blind = replace(seen, vertices=changed)
+    first, second = (evaluate(model, faces, 20, "off", part="validation") for faces in (seen, blind))
+    assert first.test_faces == len(seen.split.validation) == 16
+    assert first.part == "validation"
+    assert measured(first) == measured(second)
+    assert all(row.score("memorising") is None for row in (*first.rows, first.real))
+
+
 def measured(evaluation):
     """Every number, by its place; but machine and date."""
     table = json.loads(evaluation.json())

@@ -40,6 +40,7 @@ def test_evaluate_writes_json_and_a_summary(run, tiny_run, tiny_faces, tmp_path)
     ("arguments", "words"),
     [
         (("--fid", "vgg"), "unknown --fid 'vgg'"),
+        (("--part", "train"), "unknown --part 'train'"),
         (("--out", "."), "is a folder"),
         (("--data", "nowhere"), "nowhere is not a FaceSet"),
         (("--samples", "2"), "needs 5 samples or more"),

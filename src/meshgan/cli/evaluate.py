@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,7 +11,7 @@ from meshgan.errors import UsageError
 if TYPE_CHECKING:
     from meshgan.evaluation.evaluate import Evaluation
 
-FIDS = ("inception", "off")
+FIDS, PARTS = ("inception", "off"), ("test", "validation")
 
 
 def evaluate(
@@ -21,6 +21,7 @@ def evaluate(
     samples: Annotated[int, typer.Option(min=1, help="Faces drawn under each sampler.")] = 10_000,
     fid: Annotated[str, typer.Option(help="inception (needs the extra [fid]) or off.")] = "inception",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the samples.")] = 0,
+    part: Annotated[str, typer.Option(help="test, for results, or validation, to choose between models by.")] = "test",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Measure a model: how well it rebuilds unseen faces, and how its samples compare with them.
@@ -31,6 +32,8 @@ def evaluate(
     """
     if fid not in FIDS:
         raise UsageError(f"unknown --fid '{fid}': choose inception or off.")
+    if part not in PARTS:
+        raise UsageError(f"unknown --part '{part}': choose test or validation.")
     if out.is_dir():
         raise UsageError(f"{out} is a folder; give the name of a JSON file.")
     from meshgan.data.faceset import FaceSet
@@ -40,7 +43,8 @@ def evaluate(
 
     work = out.with_name(f"{out.name}.parts")
     keep_list(work)
-    result = measure(load_model(model), FaceSet.open(data), samples, fid, seed, work)  # type: ignore[arg-type]
+    chosen: Any = {"fid": fid, "part": part}  # both are checked
+    result = measure(load_model(model), FaceSet.open(data), samples, seed=seed, work=work, **chosen)
     with atomic_file(out) as partial:
         partial.write_text(result.json(), encoding="utf-8")
     remove_written(work)
@@ -115,7 +119,7 @@ def _summary(result: "Evaluation", out: Path) -> str:
 
     found = result.generalisation
     lines = [
-        f"{result.model} against {result.test_faces} test faces of {result.data}",
+        f"{result.model} against {result.test_faces} {result.part} faces of {result.data}",
         f"generalisation  {found.fitted_mm.mean:.3f} ± {found.fitted_mm.std:.3f} mm (Eq. 2)",
     ]
     if found.encoded_mm is not None:

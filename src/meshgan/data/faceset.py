@@ -67,6 +67,10 @@ class Split:
     validation: Integers
     test: Integers
 
+    def part(self, name: Literal["validation", "test"]) -> Integers:
+        """The rows of one of the parts that a model can be measured against."""
+        return self.validation if name == "validation" else self.test
+
 
 def some_rows(rows: Integers, most: int) -> Integers:
     """At most `most` of the rows, always the same, drawn at random: every nth would miss labels that come in turns."""

@@ -15,12 +15,13 @@ from meshgan.data.faceset import FaceSet
 from meshgan.errors import UsageError
 from meshgan.evaluation.inception import graph_file
 from meshgan.evaluation.metrics import Errors, Interval, Score, bootstrap_interval, generalisation, vertex_errors
-from meshgan.evaluation.yardstick import BY_KEY, Fid, Row, Yardstick
+from meshgan.evaluation.yardstick import BY_KEY, Fid, Part, Row, Yardstick
 from meshgan.machine import machine, today
 from meshgan.model.face_model import check_connectivity
 from meshgan.model.latent import STEPS
 from meshgan.model.load import Model
 from meshgan.model.model_folder import Sampler
+from meshgan.model.samplers import face_numbers
 from meshgan.progress import track
 from meshgan.remembered import code_of, key_of, remember, remember_array
 
@@ -61,6 +62,7 @@ class Evaluation:
     data: str
     train_faces: int
     test_faces: int
+    part: Part
     seed: int
     machine: str
     date: str
@@ -81,27 +83,31 @@ def evaluate(
     seed: int = 0,
     work: Path | None = None,
     steps: int = STEPS,
+    part: Part = "test",
 ) -> Evaluation:
     """Measure `model` against the test part of `faces`, under each of the samplers that suit it.
+
+    The test part is for tables; choices between models are made with `part` "validation".
 
     `steps` is the budget of Eq. 2: steps of Adam for each test face. What is finished is kept in the folder `work`,
     if given: the same call, after a stop, goes on from there. Raises `UsageError` if the model is of another
     template, the set too small, or the extra for the FID missing.
     """
-    _check(model, faces, samples, fid)
+    _check(model, faces, samples, fid, part)
     if work is None:
         with TemporaryDirectory() as folder:
-            return evaluate(model, faces, samples, fid, seed, Path(folder), steps)
+            return evaluate(model, faces, samples, fid, seed, Path(folder), steps, part)
 
     def drawn(sampler: Sampler) -> Row:
-        return yardstick(faces, fid).measure(_samples(model, samples, seed, sampler), sampler, seed)
+        return yardstick(faces, fid, part).measure(_samples(model, samples, seed, sampler), sampler, seed)
 
     def real() -> Row:
-        return yardstick(faces, fid).measure(_training_faces(faces, samples, seed), "none", seed)
+        return yardstick(faces, fid, part).measure(_training_faces(faces, samples, seed), "none", seed)
 
-    asked = {"data": faces.fingerprint, "samples": samples, "fid": fid, "seed": seed, "code": code_of(*CODE)}
+    asked = {"data": faces.fingerprint, "part": part, "samples": samples, "fid": fid, "seed": seed}
+    asked["code"] = code_of(*CODE)
     content = _content_of(model)
-    found, samplers = generalise(model, faces, work, steps), suitable_samplers(model)
+    found, samplers = generalise(model, faces, work, steps, part), suitable_samplers(model)
     rows = [
         remember(work, sampler, key_of(**asked, model=content, sampler=sampler), Row, partial(drawn, sampler))
         for sampler in samplers
@@ -112,7 +118,8 @@ def evaluate(
         faces_seen=model.card.origin.faces_seen,
         data=faces.card.name,
         train_faces=len(faces.split.train),
-        test_faces=len(faces.split.test),
+        test_faces=len(faces.split.part(part)),
+        part=part,
         seed=seed,
         machine=machine(),
         date=today(),
@@ -123,9 +130,9 @@ def evaluate(
 
 
 @lru_cache(maxsize=1)
-def yardstick(faces: FaceSet, fid: Fid) -> Yardstick:
+def yardstick(faces: FaceSet, fid: Fid, part: Part) -> Yardstick:
     """The test faces, prepared when something is left to measure, and once for several models."""
-    return Yardstick.of(faces, fid)
+    return Yardstick.of(faces, fid, part)
 
 
 def suitable_samplers(model: Model) -> tuple[Sampler, ...]:
@@ -138,22 +145,22 @@ def suitable_samplers(model: Model) -> tuple[Sampler, ...]:
     return ("standard-normal", "fitted-normal") if "fitted-normal" in model.samplers.names else ("standard-normal",)
 
 
-def generalise(model: Model, faces: FaceSet, work: Path, steps: int = STEPS) -> Generalisation:
+def generalise(model: Model, faces: FaceSet, work: Path, steps: int = STEPS, part: Part = "test") -> Generalisation:
     """Reconstruct all test faces by Eq. 2, and by encoding where that is possible."""
-    errors, encoded = fitting_errors(model, faces, work, steps), None
+    errors, encoded = fitting_errors(model, faces, work, steps, part), None
     if model.encodes:
-        blocks = [np.asarray(faces.vertices[rows]) for rows in _blocks(faces.split.test, FITTED)]
+        blocks = [np.asarray(faces.vertices[rows]) for rows in _blocks(faces.split.part(part), FITTED)]
         encoded = generalisation(np.concatenate([vertex_errors(model.decode(model.encode(b)), b) for b in blocks]))
     return Generalisation(
         model.fitting(steps), generalisation(errors), bootstrap_interval(errors.mean(axis=1), np.mean), encoded
     )
 
 
-def fitting_errors(model: Model, faces: FaceSet, work: Path, steps: int = STEPS) -> Faces:
+def fitting_errors(model: Model, faces: FaceSet, work: Path, steps: int = STEPS, part: Part = "test") -> Faces:
     """Distances (M, V) in mm from the test faces to what Eq. 2 finds for them; faces found in `work` are not fitted."""
-    key = key_of(data=faces.fingerprint, model=_content_of(model), steps=steps, code=code_of(*CODE))
+    key = key_of(data=faces.fingerprint, model=_content_of(model), steps=steps, part=part, code=code_of(*CODE))
     parts = []
-    for number, rows in enumerate(_blocks(faces.split.test, FITTED)):
+    for number, rows in enumerate(_blocks(faces.split.part(part), FITTED)):
 
         def fitted(rows: Integers = rows) -> Faces:
             target = faces.vertices[rows]
@@ -164,10 +171,10 @@ def fitting_errors(model: Model, faces: FaceSet, work: Path, steps: int = STEPS)
     return np.concatenate(parts)
 
 
-def _check(model: Model, faces: FaceSet, samples: int, fid: Fid) -> None:
+def _check(model: Model, faces: FaceSet, samples: int, fid: Fid, part: Part) -> None:
     check_connectivity(faces.template, model.template, str(faces.path))
-    if len(faces.split.test) < FEWEST:
-        raise UsageError(f"{faces.path} has {len(faces.split.test)} test faces; an evaluation needs {FEWEST} or more.")
+    if (count := len(faces.split.part(part))) < FEWEST:
+        raise UsageError(f"{faces.path} has {count} {part} faces; an evaluation needs {FEWEST} or more.")
     if samples < FEWEST:
         raise UsageError(f"an evaluation needs {FEWEST} samples or more, not {samples}.")
     if fid == "inception":
@@ -175,9 +182,9 @@ def _check(model: Model, faces: FaceSet, samples: int, fid: Fid) -> None:
 
 
 def _samples(model: Model, count: int, seed: int, sampler: Sampler) -> Iterator[Faces]:
-    codes = model.codes(count, seed, sampler)
+    codes, numbers = model.codes(count, seed, sampler), face_numbers(count, seed)
     for rows in track(_blocks(np.arange(count), BLOCK), f"Samples, {sampler}", total=count, step=BLOCK):
-        yield model.decode(codes[rows])
+        yield model.decode(codes[rows], numbers=numbers[rows])
 
 
 def _training_faces(faces: FaceSet, count: int, seed: int) -> Iterator[Faces]:

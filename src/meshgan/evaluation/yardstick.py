@@ -55,6 +55,7 @@ RAKING = Light(  # shape alone, seen in grazing light
 BAND_NAMES = tuple(f"{long:g}-{short:g} mm" for long, short in BANDS)
 
 Fid = Literal["inception", "off"]
+Part = Literal["test", "validation"]
 Source = Sampler | Literal["none"]  # "none": real faces
 
 
@@ -92,9 +93,14 @@ class Yardstick:
     large_features: Singles | None
 
     @classmethod
-    def of(cls, faces: FaceSet, fid: Fid) -> "Yardstick":
-        """Prepare the test part of a FaceSet; the shape space comes from its training part."""
-        test, validation = (np.asarray(faces.vertices[part]) for part in (faces.split.test, faces.split.validation))
+    def of(cls, faces: FaceSet, fid: Fid, part: Part = "test") -> "Yardstick":
+        """Prepare the test part of a FaceSet, or another; the shape space comes from its training part.
+
+        With the validation part no face is left that is neither known nor measured against, so that memorising is not
+        measured: choices must not see the test part.
+        """
+        parts = (faces.split.part(part), faces.split.validation)
+        test, validation = (np.asarray(faces.vertices[rows]) for rows in parts)
         space = principal_components(faces.vertices, faces.split.train, COARSE)
         camera, template = Camera.frontal(faces.template.vertices), faces.template
         index, train_index = FaceIndex.build(test), FaceIndex.build(np.asarray(faces.vertices[faces.split.train]))
@@ -102,7 +108,9 @@ class Yardstick:
         detailed = test[some_rows(np.arange(len(test)), DETAILED)]
         real = faces.vertices[some_rows(faces.split.train, CHECKED)]
         at_fault = folded(real, template) | intersecting(real, template.triangles)
-        unseen = (train_index.nearest(validation).distance, index.nearest(validation).distance)
+        unseen = None
+        if part == "test" and len(validation) > 1:
+            unseen = (train_index.nearest(validation).distance, index.nearest(validation).distance)
         features = large_features = None
         if fid == "inception":
             features, large_features = (
@@ -110,7 +118,7 @@ class Yardstick:
                 for images, size in zip(_pictures(test, template, camera), (SIZE, LARGE), strict=True)
             )
         return cls(
-            template, index, train_index, unseen if len(validation) > 1 else None, space, shape_codes(space, test),
+            template, index, train_index, unseen, space, shape_codes(space, test),
             bands, bands.energies(_beyond(space, detailed)), at_fault.mean(axis=0) < EXCUSED, camera,
             features, large_features,
         )  # fmt: skip
