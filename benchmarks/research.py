@@ -1,0 +1,302 @@
+"""Trials of docs/research.md, minutes each: details beyond principal components, and auto-encoders of small codes.
+
+    python benchmarks/research.py details SET --out details.jsonl [--only NAME …] [--faces 5600]
+    python benchmarks/research.py codes SET --out codes.jsonl --code 8 [--only NAME …] [--faces 32000]
+
+The faces of SET are reduced to a quarter of their vertices. Models learn from the training part and are measured on the
+validation part; the test part is not read. One line of JSON for each trial is appended to the file.
+"""
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from meshgan.nn.ordering import ordered
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from meshgan.data.faceset import FaceSet
+from meshgan.evaluation.metrics import detail
+from meshgan.evaluation.yardstick import BAND_NAMES
+from meshgan.geometry.hierarchy import Hierarchy
+from meshgan.geometry.mesh import Mesh
+from meshgan.geometry.spectrum import BandFilter
+from meshgan.model.principal import Components, principal_components
+from meshgan.nn.chebyshev import ChebConv
+from meshgan.nn.detail import PatchCritic, Spectrum
+from meshgan.nn.networks import Decoder, NetworkSpec
+from meshgan.nn.sampling import Reordering, SparseOperator
+from meshgan.training.autoencoder import l1
+from meshgan.training.began_judge import JITTER, LAZY, TINY, white
+
+WIDTHS = (16, 16, 32)
+DETAILS: dict[str, dict[str, Any]] = {  # trials: what differs from `DEFAULT`
+    "no noise, no critic": {"patches": 0.0, "spectrum": 0.0, "noise": 0.0},
+    "energies": {"patches": 0.0},
+    "critic": {"spectrum": 0.0},
+    "energies and critic": {},
+    "energies and critic, ten times the weight": {"patches": 1.0},
+    "critic without differential coordinates": {"spectrum": 0.0, "differential": 0.0},
+    "energies and critic, pointwise": {"terms": 1},
+    "energies and critic, graph Laplacian": {"laplacian": "combinatorial"},
+    "energies and critic, no anchor": {"anchor": 0.0},
+}
+DEFAULT: dict[str, Any] = {
+    "patches": 0.1, "spectrum": 1.0, "anchor": 1.0, "noise": 1.0, "differential": 1.0,
+    "terms": 6, "laplacian": "cotangent", "rate": 1e-3, "generator_rate": 2e-3, "batch": 8,
+}  # fmt: skip
+CODES: dict[str, dict[str, Any]] = {
+    "CoMA, cotangent": {},
+    "CoMA, graph Laplacian": {"laplacian": "combinatorial"},
+    "CoMA, loss in network units": {"loss": "units"},
+    "wide bottleneck": {"laplacian": "combinatorial", "middle": 256},
+    "fields": {"laplacian": "combinatorial", "fields": True},
+    "fields and wide bottleneck": {"laplacian": "combinatorial", "middle": 256, "fields": True},
+    "fields and wide bottleneck, cotangent": {"middle": 256, "fields": True},
+    "64 components and wide bottleneck": {"laplacian": "combinatorial", "middle": 256, "components": 64},
+    "perceptron": {"perceptron": 512, "batch": 64, "rate": 1e-3},
+}
+
+
+class Reduced:
+    """A set at a quarter of its vertices: template, faces in network units by part, and what they are measured with."""
+
+    def __init__(self, path: str) -> None:
+        whole = FaceSet.open(path)
+        fine = Hierarchy.cached(whole.template)
+        kept = fine.levels[0].kept
+        self.template: Mesh = fine.levels[1].mesh
+        self.counts = fine.counts[2:]
+        self.mean, self.std = whole.normalisation.mean[kept], whole.normalisation.std[kept]
+        read = [np.asarray(whole.vertices[rows][:, kept]) for rows in (whole.split.train, whole.split.validation)]
+        self.seen, self.unseen = (torch.from_numpy((faces - self.mean) / self.std) for faces in read)
+        self.vertices = read[0]
+
+    def millimetres(self, faces: Tensor) -> np.ndarray[Any, Any]:
+        return faces.numpy() * self.std + self.mean
+
+    def components(self, count: int) -> Components:
+        return principal_components(self.vertices, np.arange(len(self.vertices)), count)
+
+    def matrix(self, components: Components) -> Tensor:
+        """Axes times deviations in network units; codes of N(0, I)."""
+        lengths = np.sqrt(components.variances)[:, None, None].astype(np.float32)
+        return torch.from_numpy(components.axes * lengths / self.std)
+
+    def batches(self, count: int, size: int, seed: int = 0) -> Iterator[tuple[float, Tensor, np.random.Generator]]:
+        """The share of the learning rate, faces, and a source of chance, for so many faces in all."""
+        rng, steps = np.random.default_rng(seed), max(1, count // size)
+        for step in range(steps):
+            share = min(1.0, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / steps))
+            yield max(share, 0.02), self.seen[torch.from_numpy(rng.integers(0, len(self.seen), size))], rng
+
+
+def adam(network: nn.Module, rate: float, beta1: float) -> torch.optim.Adam:
+    return torch.optim.Adam(network.parameters(), rate, (beta1, 0.99), fused=True)
+
+
+def advance(optimiser: torch.optim.Adam, rate: float, parameters: list[Tensor]) -> None:
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    nn.utils.clip_grad_norm_(parameters, 1.0)
+    optimiser.step()
+    optimiser.zero_grad()
+
+
+def try_details(data: Reduced, changes: Mapping[str, Any], faces: int) -> dict[str, Any]:
+    """Train generator and critic of patches on the coordinates of real faces; measure the details they make."""
+    o = DEFAULT | dict(changes)
+    hierarchy = Hierarchy.cached(data.template, data.counts, o["laplacian"])
+    random = torch.Generator().manual_seed(0)
+    spec = NetworkSpec(widths=WIDTHS, terms=o["terms"], linear=True, detail=True)
+    components = data.components(spec.code)
+    generator, critic = Decoder(hierarchy, spec, random), PatchCritic(hierarchy, spec, random)
+    generator.metric.copy_(torch.from_numpy(data.std).square())
+    generator.set_linear(data.matrix(components))
+    nn.init.zeros_(generator.last.weight)
+    spectrum = Spectrum(data.template, data.std)
+    critic.measure(torch.cat([generator.beyond(part) for part in data.seen[:1000].split(64)]), spectrum)
+    generator.deviations.copy_(critic.deviations[0])
+    if not o["differential"]:
+        critic.bent = torch.zeros_like  # type: ignore[method-assign,assignment]
+    of_generator, of_critic = adam(generator, 0.0, 0.0), adam(critic, 0.0, 0.0)
+    began = time.process_time()
+    for step, (share, real, rng) in enumerate(data.batches(faces, o["batch"])):
+        noise = torch.from_numpy(rng.standard_normal((len(real), generator.noise_size), np.float32))
+        codes = generator.project(real)
+        linear = (codes @ generator.linear).view_as(real)
+        made = generator(codes, noise if o["noise"] else None)
+        energies = spectrum(made - linear)
+        loss = o["anchor"] * l1(real, generator(codes))
+        loss = loss + o["spectrum"] * ((energies + TINY).sqrt() - 1).square().mean()
+        if o["patches"]:
+            ours, theirs = critic(made.detach(), made.detach() - linear), critic(real, real - linear)
+            total = softplus(ours).mean() + softplus(-theirs).mean()
+            if step % LAZY == 0:
+                jitter = JITTER * critic.deviations[0] * white(noise[:, -real.shape[1] :])
+                steep = (critic(real + jitter, real + jitter - linear) - theirs) / JITTER
+                total = total + LAZY * 0.15 * steep.square().mean()
+            total.backward()
+            advance(of_critic, o["rate"] * share, list(critic.parameters()))
+            loss = loss + o["patches"] * softplus(-critic(made, made - linear)).mean()
+        loss.backward(inputs=list(generator.parameters()))
+        advance(of_generator, o["generator_rate"] * share, list(generator.parameters()))
+    seconds = time.process_time() - began
+    with torch.no_grad():
+        codes = generator.project(data.unseen)
+        noise = torch.randn(len(codes), generator.noise_size, generator=random)
+        made = torch.cat([generator(*part) for part in zip(codes.split(50), noise.split(50), strict=True)])
+        mean = torch.cat([generator(part) for part in codes.split(50)])
+    bands = BandFilter.of(data.template)
+
+    def beyond(values: Tensor) -> np.ndarray[Any, Any]:
+        millimetres = data.millimetres(values)
+        return millimetres - components.faces(components.codes(millimetres))
+
+    real_energies = bands.energies(beyond(data.unseen))
+    scores = {name: detail(bands.energies(beyond(values)), real_energies, BAND_NAMES, resamples=2)
+              for name, values in (("made", made), ("mean", mean))}  # fmt: skip
+    real, ours = (np.square(beyond(values)).sum(axis=2).mean(axis=0) for values in (data.unseen, made))
+    return {
+        "detail": round(scores["made"].value, 3),
+        "ratios": [round(ratio, 2) for ratio in scores["made"].parts.values()],
+        "mean_detail_ratios": [round(ratio, 2) for ratio in scores["mean"].parts.values()],
+        "rms_mm": [round(float(np.sqrt(values.mean())), 3) for values in (ours, real)],
+        "log_ratio_over_face": round(float(np.log(ours / real).std()), 2),
+        "seconds": round(seconds),
+    }
+
+
+class Field(nn.Module):
+    """A scale and a shift of every channel at every vertex, learned: what a convolution cannot know, where it is."""
+
+    def __init__(self, vertices: int, channels: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(1 + 0.1 * torch.randn(vertices, channels))
+        self.shift = nn.Parameter(0.1 * torch.randn(vertices, channels))
+
+    def forward(self, values: Tensor) -> Tensor:
+        return torch.addcmul(self.shift, values, self.scale)
+
+
+def perceptron(*widths: int) -> nn.Sequential:
+    layers = [layer for a, b in pairwise(widths) for layer in (nn.Linear(a, b), nn.ELU())]
+    return nn.Sequential(*layers[:-1])
+
+
+class Small(nn.Module):
+    """CoMA's auto-encoder with options: faces (B, V, 3) to faces through a small code."""
+
+    def __init__(self, data: Reduced, o: Mapping[str, Any]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        random, vertices = torch.Generator().manual_seed(0), len(data.template.vertices)
+        self.plain = None
+        if width := o["perceptron"]:
+            self.plain = nn.Sequential(
+                perceptron(3 * vertices, width, width, o["code"]), perceptron(o["code"], width, width, 3 * vertices)
+            )
+            return
+        hierarchy = Hierarchy.cached(data.template, data.counts, o["laplacian"])
+        levels, middle = ordered(hierarchy), [o["middle"]] if o["middle"] else []
+        operators = [SparseOperator(level.laplacian) for level in levels]
+        inwards, outwards = (3, *WIDTHS), (WIDTHS[-1], *WIDTHS[::-1])
+        self.shape = (hierarchy.counts[-1], WIDTHS[-1])
+        flat = math.prod(self.shape)
+        self.order = Reordering(levels[0].order)
+        self.down = nn.ModuleList(
+            ChebConv(operator, a, b, kept=torch.as_tensor(level.kept), generator=random)
+            for operator, level, (a, b) in zip(operators, levels, pairwise(inwards), strict=True)
+        )
+        self.encode = perceptron(flat, *middle, o["code"])
+        self.decode = perceptron(o["code"], *middle, *middle, flat)
+        self.up = nn.ModuleList(
+            ChebConv(operator, a, b, up=SparseOperator(level.up), generator=random)
+            for operator, level, (a, b) in zip(operators[::-1], levels[::-1], pairwise(outwards), strict=True)
+        )
+        self.last = ChebConv(operators[0], WIDTHS[0], 3, elu=False, generator=random)
+        sizes = hierarchy.counts
+        self.fields_down = self.fields_up = [nn.Identity() for _ in levels]
+        if o["fields"]:
+            self.fields_down = nn.ModuleList(map(Field, sizes[1:], WIDTHS))
+            self.fields_up = nn.ModuleList(map(Field, sizes[-2::-1], outwards[1:]))
+        self.components = None
+        if o["components"]:
+            matrix = data.matrix(data.components(o["components"])).flatten(1)
+            self.register_buffer("components", matrix)
+            self.register_buffer("dual", matrix / matrix.square().sum(dim=1, keepdim=True))
+            self.to_code = perceptron(len(matrix), 128, o["code"])
+            self.from_code = perceptron(o["code"], 128, 128, len(matrix))
+            nn.init.zeros_(self.last.weight)
+
+    def forward(self, faces: Tensor) -> Tensor:
+        if self.plain is not None:
+            return self.plain(faces.flatten(1)).view_as(faces)
+        values = self.order.inwards(faces)
+        for layer, field in zip(self.down, self.fields_down, strict=True):
+            values = field(layer(values))
+        code = self.encode(values.flatten(1))
+        if self.components is not None:
+            code = code + self.to_code(faces.flatten(1) @ self.dual.T)
+        values = self.decode(code).unflatten(1, self.shape)
+        for layer, field in zip(self.up, self.fields_up, strict=True):
+            values = field(layer(values))
+        rebuilt = self.order.outwards(self.last(values))
+        return rebuilt if self.components is None else rebuilt + (self.from_code(code) @ self.components).view_as(faces)
+
+
+def try_code(data: Reduced, changes: Mapping[str, Any], faces: int, code: int) -> dict[str, Any]:
+    """Train an auto-encoder; the mean distance of unseen faces to what it makes of them, and PCA's."""
+    o = {"laplacian": "cotangent", "middle": 0, "fields": False, "components": 0, "perceptron": 0, "loss": "mm",
+         "batch": 32, "rate": 2e-3, "code": code} | dict(changes)  # fmt: skip
+    network, scale = Small(data, o), torch.from_numpy(data.std)
+    optimiser, began = adam(network, 0.0, 0.9), time.process_time()
+
+    def distance(some: Tensor) -> Tensor:
+        return (((network(some) - some) * scale).square().sum(dim=2) + 1e-8).sqrt().mean()
+
+    for share, some, _ in data.batches(faces, o["batch"]):
+        (distance(some) if o["loss"] == "mm" else (network(some) - some).abs().mean()).backward()
+        advance(optimiser, o["rate"] * share, list(network.parameters()))
+    with torch.no_grad():
+        error = float(torch.stack([distance(part) * len(part) for part in data.unseen.split(50)]).sum())
+    components, unseen = data.components(code), data.millimetres(data.unseen)
+    linear = np.linalg.norm(unseen - components.faces(components.codes(unseen)), axis=2).mean()
+    return {
+        "code": code,
+        "mm": round(error / len(data.unseen), 4),
+        "pca_mm": round(float(linear), 4),
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "seconds": round(time.process_time() - began),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("details", "codes"))
+    parser.add_argument("data")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", nargs="*", help="names of trials")
+    parser.add_argument("--faces", type=int, help="seen in training")
+    parser.add_argument("--code", type=int, default=8)
+    given = parser.parse_args()
+    trials = DETAILS if given.what == "details" else CODES
+    data = Reduced(given.data)
+    for name in given.only or trials:
+        if given.what == "details":
+            found = try_details(data, trials[name], given.faces or 5600)
+        else:
+            found = try_code(data, trials[name], given.faces or 32_000, given.code)
+        with given.out.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"trial": name, "set": Path(given.data).name} | found) + "\n")
+
+
+if __name__ == "__main__":
+    main()
