@@ -1,12 +1,17 @@
 """`meshgan train` from the command line: what it prints, and how it ends."""
 
+import json
 import os
 import signal
 
+import numpy as np
 import pytest
 
+from meshgan.cli import main
+from meshgan.model.load import load_model
+from meshgan.model.pca import fit_pca
 from meshgan.training.checkpoint import RunFolder
-from meshgan.training.recipe import recipe_toml
+from meshgan.training.recipe import load_recipe, recipe_names, recipe_toml
 
 
 @pytest.fixture
@@ -24,7 +29,7 @@ def test_training_says_where_the_model_lies(tmp_path, recipe, tiny_faces, meshga
     assert "80 of 80 faces seen  L(x)" in err
     again, _, err = meshgan(*arguments)
     assert again == 2
-    assert "use --resume" in err
+    assert "`--resume` goes on with it" in err
     assert meshgan(*arguments, "--resume")[0] == 0
 
 
@@ -41,7 +46,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_ends_with_130(tmp_path, recipe, tiny_face
     )
     status, _, err = meshgan("train", recipe, "--data", tiny_faces.path, "--out", tmp_path / "run")
     assert status == 130
-    assert "stopped after 40 faces; start again with --resume to go on" in err
+    assert "stopped after 40 faces; `--resume` goes on" in err
     assert [path.name for path in RunFolder(tmp_path / "run").checkpoints()] == ["checkpoint-0000000040.safetensors"]
 
 
@@ -76,3 +81,64 @@ def test_wrong_use_is_one_sentence_and_writes_nothing(tmp_path, recipe, tiny_fac
     assert out == ""
     assert not (tmp_path / "run").exists()
     assert sorted(path.name for path in tiny_faces.path.iterdir()) == before
+
+
+def test_the_recipes_are_listed_and_shown(meshgan, tmp_path):
+    status, out, _ = meshgan("recipes")
+    assert status == 0
+    assert {line.split()[0] for line in out.splitlines()} == set(recipe_names())
+    assert json.loads(meshgan("recipes", "--json")[1])["pca"].startswith("Principal components")
+    for name in recipe_names():
+        status, out, _ = meshgan("recipes", "show", name)
+        path = tmp_path / "shown.toml"
+        path.write_text(out)
+        assert load_recipe(path) == load_recipe(name)
+    assert "faces = 99" in meshgan("recipes", "show", "smoke", "--set", "schedule.faces=99")[1]
+    status, _, err = meshgan("recipes", "show", "smok")
+    assert status == 2
+    assert "smoke" in err
+
+
+def test_a_dry_run_prints_the_recipe_and_leaves_nothing(tmp_path, recipe, tiny_faces, meshgan):
+    arguments = ["train", recipe, "--data", tiny_faces.path, "--out", tmp_path / "run", "--dry-run"]
+    status, out, _ = meshgan(*arguments)
+    assert status == 0
+    (tmp_path / "told.toml").write_text(out)
+    assert load_recipe(tmp_path / "told.toml") == load_recipe(recipe)
+    assert "# 320 faces seen, 40 steps" in out
+    assert "hierarchy.counts = [40, 10]" in out
+    assert not (tmp_path / "run").exists()
+    status, _, err = meshgan(*arguments, "--set", "network.widths=[4, 4, 4]", "--set", "hierarchy.counts=[40, 10, 4]")
+    assert status == 0
+    status, _, err = meshgan("train", "smoke", *arguments[2:], "--set", "network.widths=[4, 4]")
+    assert status == 2
+    assert "hierarchy.counts = [40, 10]" in err  # what would fit
+    assert meshgan(*arguments, "--set", "schedule.batch=1000")[0] == 2
+
+
+def test_principal_components_train_by_name(tmp_path, tiny_faces, meshgan):
+    run = ("train", "pca", "--data", tiny_faces.path, "--out", tmp_path / "run", "--set", "network.code=4")
+    status, out, err = meshgan(*run)
+    assert status == 0, err
+    assert "draws faces" in out
+    model = load_model(tmp_path / "run")
+    expected = fit_pca(tiny_faces, 4)
+    np.testing.assert_array_equal(model.sample(3), expected.sample(3))
+    assert model.code_size == 4
+    before = (tmp_path / "run/model/weights.safetensors").stat().st_mtime_ns
+    assert meshgan(*run)[0] == 2
+    assert meshgan(*run, "--resume")[0] == 0
+    assert (tmp_path / "run/model/weights.safetensors").stat().st_mtime_ns == before
+    status, _, err = meshgan(*run, "--resume", "--seed", 1)
+    assert status == 2
+    assert "`--seed 0`" in err
+    assert meshgan("report", tmp_path / "run")[0] == 0
+    status, _, err = meshgan(*run[:-1], "network.mapping=8")
+    assert (status, err.count("\n")) == (2, 1)
+
+
+def test_the_librarys_parameters_are_told_as_the_verbs_options():
+    assert main.in_options("`resume=True`, `seed=3` and `out`", ["train", "x"]) == "`--resume`, `--seed 3` and `--out`"
+    assert main.in_options("`fid='off'` or `nothing`", ["evaluate"]) == "`--fid off` or `nothing`"
+    assert main.in_options("`unit='cm'`", ["data", "import", "x"]) == "`--unit cm`"
+    assert main.in_options("`resume=True`", ["sample"]) == "`resume=True`"

@@ -99,7 +99,7 @@ def test_lines_of_steps_that_will_come_again_are_dropped(run):
 
 
 def test_a_folder_that_holds_a_run_needs_resume(run):
-    with pytest.raises(UsageError, match="use --resume to go on with it"):
+    with pytest.raises(UsageError, match="`resume=True` goes on with it"):
         run.check(resume=False)
     run.check(resume=True)
 
@@ -127,7 +127,7 @@ def test_leftovers_of_a_killed_run_go(run):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seed": 2}, "was started with --seed 2, not 1"),
+        ({"seed": 2}, "was started with `seed=2`, not 1"),
         ({"data": "xyz"}, "other data"),
         (
             {"recipe": recipe_toml(load_recipe("smoke", ["objective.gamma=0.5"]))},

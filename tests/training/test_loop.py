@@ -12,6 +12,7 @@ from PIL import Image
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import DiskError, MeshganError, UsageError
 from meshgan.geometry.hierarchy import Hierarchy
+from meshgan.geometry.mesh import Mesh
 from meshgan.model.face_model import FaceModel
 from meshgan.model.model_folder import read_model_folder
 from meshgan.model.principal import principal_matrix
@@ -90,7 +91,7 @@ def test_a_stopped_run_goes_on_with_the_same_bits(tmp_path, tiny_run, tiny_faces
             os.kill(os.getpid(), number)
 
     monkeypatch.setattr(RunFolder, "append_line", append_then_stop)
-    with pytest.raises(Stopped, match="--resume") as stop:
+    with pytest.raises(Stopped, match="`resume=True`") as stop:
         train(tiny_recipe, tiny_faces, tmp_path / "run")
     assert signal.getsignal(number) is before
     assert stop.value.exit_status == 128 + number
@@ -232,7 +233,7 @@ def test_another_recipe_data_or_seed_is_refused(tiny_run, tiny_faces, tiny_recip
     recipe_table["objective"] = {"kind": "began", "gamma": 0.5}
     with pytest.raises(UsageError, match=r"objective\.gamma"):
         train(parse_recipe(recipe_table, "x"), tiny_faces, tiny_run, resume=True)
-    with pytest.raises(UsageError, match="--seed"):
+    with pytest.raises(UsageError, match="`seed=0`"):
         train(tiny_recipe, tiny_faces, tiny_run, seed=5, resume=True)
     with pytest.raises(UsageError, match="use --resume"):
         train(tiny_recipe, tiny_faces, tiny_run)
@@ -373,3 +374,58 @@ def test_averaging_looks_back_over_its_half_life(tiny_recipe):
 def test_crossing_counts_multiples():
     assert [crossed(before, before + 16, 20) for before in (0, 16, 32, 48)] == [False, True, True, True]
     assert not crossed(20, 36, 20)
+
+
+def test_a_finished_run_is_lengthened_as_if_it_had_been_long(tmp_path, tiny_faces, tiny_recipe):
+    short, long = (tiny_recipe.changed(schedule={"faces": faces}) for faces in (160, 320))
+    train(short, tiny_faces, tmp_path / "run")
+    seen = FaceModel.load(tmp_path / "run").card.origin.faces_seen
+    train(long, tiny_faces, tmp_path / "run", resume=True)
+    train(long, tiny_faces, tmp_path / "whole")
+    lengthened, whole = (FaceModel.load(tmp_path / name) for name in ("run", "whole"))
+    assert (seen, lengthened.card.origin.faces_seen) == (160, 320)
+    np.testing.assert_array_equal(lengthened.sample(4), whole.sample(4))
+    assert RunFolder(tmp_path / "run").recipe() == long
+    with pytest.raises(UsageError, match="longer, and not shorter"):
+        train(short, tiny_faces, tmp_path / "run", resume=True)
+    with pytest.raises(UsageError, match=r"another recipe: optimiser\.lr"):
+        train(long.changed(optimiser={"lr": 0.1}), tiny_faces, tmp_path / "run", resume=True)
+
+
+def test_a_run_may_begin_with_a_model_of_other_faces(tmp_path, tiny_faces, tiny_recipe, tiny_run, recipe_table):
+    others = FaceSet.create(1.1 * tiny_faces.vertices[:40], tiny_faces.template, {"subject": tiny_faces.subjects[:40]})
+    still = tiny_recipe.changed(schedule={"faces": 8}, optimiser={"lr": 1e-12}, averaging={"half_life": 0})
+    train(still, others, tmp_path / "run", init=tiny_run)
+    begun, first = FaceModel.load(tmp_path / "run"), FaceModel.load(tiny_run)
+    codes = first.codes(3)
+    np.testing.assert_allclose(begun.decode(codes), first.decode(codes), atol=1e-4)
+    with pytest.raises(UsageError, match="give the same `init`"):
+        train(still, others, tmp_path / "run", resume=True)
+    train(still, others, tmp_path / "run", resume=True, init=tiny_run)
+    with pytest.raises(UsageError, match="other networks"):
+        train(still.changed(network={"code": 5}), others, tmp_path / "b", init=tiny_run)
+    other = FaceSet.create(others.vertices, Mesh(others.template.vertices, others.template.triangles[:-1]))
+    with pytest.raises(UsageError, match="template"):
+        train(still, other, tmp_path / "c", init=tiny_run)
+    assert not (tmp_path / "b").exists()
+
+
+def test_callbacks_get_every_line_and_may_end_a_run(tmp_path, tiny_faces, tiny_recipe):
+    lines = []
+    train(tiny_recipe, tiny_faces, tmp_path / "run", callbacks=[lines.append])
+    assert lines == RunFolder(tmp_path / "run").lines()
+
+    def enough(line):
+        raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        train(tiny_recipe, tiny_faces, tmp_path / "other", callbacks=[enough])
+
+
+def test_the_rate_falls_over_the_whole_run_whatever_its_length(tmp_path, tiny_faces, tiny_recipe):
+    for faces in (80, 160):
+        recipe = tiny_recipe.changed(schedule={"faces": faces, "log_every": 1}, optimiser={"final": 0.1})
+        train(recipe, tiny_faces, tmp_path / f"{faces}")
+        rates = [line["lr"] for line in RunFolder(tmp_path / f"{faces}").lines()]
+        steps = faces // 8
+        np.testing.assert_allclose(rates, recipe.optimiser.lr * 0.1 ** (np.arange(steps) / steps))

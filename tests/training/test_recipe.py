@@ -149,3 +149,23 @@ def test_differences_name_each_changed_value():
     assert "objective.gamma (0.7 there, 0.5 here)" in found
     assert any(line.startswith("optimiser.beta1 (None there") for line in found)
     assert differences(old, old) == []
+
+
+def test_a_recipe_is_changed_by_keywords():
+    recipe = load_recipe("meshgan", schedule={"faces": 500, "batch": 8}, name="mine", network={"widths": (8, 8, 8, 8)})
+    assert (recipe.schedule.faces, recipe.schedule.batch, recipe.name) == (500, 8, "mine")
+    assert recipe.network.widths == (8, 8, 8, 8)
+    assert recipe.changed(schedule={"epochs": 2}).schedule.faces is None
+    assert recipe.changed(optimiser={"lr": 0.1, "kind": "momentum"}).optimiser == Momentum(lr=0.1)
+    with pytest.raises(UsageError, match=r"did you mean 'schedule\.batch'"):
+        recipe.changed(schedule={"bach": 8})
+    with pytest.raises(UsageError, match="mapping"):
+        recipe.changed(objective={"kind": "began"})
+
+
+def test_a_short_run_writes_as_often_as_a_long_one():
+    short, long = (load_recipe("meshgan", schedule={"faces": faces}).schedule for faces in (4800, 2**30))
+    assert short.intervals(300) == (3, 480, 480)
+    assert long.intervals(2**26) == (50, 20_000, 20_000)
+    assert Schedule(faces=1, log_every=7, sample_every=8, checkpoint_every=9).intervals(300) == (7, 8, 9)
+    assert Schedule(faces=1, batch=16).intervals(1) == (1, 16, 16)

@@ -2,9 +2,11 @@
 
 import io
 import os
+import re
 import sys
 import warnings
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +14,8 @@ from meshgan import __version__
 from meshgan.cli import bench, data, evaluate, register, studio, train, use
 from meshgan.errors import MeshganError, MeshganWarning
 from meshgan.machine import end_in_order
+
+PARAMETER = re.compile(r"`([a-z_]+)(?:=([^`]*))?`")  # of a function, in what the library says
 
 app = typer.Typer(
     name="meshgan",
@@ -25,6 +29,7 @@ app.add_typer(bench.app, name="bench")
 app.command()(register.register)
 app.command()(register.measure)
 app.command()(train.train)
+app.add_typer(train.recipes, name="recipes")
 app.command()(use.sample)
 app.command()(use.fit)
 app.command()(use.interpolate)
@@ -78,7 +83,7 @@ def main() -> None:
 def sentence(error: Exception) -> str:
     """What ended a verb, in one line for a person."""
     if isinstance(error, MeshganError):
-        text = str(error)
+        text = in_options(str(error), sys.argv[1:])
     elif isinstance(error, MemoryError):
         text = "the memory does not suffice; ask for fewer at a time, or close other programs."
     elif isinstance(error, OSError):
@@ -89,10 +94,34 @@ def sentence(error: Exception) -> str:
     return " ".join(text.split())
 
 
+def in_options(text: str, words: Sequence[str]) -> str:
+    """A sentence of the library, whose parameters are those of Python, in the options of the verb that `words` call.
+
+    `resume=True` becomes `--resume`, `seed=3` becomes `--seed 3`, and `out` becomes `--out`; what the verb has no
+    option for stays.
+    """
+    command: Any = typer.main.get_command(app)
+    for word in words:
+        command = getattr(command, "commands", {}).get(word, command)
+    options = {
+        parameter.name: max(parameter.opts, key=len)
+        for parameter in command.params
+        if parameter.opts[0].startswith("-")
+    }
+
+    def worded(match: re.Match[str]) -> str:
+        option, value = options.get(match[1]), match[2]
+        if option is None:
+            return match[0]
+        return f"`{option}`" if value in (None, "True") else f"`{option} {value.strip(chr(39))}`"
+
+    return PARAMETER.sub(worded, text)
+
+
 def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
     """What a reader has to tell (see `MeshganWarning`) as a line; other libraries' warnings are for developers."""
     if issubclass(category, MeshganWarning):
-        print(f"meshgan: {' '.join(str(message).split())}", file=sys.stderr)
+        print(f"meshgan: {' '.join(in_options(str(message), sys.argv[1:]).split())}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""`meshgan train`: a recipe and a set of faces become a model."""
+"""`meshgan train` and `recipes`: a recipe and a set of faces become a model."""
 
+import json
 import os
 from pathlib import Path
 from typing import Annotated
@@ -10,13 +11,21 @@ import typer
 def train(
     recipe: Annotated[
         str,
-        typer.Argument(metavar="RECIPE", help="A TOML file, or demo, meshgan, paper, …, which ship."),
+        typer.Argument(metavar="RECIPE", help="A TOML file, or one that ships: `meshgan recipes` lists them."),
     ],
     data: Annotated[Path, typer.Option("--data", help="The set of faces to learn.")],
     out: Annotated[Path, typer.Option("--out", help="The run folder to write.")],
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights, codes and the order of the faces.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint, if there is one.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint; the schedule may be longer now.")
+    ] = False,
+    init: Annotated[
+        str | None, typer.Option("--init", metavar="MODEL", help="Begin with a trained model of the same template.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, print the whole recipe, and train nothing.")
+    ] = False,
     changes: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe; repeatable."),
@@ -31,13 +40,60 @@ def train(
     Example: `meshgan train meshgan --data faces --out runs/first --set schedule.epochs=20`
     """
     from meshgan.data.faceset import FaceSet
+    from meshgan.training.loop import outlook
     from meshgan.training.loop import train as run
-    from meshgan.training.recipe import load_recipe
+    from meshgan.training.recipe import load_recipe, recipe_toml
 
-    chosen = load_recipe(recipe, changes or ())
-    model = run(chosen, FaceSet.open(data), out, device, seed, resume, tensorboard)
+    chosen, faces = load_recipe(recipe, changes or ()), FaceSet.open(data)
+    if dry_run:
+        print(
+            recipe_toml(chosen) + "".join(f"# {line}\n" for line in outlook(chosen, faces, out, seed, resume, init)),
+            end="",
+        )
+        return
+    model = run(chosen, faces, out, device, seed, resume, tensorboard, init)
     if os.environ.get("RANK", "0") == "0":
         use = (
             f"; `meshgan sample {out} --out faces` draws faces from it" if "generator" in chosen.objective.keeps else ""
         )
         print(f"The model lies in {model}{use}.")
+
+
+recipes = typer.Typer(help="The recipes that ship.", invoke_without_command=True)
+
+
+@recipes.callback()
+def list_recipes(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
+) -> None:
+    """List the recipes that ship, with what each is for.
+
+    Example: `meshgan recipes`, then `meshgan recipes show meshgan > mine.toml`
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from meshgan.training.recipe import load_recipe, recipe_names
+
+    found = {name: load_recipe(name).description for name in recipe_names()}
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    width = max(map(len, found))
+    print("\n".join(f"{name:<{width}}  {what}" for name, what in found.items()))
+
+
+@recipes.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A recipe that ships, or a TOML file.")],
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value; repeatable.")
+    ] = None,
+) -> None:
+    """Print a whole recipe as TOML, every default spelled out: what a file of one's own may begin with.
+
+    Example: `meshgan recipes show meshgan --set schedule.faces=50000`
+    """
+    from meshgan.training.recipe import load_recipe, recipe_toml
+
+    print(recipe_toml(load_recipe(name, changes or ())), end="")

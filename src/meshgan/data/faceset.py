@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePath
 from tokenize import TokenError
@@ -260,6 +260,12 @@ class FaceSet:
     def normalisation(self) -> Normalisation:
         """Mean and standard deviation of the training part, summed in float64 block by block."""
         return measure_normalisation(self.vertices, self.split.train)
+
+    def normalised_as(self, normalisation: Normalisation) -> "FaceSet":
+        """The same faces under a normalisation of other ones: for a model that was trained on those."""
+        other = replace(self)
+        other.__dict__["normalisation"] = normalisation
+        return other
 
 
 def measure_normalisation(vertices: Faces, rows: Integers, floor_mm: float = 0.01) -> Normalisation:

@@ -84,6 +84,11 @@ class FaceModel:
         card = self.card.model_copy(update={"name": f"{self.card.name}-conv-off", "files": {}})
         return FaceModel(replace(self._parts, card=card, tensors=off))
 
+    def give(self, name: str, network: nn.Module) -> None:
+        """Give the weights of one of the model's networks, if it has one of that `name`, to another of its sizes."""
+        if any(key.startswith(f"{name}/") for key in self._parts.tensors):
+            filled(network, name, self._parts.tensors).requires_grad_(True)
+
     def save(self, folder: str | Path, replace: bool = False) -> None:
         """Write a model folder. Raises `UsageError` if it holds something already (see `write_model_folder`)."""
         write_model_folder(Path(folder), self._parts, replace)

@@ -135,19 +135,24 @@ class PcaModel:
         return nn.Sequential(layer, nn.Unflatten(1, (-1, 3))).requires_grad_(False)
 
 
-def fit_pca(faces: FaceSet, components: int = COMPONENTS, seed: int = 0) -> PcaModel:
-    """The PCA model of the training part of a FaceSet, with no more components than its faces have."""
+def fit_pca(
+    faces: FaceSet, components: int = COMPONENTS, seed: int = 0, name: str = "pca", recipe: str = ""
+) -> PcaModel:
+    """The PCA model of the training part of a FaceSet, with no more components than its faces have.
+
+    `recipe` (TOML) is what its card says that it was made by.
+    """
     rows = faces.split.train
     found = principal_components(faces.vertices, rows, components, seed)
     size = len(found.axes)
     basis = found.axes * np.sqrt(found.variances).astype(np.float32)[:, None, None]
     card = ModelCard(
         kind="pca",
-        name="pca",
+        name=name,
         code=size,
         sampler="fitted-normal",
         origin=Origin(
-            recipe=f'name = "pca"\ncomponents = {size}\n',
+            recipe=recipe or f'name = "pca"\ncomponents = {size}\n',
             data=faces.card.name,
             source=faces.card.source,
             licence=faces.card.licence,

@@ -274,7 +274,8 @@ def ordered_levels(hierarchy: Hierarchy, spec: NetworkSpec) -> list[OrderedLevel
     """
     if len(hierarchy.levels) != len(spec.widths) + 1:
         raise UsageError(
-            f"{len(spec.widths)} widths need {len(spec.widths) + 1} levels; the hierarchy has {len(hierarchy.levels)}."
+            f"{len(spec.widths)} widths need as many coarser levels, the hierarchy has {len(hierarchy.levels) - 1}; "
+            f"set hierarchy.counts = {quarters(hierarchy.counts[0], len(spec.widths))}."
         )
     dense = spec.code * _coarsest_size(hierarchy, spec)
     linear = spec.code * hierarchy.levels[0].laplacian.shape[0] * COORDINATES if spec.linear else 0
@@ -282,6 +283,11 @@ def ordered_levels(hierarchy: Hierarchy, spec: NetworkSpec) -> list[OrderedLevel
     if dense + linear + convolutions > LARGEST:
         raise UsageError(f"a network of {dense + linear + convolutions:,} weights is too large; choose a smaller one.")
     return ordered(hierarchy)
+
+
+def quarters(vertices: int, levels: int) -> list[int]:
+    """The vertices of coarser levels, each of a quarter of those before."""
+    return [max(1, round(vertices / 4**level)) for level in range(1, levels + 1)]
 
 
 def _no_map(hierarchy: Hierarchy, spec: NetworkSpec) -> Tensor | None:

@@ -79,9 +79,9 @@ def load_template(path: Path | None, model: Path | None) -> FaceTemplate:
 
 def _model_prior(folder: Path, template: Mesh) -> Prior:
     """A trained model as a prior: the principal components of its samples."""
-    from meshgan.model.face_model import FaceModel  # needs torch, which registration else does without
+    from meshgan.model.load import load_model  # needs torch, which registration else does without
 
-    model = FaceModel.load(folder)
+    model = load_model(folder)
     if not np.array_equal(model.template.triangles, template.triangles):
         raise UsageError(f"{folder} is a model of another template; give its template with --template.")
     return learn(model.sample(MODEL_FACES, seed=0), COMPONENTS)

@@ -1,4 +1,4 @@
-"""CoMA (Ranjan et al. 2018): an auto-encoder trained with L1, the baseline of the paper."""
+"""CoMA (Ranjan et al. 2018): an auto-encoder trained with L1, the baseline of the paper; and the linear one, PCA."""
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
@@ -89,3 +89,36 @@ class Autoencoding:
     def trouble(self, stats: Mapping[str, float]) -> str | None:
         """An error far beyond that of the mean face."""
         return f"the loss exploded (L = {stats['L_real']:.3g})" if stats["L_real"] > EXPLODED else None
+
+
+@dataclass(frozen=True)
+class Components:
+    """Principal components, `network.code` of them: the best linear auto-encoder, computed instead of trained."""
+
+    kind: Literal["pca"] = "pca"
+
+    phases: ClassVar[int] = 1
+    prior: ClassVar[Literal["standard-normal"]] = "standard-normal"
+    keeps: ClassVar[tuple[str, ...]] = ("generator",)
+    curves: ClassVar[Curves] = {}
+
+    def check(self, spec: NetworkSpec) -> None:
+        """Raise `ValueError` for sizes of networks other than the code's, of which there are none."""
+        if spec != NetworkSpec(code=spec.code):
+            raise ValueError("principal components have no network; of the section network set code alone")
+
+    def build(self, hierarchy: Hierarchy, spec: NetworkSpec, generator: torch.Generator) -> dict[str, nn.Module]:
+        """None."""
+        return {}
+
+    def variables(self, spec: NetworkSpec) -> dict[str, Tensor]:
+        """None."""
+        return {}
+
+    def step(self, state: State, batch: Batch) -> dict[str, Tensor]:
+        """There is none: `training.loop.train` computes them at once."""
+        raise NotImplementedError
+
+    def trouble(self, stats: Mapping[str, float]) -> str | None:
+        """Never."""
+        return None

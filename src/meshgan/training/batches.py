@@ -39,7 +39,10 @@ class Batches:
         if batch % team.size:
             raise UsageError(f"a batch of {batch} cannot be shared by {team.size} processes; change schedule.batch.")
         if len(rows) < batch:
-            raise UsageError(f"{faces.path} has {len(rows)} training faces, fewer than one batch of {batch}.")
+            raise UsageError(
+                f"{faces.path} has {len(rows)} training faces, fewer than one batch of {batch}; "
+                f"set schedule.batch = {len(rows)}."
+            )
         self.rows, self.code, self.batch, self.seed, self.team = rows, code, batch, seed, team
         self.steps_per_epoch = len(rows) // batch
         self._mean, self._std = (

@@ -14,7 +14,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +27,7 @@ from torch import Tensor
 from meshgan.errors import DiskError, MeshganError, UsageError
 from meshgan.machine import machine
 from meshgan.model.classifier import Classifier
-from meshgan.model.face_model import FaceModel
+from meshgan.model.load import load_model
 from meshgan.reading import parse_toml, read_bytes
 from meshgan.storage import alone_in, atomic_file, disk_errors, remove_file, require_replaceable, set_aside
 from meshgan.training.classification import Classification
@@ -46,6 +46,7 @@ class Identity(BaseModel):
     recipe: Annotated[str, Field(max_length=100_000)]  # TOML
     data: Annotated[str, Field(max_length=200)]  # fingerprint of the FaceSet
     seed: Annotated[int, Field(ge=0, lt=2**63)]
+    init: Annotated[str, Field(max_length=200)] = ""  # digest of the weights of the model that it began with, if any
 
 
 class _Header(BaseModel):
@@ -93,13 +94,13 @@ class RunFolder:
             if not (self.path / "recipe.toml").is_file():
                 raise UsageError(f"{self.path} is not a run folder (it has no recipe.toml); choose another name.")
             if not resume:
-                raise UsageError(f"{self.path} exists already: use --resume to go on with it, or choose another name.")
+                raise UsageError(f"{self.path} exists already: `resume=True` goes on with it, or choose another name.")
 
     def has_model(self) -> bool:
         """Whether the run's model is there and whole; one that is not may be made again."""
         folder = self.path / "model"
         try:
-            Classifier.load(folder) if self._classifies() else FaceModel.load(folder)
+            Classifier.load(folder) if self._classifies() else load_model(folder)
         except MeshganError as error:
             if folder.exists():
                 print(f"meshgan: {error} It is made again.", file=sys.stderr)
@@ -217,14 +218,20 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def check_same_run(path: Path, old: Identity, new: Identity) -> None:
-    """Raise `UsageError` with what differs if a run cannot be continued as asked."""
+    """Raise `UsageError` with what differs if a run cannot be continued as asked; how long it is may differ."""
     if old.recipe != new.recipe:
-        changed = differences(_parse(path, old.recipe), _parse(path, new.recipe))
-        raise UsageError(f"{path} was started with another recipe: {', '.join(changed)}; choose another --out for it.")
+        before, after = _parse(path, old.recipe), _parse(path, new.recipe)
+        length = replace(before.schedule, epochs=after.schedule.epochs, faces=after.schedule.faces)
+        if replace(before, schedule=length) != after:
+            changed = ", ".join(differences(before, after))
+            raise UsageError(f"{path} was started with another recipe: {changed}; choose another `out` for it.")
     if old.data != new.data:
         raise UsageError(f"{path} was started with other data; give the FaceSet that it was started with.")
     if old.seed != new.seed:
-        raise UsageError(f"{path} was started with --seed {old.seed}, not {new.seed}.")
+        raise UsageError(f"{path} was started with `seed={old.seed}`, not {new.seed}.")
+    if old.init != new.init:
+        began = "from a model" if old.init else "without a model to begin with"
+        raise UsageError(f"{path} was started {began}; give the same `init` as then.")
 
 
 def _parse(path: Path, text: str) -> Recipe:

@@ -2,7 +2,8 @@
 
 import copy
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,16 +14,20 @@ from torch import Tensor, nn
 from meshgan.data.faceset import FaceSet, some_rows
 from meshgan.errors import DiskError, MeshganError, UsageError
 from meshgan.geometry.hierarchy import Hierarchy
+from meshgan.model.axes import Axes
+from meshgan.model.face_model import FaceModel, check_connectivity
+from meshgan.model.pca import fit_pca
 from meshgan.model.principal import principal_matrix
 from meshgan.nn import kernel
 from meshgan.nn.detail import PatchCritic, Spectrum
-from meshgan.nn.networks import Decoder, Encoder
+from meshgan.nn.networks import Decoder, Encoder, parameter_count
+from meshgan.training.autoencoder import Components
 from meshgan.training.batches import Batches
 from meshgan.training.checkpoint import Checkpoint, Identity, RunFolder, check_same_run, read_checkpoint
 from meshgan.training.classification import Classification
 from meshgan.training.finish import finish
 from meshgan.training.graph import stepper
-from meshgan.training.recipe import Adam, Momentum, Recipe, recipe_toml
+from meshgan.training.recipe import Adam, Momentum, Recipe, load_recipe, recipe_toml
 from meshgan.training.state import State
 from meshgan.training.team import Stopped, Team, stop_requests, team
 from meshgan.training.watch import Watch, announce, diversity, live_line
@@ -32,44 +37,63 @@ COMPARED = 64  # faces among which there must be two that differ
 MEASURED = 1000  # faces whose details are measured
 RAMP = 0.05  # averaging looks back over at most this share of the faces seen so far
 
+Callback = Callable[[Mapping[str, float]], object]
 Sums = dict[str, Tensor]  # statistics summed since the last line of stats.jsonl, and "steps", how many
 
 
 def train(
-    recipe: Recipe,
+    recipe: Recipe | str | Path,
     faces: FaceSet,
     out: str | Path,
     device: str = "auto",
     seed: int = 0,
     resume: bool = False,
     tensorboard: bool = False,
+    init: str | Path | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Path:
-    """Train `recipe` on `faces` into the run folder `out`; returns the folder of the finished model.
+    """Train `recipe`, or the one of that name, on `faces` into the run folder `out`; returns the finished model's.
 
     With `resume`, a run that was stopped goes on from its last checkpoint and ends with the same bits as one that
-    was not; one that is finished, but whose model is not whole, makes it again. Raises `UsageError` for another recipe,
-    data or seed than the run was started with and where another process trains in `out`, `Stopped` after Ctrl-C,
-    SIGTERM or SIGHUP, and `MeshganError` when training fails (not a number, explosion, collapse, a full disk); the
-    last good checkpoint stays.
+    was not; one that is finished goes on if its schedule is longer now, or makes its model again if that is not whole.
+    With `init`, generator and mapping begin as those of a trained model, whose template, hierarchy and normalisation
+    are used; judges and critics begin anew. Each of `callbacks` is called with every line of statistics as it is
+    logged, by the process that leads; what one raises ends the run.
+
+    Raises `UsageError` for another recipe, data, seed or `init` than the run was started with, for a model that does
+    not fit, and where another process trains in `out`, `Stopped` after Ctrl-C, SIGTERM or SIGHUP, and `MeshganError`
+    when training fails (not a number, explosion, collapse, a full disk); the last good checkpoint stays.
     """
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    if isinstance(recipe.objective, Components):
+        return fit_components(recipe, faces, RunFolder(Path(out)), seed, resume, init)
     run, schedule = RunFolder(Path(out)), recipe.schedule
     with team(device) as crew, kernel.pytorch_in_one_thread(), ExitStack() as held:
         # Set up
         if crew.leads:
             run.check(resume)
+        first = first_model(init, recipe, faces)
+        faces = faces.normalised_as(first.normalisation) if first else faces
         check_faces_and_seed(faces, seed)
-        identity = Identity(recipe=recipe_toml(recipe), data=faces.fingerprint, seed=seed)
-        hierarchy = Hierarchy.cached(faces.template, recipe.hierarchy.counts, recipe.hierarchy.laplacian)
+        begun = first.card.files["weights.safetensors"] if first else ""
+        identity = Identity(recipe=recipe_toml(recipe), data=faces.fingerprint, seed=seed, init=begun)
+        hierarchy = first.hierarchy if first else hierarchy_of(recipe, faces)
         targets = recipe.objective.targets(faces) if isinstance(recipe.objective, Classification) else None
         noise = sum(hierarchy.counts) if recipe.network.detail else 0
         batches = Batches(faces, recipe.network.code, schedule.batch, seed, crew, targets, noise)
         held.enter_context(run.ready(resume, crew.leads))  # what is wrong so far leaves nothing behind
-        state = start(recipe, faces, hierarchy, seed, crew)
+        state = start(recipe, faces, hierarchy, seed, crew, first)
         step, sums = restore(run, identity, state)
         if crew.leads:
             run.write_recipe(recipe)
         watch = Watch(recipe, faces, run, state, seed, step, tensorboard)
         advance, last = stepper(recipe.objective, state), total_steps(recipe, batches.steps_per_epoch)
+        log_every, sample_every, checkpoint_every = schedule.intervals(last)
+        if step > last:
+            raise UsageError(
+                f"{run.path} has seen {step * schedule.batch:,} faces, more than the {last * schedule.batch:,} that "
+                "are asked for; a run may be made longer, and not shorter."
+            )
         seen, finished = step * schedule.batch, step >= last
         if crew.leads and not finished:
             run.note_machine(crew.device)
@@ -79,7 +103,7 @@ def train(
         with stop_requests(crew) as stop, live_line(last * schedule.batch, seen, crew.leads) as live:
             while step < last:
                 epoch = step // batches.steps_per_epoch
-                rate = set_learning_rate(state, recipe, epoch)
+                rate = set_learning_rate(state, recipe, epoch, step / last)
                 stats = advance(batches(step, recipe.objective.phases))
                 step, before, seen = step + 1, seen, seen + schedule.batch
                 state.average(share_kept(recipe, seen))
@@ -89,30 +113,61 @@ def train(
                 # Log and check
                 trouble = None
                 try:
-                    if step % schedule.log_every == 0 or step == last:
-                        watch.line(step, seen, epoch, rate, means(sums))
+                    if step % log_every == 0 or step == last:
+                        line = watch.line(step, seen, epoch, rate, means(sums))
                         sums.clear()
-                    if crossed(before, seen, schedule.sample_every):
+                        for callback in callbacks if crew.leads else ():
+                            callback(line)
+                    if crossed(before, seen, sample_every):
                         watch.draw(seen)
                 except DiskError as error:
                     trouble = error
 
                 # Keep
                 signal = stop(step)
-                if crossed(before, seen, schedule.checkpoint_every) or step == last or signal or trouble:
+                if crossed(before, seen, checkpoint_every) or step == last or signal or trouble:
                     watch.check_weights(seen)
                     if crew.leads:
                         run.save(Checkpoint(identity, step, {**state.tensors(), **summed(sums)}), seen)
                 if trouble is not None:
                     raise trouble
                 if signal and step < last:
-                    raise Stopped(f"stopped after {seen:,} faces; start again with --resume to go on.", signal)
+                    raise Stopped(f"stopped after {seen:,} faces; `resume=True` goes on.", signal)
 
         # Finish
         if crew.leads and not (finished and run.has_model()):
             finish(run.path / "model", recipe, state, hierarchy, faces, seen, seed)
         crew.wait()
     return run.path / "model"
+
+
+def outlook(
+    recipe: Recipe, faces: FaceSet, out: str | Path, seed: int = 0, resume: bool = False, init: str | Path | None = None
+) -> list[str]:
+    """What `train` would do, in a few lines, after everything that it would check; nothing is written."""
+    run = RunFolder(Path(out))
+    run.check(resume)
+    first = first_model(init, recipe, faces)
+    check_faces_and_seed(faces, seed)
+    lines = [f"{len(faces.split.train):,} training faces of {len(faces.template.vertices):,} vertices"]
+    if isinstance(recipe.objective, Components):
+        return lines
+    if isinstance(recipe.objective, Classification):
+        recipe.objective.targets(faces)
+    batches = Batches(faces, recipe.network.code, recipe.schedule.batch, seed, Team())
+    steps = total_steps(recipe, batches.steps_per_epoch)
+    hierarchy = first.hierarchy if first else hierarchy_of(recipe, faces)
+    networks = recipe.objective.build(hierarchy, recipe.network, torch.Generator().manual_seed(seed))
+    every = dict(zip(("log", "sample", "checkpoint"), recipe.schedule.intervals(steps), strict=True))
+    return [
+        *lines,
+        f"{steps * recipe.schedule.batch:,} faces seen, {steps:,} steps, {steps / batches.steps_per_epoch:,.1f} epochs",
+        f"levels of {', '.join(f'{count:,}' for count in hierarchy.counts)} vertices: hierarchy.counts = "
+        f"{list(hierarchy.counts[1:])}",
+        f"a line every {every['log']:,} steps, a grid every {every['sample']:,} and a checkpoint every "
+        f"{every['checkpoint']:,} faces seen",
+        *(f"{name}: {parameter_count(network):,} weights" for name, network in networks.items()),
+    ]
 
 
 def check_faces_and_seed(faces: FaceSet, seed: int) -> None:
@@ -130,6 +185,48 @@ def check_faces_and_seed(faces: FaceSet, seed: int) -> None:
         raise UsageError(f"{faces.path} has no two training faces that differ; there is nothing to learn from it.")
 
 
+def hierarchy_of(recipe: Recipe, faces: FaceSet) -> Hierarchy:
+    """The levels of the template as a recipe wants them."""
+    return Hierarchy.cached(faces.template, recipe.hierarchy.counts, recipe.hierarchy.laplacian)
+
+
+def first_model(init: str | Path | None, recipe: Recipe, faces: FaceSet) -> FaceModel | None:
+    """The model that a run begins with. Raises `UsageError` unless it is of the same template and networks."""
+    if init is None:
+        return None
+    model = FaceModel.load(init)
+    check_connectivity(faces.template, model.template, str(faces.path))
+    if model.card.network != recipe.network:
+        raise UsageError(f"{init} has other networks than the recipe; take the section [network] of its recipe.")
+    return model
+
+
+def fit_components(
+    recipe: Recipe, faces: FaceSet, run: RunFolder, seed: int, resume: bool, init: str | Path | None
+) -> Path:
+    """Principal components in a run folder like any other's; they are computed at once."""
+    if init is not None:
+        raise UsageError("principal components are computed from nothing; leave out `init`.")
+    run.check(resume)
+    check_faces_and_seed(faces, seed)
+    identity = Identity(recipe=recipe_toml(recipe), data=faces.fingerprint, seed=seed)
+    with run.ready(resume):
+        if (earlier := run.latest()) is not None:
+            check_same_run(run.path, earlier.run, identity)
+        if earlier is None or not run.has_model():
+            began = time.monotonic()
+            run.write_recipe(recipe)
+            run.note_machine(torch.device("cpu"))
+            model = fit_pca(faces, recipe.network.code, seed, recipe.name, identity.recipe)
+            seen = len(faces.split.train)
+            run.keep_lines(0)
+            run.append_line({"step": 1, "faces": seen, "seconds": round(time.monotonic() - began, 2)})
+            model.save(run.path / "model", replace=True)
+            Axes.of(model).save(run.path / "model")
+            run.save(Checkpoint(identity, 1, {}), seen)
+    return run.path / "model"
+
+
 def total_steps(recipe: Recipe, steps_per_epoch: int) -> int:
     """The number of steps that the schedule asks for."""
     schedule = recipe.schedule
@@ -139,22 +236,29 @@ def total_steps(recipe: Recipe, steps_per_epoch: int) -> int:
     return math.ceil(schedule.faces / schedule.batch)
 
 
-def start(recipe: Recipe, faces: FaceSet, hierarchy: Hierarchy, seed: int, crew: Team) -> State:
-    """The state before the first step: random weights from `seed`.
+def start(
+    recipe: Recipe, faces: FaceSet, hierarchy: Hierarchy, seed: int, crew: Team, first: FaceModel | None = None
+) -> State:
+    """The state before the first step: random weights from `seed`, or those of the `first` model where it has any.
 
     With a linear map, generator and encoder are the principal components alone to begin with: what their convolutions
     end in is zero.
     """
     networks = recipe.objective.build(hierarchy, recipe.network, torch.Generator().manual_seed(seed))
-    if recipe.network.linear:
-        detail = recipe.network.detail
+    detail = recipe.network.detail
+    if first is not None:
+        for name, network in networks.items():
+            first.give(name, network)
+    elif recipe.network.linear:
         matrix = torch.from_numpy(principal_matrix(faces, recipe.network.code, recipe.objective.prior, in_mm=detail))
         for network in networks.values():
             if isinstance(network, Encoder | Decoder) and network.linear is not None:
                 network.set_linear(matrix)
                 nn.init.zeros_(network.last.weight if isinstance(network, Decoder) else network.dense.weight)
-        if detail:
-            measure_details(networks, faces)
+    if detail:
+        measure_details(networks, faces)
+        if first is not None:
+            first.give("generator", networks["generator"])  # whose details are of the size that they were
     for network in networks.values():
         network.to(crew.device)
         crew.broadcast_(list(network.parameters()))
@@ -210,9 +314,9 @@ def restore(run: RunFolder, identity: Identity, state: State) -> tuple[int, Sums
     return checkpoint.step, {name: value.to(state.team.device) for name, value in sums.items()}
 
 
-def set_learning_rate(state: State, recipe: Recipe, epoch: int) -> float:
-    """Set and return the learning rate of an epoch; the generator's may be a multiple of it."""
-    rate = recipe.optimiser.lr * recipe.optimiser.decay**epoch
+def set_learning_rate(state: State, recipe: Recipe, epoch: int, share: float) -> float:
+    """Set and return the learning rate of an epoch, after a `share` of the run; the generator's may be a multiple."""
+    rate = recipe.optimiser.lr * recipe.optimiser.decay**epoch * recipe.optimiser.final**share
     for name, one in state.optimisers.items():
         own = rate * recipe.optimiser.generator_factor if name == "generator" else rate
         for group in one.param_groups:

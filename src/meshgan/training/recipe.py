@@ -12,9 +12,9 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_vali
 from pydantic.dataclasses import dataclass
 
 from meshgan.errors import MeshganError, UsageError
-from meshgan.nn.networks import NetworkSpec
+from meshgan.nn.networks import NetworkSpec, quarters
 from meshgan.reading import parse_toml, read_toml
-from meshgan.training.autoencoder import Autoencoding
+from meshgan.training.autoencoder import Autoencoding, Components
 from meshgan.training.began import Began
 from meshgan.training.began_cs import BeganCs
 from meshgan.training.began_judge import BeganJudge
@@ -28,7 +28,7 @@ LENGTHS = ("epochs", "faces")  # two ways to say how long; one is given
 STRICT = ConfigDict(allow_inf_nan=False)
 
 Objective = Annotated[
-    Began | BeganCs | BeganJudge | Gan | Wgan | Autoencoding | Classification, Field(discriminator="kind")
+    Began | BeganCs | BeganJudge | Gan | Wgan | Autoencoding | Components | Classification, Field(discriminator="kind")
 ]
 
 MOST_PARTS = 8  # of a key
@@ -45,7 +45,7 @@ class HierarchySpec:
     """How the template is coarsened."""
 
     laplacian: Literal["cotangent", "combinatorial"] = "cotangent"
-    # vertices of the coarser levels; None: four levels of a quarter each
+    # vertices of the coarser levels, one for each of network.widths; None: four levels of a quarter each
     counts: Annotated[tuple[Count, ...], Field(max_length=16)] | None = None
 
 
@@ -58,6 +58,7 @@ class Adam:
     beta1: Share = 0.5
     beta2: Share = 0.999
     decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # factor on the learning rate after each epoch
+    final: Annotated[float, Field(gt=0, le=1)] = 1.0  # factor on it over the whole run, whatever its length
     generator_factor: Positive = 1.0  # learning rate of the generator relative to the others'
     clip: Annotated[float, Field(ge=0)] = 0.0  # largest norm of a network's gradient; 0: no limit
 
@@ -70,20 +71,24 @@ class Momentum:
     lr: Positive = 0.008
     momentum: Share = 0.9
     decay: Annotated[float, Field(gt=0, le=1)] = 0.99  # factor on the learning rate after each epoch
+    final: Annotated[float, Field(gt=0, le=1)] = 1.0  # factor on it over the whole run, whatever its length
     generator_factor: Positive = 1.0  # learning rate of the generator relative to the others'
     clip: Annotated[float, Field(ge=0)] = 0.0  # largest norm of a network's gradient; 0: no limit
 
 
 @dataclass(frozen=True, config=STRICT)
 class Schedule:
-    """How long to train, and how often to write; give either `epochs` or `faces`."""
+    """How long to train, and how often to write; give either `epochs` or `faces`.
+
+    What is not said of how often follows the length: `intervals`.
+    """
 
     batch: Annotated[int, Field(ge=1, le=2**20)] = 16  # faces per step, over all processes together
     epochs: Positive | None = None
     faces: Count | None = None  # faces seen by the end
-    log_every: Count = 50  # steps between two lines of stats.jsonl
-    sample_every: Count = 20_000  # faces seen between two grids of samples
-    checkpoint_every: Count = 20_000  # faces seen between two checkpoints
+    log_every: Count | None = None  # steps between two lines of stats.jsonl
+    sample_every: Count | None = None  # faces seen between two grids of samples
+    checkpoint_every: Count | None = None  # faces seen between two checkpoints
     collapse: Share = 0.05  # stop when the samples' diversity falls below this share of the real faces'; 0: never
 
     @model_validator(mode="after")
@@ -91,6 +96,15 @@ class Schedule:
         if (self.epochs is None) == (self.faces is None):
             raise ValueError("give either epochs or faces")
         return self
+
+    def intervals(self, steps: int) -> tuple[int, int, int]:
+        """Steps between two lines, faces between two grids, and between two checkpoints, of a run of so many steps.
+
+        A short run has a hundred lines too, ten grids and ten checkpoints.
+        """
+        tenth = max(self.batch, min(20_000, steps * self.batch // 10))
+        lines = self.log_every or max(1, min(50, steps // 100))
+        return lines, self.sample_every or tenth, self.checkpoint_every or tenth
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -129,7 +143,10 @@ class Recipe:
         self.objective.check(self.network)
         counts, widths = self.hierarchy.counts, self.network.widths
         if counts is not None and len(counts) != len(widths):
-            raise ValueError(f"hierarchy.counts needs as many numbers as network.widths, {len(widths)}")
+            raise ValueError(
+                f"hierarchy.counts needs as many numbers as network.widths, {len(widths)}; for 5,000 vertices say "
+                f"{quarters(5000, len(widths))}"
+            )
         if self.sampling.faces == 1:
             raise ValueError("sampling.faces = 1 is too few for a normal distribution; give 2 or more, or 0 for none")
         if self.sampling.kind == "fitted-normal" and not self.sampling.faces:
@@ -138,11 +155,21 @@ class Recipe:
             raise ValueError('network.mapping takes uniform codes; choose sampling.kind = "uniform" or "fitted-normal"')
         return self
 
+    def changed(self, **sections: Any) -> "Recipe":
+        """The recipe with some values changed, as in `recipe.changed(schedule={"faces": 5000}, name="mine")`.
 
-def load_recipe(name: str | Path, changes: Iterable[str] = ()) -> Recipe:
-    """Read a recipe from a TOML file or by the name of one that ships, with `key=value` changes applied.
+        Another `kind` of objective or optimiser starts that section anew. Raises `UsageError` as `load_recipe` does.
+        """
+        table = TypeAdapter(Recipe).dump_python(self, mode="json", exclude_none=True)
+        _merge(table, sections)
+        return parse_recipe(table, self.name)
 
-    Raises `UsageError` that names the file, the key and the remedy.
+
+def load_recipe(name: str | Path, /, changes: Iterable[str] = (), **sections: Any) -> Recipe:
+    """Read a recipe from a TOML file or by the name of one that ships, with changes applied.
+
+    They are given as texts, `"schedule.faces=5000"`, or by section, `schedule={"faces": 5000}`. Raises `UsageError`
+    that names the file, the key and the remedy.
     """
     path = find_recipe(name)
     try:
@@ -153,6 +180,7 @@ def load_recipe(name: str | Path, changes: Iterable[str] = ()) -> Recipe:
         raise UsageError(f"{path} is no TOML file: {error}") from error
     for change in sorted(changes, key=lambda change: not change.startswith(KINDS)):
         _apply(table, change)
+    _merge(table, sections)
     return parse_recipe(table, str(path))
 
 
@@ -163,8 +191,7 @@ def find_recipe(name: str | Path) -> Path:
         return path
     if shipped.is_file():
         return shipped
-    names = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.toml")))
-    raise UsageError(f"{name} is neither a file nor a recipe that ships; those are {names}.")
+    raise UsageError(f"{name} is neither a file nor a recipe that ships; those are {', '.join(recipe_names())}.")
 
 
 def parse_recipe(table: Mapping[str, Any], source: str) -> Recipe:
@@ -185,18 +212,29 @@ def parse_recipe(table: Mapping[str, Any], source: str) -> Recipe:
         raise UsageError(f"{source}: {error}") from error
 
 
+def _merge(table: dict[str, Any], sections: Mapping[str, Any]) -> None:
+    """Change values of a recipe's table: one of its own, or those of a section that are given."""
+    for name, given in sections.items():
+        values = given if isinstance(given, Mapping) else {None: given}
+        for key, value in sorted(values.items(), key=lambda pair: pair[0] != "kind"):
+            _set(table, name if key is None else f"{name}.{key}", list(value) if isinstance(value, tuple) else value)
+
+
 def _apply(table: dict[str, Any], change: str) -> None:
     key, equals, text = change.partition("=")
     if not equals or not key.strip():
-        raise UsageError(f"--set {change}: write it as key=value, for example objective.gamma=0.5.")
+        raise UsageError(f"`changes` {_clipped(change)}: write it as key=value, for example objective.gamma=0.5.")
+    _set(table, key, _toml_value(text.strip()))
+
+
+def _set(table: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.strip().split(".")
     if len(parents) >= MOST_PARTS:
-        raise UsageError(f"--set {_clipped(change)}: no key has so many parts.")
+        raise UsageError(f"{_clipped(key)}: no key has so many parts.")
     for parent in parents:
         table = table.setdefault(parent, {})
         if not isinstance(table, dict):
-            raise UsageError(f"--set {change}: '{parent}' is not a section.")
-    value = _toml_value(text.strip())
+            raise UsageError(f"{_clipped(key)}: '{_clipped(parent)}' is not a section.")
     if key.strip() in KINDS and table.get("kind") != value:
         table.clear()  # the numbers of another kind mean nothing here
     if parents == ["schedule"] and last in LENGTHS:
@@ -207,7 +245,7 @@ def _apply(table: dict[str, Any], change: str) -> None:
 
 def _toml_value(text: str) -> Any:
     try:
-        return parse_toml(f"value = {text}", "--set")["value"]
+        return parse_toml(f"value = {text}", "a change")["value"]
     except UsageError:
         return text  # a word without quotes
 
@@ -260,6 +298,11 @@ def _clipped(text: str) -> str:
     """A word from outside, at a length that a sentence can hold, printable."""
     short = text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
     return "".join(sign if sign.isprintable() else "?" for sign in short)
+
+
+def recipe_names() -> list[str]:
+    """The names of the recipes that ship."""
+    return sorted(file.stem for file in SHIPPED.glob("*.toml"))
 
 
 def recipe_toml(recipe: Recipe) -> str:

@@ -100,7 +100,7 @@ def _lost_process() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise MeshganError(
-            "another process of this run has ended; start it again with --resume to go on from the last checkpoint."
+            "another process of this run has ended; `resume=True` goes on from the last checkpoint."
         ) from error
 
 
@@ -124,7 +124,7 @@ def _choose_device(device: str) -> torch.device:
     if device not in ("auto", "cpu", "cuda"):
         raise UsageError(f"unknown device '{device}': choose auto, cpu or cuda.")
     if device == "cuda" and not available:
-        raise UsageError("no CUDA device was found; choose --device cpu, or auto.")
+        raise UsageError("no CUDA device was found; choose `device='cpu'`, or auto.")
     if device == "cpu" or not available:
         return torch.device("cpu")
     torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))

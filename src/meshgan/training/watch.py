@@ -55,17 +55,19 @@ class Watch:
         self.clock = time.monotonic() - (lines[-1]["seconds"] if lines else 0.0)
         self.board = _board(run.path / "tensorboard") if tensorboard and state.team.leads else None
 
-    def line(self, step: int, seen: int, epoch: int, rate: float, stats: Mapping[str, float]) -> None:
-        """Append a line to stats.jsonl. Raises `MeshganError` if it says that training has failed."""
+    def line(self, step: int, seen: int, epoch: int, rate: float, stats: Mapping[str, float]) -> dict[str, float]:
+        """Append a line to stats.jsonl, and return it. Raises `MeshganError` if it says that training has failed."""
         spread = {"diversity_mm": diversity(self.samples())} if self.generates else {}
         line = {"step": step, "faces": seen, "epoch": epoch, **stats, **spread, "lr": rate}
         self._stop_if(self.recipe.objective.trouble(stats) or self._trouble(line), seen)
         self.peak = max(self.peak, *spread.values(), 0.0)
+        timed = {**line, "seconds": round(time.monotonic() - self.clock, 2)}
         if self.state.team.leads:
-            self.run.append_line({**line, "seconds": round(time.monotonic() - self.clock, 2)})
+            self.run.append_line(timed)
         if self.board is not None:
             for name, value in line.items():
                 self.board.add_scalar(name, value, seen)
+        return timed
 
     def draw(self, seen: int) -> None:
         """Write the grid of samples."""
@@ -112,7 +114,7 @@ def _board(folder: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise MeshganError("--tensorboard needs a package: pip install 'meshgan[tensorboard]'.") from error
+        raise MeshganError("`tensorboard=True` needs a package: pip install 'meshgan[tensorboard]'.") from error
     return SummaryWriter(folder)
 
 
