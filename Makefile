@@ -4,21 +4,38 @@ PYTHON ?= python3
 BIN    := $(VENV)/bin
 EXTRAS ?= studio,landmarks,export,scale,bench,fid,tensorboard,dev
 STAMP  := $(VENV)/.installed
+PLAIN  := $(VENV)/.installed-plain
+SOURCE := pyproject.toml constraints.txt setup.py $(wildcard src/meshgan/nn/native/*)
+# Files are compiled when they are first imported: most of them never are.
+PIP     = $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable
 
 .PHONY: setup demo test test-full fuzz lint sanitize mutants bench clean
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt setup.py $(wildcard src/meshgan/nn/native/*)
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$(EXTRAS)]"
+$(BIN)/python:
+	@$(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(None if v >= (3, 11) else 'meshgan needs Python 3.11 or newer, and $(PYTHON) is %d.%d; name another one: make $(MAKECMDGOALS) PYTHON=python3.12' % v)"
+	$(PYTHON) -m venv $(VENV)
+
+$(STAMP): $(SOURCE) | $(BIN)/python
+	@echo "Installing meshgan with all extras and the tools of its tests into $(VENV): some minutes, 3 GB on disk."
+	$(PIP) ".[$(EXTRAS)]"
+	@touch $@ $(PLAIN)
+
+$(PLAIN): $(SOURCE) | $(BIN)/python
+	@echo "Installing meshgan into $(VENV): a few minutes, 1.5 GB on disk, most of it PyTorch."
+	@echo "(On Linux, PyPI's PyTorch brings CUDA, 3 GB more. Without a card: make demo PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu)"
+	$(PIP) .
 	@touch $@
 
-demo: setup
+demo: $(PLAIN)
+	@test -d demo/corpus || echo "Making 3,000 people: half a minute, 180 MB."
 	@test -d demo/corpus || $(BIN)/meshgan data anny-identities demo/corpus --count 3000
-	$(BIN)/meshgan train demo --data demo/corpus --out demo/run --resume
-	$(BIN)/meshgan sample demo/run --out demo/faces --count 16 --sheet demo/faces.png
-	@echo "Look at demo/faces.png; the GLB files lie in demo/faces, the numbers in demo/run/stats.jsonl."
+	@echo "Training a small MeshGAN: some minutes; Ctrl-C stops it, make demo goes on."
+	@$(BIN)/meshgan train demo --data demo/corpus --out demo/run --resume
+	@$(BIN)/meshgan sample demo/run --out demo/faces --count 16 --sheet demo/faces.png
+	@echo "Look at demo/faces.png; each face lies in demo/faces as GLB. More of them: type"
+	@echo "    $(BIN)/meshgan sample demo/run --out more --count 16 --seed 1 --sheet more.png"
 
 test: lint
 	$(BIN)/python -m pytest -n auto -m "not slow and not gpu"

@@ -7,6 +7,7 @@ need a network).
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,29 @@ def test_the_commands_of_a_page_run(page: Path, tmp_path: Path) -> None:
     for command in commands(page):
         done = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{page.name}: $ {command}\n{done.stdout}\n{done.stderr}"
+
+
+def test_the_lines_of_python_in_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```", PAGES[0].read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(code, names := {})
+    assert names["faces"].shape == (4, 5036, 3)
+    assert (tmp_path / "face.glb").stat().st_size > 50_000
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+def test_an_old_python_is_told_before_anything_is_done(tmp_path: Path) -> None:
+    old = tmp_path / "python3"
+    old.write_text(
+        f'#!/bin/sh\nexec {sys.executable} -c "import sys; sys.version_info = (3, 9, 1); exec(sys.argv[1])" "$2"\n'
+    )
+    old.chmod(0o755)
+    done = subprocess.run(
+        ["make", "demo", f"PYTHON={old}", f"VENV={tmp_path / 'venv'}"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert f"meshgan needs Python 3.11 or newer, and {old} is 3.9" in done.stderr
+    assert list(tmp_path.iterdir()) == [old]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

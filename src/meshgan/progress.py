@@ -1,4 +1,4 @@
-"""One way to show progress: a live bar with time left on a terminal, plain lines elsewhere."""
+"""One way to show progress, a live bar with time left on a terminal and plain lines elsewhere, and to write numbers."""
 
 import sys
 import time
@@ -65,3 +65,8 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """A number of things as a person would write it: `1 face`, `12,000 faces`, `3 meshes`."""
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"

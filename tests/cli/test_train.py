@@ -26,7 +26,7 @@ def test_training_says_where_the_model_lies(tmp_path, recipe, tiny_faces, meshga
     status, out, err = meshgan(*arguments, "--device", "cpu")
     assert status == 0, err
     assert f"The model lies in {tmp_path / 'run' / 'model'}" in out
-    assert "80 of 80 faces seen  L(x)" in err
+    assert "100%  80 of 80 faces  L(x)" in err
     again, _, err = meshgan(*arguments)
     assert again == 2
     assert "`--resume` goes on with it" in err
@@ -35,7 +35,7 @@ def test_training_says_where_the_model_lies(tmp_path, recipe, tiny_faces, meshga
 
 def test_a_shipped_recipe_trains_on_any_template(tmp_path, tiny_faces, meshgan):
     changes = ["--set", "schedule.faces=32", "--set", "hierarchy.counts=[80, 40, 20, 10]", "--set", "sampling.faces=4"]
-    status, _, err = meshgan("train", "smoke", "--data", tiny_faces.path, "--out", tmp_path / "run", *changes)
+    status, _, err = meshgan("train", "quick", "--data", tiny_faces.path, "--out", tmp_path / "run", *changes)
     assert status == 0, err
 
 
@@ -64,7 +64,7 @@ def test_tensorboard_is_written_on_request(tmp_path, recipe, tiny_faces, meshgan
         (["RECIPE", "--data", "nowhere", "--out", "OUT"], "nowhere is not a FaceSet"),
         (["RECIPE", "--data", "DATA", "--out", "OUT", "--set", "objective.gama=1"], "did you mean 'objective.gamma'"),
         (["RECIPE", "--data", "DATA", "--out", "OUT", "--set", "objective.gamma=2"], "gamma"),
-        (["RECIPE", "--data", "DATA", "--out", "OUT", "--device", "tpu"], "unknown device 'tpu'"),
+        (["RECIPE", "--data", "DATA", "--out", "OUT", "--device", "tpu"], "'tpu' is not one of"),
         (["RECIPE", "--data", "DATA", "--out", "OUT", "--set", "schedule.batch=500"], "fewer than one batch of 500"),
         (["RECIPE", "--data", "DATA", "--out", "DATA"], "is not a run folder"),
         (["RECIPE", "--data", "DATA", "--out", "OUT", "--seed", "-1"], "seed"),
@@ -93,10 +93,10 @@ def test_the_recipes_are_listed_and_shown(meshgan, tmp_path):
         path = tmp_path / "shown.toml"
         path.write_text(out)
         assert load_recipe(path) == load_recipe(name)
-    assert "faces = 99" in meshgan("recipes", "show", "smoke", "--set", "schedule.faces=99")[1]
+    assert "faces = 99" in meshgan("recipes", "show", "quick", "--set", "schedule.faces=99")[1]
     status, _, err = meshgan("recipes", "show", "smok")
     assert status == 2
-    assert "smoke" in err
+    assert "quick" in err
 
 
 def test_a_dry_run_prints_the_recipe_and_leaves_nothing(tmp_path, recipe, tiny_faces, meshgan):
@@ -110,7 +110,7 @@ def test_a_dry_run_prints_the_recipe_and_leaves_nothing(tmp_path, recipe, tiny_f
     assert not (tmp_path / "run").exists()
     status, _, err = meshgan(*arguments, "--set", "network.widths=[4, 4, 4]", "--set", "hierarchy.counts=[40, 10, 4]")
     assert status == 0
-    status, _, err = meshgan("train", "smoke", *arguments[2:], "--set", "network.widths=[4, 4]")
+    status, _, err = meshgan("train", "quick", *arguments[2:], "--set", "network.widths=[4, 4]")
     assert status == 2
     assert "hierarchy.counts = [40, 10]" in err  # what would fit
     assert meshgan(*arguments, "--set", "schedule.batch=1000")[0] == 2

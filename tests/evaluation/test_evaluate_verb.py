@@ -1,11 +1,13 @@
 """`meshgan evaluate` as a person uses it."""
 
 import json
+import shutil
 import sys
 
 import pytest
 
 from meshgan.cli.main import main
+from meshgan.report.pages import EVALUATION
 
 
 @pytest.fixture
@@ -32,15 +34,21 @@ def test_evaluate_writes_json_and_a_summary(run, tiny_run, tiny_faces, tmp_path)
     written = json.loads(out.read_text())
     assert written["model"] == "tiny"
     assert list(out.parent.iterdir()) == [out]  # the folder of parts is gone
-    status, output, _ = run(*common, "--json")
-    assert json.loads(output) == written
+    own = shutil.copytree(tiny_run, tmp_path / "run")  # without --out, where `report` looks for it
+    status, output, _ = run("evaluate", own, "--data", tiny_faces.path, "--samples", 20, "--fid", "off", "--json")
+    assert json.loads(output) == json.loads((own / EVALUATION).read_text()) == written
+
+
+def test_what_is_no_run_needs_a_place_for_its_numbers(run, tiny_faces):
+    status, _, errors = run("evaluate", "identity", "--data", tiny_faces.path)
+    assert (status, "identity is no run folder; say with --out" in errors) == (2, True)
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--fid", "vgg"), "unknown --fid 'vgg'"),
-        (("--part", "train"), "unknown --part 'train'"),
+        (("--fid", "vgg"), "'vgg' is not one of"),
+        (("--part", "train"), "'train' is not one of"),
         (("--out", "."), "is a folder"),
         (("--data", "nowhere"), "nowhere is not a FaceSet"),
         (("--samples", "2"), "needs 5 samples or more"),

@@ -20,7 +20,7 @@ from meshgan.training.checkpoint import (
 from meshgan.training.loop import train
 from meshgan.training.recipe import load_recipe, recipe_toml
 
-IDENTITY = Identity(recipe=recipe_toml(load_recipe("smoke")), data="abc", seed=1)
+IDENTITY = Identity(recipe=recipe_toml(load_recipe("quick")), data="abc", seed=1)
 TENSORS = {"weights": torch.arange(6.0).reshape(2, 3), "variable/k": torch.tensor(0.5), "steps": torch.tensor(3)}
 
 
@@ -28,7 +28,7 @@ TENSORS = {"weights": torch.arange(6.0).reshape(2, 3), "variable/k": torch.tenso
 def run(tmp_path):
     folder = RunFolder(tmp_path / "run")
     with folder.ready():
-        folder.write_recipe(load_recipe("smoke"))
+        folder.write_recipe(load_recipe("quick"))
     return folder
 
 
@@ -130,7 +130,7 @@ def test_leftovers_of_a_killed_run_go(run):
         ({"seed": 2}, "was started with `seed=2`, not 1"),
         ({"data": "xyz"}, "other data"),
         (
-            {"recipe": recipe_toml(load_recipe("smoke", ["objective.gamma=0.5"]))},
+            {"recipe": recipe_toml(load_recipe("quick", ["objective.gamma=0.5"]))},
             r"objective.gamma \(0.5 there, 0.7 here\)",
         ),
     ],
@@ -208,5 +208,5 @@ def test_a_log_is_read_up_to_the_line_that_is_none(run, line):
 
 def test_recipe_toml_says_what_the_run_does_whatever_was_edited(run):
     (run.path / "recipe.toml").write_text("name = 'another'")
-    run.write_recipe(load_recipe("smoke"))
-    assert load_recipe(run.path / "recipe.toml") == load_recipe("smoke")
+    run.write_recipe(load_recipe("quick"))
+    assert load_recipe(run.path / "recipe.toml") == load_recipe("quick")

@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 
 from meshgan.training import watch
-from meshgan.training.watch import live_line
+from meshgan.training.watch import live_line, losses
 
 STATS = {"L_real": torch.tensor(0.5), "L_fake": torch.tensor(0.25), "k": torch.tensor(0.1), "M": torch.tensor(0.75)}
 
@@ -26,8 +26,13 @@ def test_without_a_terminal_a_line_appears_every_ten_seconds_and_at_the_end(cloc
             line.show(seen, STATS)
             clock[0] += 4.0
     said = capsys.readouterr().err.splitlines()
-    assert [text.split(" of ")[0] for text in said] == ["200", "440", "680", "920", "1,000"]
-    assert said[1] == "440 of 1,000 faces seen  L(x) 0.5000  L(G(z)) 0.2500  k 0.1000  M 0.7500  20 faces/s  28 s left"
+    assert [text.split(" of ")[0].split()[-1] for text in said] == ["200", "440", "680", "920", "1,000"]
+    assert said[1] == " 44%  440 of 1,000 faces  L(x) 0.5  L(G(z)) 0.25  k 0.1  M 0.75  20 faces/s  28 s left"
+
+
+def test_a_k_of_nothing_is_explained():
+    assert losses({"L_real": 0.55812, "k": 0.0, "M": 12.3456}) == "L(x) 0.558  k 0 (generator ahead)  M 12.3"
+    assert losses({"k": 1e-5}) == "k 1e-05"
 
 
 def test_where_another_process_talks_nothing_is_shown(clock, capsys):
@@ -44,5 +49,8 @@ def test_on_a_terminal_one_line_changes(clock, monkeypatch):
         line.show(50, STATS)
         clock[0] += 1.0
         line.show(60, STATS)
-        assert "60 of 100 faces seen" in line.status.status
+        assert line.bar.tasks[0].percentage == 60
+        assert line.bar.tasks[0].fields["left"] == "1 s left"
+    assert "60%" in screen.getvalue()
+    assert "L(G(z)) 0.25" in screen.getvalue()
     assert sys.stderr is not screen

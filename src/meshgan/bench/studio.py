@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from meshgan.errors import UsageError
+from meshgan.errors import missing_extra
 
 LIMIT_MS = 50.0
 MOVES = 200
@@ -37,7 +37,7 @@ CAMERA = {
 def run() -> dict[str, Any]:
     """Median and 95th percentile of both figures in milliseconds; prints them."""
     if not find_spec("viser"):
-        raise UsageError("this needs the extra `studio`; install it with: pip install 'meshgan[studio]'.")
+        raise missing_extra("this", "studio")
     from meshgan.bench.floor import conditions
     from meshgan.studio.page import Shared
 

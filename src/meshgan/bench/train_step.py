@@ -20,7 +20,7 @@ from meshgan.bench.floor import conditions, copy_rate, matrix_product, network, 
 from meshgan.bench.hierarchy import hills, peak_mb, slope
 from meshgan.bench.layers import CsrConv, PygConv, Twin
 from meshgan.data.corpora.basis import face_template
-from meshgan.errors import MeshganError
+from meshgan.errors import MeshganError, install_command
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.machine import today
 from meshgan.nn import kernel
@@ -192,7 +192,7 @@ def _show(result: dict[str, Any]) -> None:
         ratio = f"{result['ratio'][name]:7.1f} × meshgan" if name in result["ratio"] else ""
         print(f"  {name:8} {ms:8.1f} ms ({least:.1f} to {most:.1f}) {ratio}")
     if "pyg" not in result["ms"]:
-        print("  PyTorch Geometric is not there; install it with: pip install 'meshgan[bench]'")
+        print(f"  PyTorch Geometric is not there; install it with: {install_command('bench')}")
     print(f"  same numbers to {max(result['difference'].values(), default=0.0):.0e}")
     print(f"counted: {result['gflop']:.2f} GFLOP and {result['gbyte']:.2f} GB a step;", end=" ")
     print(f"measured: {result['gflops']:.0f} GFLOP/s in a matrix product, {result['copy_gbps']:.1f} GB/s in a copy")

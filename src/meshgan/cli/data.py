@@ -4,9 +4,11 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
+
+from meshgan.progress import counted
 
 SHEET = 24  # faces on a sheet of `info`
 UpOption = Annotated[
@@ -98,15 +100,15 @@ def anny_identities(
 ) -> None:
     """Make the default corpus: neutral faces of a synthetic population, one for each subject.
 
-    Needs no download. The labels are subject, ancestry, sex, age, age_group, weight and build; the depths of folds in
-    mm, the number of moles, and the asymmetry in mm.
+    Needs no download; 12,000 people take about two minutes on two cores, and 725 MB. The labels are subject, ancestry,
+    sex, age, age_group, weight and build; the depths of folds in mm, the number of moles, and the asymmetry in mm.
 
     Example: `meshgan data anny-identities corpus --count 3000`
     """
     from meshgan.data.corpora import anny
 
     anny.make_identities(out, count, seed, plain)
-    print(f"{count} faces lie in {out}; `meshgan data info {out}` describes them.")
+    print(f"Made {counted(count, 'face')} in {out}; `meshgan data info {out}` describes the set.")
 
 
 @app.command("anny-expressions")
@@ -117,7 +119,7 @@ def anny_expressions(
     spontaneous: Annotated[int, typer.Option(min=0, help="Faces of every intensity: mixed, partial.")] = 7567,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same faces.")] = 0,
     noise_mm: Annotated[float, typer.Option(min=0, help="Root mean square length of the registration noise.")] = 0.1,
-    part: Annotated[str, typer.Option(help="model or classifier: no subject is in both.")] = "model",
+    part: Annotated[Literal["model", "classifier"], typer.Option(help="For whom: no subject is in both.")] = "model",
     plain: Annotated[bool, typer.Option("--plain", help="Sums of linear shapes, as in version 0.1.")] = False,
 ) -> None:
     """Make the default corpus of expressions: neutral, posed and spontaneous faces of a synthetic population.
@@ -132,7 +134,7 @@ def anny_expressions(
 
     plan = ExpressionPlan(subjects, posed, spontaneous, seed, noise_mm, part, plain)
     make_expressions(out, plan)
-    print(f"{len(plan)} faces lie in {out}, {plan.neutrals} of them neutral.")
+    print(f"Made {counted(len(plan), 'face')} in {out}, {plan.neutrals} of them neutral.")
 
 
 @app.command()
@@ -153,7 +155,8 @@ def scan(
     from meshgan.registration.fake_scans import make_scans
 
     make_scans(FaceSet.open(path), out, count, seed)
-    print(f"{count} scans lie in {out}; truth.csv says what they show. `meshgan register {out} --unit m` reads them.")
+    print(f"Made {counted(count, 'scan')} in {out}; truth.csv says what they show.")
+    print(f"`meshgan register {out} --out faces --unit m` lays the template onto them.")
 
 
 @app.command()
@@ -175,7 +178,7 @@ def decouple(
     from meshgan.data.faceset import FaceSet
 
     count = decouple_set(FaceSet.open(path), out, smoothing_mm)
-    print(f"{count} faces lie in {out}: the template with the expressions of {path}.")
+    print(f"Made {counted(count, 'face')} in {out}: the template with the expressions of {path}.")
 
 
 @app.command()
@@ -231,4 +234,7 @@ def export(
 
     endings = list(dict.fromkeys(part.strip().lower().lstrip(".") for part in formats.split(",") if part.strip()))
     written = FaceSet.open(path).export(out, endings or [formats])
-    print(json.dumps([str(file) for file in written]) if as_json else f"Wrote {len(written)} meshes to {out}.")
+    if as_json:
+        print(json.dumps([str(file) for file in written]))
+        return
+    print(f"Wrote {counted(len(written), 'mesh', 'meshes')} to {out}.")

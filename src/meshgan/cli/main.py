@@ -23,23 +23,21 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(data.app, name="data")
-app.add_typer(bench.app, name="bench")
-app.command()(register.register)
-app.command()(register.measure)
-app.command()(train.train)
-app.add_typer(train.recipes, name="recipes")
-app.command()(use.sample)
-app.command()(use.fit)
-app.command()(use.interpolate)
-app.command()(evaluate.evaluate)
-app.command()(evaluate.reproduce)
-app.command()(evaluate.report)
-app.command()(use.compose)
-app.command()(use.directions)
-app.command()(studio.studio)
-app.command()(studio.export)
+# What `meshgan -h` shows, in the order of a piece of work.
+GROUPS = {
+    "Data": (register.register, register.measure),
+    "Train": (train.train,),
+    "Use": (use.sample, use.fit, use.interpolate, use.compose, use.directions, studio.studio, studio.export),
+    "Measure": (evaluate.evaluate, evaluate.report, evaluate.reproduce),
+}
+for group, verbs in GROUPS.items():
+    for verb in verbs:
+        app.command(rich_help_panel=group)(verb)
+app.add_typer(data.app, name="data", rich_help_panel="Data")
+app.add_typer(train.recipes, name="recipes", rich_help_panel="Train")
+app.add_typer(bench.app, name="bench", rich_help_panel="Measure")
 
 
 @app.callback(invoke_without_command=True)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from meshgan.errors import UsageError
+from meshgan.progress import counted
 
 
 def register(
@@ -98,6 +99,6 @@ def measure(
     if as_json:
         print(json.dumps(table))
         return
-    print(f"Measured {len(table)} faces, {len(table[0])} columns: {out}.")
+    print(f"Measured {counted(len(table), 'face')}, {len(table[0])} columns: {out}.")
     if change is not None:
-        print(f"Compared {len(pairs)} faces with earlier ones: {change}, {change.with_suffix('.png')}.")
+        print(f"Compared {counted(len(pairs), 'face')} with earlier ones: {change}, {change.with_suffix('.png')}.")

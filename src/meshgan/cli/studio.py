@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meshgan.errors import UsageError
+from meshgan.errors import UsageError, missing_extra
 
 if TYPE_CHECKING:
     from meshgan.studio.models import StudioModel
@@ -44,7 +44,7 @@ def studio(
     Example: `meshgan studio runs/identity runs/expression`
     """
     if not find_spec("viser"):
-        raise UsageError("the studio needs the extra `studio`; install it with: pip install 'meshgan[studio]'.")
+        raise missing_extra("the studio", "studio")
     from meshgan.studio.page import Shared
     from meshgan.studio.server import Studio
 

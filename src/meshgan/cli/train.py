@@ -3,19 +3,28 @@
 import json
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
+
+
+def shipped_recipes() -> list[str]:
+    """The names of those that ship, for completion."""
+    return sorted(file.stem for file in Path(__file__).parents[1].glob("recipes/*.toml"))
 
 
 def train(
     recipe: Annotated[
         str,
-        typer.Argument(metavar="RECIPE", help="A TOML file, or one that ships: `meshgan recipes` lists them."),
+        typer.Argument(
+            metavar="RECIPE",
+            help="A TOML file, or one that ships: `meshgan recipes` lists them.",
+            autocompletion=shipped_recipes,
+        ),
     ],
     data: Annotated[Path, typer.Option("--data", help="The set of faces to learn.")],
     out: Annotated[Path, typer.Option("--out", help="The run folder to write.")],
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="What computes.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights, codes and the order of the faces.")] = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint; the schedule may be longer now.")
@@ -34,6 +43,7 @@ def train(
 ) -> None:
     """Train a model and write it to RUN/model.
 
+    `quick` takes a minute, `demo` some minutes, `meshgan` an hour on two cores for each ten epochs of 12,000 faces.
     Ctrl-C keeps a checkpoint; the same command with --resume goes on and ends with the same model, bit by bit.
     Under `torchrun --nproc-per-node N -m meshgan.cli.main train …` several processes share each batch.
 

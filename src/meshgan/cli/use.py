@@ -4,36 +4,45 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from meshgan.errors import UsageError
+from meshgan.progress import counted
 
 if TYPE_CHECKING:
     from meshgan.arrays import Codes, Faces, Integers
     from meshgan.model.load import Model
     from meshgan.model.rig import Kind, Targets
-from dataclasses import asdict
 
 MOST_FACTORS = 200  # faces on a strip
 MOST_FACES = 100_000  # six gigabytes in memory, and as many files
 MOST_SHOWN = 400  # on a sheet
 FORMATS = ("glb", "obj", "ply")
 RESULTS = re.compile(r"(face|between)-\d{3,}\.(glb|obj|ply|json)|(sheet|strip|errors)\.png|summary\.json")  # of verbs
-ModelArgument = Annotated[str, typer.Argument(help="A model folder, a run folder, or the name of a model that ships.")]
+
+
+def shipped(incomplete: str) -> list[str]:
+    """Names of models that ship, for completion."""
+    folder = Path(__file__).parents[1] / "model" / "shipped"
+    return sorted(path.parent.name for path in folder.glob(f"{incomplete}*/model.json"))
+
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(help="A model folder, a run folder, or the name of a model that ships.", autocompletion=shipped),
+]
 OutOption = Annotated[Path, typer.Option("--out", help="The folder to write to.")]
 FormatOption = Annotated[str, typer.Option("--format", help="glb, obj, ply, or several with commas between.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 RigOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="arkit|expressions|both|none",
-        help="The morph targets of GLB files: Apple's 52 shapes, six expressions, both (the default), or none.",
-    ),
+    Literal["arkit", "expressions", "both", "none"] | None,
+    typer.Option(help="The morph targets of GLB files: Apple's 52 shapes, six expressions, both, or none."),
 ]
-UnitOption = Annotated[str, typer.Option(help="Unit of the meshes: mm, cm or m; GLB is always in metres.")]
+UnitOption = Annotated[Literal["mm", "cm", "m"], typer.Option(help="Unit of the meshes; GLB is always in metres.")]
 TARGET = "expressionRandom"  # the morph target that is on when a file is opened
 
 
@@ -45,7 +54,8 @@ def sample(
     format: FormatOption = "glb",
     sheet: Annotated[Path | None, typer.Option(help="Also draw the faces on a contact sheet (PNG).")] = None,
     sampler: Annotated[
-        str | None, typer.Option(help="uniform, standard-normal or fitted-normal; by default the model's own.")
+        Literal["uniform", "standard-normal", "fitted-normal", "mixture", "bootstrap", "flow"] | None,
+        typer.Option(help="How codes are drawn; by default as the model was trained to."),
     ] = None,
     rig: RigOption = None,
     as_json: JsonOption = False,
@@ -63,8 +73,7 @@ def sample(
 
     formats, loaded = _formats(format), load_model(model)
     kind = kind_of_rig(rig, loaded.template)
-    codes = loaded.codes(count, seed, sampler)  # type: ignore[arg-type]  # checked there
-    numbers = face_numbers(count, seed)
+    codes, numbers = loaded.codes(count, seed, sampler), face_numbers(count, seed)
     with one_run_in(out, [*_names("face", count, [*formats, "json"]), *([sheet.name] if sheet else [])]):
         written = _write_faces(loaded, codes, out, formats, "face", kind, numbers)
         if sheet is not None:
@@ -221,7 +230,7 @@ def _report(result: dict[str, Any], as_json: bool) -> None:
         print(json.dumps(result, default=lambda value: str(value), indent=2))
         return
     files = result.pop("files")
-    print(f"Wrote {len(files)} meshes to {files[0].parent}.")
+    print(f"Wrote {counted(len(files), 'mesh', 'meshes')} to {files[0].parent}.")
     for name, path in result.items():
         if isinstance(path, Path):
             print(f"The {name} is {path}.")
@@ -274,7 +283,8 @@ def compose(
         result = {"files": [str(file) for file in files], "sheet": str(out / "sheet.png"), "targets": names}
         print(json.dumps(result, indent=2))
         return
-    print(f"Wrote {count} GLB files with {len(names)} morph targets each to {out}; look at {out / 'sheet.png'}.")
+    print(f"Wrote {counted(count, 'GLB file')} with {counted(len(names), 'morph target')} each to {out}.")
+    print(f"Look at {out / 'sheet.png'}.")
 
 
 def directions(

@@ -12,7 +12,7 @@ from meshgan.arrays import Floats, Integers, Singles
 from meshgan.data.faceset import BLOCK, FaceSet, some_rows
 from meshgan.errors import UsageError
 from meshgan.geometry.spectrum import BANDS, BandFilter
-from meshgan.progress import track
+from meshgan.progress import counted, track
 
 MOST_VALUES = 12  # a label with more different values is told by their number, or its range
 ALL_BANDS = ((np.inf, BANDS[0][0]), *BANDS)
@@ -61,7 +61,8 @@ def describe(summary: dict[str, Any]) -> str:
     card, template, split = summary["card"], summary["template"], summary["split"]
     width, height, depth = template["size_mm"]
     lines = [
-        f"{card['name']}: {summary['faces']} faces of {summary['subjects']} subjects, {summary['bytes'] / 1e6:.0f} MB",
+        f"{card['name']}: {counted(summary['faces'], 'face')} of {counted(summary['subjects'], 'subject')}, "
+        f"{summary['bytes'] / 1e6:.0f} MB",
         f"source    {card['source']}" + (" (synthetic)" if card["synthetic"] else ""),
         f"licence   {card['licence']}",
         f"template  {template['vertices']} vertices, {template['triangles']} triangles, "

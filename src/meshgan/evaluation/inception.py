@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from meshgan.arrays import Bytes, Singles
-from meshgan.errors import MeshganError, UsageError
+from meshgan.errors import MeshganError, missing_extra
 from meshgan.progress import track
 from meshgan.remembered import cache_folder, code_of, key_of, remember_array
 
@@ -46,7 +46,7 @@ def graph_file() -> Path:
     places = spec.submodule_search_locations if spec is not None else None
     path = Path(places[0]) / FILE if places else None
     if path is None or not path.is_file():
-        raise UsageError("the FID needs an extra: pip install 'meshgan[fid]', or leave it out with --fid off.")
+        raise missing_extra("the FID", "fid", ", or leave it out with --fid off")
     return path
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from meshgan.errors import MeshganError, UsageError
+from meshgan.errors import MeshganError, missing_extra
 from meshgan.model.load import Model
 from meshgan.nn import paths
 from meshgan.storage import atomic_file
@@ -50,7 +50,7 @@ def export_onnx(model: Model, path: Path) -> None:
     then nothing is written.
     """
     if not all(find_spec(name) for name in NEEDED):
-        raise UsageError("exporting needs the extra `export`; install it with: pip install 'meshgan[export]'.")
+        raise missing_extra("exporting", "export")
     with _quiet(), torch.no_grad(), paths.forced("gather"):
         program = torch.onnx.export(
             _Network(model).eval(),

@@ -42,7 +42,7 @@ TITLES = {
 }
 MOST_GRIDS = 12
 NUMBERED = re.compile(r"faces-seen-[0-9]{1,15}")
-EVALUATION = "evaluation.json"  # in a run folder, written by `meshgan evaluate RUN --out RUN/evaluation.json`
+EVALUATION = "evaluation.json"  # in a run folder, where `meshgan evaluate RUN` writes
 PNG = b"\x89PNG\r\n\x1a\n"
 MOST_PICTURE = 2**26  # bytes
 

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.status import Status
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from torch import Tensor
 
 from meshgan.arrays import Faces
 from meshgan.data.faceset import FaceSet, some_rows
-from meshgan.errors import MeshganError
+from meshgan.errors import MeshganError, missing_extra
 from meshgan.nn import kernel
-from meshgan.progress import LINE_SECONDS, duration
+from meshgan.progress import LINE_SECONDS, counted, duration
 from meshgan.storage import atomic_file
 from meshgan.training.batches import fixed_codes
 from meshgan.training.checkpoint import RunFolder
@@ -114,17 +114,17 @@ def _board(folder: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise MeshganError("`tensorboard=True` needs a package: pip install 'meshgan[tensorboard]'.") from error
+        raise missing_extra("`tensorboard=True`", "tensorboard") from error
     return SummaryWriter(folder)
 
 
 @dataclass
 class LiveLine:
-    """Shows one line that changes on a terminal, and a plain line every ten seconds elsewhere."""
+    """Shows a bar with per cent, time left and losses on a terminal, and a plain line every ten seconds elsewhere."""
 
     total: int  # faces seen at the end
     start: int  # faces seen at the start of this process
-    status: Status | None
+    bar: Progress | None
     silent: bool = False  # another process talks
     _began: float = field(default_factory=lambda: time.monotonic())
     _last: float = -LINE_SECONDS
@@ -132,21 +132,28 @@ class LiveLine:
     def show(self, seen: int, stats: Mapping[str, Tensor]) -> None:
         """Show the state after `seen` faces, if it is time to or the last one."""
         now = time.monotonic()
-        early = now - self._last < (LINE_SECONDS if self.status is None else LIVE_SECONDS)
+        early = now - self._last < (LINE_SECONDS if self.bar is None else LIVE_SECONDS)
         if self.silent or (early and seen < self.total):
             return
         self._last = now
-        with suppress(OSError):  # a terminal that was closed: the run goes on, or ends by its signal
-            if self.status is None:
-                print(self._text(seen, stats, now), file=sys.stderr, flush=True)
-            else:
-                self.status.update(self._text(seen, stats, now))
-
-    def _text(self, seen: int, stats: Mapping[str, Tensor], now: float) -> str:
         rate = (seen - self.start) / max(now - self._began, 1e-9)
-        left = duration((self.total - seen) / max(rate, 1e-9))
-        values = "  ".join(f"{SYMBOLS.get(name, name)} {value.item():.4f}" for name, value in stats.items())
-        return f"{seen:,} of {self.total:,} faces seen  {values}  {rate:,.0f} faces/s  {left} left"
+        left = duration((self.total - seen) / max(rate, 1e-9)) if seen > self.start else "?"
+        values = losses({name: value.item() for name, value in stats.items()})
+        with suppress(OSError):  # a terminal that was closed: the run goes on, or ends by its signal
+            if self.bar is None:
+                share = f"{seen / self.total:4.0%}  {seen:,} of {counted(self.total, 'face')}"
+                print(f"{share}  {values}  {rate:,.0f} faces/s  {left} left", file=sys.stderr, flush=True)
+            else:
+                self.bar.update(self.bar.task_ids[0], completed=seen, left=f"{left} left", losses=values)
+
+
+def losses(stats: Mapping[str, float]) -> str:
+    """The statistics of a step in short: `L(x) 0.558  L(G(z)) 0.574  k 0 (generator ahead)  M 0.74`.
+
+    While BEGAN's k is 0, the generator's faces are rebuilt so well that the discriminator need not see them.
+    """
+    told = (f"{SYMBOLS.get(name, name)} {value:.3g}" for name, value in stats.items())
+    return "  ".join(f"{text} (generator ahead)" if text == "k 0" else text for text in told)
 
 
 def announce(device: torch.device) -> None:
@@ -160,7 +167,9 @@ def live_line(total: int, start: int, shown: bool) -> Iterator[LiveLine]:
     """The live line on standard error; silent where another process shows it."""
     console = Console(stderr=True)
     if shown and console.is_terminal:
-        with console.status("starting") as status:
-            yield LiveLine(total, start, status)
+        columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[left]}"))
+        with Progress(*columns, TextColumn("{task.fields[losses]}"), console=console) as bar:
+            bar.add_task("training", total=total, completed=start, left="starting", losses="")
+            yield LiveLine(total, start, bar)
     else:
         yield LiveLine(total, start, None, silent=not shown)

@@ -1,0 +1,85 @@
+"""What a newcomer sees first: verbs in groups, choices as choices, counts, and commands to type as they are."""
+
+import json
+from importlib import metadata
+from typing import get_args
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from meshgan.cli.evaluate import Made
+from meshgan.cli.main import GROUPS, app
+from meshgan.cli.train import shipped_recipes
+from meshgan.cli.use import shipped
+from meshgan.errors import install_command, missing_extra
+from meshgan.progress import counted
+from meshgan.report.paper_figures import FIGURES
+from meshgan.report.reproduce import TABLES
+from meshgan.training.recipe import load_recipe
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_verbs_stand_in_groups(option):
+    shown = CliRunner().invoke(app, [option]).output
+    places = [shown.index(f"─ {group} ─") for group in GROUPS]
+    assert places == sorted(places)
+    assert all(f" {verb.__name__} " in shown for verbs in GROUPS.values() for verb in verbs)
+    assert "-h" in CliRunner().invoke(app, ["data", "info", option]).output
+
+
+def test_every_verb_has_a_sentence_an_example_and_help_for_each_option():
+    def verbs(command):
+        for child in getattr(command, "commands", {}).values():
+            yield from verbs(child) if hasattr(child, "commands") else [child]
+
+    for verb in verbs(get_command(app)):
+        assert "Example: `meshgan " in verb.help, verb.name
+        for parameter in verb.params:
+            assert parameter.help, (verb.name, parameter.name)
+            assert parameter.help[-1] in ".)…", (verb.name, parameter.name, parameter.help)
+
+
+def test_choices_are_those_that_there_are():
+    assert get_args(Made) == (*TABLES, *FIGURES, "all")
+    shown = CliRunner().invoke(app, ["reproduce", "table3", "--out", "x"])
+    assert shown.exit_code == 2
+    assert "'figure7'" in shown.output
+    assert {"quick", "demo", "meshgan"} <= set(shipped_recipes())
+    assert all(load_recipe(name).name == name for name in shipped_recipes())
+    assert shipped("id") == ["identity"]
+
+
+@pytest.mark.parametrize(
+    ("origin", "command"),
+    [
+        (None, "pip install 'meshgan[studio]'"),
+        ({}, "pip install 'meshgan[studio]'"),
+        (
+            {"url": "file:///home/me/mesh%20gan", "dir_info": {"editable": True}},
+            "pip install -e '/home/me/mesh gan[studio]'",
+        ),
+        ({"url": "file:///home/me/meshgan", "dir_info": {}}, "pip install 'meshgan[studio] @ file:///home/me/meshgan'"),
+        (
+            {"url": "https://example.org/m.git", "vcs_info": {"vcs": "git", "commit_id": "1"}},
+            "pip install 'meshgan[studio] @ git+https://example.org/m.git'",
+        ),
+    ],
+)
+def test_extras_are_installed_from_where_meshgan_came_from(monkeypatch, origin, command):
+    class Installed:
+        def read_text(self, name):
+            assert name == "direct_url.json"
+            return None if origin is None else json.dumps(origin)
+
+    monkeypatch.setattr(metadata, "distribution", lambda name: Installed())
+    assert install_command("studio") == command
+    assert (
+        str(missing_extra("the studio", "studio"))
+        == f"the studio needs the extra `studio`; install it with: {command}."
+    )
+
+
+def test_one_of_a_thing_is_no_plural():
+    assert counted(1, "mesh", "meshes") == "1 mesh"
+    assert [counted(count, "face") for count in (0, 1, 12_000)] == ["0 faces", "1 face", "12,000 faces"]
