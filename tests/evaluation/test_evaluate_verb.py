@@ -8,6 +8,7 @@ import pytest
 
 from meshgan.cli.main import main
 from meshgan.report.pages import EVALUATION
+from meshgan.report.results import Results
 
 
 @pytest.fixture
@@ -50,6 +51,7 @@ def test_what_is_no_run_needs_a_place_for_its_numbers(run, tiny_faces):
         (("--fid", "vgg"), "'vgg' is not one of"),
         (("--part", "train"), "'train' is not one of"),
         (("--out", "."), "is a folder"),
+        (("--out", "table.csv"), "should end in .json or .html"),
         (("--data", "nowhere"), "nowhere is not a FaceSet"),
         (("--samples", "2"), "needs 5 samples or more"),
     ],
@@ -60,3 +62,24 @@ def test_wrong_use_is_one_sentence_and_status_2(run, tiny_run, tiny_faces, tmp_p
     assert status == 2
     assert words in errors
     assert "Traceback" not in errors
+
+
+def test_several_models_make_a_table_and_a_page(run, tiny_run, tiny_faces, tmp_path):
+    out = tmp_path / "table.html"
+    common = ("--data", tiny_faces.path, "--samples", 20, "--fid", "off")
+    status, output, _ = run("evaluate", tiny_run, "pca", *common, "--out", out)
+    assert status == 0
+    assert "PCA" in output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["table.html", "table.json"]
+    results = Results.read(tmp_path / "table.json")
+    assert [row.model for row in results.rows] == ["tiny", "pca", "real"]
+    assert results.rows[1].score("specificity_mm").interval is not None
+    page = out.read_text()
+    for words in ("tiny", "real faces", "95 % intervals", "Where unseen faces are missed", "data:image/png"):
+        assert words in page
+    assert "Training curves" not in page
+    status, output, _ = run("evaluate", "pca", *common, "--out", tmp_path / "pca.json", "--json")
+    assert json.loads(output)["model"] == "pca"
+    for wrong in (("pca", "pca"), ("pca", "no-such")):
+        status, _, errors = run("evaluate", *wrong, *common, "--out", out)
+        assert (status, errors.count("\n")) == (2, 1)

@@ -265,6 +265,21 @@ def test_reproduce_makes_everything_once(small, tmp_path):
     assert small == ["corpus 80", "meshgan", "paper", "coma", "coma-tuned"]
 
 
+def test_a_table_of_ones_own_faces(small, tmp_path, tiny_faces, monkeypatch):
+    monkeypatch.setitem(TABLES, "table1", {"coma": "coma", "pca": None})
+    asked = []
+    shrunk = module.load_recipe
+    monkeypatch.setattr(module, "load_recipe", lambda name, changes: asked.append(changes) or shrunk(name, changes))
+    monkeypatch.setitem(SCALES, "smoke", replace(TINY, identities=1000, changes=("schedule.epochs=3",)))
+    own = replace(tiny_faces, card=tiny_faces.card.model_copy(update={"name": "mine"}))
+    results = reproduce("table1", tmp_path, "smoke", own=own)
+    assert results.data == "mine"
+    assert [row.model for row in results.rows] == ["coma", "coma", "pca", "real"]
+    assert small == ["coma"]  # no corpus
+    assert asked[0] == ("schedule.epochs=3", "schedule.faces=2550")  # as many as the corpus would give it
+    assert not (tmp_path / "corpus").exists()
+
+
 def test_networks_are_trained_with_several_seeds_and_told_from_each_other(small, tmp_path, monkeypatch):
     monkeypatch.setitem(SCALES, "smoke", replace(TINY, seeds=2))
     monkeypatch.setitem(TABLES, "table1", {"meshgan": "meshgan", "pca": None})

@@ -9,16 +9,27 @@ import typer
 from meshgan.errors import UsageError
 
 if TYPE_CHECKING:
+    from meshgan.data.faceset import FaceSet
     from meshgan.evaluation.evaluate import Evaluation
 
 Made = Literal["table1", "table2", "ablation", "figure1", "figure4", "figure5", "figure6", "figure7", "all"]
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A model folder, a run folder, or the name of a model that ships.")],
-    data: Annotated[Path, typer.Option("--data", help="The set whose test part the model is measured against.")],
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            help="Model or run folders, names of models that ship, or pca, gmm, flow, bootstrap, which are fitted now.",
+        ),
+    ],
+    data: Annotated[Path, typer.Option("--data", help="The set whose test part the models are measured against.")],
     out: Annotated[
-        Path | None, typer.Option("--out", help="The JSON file to write; of a run, RUN/evaluation.json by default.")
+        Path | None,
+        typer.Option(
+            "--out",
+            help="The file to write: JSON, or a page (.html) with its JSON beside it; of one run, RUN/evaluation.json.",
+        ),
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Faces drawn under each sampler.")] = 10_000,
     fid: Annotated[
@@ -31,27 +42,41 @@ def evaluate(
     ] = "test",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Measure a model: how well it rebuilds unseen faces, and how its samples compare with them.
+    """Measure models: how well they rebuild unseen faces, and how their samples compare with them.
 
-    Some minutes with 10,000 samples, the FIDs half an hour on two cores. Stopped on the way, the same command goes on
-    where it was: finished parts lie in FILE.parts until all is done. `meshgan report` shows what lies in a run.
+    Of one model, JSON holds everything; several make a table, with real faces scored as if they were samples. A page
+    shows the table, its intervals, samples, and where faces are missed. `meshgan report` shows what lies in a run.
 
-    Example: `meshgan evaluate runs/first --data faces --fid off`
+    Some minutes a model with 10,000 samples, the FIDs half an hour on two cores. Stopped on the way, the same command
+    goes on where it was: finished parts lie in FILE.parts until all is done.
+
+    Example: `meshgan evaluate runs/first pca --data faces --out table.html --fid off`
     """
     if out is None:
-        if not (Path(model) / "recipe.toml").is_file():
-            raise UsageError(f"{model} is no run folder; say with --out which JSON file to write.")
-        out = Path(model) / "evaluation.json"
+        if len(models) > 1 or not (Path(models[0]) / "recipe.toml").is_file():
+            raise UsageError(f"{', '.join(models)} is no run folder; say with --out which file to write.")
+        out = Path(models[0]) / "evaluation.json"
     if out.is_dir():
         raise UsageError(f"{out} is a folder; give the name of a JSON file.")
+    if out.suffix.lower() not in (".json", ".html"):
+        raise UsageError(f"{out} should end in .json or .html.")
     from meshgan.data.faceset import FaceSet
     from meshgan.evaluation.evaluate import evaluate as measure
-    from meshgan.model.load import load_model
+    from meshgan.report.reproduce import compare, named_models
+    from meshgan.report.results import markdown
     from meshgan.storage import atomic_file, keep_list, remove_written
 
+    faces = FaceSet.open(data)
+    chosen = named_models(models, faces)
     work = out.with_name(f"{out.name}.parts")
     keep_list(work)
-    result = measure(load_model(model), FaceSet.open(data), samples, fid, seed, work, part=part)
+    if len(chosen) > 1 or out.suffix.lower() == ".html":
+        results = compare(chosen, faces, out, work, samples, fid, seed, part)
+        remove_written(work)
+        print(results.json() if as_json else f"{markdown(results.rows)}\nEverything, with intervals, lies in {out}.")
+        return
+    (only,) = chosen.values()
+    result = measure(only, faces, samples, fid, seed, work, part=part)
     with atomic_file(out) as partial:
         partial.write_text(result.json(), encoding="utf-8")
     remove_written(work)
@@ -68,6 +93,9 @@ def reproduce(
         typer.Option(help="A minute that shows that it works, hours on two cores, or the paper's, on a GPU."),
     ] = "desk",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="What trains.")] = "auto",
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="SET", help="Faces of your own, for a table, instead of open data.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a table, or the files of a figure, as JSON.")] = False,
 ) -> None:
     """Make a table or figure of the paper on open data, with the corpora and models that it needs.
@@ -77,23 +105,29 @@ def reproduce(
     how well those are recognised, figure 7 a grid of both. Stopped on the way, the same command goes on where it was;
     what is done, for whichever table or figure, is not done again.
 
-    Example: `meshgan reproduce table1 --out paper --scale smoke`
+    Example: `meshgan reproduce table1 --out paper --scale smoke`, or with your own faces
+    `meshgan reproduce table1 --data mine --out compared`
     """
+    from meshgan.data.faceset import FaceSet
     from meshgan.report.paper_figures import FIGURES
     from meshgan.report.reproduce import TABLES
+
+    if data is not None and what not in TABLES:
+        raise UsageError(f"--data goes with a table ({', '.join(TABLES)}), not with {what}.")
+    own = FaceSet.open(data) if data is not None else None
 
     for name in [*TABLES, *FIGURES] if what == "all" else [what]:
         if name in FIGURES:
             _reproduce_figure(name, out, scale, device, as_json)
         else:
-            _reproduce_table(name, out, scale, device, as_json)
+            _reproduce_table(name, out, scale, device, as_json, own)
 
 
-def _reproduce_table(name: str, out: Path, scale: str, device: str, as_json: bool) -> None:
+def _reproduce_table(name: str, out: Path, scale: str, device: str, as_json: bool, own: "FaceSet | None") -> None:
     from meshgan.report.reproduce import reproduce as make
     from meshgan.report.results import markdown
 
-    results = make(name, out, scale, device)
+    results = make(name, out, scale, device, own)
     if as_json:
         print(results.json())
     else:

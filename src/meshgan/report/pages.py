@@ -14,6 +14,7 @@ from meshgan.arrays import Faces
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import MeshganError, UsageError
 from meshgan.evaluation.evaluate import Evaluation, fitting_errors, suitable_samplers
+from meshgan.evaluation.yardstick import Part
 from meshgan.model.load import Model
 from meshgan.progress import duration
 from meshgan.reading import MOST_TEXT, MOST_TOML, parse_toml, read_bytes, read_text
@@ -26,6 +27,7 @@ from meshgan.report.results import (
     cells,
     contests,
     headings,
+    interval_cells,
     real_result,
     results_of,
 )
@@ -48,32 +50,43 @@ MOST_PICTURE = 2**26  # bytes
 
 
 def write_reproduction_page(
-    results: Results, models: Mapping[str, Model], faces: FaceSet, path: Path, home: Path, parts: Path, steps: int
+    results: Results,
+    models: Mapping[str, Model],
+    faces: FaceSet,
+    path: Path,
+    home: Path,
+    parts: Path,
+    steps: int,
+    part: Part = "test",
 ) -> None:
     """Draw the figures into HOME/figures and write the page. HOME/runs holds the runs, `parts` the measured fits."""
+    errors = home / "figures" / f"{results.table}-errors.png"
     write_page(
         path,
         "reproduction.html",
-        title=TITLES.get(results.table, results.table),
+        title=TITLES.get(results.table, f"Models compared on {results.data}"),
         results=results,
         headings=headings(results.rows),
         rows=[{"cells": cells(row, results.rows), "real": row.model == "real"} for row in results.rows],
         notes=[f"{NAMES.get(row.model, row.model)}: {row.note}" for row in results.rows if row.note]
         + beyond_seeds(results.rows),
-        contests=contests(results),
-        has_pca="pca" in models,
-        sheets=draw_sheets(models, faces, home / "figures"),
-        error_maps=draw_error_maps(models, faces, home / "figures" / f"{results.table}-errors.png", parts, steps),
+        intervals=[(cells(row, results.rows)[:2], interval_cells(row, results.rows)) for row in results.rows],
+        part=part,
+        contests=contests(results) if results.table in TITLES else [],
+        has_pca="pca" in models and results.table in TITLES,
+        sheets=draw_sheets(models, faces, home / "figures", part),
+        error_maps=draw_error_maps(models, faces, errors, parts, steps, part),
         runs=[_run(name, home / "runs" / name) for name in models if (home / "runs" / name / "recipe.toml").is_file()],
     )
 
 
-def draw_sheets(models: Mapping[str, Model], faces: FaceSet, folder: Path) -> list[dict[str, str]]:
-    """A contact sheet of real test faces, and one for each model and sampler, all at one scale."""
-    rows = faces.split.test[np.linspace(0, len(faces.split.test) - 1, SHOWN).astype(int)]
+def draw_sheets(models: Mapping[str, Model], faces: FaceSet, folder: Path, part: Part = "test") -> list[dict[str, str]]:
+    """A contact sheet of real faces of a part, and one for each model and sampler, all at one scale."""
+    real_rows = faces.split.part(part)
+    rows = real_rows[np.linspace(0, len(real_rows) - 1, SHOWN).astype(int)]
     real = np.asarray(faces.vertices[rows])
     camera = camera_for(real)
-    sheets = [_sheet(real, faces, folder / "real.png", "Real test faces", camera)]
+    sheets = [_sheet(real, faces, folder / "real.png", f"Real {part} faces", camera)]
     for name, model in models.items():
         for sampler in suitable_samplers(model):
             path = folder / f"{name}-{sampler}.png"
@@ -82,9 +95,11 @@ def draw_sheets(models: Mapping[str, Model], faces: FaceSet, folder: Path) -> li
     return sheets
 
 
-def draw_error_maps(models: Mapping[str, Model], faces: FaceSet, path: Path, parts: Path, steps: int) -> str:
+def draw_error_maps(
+    models: Mapping[str, Model], faces: FaceSet, path: Path, parts: Path, steps: int, part: Part = "test"
+) -> str:
     """The mean error of each vertex over the test faces, on the template, for all models on one scale."""
-    errors = np.stack([fitting_errors(model, faces, parts, steps).mean(axis=0) for model in models.values()])
+    errors = np.stack([fitting_errors(model, faces, parts, steps, part).mean(axis=0) for model in models.values()])
     shapes = np.repeat(faces.template.vertices[None].astype(np.float32), len(errors), axis=0)
     captions = [f"{NAMES.get(name, name)}, {error.mean():.2f} mm" for name, error in zip(models, errors, strict=True)]
     heat_maps(shapes, errors, faces.template.triangles, path, captions=captions, columns=min(4, len(errors)))

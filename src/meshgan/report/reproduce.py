@@ -14,15 +14,18 @@ faces; its runs, evaluations and figures lie in OUT/ablation.
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import MeshganError, UsageError
 from meshgan.evaluation.evaluate import Evaluation, evaluate
 from meshgan.evaluation.inception import graph_file
+from meshgan.evaluation.yardstick import Fid, Part
 from meshgan.machine import machine, today
 from meshgan.model.face_model import FaceModel
+from meshgan.model.latent import STEPS
 from meshgan.model.load import Model, load_model
 from meshgan.model.pca import PcaModel, fit_coordinates, fit_pca
 from meshgan.reading import read_text
@@ -35,6 +38,8 @@ from meshgan.training.loop import train
 from meshgan.training.recipe import load_recipe, recipe_toml
 from meshgan.training.team import Stopped
 
+OWN = "your own"  # of a table of whatever models and faces
+TRAINED = 0.85  # of the corpus, the rest is to validate and test
 MARK = "made-from.txt"  # in a run folder: the key of recipe and faces
 # The models of each table and their recipes. What has none is fitted (`FITTED`), or another model changed (`CHANGED`).
 TABLES: dict[str, dict[str, str | None]] = {
@@ -77,18 +82,22 @@ CHANGED = {"meshgan-conv-off": "meshgan"}  # the same weights, convolutions swit
 SEEDED = ("meshgan", "coma", "coma-tuned", "flow")  # networks that train in minutes
 
 
-def reproduce(table: str, out: Path, scale: str = "desk", device: str = "auto") -> Results:
+def reproduce(table: str, out: Path, scale: str = "desk", device: str = "auto", own: FaceSet | None = None) -> Results:
     """Make one of `TABLES` in the folder `out`. Stopped, the same call goes on where it was.
 
-    A model whose training fails keeps a row that says why. Raises `UsageError` if `out` holds another scale.
+    With faces of one's `own`, networks see as many as those of the corpus do, however few there are. A model whose
+    training fails keeps a row that says why. Raises `UsageError` if `out` holds another scale.
     """
     if table not in TABLES or scale not in SCALES:
         raise UsageError(f"no {table} at {scale} scale: choose of {', '.join(TABLES)} and of {', '.join(SCALES)}.")
     size = SCALES[scale]
     changes = size.ablation if table == "ablation" else size.changes
+    if own is not None:
+        epochs = [float(change.partition("=")[2]) for change in changes if change.startswith("schedule.epochs=")]
+        changes = (*changes, *(f"schedule.faces={round(TRAINED * size.identities * number)}" for number in epochs))
     if size.fid == "inception":
         graph_file()  # a missing extra is said now, not after hours of training
-    home, faces = home_of(table, out), corpus_of(table, out, size)
+    home, faces = home_of(table, out), own or corpus_of(table, out, size)
     rows: list[Result] = []
     models: dict[str, Model] = {}
     for name, recipe in TABLES[table].items():
@@ -122,6 +131,63 @@ def reproduce(table: str, out: Path, scale: str = "desk", device: str = "auto") 
     results.write(out)
     page = out / f"{table}.html"
     write_reproduction_page(results, models, faces, page, home, _parts(home / "evaluations"), size.steps)
+    return results
+
+
+def named_models(names: Sequence[str], faces: FaceSet) -> dict[str, Model]:
+    """Models by the names of rows: folders, models that ship, or those of `FITTED`, which are fitted to `faces`.
+
+    Raises `UsageError` for what is neither, and for what is named twice.
+    """
+    if len(set(names)) < len(names):
+        raise UsageError("a model is named twice.")
+    models: dict[str, Model] = {}
+    for name in names:
+        try:
+            model: Model = load_model(name)
+        except UsageError:
+            if name not in FITTED:
+                raise
+            model = FITTED[name](faces, len(faces.split.train), 0)
+        short = Path(name).name or name
+        while short in models:
+            short += "+"
+        models[short] = model
+    return models
+
+
+def compare(
+    models: Mapping[str, Model],
+    faces: FaceSet,
+    out: Path,
+    work: Path,
+    samples: int = 10_000,
+    fid: Fid = "inception",
+    seed: int = 0,
+    part: Part = "test",
+) -> Results:
+    """Measure models on faces of any set and write the table as JSON, or as a page with its JSON beside it.
+
+    What is finished is kept in the folder `work`.
+    """
+    found = {name: evaluate(model, faces, samples, fid, seed, work, part=part) for name, model in models.items()}
+    rows = [row for name, evaluation in found.items() for row in results_of_seeds([evaluation], name, None)]
+    last = list(found.values())[-1]
+    results = Results(
+        out.stem,
+        OWN,
+        machine(),
+        today(),
+        faces.card.name,
+        last.train_faces,
+        last.test_faces,
+        (*rows, real_result(last)),
+    )
+    with atomic_file(out.with_suffix(".json")) as partial:
+        partial.write_text(results.json(), encoding="utf-8")
+    if out.suffix.lower() == ".html":
+        with TemporaryDirectory() as home:
+            write_reproduction_page(results, models, faces, out, Path(home), work, STEPS, part)
     return results
 
 

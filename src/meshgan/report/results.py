@@ -261,6 +261,18 @@ def cells(row: Result, rows: Sequence[Result]) -> tuple[str, ...]:
     )
 
 
+def interval_cells(row: Result, rows: Sequence[Result]) -> tuple[str, ...]:
+    """The intervals of a row's scores, under the headings of what was measured; a dash where there is none."""
+    return tuple(_interval(row.score(metric.key()), metric) for metric in measured(rows))
+
+
+def _interval(score: Score | None, metric: Metric) -> str:
+    if score is None or score.interval is None:
+        return "–"
+    low, high = (shown(Score(end), metric) for end in score.interval)
+    return f"{low} to {high}"
+
+
 def _cell(row: Result, metric: Metric) -> str:
     """A score, or the mean over seeds and their range."""
     values = values_of(row, metric)
