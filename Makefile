@@ -38,7 +38,7 @@ demo: $(PLAIN)
 	@echo "    $(BIN)/meshgan sample demo/run --out more --count 16 --seed 1 --sheet more.png"
 
 test: lint
-	$(BIN)/python -m pytest -n auto -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not gpu"
 
 test-full: lint
 	$(BIN)/python -m pytest -m "not gpu"

@@ -25,6 +25,7 @@ RECIPE = {
     "sampling": {"faces": 16, "steps": 3},
 }
 COUNT, SUBJECTS = 80, 40
+LONGEST = ("test_docs.py", "test_processors.py", "test_fuzz.py")
 CACHE = "MESHGAN_TESTS_CACHE"  # an environment variable that processes of one run inherit
 
 
@@ -36,6 +37,11 @@ def pytest_configure(config):
         config.add_cleanup(lambda: shutil.rmtree(os.environ[CACHE], ignore_errors=True))
     os.environ["XDG_CACHE_HOME"] = os.environ[CACHE]
     os.environ["MPLCONFIGDIR"] = f"{os.environ[CACHE]}/matplotlib"
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with what takes longest, or the last of several workers ends long after the others."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -22,6 +22,7 @@ from meshgan.data.faceset import FaceSet
 from meshgan.data.summary import summarise
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.align import rigid
+from meshgan.model.principal import principal_components
 
 COUNT = 400
 
@@ -139,11 +140,9 @@ def test_rich_faces_have_detail_that_no_few_directions_hold(corpus):
     )
     left = []
     for faces in (plain[:COUNT], corpus.vertices[:]):
-        known = faces[:320].reshape(320, -1) - faces[:320].mean(axis=0).ravel()
-        axes = np.linalg.svd(known, full_matrices=False)[2][:64]
-        others = faces[320:].reshape(len(faces) - 320, -1) - faces[:320].mean(axis=0).ravel()
-        rest = others - (others @ axes.T) @ axes
-        left.append(np.linalg.norm(rest.reshape(len(others), -1, 3), axis=2).mean())
+        known = principal_components(faces, np.arange(320), 64)
+        others = faces[320:]
+        left.append(np.linalg.norm(known.faces(known.codes(others)) - others, axis=2).mean())
     assert left[0] < 0.5
     assert 0.5 < left[1] < 1.0
 

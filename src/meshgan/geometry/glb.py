@@ -321,7 +321,10 @@ def write(
     material = SKIN
     if colours is not None:
         attributes["COLOR_0"] = buffer.add_vectors(np.asarray(colours))
-        material = SKIN | {"name": "colours", "pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 0.6}}
+        material = SKIN | {
+            "name": "colours",
+            "pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0},
+        }  # no shine
     primitive: dict[str, Any] = {"attributes": attributes, "indices": buffer.add_indices(mesh), "material": 0}
     body: dict[str, Any] = {"name": name, "primitives": [primitive]}
     if targets:

@@ -10,17 +10,19 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
-import trimesh
 import viser
 from numpy.typing import NDArray
 
 from meshgan.arrays import Faces, Floats, Singles
+from meshgan.geometry import glb
+from meshgan.geometry.files import MILLIMETRES
+from meshgan.geometry.mesh import Mesh
 from meshgan.studio.models import StudioModel
-from meshgan.view.backing import holes
+from meshgan.view.backing import cones, holes
 from meshgan.view.raster import decoded
 
 CLAY, DARK = (205, 186, 172), (48, 36, 34)
-DEPTH = 0.35  # of a hole's width: how deep it looks
+NOTHING = (np.zeros((1, 3), np.float32), np.zeros((1, 3), np.uint32))  # to be seen: a mesh may not be empty
 FIELD_OF_VIEW = np.radians(24.0)
 AIR = 1.12  # of the picture's size against that of the room that faces need
 PIVOT = (0.5, 0.5, 0.2)  # of that room: where the camera looks and turns, in the middle of a face's outline
@@ -103,7 +105,7 @@ class Stage:
         template = identity.template
         self.triangles = template.triangles.astype(np.uint32)
         self.middle, self.size = extent(identity)
-        self.loops = holes(template.triangles, len(template.vertices))
+        self.holes = holes(template.triangles, len(template.vertices))
         self.clay, self.dark = self._clay("/face", face), self._hollow("/hollow", face)
         self.heat: viser.GlbHandle | None = None
         self.gallery: list[Any] = []
@@ -120,9 +122,11 @@ class Stage:
 
     def show_heat(self, face: Faces, colours: Singles) -> None:
         """Show a face (V, 3) with a colour (V, 3), sRGB in [0, 1], at each vertex."""
-        data = coloured_glb(face, self.triangles, colours)
+        data = glb.write(Mesh(face, self.triangles), colours=decoded(colours))
         if self.heat is None:
-            self.heat = self.client.scene.add_glb("/heat", data, cast_shadow=False, receive_shadow=False)
+            self.heat = self.client.scene.add_glb(
+                "/heat", data, scale=MILLIMETRES["m"], cast_shadow=False, receive_shadow=False
+            )
         else:
             self.heat.glb_data = data
         self.dark.vertices = self._cones(face)[0]
@@ -233,33 +237,11 @@ class Stage:
 
     def _cones(self, face: Faces) -> tuple[Singles, NDArray[np.uint32]]:
         """A dark cone behind each hole of the face, as behind open lips, for one does not look through a head."""
-        vertices, triangles, count = [np.zeros((1, 3), np.float32)], [np.zeros((1, 3), np.uint32)], 1
-        for edges in self.loops:
-            loop, size = face[edges[:, 0]], len(edges)
-            tip = loop.mean(axis=0) - [0.0, 0.0, DEPTH * np.ptp(loop, axis=0).max()]
-            place = dict(zip(edges[:, 0].tolist(), range(size), strict=True))
-            following = [place[end] for end in edges[:, 1].tolist()]
-            triangles.append(count + np.stack([np.arange(size), following, np.full(size, size)], axis=1))
-            vertices += [loop, tip[None]]
-            count += size + 1
-        return np.concatenate(vertices).astype(np.float32), np.concatenate(triangles).astype(np.uint32)
+        vertices, triangles = cones(face[None], self.holes)
+        return (vertices[0], triangles.astype(np.uint32)) if len(triangles) else NOTHING
 
     def _only(self, shown: Any) -> None:
         for thing in (self.clay, self.heat):
             if thing is not None:
                 thing.visible = thing is shown
         self.dark.visible = shown is not None
-
-
-def coloured_glb(face: Faces, triangles: NDArray[np.uint32], colours: Singles) -> bytes:
-    """A GLB for the browser alone, in millimetres: vertex colours on a rough surface that does not shine."""
-    linear = np.round(255 * decoded(colours)).astype(np.uint8)  # as glTF has it
-    mesh = trimesh.Trimesh(face, triangles, vertex_colors=linear, process=False)
-    material = {"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0}, "doubleSided": True}
-
-    def finish(tree: dict[str, Any]) -> None:
-        tree["materials"] = [material]
-        tree["meshes"][0]["primitives"][0]["material"] = 0
-
-    export: Callable[..., bytes] = trimesh.exchange.gltf.export_glb
-    return export(mesh.scene(), include_normals=True, tree_postprocessor=finish)

@@ -4,10 +4,12 @@ A face is open at its rim and, often, between the lips. The rim is the longest b
 every other boundary is a hole, and a dark cone is drawn behind it. Pictures only: no mesh is changed.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike
 
-from meshgan.arrays import Integers, Singles
+from meshgan.arrays import Faces, Integers, Singles
 from meshgan.geometry.mesh import connected
 
 DARK = (0.20, 0.15, 0.14)  # sRGB
@@ -22,17 +24,24 @@ def with_backing(faces: ArrayLike, triangles: ArrayLike, colours: ArrayLike) -> 
     """
     vertices, corners = np.asarray(faces, dtype=np.float32), np.asarray(triangles, dtype=np.int64)
     shades = np.asarray(colours, dtype=np.float32)
-    for edges in holes(corners, vertices.shape[1]):
-        loop = vertices[:, edges[:, 0]]
-        first = vertices.shape[1]
-        fan = np.column_stack(
-            [first + np.arange(len(edges)), first + _next(edges), np.full(len(edges), first + len(edges))]
-        )
-        vertices = np.concatenate([vertices, loop, _tip(loop)], axis=1)
-        corners = np.concatenate([corners, fan])
-        dark = np.broadcast_to(np.array(DARK, np.float32), (*shades.shape[:-2], len(edges) + 1, 3))
-        shades = np.concatenate([shades, dark], axis=-2)
-    return vertices, corners, shades
+    behind, fans = cones(vertices, holes(corners, vertices.shape[1]))
+    dark = np.broadcast_to(np.array(DARK, np.float32), (*shades.shape[:-2], behind.shape[1], 3))
+    return (
+        np.concatenate([vertices, behind], axis=1),
+        np.concatenate([corners, vertices.shape[1] + fans]),
+        np.concatenate([shades, dark], axis=-2),
+    )
+
+
+def cones(faces: Faces, edges_of_holes: Sequence[Integers]) -> tuple[Singles, Integers]:
+    """Vertices (N, K, 3) and triangles (F, 3) of a cone behind each hole of faces (N, V, 3); see `holes`."""
+    vertices, fans, count = [faces[:, :0]], [np.empty((0, 3), np.int64)], 0
+    for edges in edges_of_holes:
+        loop, size = faces[:, edges[:, 0]], len(edges)
+        fans.append(count + np.column_stack([np.arange(size), _next(edges), np.full(size, size)]))
+        vertices += [loop, _tip(loop)]
+        count += size + 1
+    return np.concatenate(vertices, axis=1).astype(np.float32), np.concatenate(fans)
 
 
 def holes(triangles: Integers, count: int) -> list[Integers]:
