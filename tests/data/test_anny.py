@@ -19,10 +19,10 @@ from meshgan.data.corpora.draws import Draws
 from meshgan.data.corpora.folds import LABELS
 from meshgan.data.corpora.population import AGE_GROUPS, GROUPS, draw_people
 from meshgan.data.faceset import FaceSet
+from meshgan.data.principal import principal_components
 from meshgan.data.summary import summarise
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.align import rigid
-from meshgan.model.principal import principal_components
 
 COUNT = 400
 

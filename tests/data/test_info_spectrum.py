@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from meshgan.cli.main import app
 from meshgan.data.faceset import Card, FaceSet, create_faceset
-from meshgan.data.summary import ALL_BANDS, band_name, measure_detail, principal_components
+from meshgan.data.summary import ALL_BANDS, band_name, measure_detail
 from meshgan.errors import UsageError
 from meshgan.geometry.mesh import Mesh
 from shapes import icosphere
@@ -31,15 +31,6 @@ def faces(tmp_path_factory):
     with create_faceset(path, mesh, len(vertices), card) as writer:
         writer.append(vertices.astype(np.float32), [{"subject": f"S{i}"} for i in range(len(vertices))])
     return FaceSet.open(path)
-
-
-def test_components_are_the_exact_ones(faces):
-    train = faces.split.train
-    mean = faces.normalisation.mean
-    axes = principal_components(faces.vertices, train, mean, 20)
-    exact = np.linalg.svd((faces.vertices[train] - mean).reshape(len(train), -1), full_matrices=False)[2][:5]
-    np.testing.assert_allclose(axes @ axes.T, np.eye(20), atol=1e-4)
-    np.testing.assert_allclose(np.linalg.svd(axes[:5] @ exact.T)[1], 1, atol=1e-4)
 
 
 def test_energies_add_up_and_components_take_what_is_smooth(faces):

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from meshgan.data.faceset import Card, FaceSet, create_faceset
+from meshgan.data.principal import principal_components
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.mesh import Mesh
 from meshgan.model.load import load_model
 from meshgan.model.pca import PcaModel, fit_pca
-from meshgan.model.principal import principal_components
 
 
 def population(count, vertices=120, seed=0, directions=40):

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
+from meshgan.data.principal import principal_components
 from meshgan.errors import UsageError
 from meshgan.geometry.mesh import Mesh
 from meshgan.model.axes import SAMPLES
 from meshgan.model.face_model import FaceModel
 from meshgan.model.pca import PcaModel
-from meshgan.model.principal import principal_components
 from meshgan.studio import models
 from meshgan.studio.models import Range, decode, identity_model, load_pair
 

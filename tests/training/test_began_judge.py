@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch.nn.functional import softplus
 
+from meshgan.data.principal import principal_matrix
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.model.face_model import FaceModel
 from meshgan.model.model_folder import ModelParts
-from meshgan.model.principal import principal_matrix
 from meshgan.nn.networks import Decoder, MappingNetwork, NetworkSpec
 from meshgan.training.began import reconstruction_loss
 from meshgan.training.began_judge import BeganJudge, newest, remembered, weights, with_deviations

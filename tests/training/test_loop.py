@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 
 from meshgan.data.faceset import FaceSet
+from meshgan.data.principal import principal_matrix
 from meshgan.errors import DiskError, MeshganError, UsageError
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.geometry.mesh import Mesh
 from meshgan.model.face_model import FaceModel
 from meshgan.model.model_folder import read_model_folder
-from meshgan.model.principal import principal_matrix
 from meshgan.training import watch
 from meshgan.training.batches import fixed_codes
 from meshgan.training.began import Began

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from meshgan.arrays import Floats, Integers, Singles
-from meshgan.data.faceset import BLOCK, FaceSet, some_rows
+from meshgan.arrays import Floats
+from meshgan.data.faceset import FaceSet, some_rows
+from meshgan.data.principal import principal_components
 from meshgan.errors import UsageError
 from meshgan.geometry.spectrum import BANDS, BandFilter
-from meshgan.progress import counted, track
+from meshgan.progress import counted
 
 MOST_VALUES = 12  # a label with more different values is told by their number, or its range
 ALL_BANDS = ((np.inf, BANDS[0][0]), *BANDS)
@@ -21,7 +22,7 @@ BEYOND = 64  # components whose remainder is told by band
 # Faces at most, with a template of 5,000 vertices; with larger ones as many fewer, so that the work is bounded.
 MEASURED, LEARNED, AT_VERTICES = 1200, 12000, 5_200
 MOST_VERTICES = 30_000
-SPARE, PASSES = 32, 4  # directions and passes over the faces by which components are found (Halko et al. 2011)
+PASSES = 4  # over the faces by which components are found: errors of unseen faces do not change with more
 
 
 def summarise(faces: FaceSet) -> dict[str, Any]:
@@ -141,7 +142,7 @@ def measure_detail(faces: FaceSet) -> Detail:
     if not len(test) or len(train) < 2:
         raise UsageError(f"{faces.path} has too few people: somebody must be left whom no component has seen.")
     mean = faces.normalisation.mean
-    axes = principal_components(faces.vertices, train, mean, max(COMPONENTS))
+    axes = principal_components(faces.vertices, train, max(COMPONENTS), passes=PASSES).axes.reshape(-1, mean.size)
     away = faces.vertices[test] - mean
     flat = away.reshape(len(away), -1)
     codes = flat @ axes.T
@@ -154,25 +155,3 @@ def measure_detail(faces: FaceSet) -> Detail:
     bands = BandFilter.of(faces.template, ALL_BANDS)
     total, left = (bands.energies(part).mean(axis=0) for part in (away, beyond))
     return Detail(total, left, errors, len(train), len(test))
-
-
-def principal_components(vertices: Singles, rows: Integers, mean: Singles, count: int) -> Singles:
-    """The first `count` (or as many as there are) principal axes (K, 3 V) of `vertices[rows]`, orthonormal rows.
-
-    By subspace iteration over blocks: memory stays at a block and the axes, however many faces there are.
-    """
-    size = mean.size
-    width = min(count + SPARE, len(rows), size)
-    axes = np.random.default_rng(0).standard_normal((size, width)).astype(np.float32)
-    for _ in track(range(PASSES), "principal components"):
-        image = np.zeros((size, width), dtype=np.float32)
-        for start in range(0, len(rows), BLOCK):
-            block = (vertices[rows[start : start + BLOCK]] - mean).reshape(-1, size)
-            image += block.T @ (block @ axes)
-        axes = np.linalg.qr(image)[0]
-    squares = np.zeros((width, width))
-    for start in range(0, len(rows), BLOCK):
-        codes = (vertices[rows[start : start + BLOCK]] - mean).reshape(-1, size) @ axes
-        squares += codes.T.astype(np.float64) @ codes
-    turn = np.linalg.eigh(squares)[1][:, ::-1][:, :count]
-    return np.ascontiguousarray((axes @ turn.astype(np.float32)).T)

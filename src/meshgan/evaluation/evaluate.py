@@ -29,7 +29,8 @@ BLOCK = 256  # samples in memory at a time
 FITTED = 300  # faces fitted between two saves
 FEWEST = 5  # test faces, and samples
 GENERALISATION = BY_KEY["generalisation_mm"].key()
-CODE = ("arrays.py", "data/faceset.py", "evaluation", "geometry", "model", "nn", "view")  # what measurements depend on
+# What measurements depend on.
+CODE = ("arrays.py", "data/faceset.py", "data/principal.py", "evaluation", "geometry", "model", "nn", "view")
 
 
 @dataclass(frozen=True)

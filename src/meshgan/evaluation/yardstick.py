@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, model_serializer, model_validator
 
 from meshgan.arrays import Booleans, Bytes, Faces, Floats, Integers, Reals, Singles
 from meshgan.data.faceset import FaceSet, some_rows
+from meshgan.data.principal import Components, principal_components
 from meshgan.evaluation.inception import inception_features
 from meshgan.evaluation.metrics import (
     Gaussian,
@@ -38,7 +39,6 @@ from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.spectrum import BANDS, BandFilter
 from meshgan.geometry.validity import folded, intersecting
 from meshgan.model.model_folder import Sampler
-from meshgan.model.principal import Components, principal_components
 from meshgan.view.raster import LAMBERT, Camera, Light, render
 
 IMAGES = 2500  # samples that are rendered

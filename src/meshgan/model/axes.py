@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meshgan.arrays import Codes, Faces, Floats, Singles
+from meshgan.data.principal import principal_components
 from meshgan.errors import MeshganError
 from meshgan.model.load import Model
 from meshgan.model.model_folder import find_model, read_card
-from meshgan.model.principal import principal_components
 from meshgan.reading import read_arrays
 from meshgan.storage import atomic_file
 

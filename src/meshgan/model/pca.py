@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from meshgan.arrays import Codes, Faces, Integers
 from meshgan.data.faceset import FaceSet
+from meshgan.data.principal import principal_components
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.mesh import Mesh
 from meshgan.model.coordinates import Bootstrap, Distribution, fit_flow, fit_mixture
@@ -25,7 +26,6 @@ from meshgan.model.model_folder import (
     read_model_folder,
     write_model_folder,
 )
-from meshgan.model.principal import principal_components
 from meshgan.model.samplers import Samplers
 
 COMPONENTS = 64  # the latent size of the paper's networks

@@ -12,8 +12,8 @@ import scipy.sparse as sp
 from scipy.spatial.transform import Rotation
 
 from meshgan.arrays import Floats, Reals, Singles
+from meshgan.data.principal import principal_components
 from meshgan.geometry.align import Similarity
-from meshgan.model.principal import principal_components
 from meshgan.registration.scan import Pull
 
 

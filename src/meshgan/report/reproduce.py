@@ -207,7 +207,11 @@ def make_model(
     """Train a recipe into its run folder, or fit what has none, unless that is done, from the same recipe and faces."""
     wanted = load_recipe(recipe or "meshgan", changes)  # what is fitted sees as many faces as MeshGAN
     seen = wanted.schedule.faces or int((wanted.schedule.epochs or 1) * len(faces.split.train))
-    of = {"recipe": recipe_toml(wanted)} if recipe else {"fitted": run.name, "seen": seen, "code": code_of("model")}
+    of = (
+        {"recipe": recipe_toml(wanted)}
+        if recipe
+        else {"fitted": run.name, "seen": seen, "code": code_of("data/principal.py", "model")}
+    )
     key = key_of(**of, data=faces.fingerprint, seed=seed)
     if (run / "model" / "model.json").is_file() and _mark(run) == key:
         return

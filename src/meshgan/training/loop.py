@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from meshgan.data.faceset import FaceSet, some_rows
+from meshgan.data.principal import principal_matrix
 from meshgan.errors import DiskError, MeshganError, UsageError
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.model.axes import Axes
 from meshgan.model.face_model import FaceModel, check_connectivity
 from meshgan.model.pca import fit_pca
-from meshgan.model.principal import principal_matrix
 from meshgan.nn import kernel
 from meshgan.nn.detail import PatchCritic, Spectrum
 from meshgan.nn.networks import Decoder, Encoder, parameter_count

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from meshgan.data import principal
+from meshgan.data.principal import principal_components
 from meshgan.errors import UsageError
-from meshgan.model import principal
-from meshgan.model.principal import principal_components
 
 
 def people(count, times, vertices=60, seed=0):

@@ -18,7 +18,7 @@ from meshgan.progress import track
 
 EXACT = 1000  # faces whose components are computed exactly; of more, by random projection
 OVERSAMPLED = 16  # directions carried along beyond those asked for
-PASSES = 8  # over the data
+PASSES = 8  # over the data: to the last digits
 NOISE = 1e-5  # of the largest deviation: what lies below it is rounding of single precision
 MOST = 2000  # faces that a linear path is estimated from
 VARIANCES = {"uniform": 1 / 3, "standard-normal": 1.0}  # of the numbers in a code
@@ -46,12 +46,14 @@ class Components:
         return flat.reshape(-1, *self.mean.shape) + self.mean
 
 
-def principal_components(vertices: Faces, rows: Integers, count: int, seed: int = 0) -> Components:
+def principal_components(
+    vertices: Faces, rows: Integers, count: int, seed: int = 0, passes: int = PASSES
+) -> Components:
     """The at most `count` strongest components of `vertices[rows]`, with canonical signs and order.
 
     Axes whose deviation is that of rounding are left out: twelve people scanned ten times each have eleven. Of up to
     `EXACT` faces the decomposition is exact; of more it is a randomised subspace iteration (Halko et al. 2011) in
-    eight passes over the data block by block, so that memory stays at one block and two (3V, count + 16) arrays,
+    `passes` over the data block by block, so that memory stays at one block and two (3V, count + 16) arrays,
     however many faces there are. Raises `UsageError` if the faces do not differ.
     """
     if len(rows) < 2:
@@ -63,7 +65,7 @@ def principal_components(vertices: Faces, rows: Integers, count: int, seed: int 
     if len(rows) <= EXACT:
         variances, axes = principal_axes(vertices[rows].reshape(len(rows), -1) - mean, count)
     else:
-        variances, axes = _iterated(vertices, rows, mean.astype(np.float32), min(count, len(rows) - 1), seed)
+        variances, axes = _iterated(vertices, rows, mean.astype(np.float32), min(count, len(rows) - 1), seed, passes)
     scale = max(float(np.abs(mean).max()), np.sqrt(variances.max(initial=0.0)))
     known = np.sqrt(variances) > NOISE * np.sqrt(variances.max(initial=0.0))
     if not known.any() or np.sqrt(variances[0]) <= np.finfo(np.float32).eps * scale:
@@ -90,11 +92,13 @@ def principal_matrix(faces: FaceSet, count: int, prior: str = "uniform", in_mm: 
     return matrix
 
 
-def _iterated(vertices: Faces, rows: Integers, centre: Faces, count: int, seed: int) -> tuple[Floats, Floats]:
+def _iterated(
+    vertices: Faces, rows: Integers, centre: Faces, count: int, seed: int, passes: int
+) -> tuple[Floats, Floats]:
     """Variances (K,) and axes (K, 3V) by subspace iteration."""
     size = len(centre)
     basis = np.random.default_rng(seed).normal(size=(size, min(count + OVERSAMPLED, size)))
-    for _ in track(range(PASSES), "Principal components"):
+    for _ in track(range(passes), "Principal components"):
         basis = np.linalg.qr(_covariance_times(vertices, rows, centre, basis))[0]
     inner = basis.T @ _covariance_times(vertices, rows, centre, basis)
     values, turn = np.linalg.eigh((inner + inner.T) / 2)
