@@ -9,7 +9,7 @@ from meshgan.cli.main import app
 from meshgan.data.corpora.expressions import ExpressionPlan, make_expressions
 from meshgan.data.expression import Smoother, Stretch, decouple, deformations, learn_smoother, pairs
 from meshgan.data.faceset import Card, FaceSet, create_faceset
-from meshgan.errors import UsageError
+from meshgan.errors import MeshganWarning, UsageError
 from meshgan.geometry.laplacian import mass
 from meshgan.geometry.mesh import Mesh
 
@@ -185,3 +185,26 @@ def test_the_command_line(corpus, tmp_path):
     )
     assert made.exit_code == 0, made.output
     assert FaceSet.open(tmp_path / "pure").card.parameters["smoothing_mm"] == 1.0
+
+
+def test_of_two_neutral_faces_of_a_sitting_the_first_counts_and_that_is_said(tmp_path):
+    rows = [
+        {"subject": "a", "session": 1, "expression": "Neutral"},
+        {"subject": "a", "session": 1, "expression": "joy"},
+        {"subject": "a", "session": 1, "expression": "neutral "},
+        {"subject": "b", "session": 1, "expression": "neutral"},
+    ]
+    faces = labelled_set(tmp_path / "set", rows)
+    with pytest.warns(MeshganWarning, match=r"a sitting has more than one neutral face \(subject a, session 1\)"):
+        found = pairs(faces)
+    assert found.expressions.tolist() == [1]
+    assert found.neutrals.tolist() == [0]
+
+
+def test_a_decoupled_set_is_split_as_the_set_that_it_is_of(tmp_path):
+    rows = [{"subject": f"s{k // 2}", "expression": ("neutral", "joy")[k % 2]} for k in range(20)]
+    faces = labelled_set(tmp_path / "set", rows)
+    card = faces.card.model_copy(update={"split_seed": 3, "test_share": 0.3, "validation_share": 0.2})
+    decouple(FaceSet(faces.path, card, faces.template, faces.vertices, faces.labels), tmp_path / "pure", 0)
+    kept = FaceSet.open(tmp_path / "pure").card
+    assert (kept.split_seed, kept.test_share, kept.validation_share) == (3, 0.3, 0.2)

@@ -12,6 +12,7 @@ difference to the template and smooths it, keeping the surface. Here:
    conduction is the same for all faces of a set, so one factorisation serves them all.
 """
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from scipy.sparse.linalg import splu
 
 from meshgan.arrays import Floats, Integers, Reals
 from meshgan.data.faceset import BLOCK, Card, FaceSet, blocks, create_faceset
-from meshgan.errors import UsageError
+from meshgan.errors import MeshganWarning, UsageError
 from meshgan.geometry.align import Similarity, rigid
 from meshgan.geometry.laplacian import cotangent_weights, mass
 from meshgan.geometry.mesh import Mesh
@@ -46,14 +47,28 @@ class Pairs:
 def pairs(faces: FaceSet) -> Pairs:
     """Find the neutral face of each expression by the labels subject, expression and, if there is one, session.
 
-    Raises `UsageError` if a label is missing, or somebody has no neutral face.
+    Of several neutral faces of one sitting the first counts, and a `MeshganWarning` says so. Raises `UsageError` if a
+    label is missing, or somebody has no neutral face.
     """
     if "expression" not in faces.labels:
         raise UsageError(f"{faces.path} has no label 'expression', so there is nothing to decouple.")
     session = faces.labels.get("session", np.zeros(len(faces), dtype=str))
     sittings = np.char.add(np.char.add(faces.subjects.astype(str), "\t"), session.astype(str))
-    neutral = faces.labels["expression"] == "neutral"
-    of = dict(zip(sittings[neutral].tolist(), np.flatnonzero(neutral).tolist(), strict=True))
+    neutral = np.char.lower(np.char.strip(faces.labels["expression"])) == "neutral"
+    of: dict[str, int] = {}
+    several: dict[str, None] = {}
+    for name, row in zip(sittings[neutral].tolist(), np.flatnonzero(neutral).tolist(), strict=True):
+        if of.setdefault(name, row) != row:
+            several[name] = None
+    if several:
+        example = next(iter(several)).replace("\t", ", session ").removesuffix(", session ")
+        some = "a sitting has" if len(several) == 1 else f"{len(several)} sittings have"
+        warnings.warn(
+            f"{faces.path}: {some} more than one neutral face (subject {example}); the first counts. A column `session` "
+            "tells sittings apart.",
+            MeshganWarning,
+            stacklevel=2,
+        )
     expressions = np.flatnonzero(~neutral)
     missing = next((name for name in sittings[expressions].tolist() if name not in of), None)
     if missing is not None or not len(expressions):
@@ -159,6 +174,7 @@ def decouple(faces: FaceSet, out: Path, length_mm: float = SMOOTHING_MM) -> int:
         synthetic=faces.card.synthetic,
         split_seed=faces.card.split_seed,
         test_share=faces.card.test_share,
+        validation_share=faces.card.validation_share,
         parameters={"decoupled_from": faces.card.parameters, "smoothing_mm": length_mm},
     )
     smoother = learn_smoother(faces, found, length_mm)
