@@ -64,8 +64,8 @@ def pairs(faces: FaceSet) -> Pairs:
         example = next(iter(several)).replace("\t", ", session ").removesuffix(", session ")
         some = "a sitting has" if len(several) == 1 else f"{len(several)} sittings have"
         warnings.warn(
-            f"{faces.path}: {some} more than one neutral face (subject {example}); the first counts. A column `session` "
-            "tells sittings apart.",
+            f"{faces.path}: {some} more than one neutral face (subject {example}); the first counts. A "
+            "column `session` tells sittings apart.",
             MeshganWarning,
             stacklevel=2,
         )
