@@ -6,7 +6,9 @@ Anything else is printed with the file kept beside. `make fuzz` runs it; `tests/
 """
 
 import argparse
+import dataclasses
 import hashlib
+import io
 import json
 import random
 import re
@@ -19,6 +21,8 @@ import tempfile
 import time
 import traceback
 import warnings
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -27,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 
 from meshgan.errors import MeshganError
 
@@ -185,6 +190,25 @@ def _tensors(data: bytes, rng: random.Random) -> bytes:
     return len(text).to_bytes(8, "little") + text + data[8 + size :]
 
 
+def _archive(data: bytes, rng: random.Random) -> bytes:
+    """A file within an archive is damaged before it is packed, so that no checksum tells."""
+    if not data.startswith(b"PK"):
+        return data
+    with suppress(zipfile.BadZipFile, KeyError, ValueError, OSError, NotImplementedError, zlib.error):
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            files = {name: archive.read(name) for name in archive.namelist()}
+        name = rng.choice(list(files))
+        files[name] = rng.choice([_flip, _flip, _cut, _remove, _number, _values])(files[name], rng)
+        if rng.random() < 0.1:
+            del files[name]
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w", rng.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])) as archive:
+            for key, content in files.items():
+                archive.writestr(key, content)
+        return packed.getvalue()
+    return data
+
+
 def _values(data: bytes, rng: random.Random) -> bytes:
     """Floats in the second half become numbers that are none, or are too large."""
     if len(data) < 100:
@@ -197,7 +221,7 @@ def _values(data: bytes, rng: random.Random) -> bytes:
 
 
 DAMAGES = [_flip, _cut, _insert, _remove, _number, _number, _line, _encode, _integer, _structure, _structure]
-DAMAGES += [_glb, _glb, _tensors, _values]
+DAMAGES += [_glb, _glb, _tensors, _values, _archive, _archive]
 
 
 # --- whole files
@@ -209,16 +233,26 @@ def kinds(place: Path) -> dict[str, Kind]:
     from meshgan.data.corpora.naming import read_labels
     from meshgan.data.faceset import Card, FaceSet, create_faceset
     from meshgan.data.summary import describe, summarise
+    from meshgan.evaluation.metrics import Score
+    from meshgan.evaluation.yardstick import Row
     from meshgan.geometry import glb
+    from meshgan.geometry.align import Similarity
     from meshgan.geometry.files import read_mesh, write_mesh
     from meshgan.geometry.hierarchy import Hierarchy
     from meshgan.geometry.mesh import Mesh
+    from meshgan.model.axes import Axes
+    from meshgan.model.classifier import Classifier, ClassifierCard
     from meshgan.model.directions import FILE, Directions, estimate_directions
     from meshgan.model.load import load_model
+    from meshgan.nn.spline import ExpressionClassifier
+    from meshgan.registration import jobs
     from meshgan.registration.landmarks import read_landmarks
+    from meshgan.registration.models import default_template, with_own_landmarks
+    from meshgan.remembered import remember, remember_array
     from meshgan.report.pages import write_run_page
+    from meshgan.report.results import Results
     from meshgan.studio.files import read_code as read_seed
-    from meshgan.training.checkpoint import RunFolder
+    from meshgan.training.checkpoint import RunFolder, read_checkpoint
     from meshgan.training.loop import train
     from meshgan.training.recipe import load_recipe, parse_recipe
 
@@ -293,6 +327,8 @@ def kinds(place: Path) -> dict[str, Kind]:
     def sound_set(folder: Path) -> None:
         opened = FaceSet.open(folder)
         describe(summarise(opened))
+        assert opened.fingerprint
+        assert np.isfinite(opened.normalisation.mean).all()
         assert len(opened.split.train)
         assert opened.vertices.shape == (len(opened.subjects), *opened.template.vertices.shape)
 
@@ -320,6 +356,13 @@ def kinds(place: Path) -> dict[str, Kind]:
     found["run"] = Kind(place / "run", run_files, sound_run)
     shutil.copytree(place / "run", place / "page")
     found["run page"] = Kind(place / "page", run_files, lambda folder: write_run_page(folder, folder / "report.html"))
+    newest = sorted(place.glob("run/checkpoint-*"))[-1]
+    folder = place / "checkpoint"
+    folder.mkdir()
+    shutil.copy(newest, folder / newest.name)
+    found["checkpoint"] = Kind(
+        folder, (newest.name,), lambda here: read_checkpoint(here / newest.name), lambda here: resum(here / newest.name)
+    )
     levels = place / "levels"
     levels.mkdir()
     Hierarchy.build(template, [40, 10]).save(levels / "h.npz")
@@ -328,6 +371,67 @@ def kinds(place: Path) -> dict[str, Kind]:
     model = load_model(place / "model")
     add("code", {"a.json": json.dumps({"code": [0.1] * 4, "mean_mm": 0.3})}, lambda path: read_code(model, path, "mm"))
     add("seed", {"a.json": json.dumps({"code": [0.1] * 4})}, lambda path: read_seed(path.name, path.read_bytes()))
+
+    def sound_axes(folder: Path) -> None:
+        found = Axes.find(model, folder)
+        assert found._fit(model)
+
+    shutil.copytree(place / "model", place / "axes")
+    Axes.of(model).save(place / "axes")
+    found["axes"] = Kind(place / "axes", ("axes.npz",), sound_axes)
+
+    def sound_parts(folder: Path) -> None:
+        def missing() -> Any:
+            raise MeshganError("it is computed anew.")
+
+        row = remember(folder, "row", "0", Row, missing)
+        assert all(np.isfinite(score.value) for score in row.scores.values() if score)
+        remember_array(folder, "fit", "0", (3, 5), missing)
+
+    parts = place / "parts"
+    parts.mkdir()
+    scores = {"specificity_mm": Score(1.5, 0.1, (1.4, 1.6)), "diversity_mm": Score(5.0)}
+    remember(parts, "row", "0", Row, lambda: Row(sampler="uniform", samples=5, scores=scores))
+    remember_array(parts, "fit", "0", (3, 5), lambda: np.ones((3, 5), np.float32))
+    found["evaluation parts"] = Kind(parts, ("row-0.json", "fit-0.f4"), sound_parts, resum_parts)
+
+    tables = Path(__file__).parents[1] / "docs/results"
+    for name in ("table1-desk.json",) if tables.is_dir() else ():
+        add("results", {name: (tables / name).read_bytes()}, lambda path: Results.read(path).json())
+
+    ours = default_template()
+    size, names = len(ours.mesh.vertices), ours.landmark_names
+    job = jobs.Job(Path("a.ply"), "a.ply", None, jobs.Settings("mm"), place / "registered", "a")
+    job.work.mkdir()
+    result = jobs.Result(ours.mesh.vertices.astype("f4"), np.arange(9), rng.normal(size=(9, 3)), Similarity.none())
+    jobs.save(job, jobs.Outcome(scan="a.ply", verdict="good", median_mm=0.1, seconds=1.0), result)
+
+    def sound_result(folder: Path) -> None:
+        here = dataclasses.replace(job, work=folder)
+        if jobs.outcome_of(here) is None:
+            raise MeshganError("it is registered anew.")
+        kept = jobs.result_of(here)
+        assert kept.vertices.shape == (size, 3)
+        assert np.isfinite(kept.to_scan(kept.vertices)).all()
+        assert np.isfinite(kept.landmarks).all()
+
+    found["registration"] = Kind(job.work, ("a.json", "a.npz"), sound_result)
+    marks = [{"name": name, "vertices": [1, 2, 3], "weights": [0.5, 0.25, 0.25]} for name in names[:9]]
+    add(
+        "template landmarks",
+        {"a.landmarks.json": json.dumps(marks)},
+        lambda path: np.testing.assert_array_equal(
+            np.isfinite(with_own_landmarks(ours, path).landmark_rows.toarray()), True
+        ),
+    )
+    hierarchy = Hierarchy.build(template, [120, 80, 40, 10])
+    judge_card = ClassifierCard(classes=("a", "b", "c"), origin=model.card.origin)
+    Classifier(ExpressionClassifier(hierarchy, 3), hierarchy, judge_card).save(place / "classifier")
+
+    def sound_classifier(folder: Path) -> None:
+        assert np.isfinite(Classifier.load(folder).probabilities(faces[:1].astype("f4"))).all()
+
+    found["classifier"] = Kind(place / "classifier", _names(place / "classifier"), sound_classifier, rehash)
 
     def sound_directions(folder: Path) -> None:
         loaded = Directions.load(folder)
@@ -352,6 +456,24 @@ def rehash(folder: Path) -> None:
         for name in card["files"]:
             card["files"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
         (folder / "model.json").write_text(json.dumps(card))
+
+
+def resum(path: Path) -> None:
+    """Write the true digest into a damaged checkpoint."""
+    from meshgan.training.checkpoint import Identity, _digest
+
+    with suppress(Exception), safetensors.safe_open(path, framework="pt") as file:
+        head = json.loads(file.metadata()["meshgan"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        head["digest"] = _digest(Identity.model_validate(head["run"]), head["step"], tensors)
+        path.write_bytes(safetensors.torch.save(tensors, {"meshgan": json.dumps(head)}))
+
+
+def resum_parts(folder: Path) -> None:
+    """Write the true sums in front of damaged parts of an evaluation."""
+    for path in folder.iterdir():
+        content = path.read_bytes()[65:]
+        path.write_bytes(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
 
 
 # --- trying

@@ -60,6 +60,19 @@ def read_bytes(path: str | Path, most: int) -> bytes:
     raise UsageError(f"{path} is larger than {_size(most)}, the most that is read of such a file.")
 
 
+def check_file(path: str | Path, most: int) -> None:
+    """Raise `UsageError` unless a path is an ordinary file of at most `most` bytes, for what is read by a library."""
+    try:
+        status = Path(path).stat()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "there is no such name"
+        raise UsageError(f"{path} cannot be read ({reason}).") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise UsageError(f"{path} does not exist or is not a file.")
+    if status.st_size > most:
+        raise UsageError(f"{path} is larger than {_size(most)}, the most that is read of such a file.")
+
+
 def decoded(data: bytes) -> str:
     """Text in UTF-8, or in UTF-16 or UTF-32 as its mark or its zeros say; lines end in `\\n`.
 

@@ -8,6 +8,8 @@ SET/labels.csv     one row per face; the column `subject` is required
 
 import csv
 import hashlib
+import io
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,15 +31,20 @@ from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.files import WRITERS, read_mesh, write_mesh
 from meshgan.geometry.mesh import Mesh
 from meshgan.progress import track
-from meshgan.reading import shown
+from meshgan.reading import check_file, read_json, read_text, shown
 from meshgan.storage import atomic_folder
 
 BLOCK = 256  # faces held in memory at a time
 OTHER_UNIT = 5.0  # a face so many times larger or smaller than the template must be in another unit
 LONGEST = 200  # bytes of a file's name
 HASHED = 2**24  # bytes hashed by a thread at a time
+MOST_CARD, MOST_LABELS = 2**20, 2**30  # bytes of a card, and of a table of labels in memory
+MOST_VERTICES = 2**50  # bytes: they are never read at once
 
 Labels = Mapping[str, NDArray[np.str_]]
+
+
+Text = Annotated[str, Field(max_length=100_000)]
 
 
 class Card(BaseModel):
@@ -45,12 +52,12 @@ class Card(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str
-    source: str  # where the faces come from, in a sentence
-    licence: str
+    name: Text
+    source: Text  # where the faces come from, in a sentence
+    licence: Text
     synthetic: bool
     unit: Literal["mm"] = "mm"
-    split_seed: int = 0
+    split_seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     test_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
     validation_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
     parameters: dict[str, Any] = {}  # what made it, enough to make it again
@@ -254,7 +261,10 @@ class FaceSet:
         return digest.hexdigest()
 
     def _digest_of(self, start: int, stop: int) -> bytes:
-        return hashlib.sha256(np.ascontiguousarray(self.vertices[start:stop], "<f4").data).digest()
+        block = np.ascontiguousarray(self.vertices[start:stop], "<f4")
+        if not np.isfinite(block).all():
+            raise MeshganError(f"{self.path / 'vertices.npy'} holds what is no number; make the FaceSet again.")
+        return hashlib.sha256(block.data).digest()
 
     @cached_property
     def normalisation(self) -> Normalisation:
@@ -269,7 +279,10 @@ class FaceSet:
 
 
 def measure_normalisation(vertices: Faces, rows: Integers, floor_mm: float = 0.01) -> Normalisation:
-    """Mean and standard deviation of `vertices[rows]`, read once in blocks; `std` is at least `floor_mm`."""
+    """Mean and standard deviation of `vertices[rows]`, read once in blocks; `std` is at least `floor_mm`.
+
+    Raises `MeshganError` if they are no numbers.
+    """
     reference = vertices[rows[0]].astype(np.float64)  # sums of differences do not cancel
     total, squares = np.zeros_like(reference), np.zeros_like(reference)
     for start in range(0, len(rows), BLOCK):
@@ -277,6 +290,8 @@ def measure_normalisation(vertices: Faces, rows: Integers, floor_mm: float = 0.0
         total += difference.sum(axis=0)
         squares += np.einsum("nvc,nvc->vc", difference, difference)
     mean = total / len(rows)
+    if not (np.isfinite(mean).all() and np.isfinite(squares).all()):
+        raise MeshganError("among the faces are some whose coordinates are no numbers; make the FaceSet again.")
     std = np.sqrt(np.maximum(squares / len(rows) - mean**2, 0.0))
     return Normalisation((reference + mean).astype(np.float32), np.maximum(std, floor_mm).astype(np.float32))
 
@@ -345,8 +360,9 @@ def _write_header(stream: BinaryIO, count: int, template: Mesh) -> None:
 
 def _open_vertices(path: Path, template: Mesh) -> Faces:
     try:
+        check_file(path, MOST_VERTICES)
         vertices = np.lib.format.open_memmap(path, mode="r")
-    except (TokenError, SyntaxError, TypeError, OSError, ValueError, EOFError, OverflowError) as error:
+    except (MeshganError, TokenError, SyntaxError, TypeError, OSError, ValueError, EOFError, OverflowError) as error:
         raise MeshganError(f"{path} is missing or damaged; make the FaceSet again.") from error
     if vertices.dtype != np.float32 or vertices.shape[1:] != template.vertices.shape or vertices.size == 0:
         raise MeshganError(f"{path} does not hold faces of its template; make the FaceSet again.")
@@ -355,21 +371,26 @@ def _open_vertices(path: Path, template: Mesh) -> Faces:
 
 def _read_card(path: Path) -> Card:
     try:
-        return Card.model_validate_json(path.read_text(encoding="utf-8"))
-    except (ValidationError, UnicodeDecodeError) as error:
+        return Card.model_validate(read_json(path, MOST_CARD))
+    except (MeshganError, ValidationError) as error:
         raise MeshganError(f"{path} is damaged; make the FaceSet again.") from error
 
 
 def _read_labels(path: Path, count: int) -> Labels:
     try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            header, *rows = csv.reader(stream)
-    except (OSError, ValueError, UnicodeDecodeError, csv.Error) as error:
+        lines = csv.reader(io.StringIO(read_text(path), newline=""))
+        header = next(lines, [])
+        rows = list(itertools.islice(lines, count + 1))
+    except (MeshganError, csv.Error) as error:
         raise MeshganError(f"{path} is missing or damaged; make the FaceSet again.") from error
     if "subject" not in header or len(rows) != count or any(len(row) != len(header) for row in rows):
         raise MeshganError(f"{path} needs a column 'subject' and exactly {count} rows, one for each face.")
-    columns = zip(header, zip(*rows, strict=True), strict=True)
-    return MappingProxyType({name: np.array(column) for name, column in columns})
+    if len(set(header)) < len(header):
+        raise MeshganError(f"{path} has two columns of one name; make the FaceSet again.")
+    columns = dict(zip(header, zip(*rows, strict=True), strict=True))
+    if 4 * count * sum(max(map(len, column)) for column in columns.values()) > MOST_LABELS:
+        raise MeshganError(f"{path} has labels that are longer than any word; make the FaceSet again.")
+    return MappingProxyType({name: np.array(column) for name, column in columns.items()})
 
 
 def _write_labels(path: Path, rows: Sequence[Mapping[str, object]]) -> None:

@@ -66,7 +66,7 @@ class Axes:
     def find(cls, model: Model, where: str | Path) -> "Axes":
         """Those that came with the model that was loaded from `where`, or else found anew."""
         path = find_model(where) / FILE
-        with suppress(MeshganError, OSError, TypeError, ValueError):
+        with suppress(MeshganError, OSError, KeyError, TypeError, ValueError):
             if path.is_file():
                 arrays = read_arrays(path, MOST_BYTES)
                 of = bytes(arrays.pop("of")).hex()

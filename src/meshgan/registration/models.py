@@ -20,6 +20,7 @@ from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.files import read_mesh
 from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import barycentric_matrix, closest_points
+from meshgan.reading import read_json
 from meshgan.registration.prior import Prior, learn
 from meshgan.registration.register import register
 from meshgan.registration.template import FaceTemplate
@@ -27,6 +28,7 @@ from meshgan.registration.template import FaceTemplate
 MODEL_FACES, COMPONENTS = 2000, 200  # of a trained model as a prior
 UPRIGHT_DEGREES = 30.0
 FAR_MM = 6.0  # a detector point so far from a user's template has no place there
+MOST_MARKS = 2**20  # bytes
 OWN = files("meshgan.registration") / "assets"
 
 
@@ -110,8 +112,8 @@ def with_own_landmarks(template: FaceTemplate, path: Path) -> FaceTemplate:
     if not path.is_file():
         return template
     try:
-        marks = TypeAdapter(list[Mark]).validate_json(path.read_bytes())
-    except ValidationError as error:
+        marks = TypeAdapter(list[Mark]).validate_python(read_json(path, MOST_MARKS))
+    except (MeshganError, ValidationError, RecursionError) as error:
         raise UsageError(f"{path} is damaged; make the template again with `meshgan data template`.") from error
     size, names = len(template.mesh.vertices), template.landmark_names
     if not all(mark.name in names and max(mark.vertices) < size for mark in marks):

@@ -21,6 +21,7 @@ from meshgan.model.compose import Shifts, sizes
 from meshgan.model.face_model import check_connectivity
 from meshgan.model.load import Model
 from meshgan.model.rig import kind_of_rig, targets_of
+from meshgan.reading import decoded, parse_json
 from meshgan.studio.models import StudioModel
 from meshgan.studio.state import IDENTITY, Part
 from meshgan.view.export import write_glb
@@ -85,11 +86,11 @@ def read_code(name: str, content: bytes) -> str:
     try:
         if len(content) > MOST_JSON_BYTES:
             raise ValueError
-        kept = json.loads(content)
+        kept = parse_json(decoded(content), "it")
         if "seed" in kept:
             return str(kept["seed"])
         return f"{IDENTITY}={Part.of_code(np.array(kept['code'], dtype=np.float32)).source}"
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+    except (MeshganError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UsageError(f"{safe_name(name)} holds no face; upload a JSON file that the studio has saved.") from error
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -28,13 +29,14 @@ from meshgan.errors import DiskError, MeshganError, UsageError
 from meshgan.machine import machine
 from meshgan.model.classifier import Classifier
 from meshgan.model.load import load_model
-from meshgan.reading import parse_toml, read_bytes
+from meshgan.reading import check_file, parse_json, parse_toml, read_bytes
 from meshgan.storage import alone_in, atomic_file, disk_errors, remove_file, require_replaceable, set_aside
 from meshgan.training.classification import Classification
 from meshgan.training.recipe import Recipe, differences, load_recipe, parse_recipe, recipe_toml
 
 DTYPES = (torch.float32, torch.float64, torch.int64)  # of a run's tensors
 MOST_LINES = 2**28  # bytes of stats.jsonl that are read
+MOST_CHECKPOINT = 2**31  # bytes; those of the largest recipe on 50,000 vertices are a quarter of it
 KEEP = 2  # checkpoints; the older one stands in for a damaged newer one
 
 
@@ -200,15 +202,23 @@ class RunFolder:
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read and check one file. Raises `MeshganError` if it is damaged."""
-    if not path.is_file():
-        raise MeshganError(f"{path} is missing or no file.")
     try:
+        check_file(path, MOST_CHECKPOINT)
         with safetensors.safe_open(path, framework="pt") as file:
             header = _Header.model_validate_json(file.metadata()["meshgan"], strict=True)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         whole = all(tensor.dtype in DTYPES for tensor in tensors.values())
         whole = whole and _digest(header.run, header.step, tensors) == header.digest
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+    except (
+        MeshganError,
+        SafetensorError,
+        OSError,
+        KeyError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        OverflowError,
+    ) as error:
         raise MeshganError(f"{path} is damaged.") from error
     if not whole:
         raise MeshganError(f"{path} is damaged.")
@@ -242,7 +252,7 @@ def _digest(run: Identity, step: int, tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256(f"{run.model_dump_json()}{step}".encode())
     for name in sorted(tensors):
         digest.update(f"{name}{tuple(tensors[name].shape)}".encode())
-        digest.update(tensors[name].numpy().tobytes())
+        digest.update(np.ascontiguousarray(tensors[name].numpy()).data)
     return digest.hexdigest()
 
 
@@ -251,8 +261,8 @@ def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
         return
     for text in read_bytes(path, MOST_LINES).decode("utf-8", "replace").split("\n"):
         try:
-            line = json.loads(text)
-        except (ValueError, RecursionError):
+            line = parse_json(text, str(path))
+        except MeshganError:
             return
         if not _is_line(line):
             return
