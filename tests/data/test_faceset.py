@@ -1,6 +1,7 @@
 """FaceSet: what is written comes back, the split is by subject and seed alone, damage is named."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -19,7 +20,9 @@ from meshgan.data.faceset import (
     some_rows,
 )
 from meshgan.errors import MeshganError, UsageError
+from meshgan.geometry.files import write_mesh
 from meshgan.geometry.mesh import Mesh
+from shapes import icosphere
 
 CARD = Card(name="test", source="made here", licence="CC0-1.0", synthetic=True)
 TEMPLATE = Mesh([[0, 0, 0], [10, 0, 0], [0, 10, 0], [0, 0, 10]], [[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]])
@@ -326,3 +329,75 @@ def test_what_is_exported_is_imported_again(tmp_path, meshgan):
         status, _, error = meshgan("data", "export", tmp_path / "set", *bad)
         assert status in (1, 2)
         assert error.count("\n") == 1
+
+
+def strewn(mesh: Mesh) -> tuple[Mesh, np.ndarray]:
+    """The mesh with vertices strewn between its own that no triangle uses, far away; and where its own are (V,)."""
+    own = np.flatnonzero(np.arange(2 * len(mesh.vertices)) % 23)[: len(mesh.vertices)]
+    vertices = np.full((own[-1] + 3, 3), 1e6)
+    vertices[own] = mesh.vertices
+    return Mesh(vertices, own[mesh.triangles]), own
+
+
+def test_vertices_without_triangles_count_nowhere_however_a_set_is_made(tmp_path):
+    mesh = icosphere(2, 90.0)
+    around, own = strewn(mesh)
+    faces = np.random.default_rng(0).normal(1e6, 1e5, size=(30, *around.vertices.shape))
+    faces[:, own] = mesh.vertices * np.random.default_rng(1).uniform(0.9, 1.1, size=(30, 1, 3))
+    plain = FaceSet.create(faces[:, own], mesh)
+    with create_faceset(tmp_path / "set", around, 30, plain.card) as writer:
+        writer.append(faces, [{"subject": subject} for subject in plain.subjects])
+    for other in (FaceSet.create(faces, around), FaceSet.open(tmp_path / "set")):
+        assert np.array_equal(other.template.triangles, mesh.triangles)
+        np.testing.assert_allclose(other.template.vertices, mesh.vertices, atol=1e-5)
+        np.testing.assert_array_equal(other.vertices, plain.vertices)
+        np.testing.assert_array_equal(other.normalisation.mean, plain.normalisation.mean)
+
+
+def test_a_soup_of_triangles_becomes_a_surface_in_a_set(tmp_path):
+    mesh = icosphere(2, 90.0)
+    corners = mesh.triangles.ravel()
+    soup = Mesh(mesh.vertices[corners], np.arange(len(corners)))
+    made = FaceSet.create(np.stack([soup.vertices, 1.1 * soup.vertices]), soup)
+    assert made.vertices.shape == (2, *mesh.vertices.shape)
+    np.testing.assert_allclose(made.template.areas.sum(), mesh.areas.sum())
+    np.testing.assert_allclose(made.vertices[1], 1.1 * made.vertices[0], atol=1e-4)
+
+
+def test_a_set_whose_template_has_stray_vertices_is_refused(tmp_path, subjects):
+    path = make(tmp_path / "set", subjects)[0].path
+    around, _ = strewn(icosphere(1, 80.0))
+    write_mesh(path / "template.ply", around)
+    with pytest.raises(MeshganError, match="no triangle uses"):
+        FaceSet.open(path)
+
+
+def test_labels_that_are_too_long_or_come_twice_are_refused(tmp_path, subjects, monkeypatch):
+    path = make(tmp_path / "set", subjects)[0].path
+    rows = (path / "labels.csv").read_text().splitlines()
+    (path / "labels.csv").write_text("\n".join([f"{rows[0]},note", *(f"{row},x" for row in rows[1:])]))
+    with pytest.raises(MeshganError, match="two columns of one name"):
+        FaceSet.open(path)
+    (path / "labels.csv").write_text("\n".join(rows))
+    monkeypatch.setattr("meshgan.data.faceset.MOST_LABELS", 10)
+    with pytest.raises(MeshganError, match="longer than any word"):
+        FaceSet.open(path)
+
+
+@pytest.mark.parametrize("name", ["vertices.npy", "labels.csv", "card.json"])
+def test_what_is_no_file_is_not_waited_for(tmp_path, subjects, name):
+    path = make(tmp_path / "set", subjects)[0].path
+    (path / name).unlink()
+    os.mkfifo(path / name)
+    with pytest.raises(MeshganError, match=r"damaged|not a FaceSet"):
+        FaceSet.open(path)
+
+
+def test_faces_that_are_no_numbers_are_told_before_anything_is_learned_from_them(tmp_path, subjects):
+    path = make(tmp_path / "set", subjects)[0].path
+    vertices = np.load(path / "vertices.npy", mmap_mode="r+")
+    vertices[:, 3, 1] = np.nan
+    vertices.flush()
+    for ask in ("fingerprint", "normalisation"):
+        with pytest.raises(MeshganError, match="no number"):
+            getattr(FaceSet.open(path), ask)

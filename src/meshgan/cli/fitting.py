@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from meshgan.arrays import Codes, Faces, Floats
 from meshgan.cli.use import one_run_in, refuse_other_runs
-from meshgan.data.corpora.folder import surface_of
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.align import Similarity, rigid
 from meshgan.geometry.files import MILLIMETRES, read_mesh, write_mesh
+from meshgan.geometry.mesh import surface_of
 from meshgan.model.face_model import check_codes, check_connectivity
 from meshgan.model.latent import Fit, target_of_points
 from meshgan.model.load import Model, load_model

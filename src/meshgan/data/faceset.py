@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from meshgan.arrays import Faces, Integers
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.files import WRITERS, read_mesh, write_mesh
-from meshgan.geometry.mesh import Mesh
+from meshgan.geometry.mesh import Mesh, surface_of
 from meshgan.progress import track
 from meshgan.reading import check_file, read_json, read_text, shown
 from meshgan.storage import atomic_folder
@@ -122,6 +122,8 @@ class FaceSet:
                 f"{path} is not a FaceSet (it has no card.json); `meshgan data --help` says how to make one."
             )
         template = read_mesh(path / "template.ply")
+        if unused := len(template.vertices) - len(np.unique(template.triangles)):
+            raise MeshganError(f"{path}: no triangle uses {unused} of its vertices; make the FaceSet again.")
         vertices = _open_vertices(path / "vertices.npy", template)
         labels = _read_labels(path / "labels.csv", len(vertices))
         return cls(path, _read_card(path / "card.json"), template, vertices, labels)
@@ -139,6 +141,7 @@ class FaceSet:
     ) -> "FaceSet":
         """A set of faces (N, V, 3) in mm, of the connectivity of `template`, in memory; `save` writes it.
 
+        Vertices that no triangle uses stay out, and triangles that share nothing are joined, see `surface_of`.
         `labels` are columns of N values each; without the column `subject`, every face is of another person. Raises
         `UsageError` for shapes that do not fit, and numbers that are none.
         """
@@ -148,6 +151,10 @@ class FaceSet:
                 f"faces of shape {faces.shape} are not of a template of {len(template.vertices)} vertices; "
                 f"give at least one, as an array (N, {len(template.vertices)}, 3)."
             )
+        if not len(template.triangles):
+            raise UsageError("the template has no triangles; a set needs a surface.")
+        kept, template = surface_of(template)
+        faces = faces[:, kept] if len(kept) < faces.shape[1] else faces
         if not np.isfinite(faces).all():
             raise UsageError("the faces have vertices that are NaN or infinite.")
         size, usual = float(np.ptp(faces[0], axis=0).max()), float(np.ptp(template.vertices, axis=0).max())
@@ -304,10 +311,11 @@ def _starts_and_stops(count: int, size: int) -> tuple[range, list[int]]:
 class FaceSetWriter:
     """Collects blocks of faces for `create_faceset`; `folder` is the set's while it is made, for files beside."""
 
-    def __init__(self, folder: Path, stream: BinaryIO, vertices: int) -> None:
+    def __init__(self, folder: Path, stream: BinaryIO, vertices: int, kept: Integers) -> None:
         self.folder = folder
         self._stream = stream
         self._shape = (vertices, 3)
+        self._kept = kept if len(kept) < vertices else slice(None)
         self.count = 0
         self._rows: list[Mapping[str, object]] = []
 
@@ -315,7 +323,7 @@ class FaceSetWriter:
         """Write a block of faces (B, V, 3) in millimetres with one label row each."""
         if len(faces) != len(labels) or faces.shape[1:] != self._shape:
             raise ValueError(f"faces {faces.shape} with {len(labels)} label rows, expected (B, *{self._shape})")
-        self._stream.write(np.ascontiguousarray(faces, dtype="<f4").data)
+        self._stream.write(np.ascontiguousarray(faces[:, self._kept], dtype="<f4").data)
         self.count += len(faces)
         self._rows.extend(labels)
 
@@ -333,11 +341,13 @@ def create_faceset(
 
     The room on disk is taken first, so that a full disk is met before the work. The folder appears under its name
     only when all is written. Fewer faces than `count` are legal (files that an import skipped); none at all is a
-    `MeshganError`. `keep` and `listed` are those of `atomic_folder`.
+    `MeshganError`. `keep` and `listed` are those of `atomic_folder`. Faces are given with all vertices of `template`;
+    those that no triangle uses, and doubles where triangles share nothing (see `surface_of`), are not written.
     """
+    given, (kept, template) = len(template.vertices), surface_of(template)
     with atomic_folder(path, keep, listed) as partial:
         with (partial / "vertices.npy").open("wb") as stream:
-            writer = FaceSetWriter(partial, stream, len(template.vertices))
+            writer = FaceSetWriter(partial, stream, given, kept)
             _write_header(stream, count, template)
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(stream.fileno(), 0, stream.tell() + count * template.vertices.size * 4)

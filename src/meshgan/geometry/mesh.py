@@ -122,6 +122,24 @@ def in_one_order(triangles: Integers) -> Integers:
     return turned[np.lexsort(turned.T[::-1])]
 
 
+def surface_of(mesh: Mesh) -> tuple[Integers, Mesh]:
+    """Which vertices (K,) make the surface of a mesh, and the mesh of them alone.
+
+    Those that no triangle uses are not among them. Where half or more of the others lie exactly where one before
+    them does, the triangles share nothing, and only the first at each place is.
+    """
+    used = np.unique(mesh.triangles)
+    _, first, place = np.unique(mesh.vertices[used], axis=0, return_index=True, return_inverse=True)
+    if 2 * len(first) > len(used):
+        first, place = np.arange(len(used)), np.arange(len(used))
+    order = np.argsort(first)  # as they stand in the file
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    kept = used[first[order]]
+    triangles = rank[place.ravel()][np.searchsorted(used, mesh.triangles)]
+    return kept, Mesh(mesh.vertices[kept], triangles)
+
+
 def _normalised(vectors: Floats) -> Floats:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)

@@ -32,7 +32,7 @@ from meshgan.data.template import turn_upright
 from meshgan.errors import MeshganError, MeshganWarning, UsageError
 from meshgan.geometry.align import rigid
 from meshgan.geometry.files import MILLIMETRES, millimetres_of, read_mesh
-from meshgan.geometry.mesh import Mesh, in_one_order
+from meshgan.geometry.mesh import Mesh, in_one_order, surface_of
 from meshgan.machine import process_pool
 from meshgan.progress import track
 from meshgan.reading import shown
@@ -91,24 +91,6 @@ class Connectivity:
         if not 1 / OTHER_UNIT < _size(mesh) / self.size_mm < OTHER_UNIT:
             return "its size is far from the template's; is it in another unit?"
         return ""
-
-
-def surface_of(mesh: Mesh) -> tuple[Integers, Mesh]:
-    """Which vertices (K,) make the surface of a mesh, and the mesh of them alone.
-
-    Those that no triangle uses are not among them. Where half or more of the others lie exactly where one before
-    them does, the triangles share nothing, and only the first at each place is.
-    """
-    used = np.unique(mesh.triangles)
-    _, first, place = np.unique(mesh.vertices[used], axis=0, return_index=True, return_inverse=True)
-    if 2 * len(first) > len(used):
-        first, place = np.arange(len(used)), np.arange(len(used))
-    order = np.argsort(first)  # as they stand in the file
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    kept = used[first[order]]
-    triangles = rank[place.ravel()][np.searchsorted(used, mesh.triangles)]
-    return kept, Mesh(mesh.vertices[kept], triangles)
 
 
 def size_told(mesh: Mesh, name: str, unit: str, option: str = "--unit") -> str:
