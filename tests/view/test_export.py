@@ -76,7 +76,7 @@ def test_names_weights_and_normals_of_targets(tmp_path: Path) -> None:
     base = accessor(gltf, mesh.primitives[0].attributes.NORMAL)
     moved = FACE.with_vertices(FACE.vertices + TARGETS["jawOpen"]).vertex_normals
     change = accessor(gltf, mesh.primitives[0].targets[0]["NORMAL"])
-    np.testing.assert_allclose(base + change, moved, atol=0.51 / 127)  # the turns are bytes
+    np.testing.assert_allclose(base + change, moved, atol=1.51 / 127)  # the turns are bytes, and the least are left out
     assert "meshgan" in gltf.asset.generator
     assert gltf.asset.copyright == "CC0"
 

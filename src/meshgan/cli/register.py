@@ -34,6 +34,10 @@ def register(
     in_scan_frame: Annotated[
         bool, typer.Option("--in-scan-frame", help="Also write each face where it lies in its scan.")
     ] = False,
+    bake: Annotated[
+        int | None,
+        typer.Option(metavar="PIXELS", help="Also textures: the scans' colours on the template's layout, so large."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Lay the template onto raw scans: a set of faces, with a report on every scan.
@@ -50,7 +54,9 @@ def register(
 
     kinds = list(dict.fromkeys(name.strip().lower().lstrip(".") for name in formats.split(",") if name.strip()))
     with threadpool_limits(1, user_api="blas"):  # small systems: threads would only wait for each other, spinning
-        result = register_all(scans, out, unit, template, landmarks, model, workers, scheduler, kinds, in_scan_frame)
+        result = register_all(
+            scans, out, unit, template, landmarks, model, workers, scheduler, kinds, in_scan_frame, bake
+        )
     if as_json:
         print(json.dumps(result.as_dict()))
     else:

@@ -190,6 +190,7 @@ def _write_faces(
     kind: "Kind" = "none",
     numbers: "Integers | None" = None,
 ) -> list[Path]:
+    from meshgan.data.corpora.basis import layout_of
     from meshgan.model.rig import targets_of
     from meshgan.storage import disk_errors
     from meshgan.view.export import write_faces
@@ -198,7 +199,8 @@ def _write_faces(
         return targets_of(face, kind)
 
     with disk_errors(out):
-        written = write_faces(model.decode(codes, numbers=numbers), model.template, out, formats, stem, shapes)
+        faces, layout = model.decode(codes, numbers=numbers), layout_of(model.template)
+        written = write_faces(faces, model.template, out, formats, stem, shapes, layout)
         for row, (mesh, code) in enumerate(zip(written[:: len(formats)], codes, strict=True)):
             found = {"code": code.tolist()} | ({} if numbers is None else {"number": int(numbers[row])})
             mesh.with_suffix(".json").write_text(json.dumps(found) + "\n", encoding="utf-8")
@@ -257,6 +259,7 @@ def compose(
 
     Example: `meshgan compose identity expression --out faces --count 16`
     """
+    from meshgan.data.corpora.basis import layout_of
     from meshgan.model.compose import compose_random, expression_targets
     from meshgan.model.load import load_model
     from meshgan.model.rig import kind_of_rig, targets_of
@@ -275,7 +278,7 @@ def compose(
             targets |= {name: size * shift for name, shift in named.items()}
             names = list(targets)
             mesh = template.with_vertices(made.identities[number])
-            write_glb(files[number], mesh, targets, {TARGET: 1.0}, name=files[number].stem)
+            write_glb(files[number], mesh, targets, {TARGET: 1.0}, files[number].stem, layout=layout_of(template))
         shown = slice(0, min(count, 8))
         rows = {"identity": made.identities[shown], "with expression": made.faces[shown]}
         comparison(rows, template.triangles, out / "sheet.png")

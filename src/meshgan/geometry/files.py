@@ -10,6 +10,7 @@ format can hold and is not read is told by a `MeshganWarning`.
 import re
 import struct
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy as np
 from meshgan.arrays import Floats, Integers
 from meshgan.errors import MeshganError, MeshganWarning, UsageError
 from meshgan.geometry import glb, ply
-from meshgan.geometry.mesh import MOST, Mesh, fans, within_bounds
+from meshgan.geometry.mesh import MOST, Layout, Mesh, fans, within_bounds
 from meshgan.geometry.plaintext import Words, plain
 from meshgan.reading import read_bytes
 from meshgan.storage import atomic_file
@@ -67,17 +68,19 @@ def millimetres_of(unit: str) -> float:
     return MILLIMETRES[unit]
 
 
-def write_mesh(path: str | Path, mesh: Mesh) -> None:
+def write_mesh(path: str | Path, mesh: Mesh, layout: Layout | None = None) -> None:
     """Write one mesh in the format of the path's ending, atomically.
 
-    PLY, OBJ and STL hold millimetres in float32, and give exactly those back; GLB holds metres.
+    PLY, OBJ and STL hold millimetres in float32, and give exactly those back; GLB holds metres. OBJ and GLB take
+    texture coordinates along.
     """
     path = Path(path)
     if path.suffix.lower() not in WRITERS:
         raise UsageError(f"{path}: meshes are written as {', '.join(WRITERS)} only.")
     if not len(mesh.triangles):
         raise UsageError(f"{path}: a mesh without triangles cannot be written.")
-    content = WRITERS[path.suffix.lower()](mesh)
+    ending = path.suffix.lower()
+    content = WRITERS[ending](mesh) if layout is None or ending not in TEXTURED else TEXTURED[ending](mesh, layout)
     with atomic_file(path) as partial:
         partial.write_bytes(content)
 
@@ -96,11 +99,16 @@ def read_obj(data: bytes) -> tuple[Floats, Integers]:
     return np.concatenate(vertices), np.concatenate(triangles)
 
 
-def write_obj(mesh: Mesh) -> bytes:
+def write_obj(mesh: Mesh, layout: Layout | None = None) -> bytes:
     """The mesh as an OBJ file; nine digits give float32 values back exactly."""
     vertices, triangles = mesh.vertices.astype(np.float32), mesh.triangles + 1
     text = "v %.9g %.9g %.9g\n" * len(vertices) % tuple(vertices.ravel().tolist())
-    text += "f %d %d %d\n" * len(triangles) % tuple(triangles.ravel().tolist())
+    if layout is None:
+        text += "f %d %d %d\n" * len(triangles) % tuple(triangles.ravel().tolist())
+    else:
+        text += "vt %.6f %.6f\n" * len(layout.coordinates) % tuple(layout.coordinates.ravel().tolist())
+        pairs = np.stack([triangles, layout.corners + 1], axis=2)
+        text += "f %d/%d %d/%d %d/%d\n" * len(pairs) % tuple(pairs.ravel().tolist())
     return b"# meshgan, millimetres\n" + text.encode()
 
 
@@ -179,4 +187,8 @@ def _text_stl(text: bytes) -> Floats:
 
 
 READERS = {".obj": read_obj, ".ply": ply.read, ".glb": glb.read, ".stl": read_stl}
+TEXTURED: dict[str, Callable[[Mesh, Layout], bytes]] = {
+    ".obj": write_obj,
+    ".glb": lambda mesh, layout: glb.write(mesh, layout=layout),
+}
 WRITERS = {".obj": write_obj, ".ply": ply.write, ".glb": glb.write, ".stl": write_stl}

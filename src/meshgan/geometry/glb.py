@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from meshgan.arrays import Floats, Integers, Singles
 from meshgan.errors import MeshganError
-from meshgan.geometry.mesh import MOST, Mesh, fans, strips, within_bounds
+from meshgan.geometry.mesh import MOST, Layout, Mesh, fans, strips, within_bounds
 from meshgan.reading import decoded, parse_json, shown
 
 METRES = 1e-3  # per millimetre
@@ -43,6 +43,7 @@ ARRAY_BUFFER, ELEMENT_BUFFER = 34962, 34963
 BYTE, FLOAT, UNSIGNED_SHORT, UNSIGNED_INT = 5120, 5126, 5123, 5125
 QUANTISED = "KHR_mesh_quantization"
 STILL = 0.01  # mm: a vertex that a morph target moves no further is not in it
+LEAST_TURN = 1  # of 127: a normal that turns no further, half a degree, stays
 DENSE = 12 / 14  # of the vertices: beyond, naming those that move takes more room than all
 SKIN = {
     "name": "skin",
@@ -55,6 +56,8 @@ SKIN = {
 }
 
 Document = dict[str, Any]
+DOUBLED = "doubledVertices"  # in a primitive's extras: of which vertices the last ones are doubles, along seams
+LINEAR = {"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}  # clamped at the edges
 
 
 def read(data: bytes) -> tuple[Any, ...]:
@@ -74,6 +77,7 @@ def read(data: bytes) -> tuple[Any, ...]:
     vertices, triangles, count, size, parts, lines = [np.empty((0, 3))], [np.empty((0, 3), np.int64)], 0, 0, 0, 0
     for node, placement in scene.placed():
         offsets: dict[Any, int] = {}
+        seams: dict[Any, Any] = {}
         mirrored = "skin" not in node and bool(np.linalg.det(placement[:3, :3]) < 0)
         for primitive in scene.mesh(node)["primitives"]:
             parts = within_bounds(parts + 1, "parts", MOST_NODES)
@@ -84,15 +88,33 @@ def read(data: bytes) -> tuple[Any, ...]:
             key = scene.shape(primitive)
             if key not in offsets:
                 offsets[key] = count
-                count = within_bounds(count + scene.count(primitive), "vertices", most)
-                vertices.append(scene.vertices(node, primitive, placement))
-            faces = scene.triangles(primitive, mode) + offsets[key]
+                within_bounds(count + scene.count(primitive), "vertices", most)
+                points, whole = _without_seams(primitive, scene.vertices(node, primitive, placement))
+                seams[key] = whole
+                vertices.append(points)
+                count += len(points)
+            faces = scene.triangles(primitive, mode)
+            faces = (seams[key][faces] if seams[key] is not None else faces) + offsets[key]
             size = within_bounds(size + len(faces), "triangles", most)
             triangles.append(faces[:, ::-1] if mirrored else faces)  # so that outside stays outside
     left_out = [f"{lines} parts that are points or lines were left out"] if lines else []
     if beside := scene.meshes_beside():
         left_out.append(f"{beside} meshes outside of its default scene were left out")
     return np.concatenate(vertices), np.concatenate(triangles), *left_out
+
+
+def _without_seams(primitive: Document, points: Floats) -> tuple[Floats, Integers | None]:
+    """The vertices of a primitive without those that `write` has doubled along seams of the texture, and for each
+    vertex of the file the one that it is, if there are any."""
+    extras = primitive.get("extras")
+    doubled = extras.get(DOUBLED) if isinstance(extras, dict) else None
+    whole = len(points) - len(doubled) if isinstance(doubled, list) else 0
+    if not isinstance(doubled, list) or not all(type(v) is int and 0 <= v < whole for v in doubled):
+        return points, None
+    owner = np.concatenate([np.arange(whole), np.array(doubled, dtype=np.int64)])
+    if not np.array_equal(points[owner], points):  # somebody has changed the file since
+        return points, None
+    return points[:whole], owner
 
 
 @dataclass
@@ -297,6 +319,37 @@ def _placement(node: Document) -> Floats | None:
     return placement
 
 
+@dataclass(frozen=True, eq=False)
+class Animation:
+    """How weights of the morph targets (T, K), and the head, as quaternions (T, 4) of x, y, z, w about `pivot` (3,) in
+    metres, change over `times` (T,) in seconds; linear in between."""
+
+    times: Floats
+    weights: Floats
+    rotations: Floats | None = None
+    pivot: Floats | None = None
+
+    def nodes(self, name: str) -> list[Document]:
+        """The mesh's node, and one above it that turns it about the pivot."""
+        if self.rotations is None or self.pivot is None:
+            return [{"name": name, "mesh": 0}]
+        point = [float(x) for x in self.pivot]
+        below = {"name": name, "mesh": 0, "translation": [-x for x in point]}
+        return [below, {"name": "head", "translation": point, "children": [0]}]
+
+    def described(self, buffer: "_Buffer") -> Document:
+        """The animation of these nodes, its numbers appended to the buffer."""
+        times = buffer.add_numbers(self.times)
+        found = [("weights", buffer.add_numbers(self.weights.ravel()))]
+        if self.rotations is not None:
+            found.append(("rotation", buffer.add_numbers(self.rotations)))
+        return {
+            "name": "drive",
+            "channels": [{"sampler": i, "target": {"node": i, "path": path}} for i, (path, _) in enumerate(found)],
+            "samplers": [{"input": times, "output": output, "interpolation": "LINEAR"} for _, output in found],
+        }
+
+
 def write(
     mesh: Mesh,
     morph_targets: Mapping[str, ArrayLike] | None = None,
@@ -304,6 +357,9 @@ def write(
     name: str = "face",
     rights: str = "",
     colours: ArrayLike | None = None,
+    layout: Layout | None = None,
+    picture: bytes = b"",
+    animation: Animation | None = None,
 ) -> bytes:
     """The mesh (mm inside, metres in the file) as a GLB file, with normals; the same input gives the same bytes.
 
@@ -311,53 +367,74 @@ def write(
     file is opened (others: 0); the names stand in the mesh's `extras.targetNames`, where game engines and Blender
     look for them. Targets are sparse accessors: vertices that one moves by no more than `STILL` are left out of it.
     `colours` (V, 3) are linear, from 0 to 1; without, the material is a plain skin tone. `rights` is the copyright
-    line.
+    line. With a `layout`, the vertices on its seams are doubled, behind all others, and `extras` tell of which they
+    are; `picture` (PNG) is its texture. An `animation` moves weights and head.
     """
     targets = {key: np.asarray(shift, dtype=np.float64) for key, shift in (morph_targets or {}).items()}
     _check(mesh, targets, weights or {})
     normals = _unit_normals(mesh)
+    rows = np.arange(len(mesh.vertices)) if layout is None else layout.owner
     buffer = _Buffer()
-    attributes = {"POSITION": buffer.add_vectors(mesh.vertices * METRES), "NORMAL": buffer.add_vectors(normals)}
+    attributes = {
+        "POSITION": buffer.add_vectors(mesh.vertices[rows] * METRES),
+        "NORMAL": buffer.add_vectors(normals[rows]),
+    }
+    plain = {"metallicFactor": 0.0, "roughnessFactor": 0.6}
     material = SKIN
     if colours is not None:
-        attributes["COLOR_0"] = buffer.add_vectors(np.asarray(colours))
+        attributes["COLOR_0"] = buffer.add_vectors(np.asarray(colours)[rows])
         material = SKIN | {
             "name": "colours",
             "pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0},
         }  # no shine
-    primitive: dict[str, Any] = {"attributes": attributes, "indices": buffer.add_indices(mesh), "material": 0}
+    if layout is not None:
+        attributes["TEXCOORD_0"] = buffer.add_coordinates(layout.coordinates * [1, -1] + [0, 1])
+    corners = mesh.triangles if layout is None else layout.corners
+    primitive: dict[str, Any] = {"attributes": attributes, "indices": buffer.add_indices(corners, len(rows))}
+    primitive["material"] = 0
+    if layout is not None and len(layout.doubled):
+        primitive["extras"] = {DOUBLED: layout.doubled.tolist()}
     body: dict[str, Any] = {"name": name, "primitives": [primitive]}
     if targets:
-        primitive["targets"] = [_target(buffer, mesh, shift, normals) for shift in targets.values()]
+        primitive["targets"] = [_target(buffer, mesh, shift, normals, rows) for shift in targets.values()]
         body["weights"] = [float((weights or {}).get(key, 0.0)) for key in targets]
         body["extras"] = {"targetNames": list(targets)}
+    pictured: Document = {}
+    if picture:
+        material = SKIN | {"pbrMetallicRoughness": plain | {"baseColorTexture": {"index": 0}}}
+        image = {"bufferView": buffer.add_bytes(picture), "mimeType": "image/png", "name": "skin"}
+        pictured = {"images": [image], "textures": [{"source": 0, "sampler": 0}], "samplers": [LINEAR]}
+    nodes = [{"name": name, "mesh": 0}] if animation is None else animation.nodes(name)
+    moving: Document = {"animations": [animation.described(buffer)]} if animation is not None else {}
     buffer.data += bytes(-len(buffer.data) % 4)
     document: Document = {
         "asset": {"version": "2.0", "generator": "meshgan"} | ({"copyright": rights} if rights else {}),
         "scene": 0,
-        "scenes": [{"nodes": [0]}],
-        "nodes": [{"name": name, "mesh": 0}],
+        "scenes": [{"nodes": [len(nodes) - 1]}],
+        "nodes": nodes,
         "meshes": [body],
         "materials": [material],
         "accessors": buffer.accessors,
         "bufferViews": buffer.views,
         "buffers": [{"byteLength": len(buffer.data)}],
     }
+    document |= pictured | moving
     if targets:  # the turns of their normals are bytes
         document |= {"extensionsUsed": [QUANTISED], "extensionsRequired": [QUANTISED]}
     return _container(document, bytes(buffer.data))
 
 
-def _target(buffer: "_Buffer", mesh: Mesh, shift: Floats, normals: Singles) -> Document:
-    """The accessors of one morph target: how vertices move (V, 3), in mm, and how their normals turn."""
-    moves = (shift * METRES).astype("<f4")
-    turned = _unit_normals(mesh.with_vertices(mesh.vertices + shift)) - normals
+def _target(buffer: "_Buffer", mesh: Mesh, shift: Floats, normals: Singles, rows: Integers) -> Document:
+    """The accessors of one morph target: how vertices move (V, 3), in mm, and how their normals turn; `rows` are the
+    vertices that the file has."""
+    moves = (shift[rows] * METRES).astype("<f4")
+    turned = (_unit_normals(mesh.with_vertices(mesh.vertices + shift)) - normals)[rows]
     turns = np.round(np.clip(turned, -1, 1) * 127).astype("<i1")
-    moving = np.flatnonzero(np.linalg.norm(shift, axis=1) > STILL)
+    moving = np.flatnonzero(np.linalg.norm(shift[rows], axis=1) > STILL)
     dense = len(moving) > DENSE * len(moves)
     return {
         "POSITION": buffer.add_vectors(moves) if dense else buffer.add_sparse(moves, moving),
-        "NORMAL": buffer.add_sparse(turns, np.flatnonzero(turns.any(axis=1))),
+        "NORMAL": buffer.add_sparse(turns, np.flatnonzero((np.abs(turns) > LEAST_TURN).any(axis=1))),
     }
 
 
@@ -409,16 +486,37 @@ class _Buffer:
         self.accessors.append(accessor)
         return len(self.accessors) - 1
 
-    def add_indices(self, mesh: Mesh) -> int:
-        """Append the triangles as the smallest type that holds them; its largest value is reserved by glTF."""
-        short = len(mesh.vertices) <= 0xFFFF
-        values = np.ascontiguousarray(mesh.triangles.reshape(-1), dtype="<u2" if short else "<u4")
+    def add_coordinates(self, coordinates: Floats) -> int:
+        """Append texture coordinates (V, 2): floats, since some readers take fractions for whole numbers."""
+        return self._add(coordinates.astype("<f4"), ARRAY_BUFFER, {"componentType": FLOAT, "type": "VEC2"})
+
+    def add_numbers(self, values: Floats) -> int:
+        """Append numbers (N,) or (N, 4) of an animation."""
+        bounds = {"min": [float(values.min())], "max": [float(values.max())]} if values.ndim == 1 else {}
+        kind = "SCALAR" if values.ndim == 1 else "VEC4"
+        return self._add(values.astype("<f4"), None, {"componentType": FLOAT, "type": kind, **bounds})
+
+    def add_bytes(self, content: bytes) -> int:
+        """Append a whole file; returns the index of its view."""
+        return self._view(np.frombuffer(content, np.uint8))
+
+    def add_indices(self, triangles: Integers, count: int) -> int:
+        """Append the triangles of `count` vertices as the smallest type that holds them; its largest value is
+        reserved by glTF."""
+        short = count <= 0xFFFF
+        values = np.ascontiguousarray(triangles.reshape(-1), dtype="<u2" if short else "<u4")
         kind = UNSIGNED_SHORT if short else UNSIGNED_INT
         bounds = {"min": [int(values.min())], "max": [int(values.max())]}
         return self._add(values, ELEMENT_BUFFER, {"componentType": kind, "type": "SCALAR", **bounds})
 
-    def _add(self, values: NDArray[Any], target: int, accessor: dict[str, Any]) -> int:
-        self.accessors.append({"bufferView": self._view(values, target=target), "count": len(values), **accessor})
+    def _add(self, values: NDArray[Any], target: int | None, accessor: dict[str, Any]) -> int:
+        self.accessors.append(
+            {
+                "bufferView": self._view(values, **({"target": target} if target else {})),
+                "count": len(values),
+                **accessor,
+            }
+        )
         return len(self.accessors) - 1
 
     def _view(self, values: NDArray[Any], **more: int) -> int:

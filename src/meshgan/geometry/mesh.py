@@ -112,6 +112,24 @@ class Mesh:
         return digest.hexdigest()
 
 
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Where the triangles of a mesh lie in a texture: `coordinates` (T, 2) in the unit square, v upwards, of which
+    `corners` (F, 3) are those of each triangle.
+
+    Coordinate i < V belongs to vertex i; the T - V others are second ones of vertices on seams, `doubled` (T - V,).
+    """
+
+    coordinates: Floats
+    corners: Integers
+    doubled: Integers
+
+    @property
+    def owner(self) -> Integers:
+        """The vertex (T,) that each coordinate belongs to."""
+        return np.concatenate([np.arange(len(self.coordinates) - len(self.doubled)), self.doubled])
+
+
 def in_one_order(triangles: Integers) -> Integers:
     """Triangles (F, 3) with the smallest corner first, which way they face kept, in lexicographic order.
 

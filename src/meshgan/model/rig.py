@@ -22,7 +22,7 @@ from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 
 from meshgan.arrays import Floats, Reals, Singles
-from meshgan.data.corpora.basis import ASSETS, Neutral, face_template
+from meshgan.data.corpora.basis import ASSETS, Neutral, face_layout, face_template, layout_of
 from meshgan.data.corpora.lips import Lips
 from meshgan.data.corpora.motion import Motion, contacts, motion
 from meshgan.data.corpora.performance import NAMES as UNIT_NAMES
@@ -31,7 +31,7 @@ from meshgan.data.corpora.recipes import EXPRESSIONS
 from meshgan.errors import UsageError
 from meshgan.geometry.align import rigid
 from meshgan.geometry.laplacian import cotangent_weights, mass
-from meshgan.geometry.mesh import Mesh
+from meshgan.geometry.mesh import Layout, Mesh
 from meshgan.view.export import write_glb
 
 Kind = Literal["arkit", "expressions", "both", "none"]
@@ -92,6 +92,11 @@ class Rig:
     mesh: Mesh
     targets: Targets
 
+    @property
+    def layout(self) -> Layout:
+        """The texture coordinates of all faces of the template."""
+        return face_layout()
+
     def posed(self, weights: Mapping[str, float]) -> Floats:
         """The vertices (V, 3) with these weights, as any viewer adds them up; visemes count as what they are made of.
 
@@ -106,7 +111,9 @@ class Rig:
 
     def save(self, path: str | Path, weights: Mapping[str, float] | None = None) -> None:
         """Write a GLB with all targets, `weights` of which are on when it is opened."""
-        write_glb(Path(path), self.mesh, self.targets, spelled_out(weights or {}), name=Path(path).stem)
+        write_glb(
+            Path(path), self.mesh, self.targets, spelled_out(weights or {}), Path(path).stem, layout=face_layout()
+        )
 
 
 def spelled_out(weights: Mapping[str, float]) -> dict[str, float]:
@@ -154,7 +161,7 @@ def kind_of_rig(wanted: str | None, template: Mesh) -> Kind:
 
 def can_be_rigged(template: Mesh) -> bool:
     """Whether faces of this template are faces of the package's."""
-    return np.array_equal(template.triangles, face_template().triangles)
+    return layout_of(template) is not None
 
 
 def targets_of(face: ArrayLike, which: Kind) -> Targets:

@@ -8,16 +8,18 @@ from importlib.metadata import version
 from pathlib import Path, PurePath
 from typing import Any
 
+from meshgan.data.corpora.basis import layout_of
 from meshgan.data.corpora.naming import ENDINGS, customary_subjects, mesh_files
 from meshgan.data.faceset import Card, create_faceset
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.files import MILLIMETRES, WRITERS
 from meshgan.reading import shown
+from meshgan.registration.bake import check_size
 from meshgan.registration.detector import MISSING, available
 from meshgan.registration.jobs import Job, Outcome, Settings, earlier_names, plan, result_of, run, take_over
 from meshgan.registration.landmarks import READERS
 from meshgan.registration.models import load_template
-from meshgan.registration.report import RESULTS, write_meshes, write_report
+from meshgan.registration.report import RESULTS, write_meshes, write_report, write_textures
 from meshgan.storage import alone_in, atomic_folder, keep_list, remove_written, require_replaceable, strangers
 
 
@@ -55,13 +57,15 @@ def register_all(
     scheduler: str | None = None,
     formats: Sequence[str] = ("ply",),
     in_scan_frame: bool = False,
+    bake: int | None = None,
 ) -> Registered:
     """Register every scan and write the FaceSet `out` of those that did not fail, with its report.
 
     Results gather in a hidden folder beside `out` and stay there if the run is cut. An `out` that an earlier run has
     written is brought up to date: what has not changed is taken over, and landmarks that were mended there stay.
     `landmarks` may be the folder `out/landmarks` itself, of which the files that were changed since count. Every face
-    is also written as a mesh in each of `formats`; with `in_scan_frame`, once more where it lies in its scan.
+    is also written as a mesh in each of `formats`; with `in_scan_frame`, once more where it lies in its scan. With
+    `bake`, the colours of scans become textures of so many pixels on a side.
 
     Raises `UsageError` for wrong arguments before anything is done, and `MeshganError` if no scan could be used;
     then `out` holds only the report.
@@ -81,6 +85,8 @@ def register_all(
         raise UsageError(MISSING)
     settings = Settings(unit, _absolute(template), _model_folder(model))
     face_template = load_template(settings.template, settings.model)  # a wrong one is told at once
+    if bake is not None:
+        check_size(bake, [layout_of(face_template.mesh)])
     work = out.absolute().with_name(f".{out.name}.work")
     with alone_in(work):
         keep_list(work)
@@ -104,6 +110,8 @@ def register_all(
             write_meshes(writer.folder / "meshes", face_template.mesh, usable, formats, in_scan=False)
             if in_scan_frame:
                 write_meshes(writer.folder / "in-scan-frame", face_template.mesh, usable, formats, in_scan=True)
+            if bake is not None:
+                write_textures(writer.folder / "textures", face_template.mesh, usable, bake)
         remove_written(work)
     return _registered(outcomes)
 

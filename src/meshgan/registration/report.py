@@ -5,12 +5,14 @@ landmarks/                 those found or given, in each scan's own frame and un
 transforms.csv             the way from each face back to its scan
 meshes/                    each face of the set, in millimetres
 in-scan-frame/             if asked for: the faces there
+textures/                  if asked for: the scans' colours as PNG, and faces that wear them, with their rigs
 results/                   what each scan became, and its pictures: what has not changed is not done again
 """
 
 import csv
 import json
 import shutil
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
@@ -18,11 +20,18 @@ from pathlib import Path, PurePath
 import numpy as np
 from jinja2 import Environment, PackageLoader
 
+from meshgan.data.corpora.basis import layout_of
+from meshgan.errors import UsageError
 from meshgan.geometry.files import MILLIMETRES, write_mesh
 from meshgan.geometry.mesh import Mesh
+from meshgan.model.rig import targets_of
+from meshgan.progress import track
+from meshgan.registration.bake import NEAR_MM, as_png, bake, no_colours, read_painted
 from meshgan.registration.jobs import Job, Outcome, result_of
 from meshgan.registration.pictures import WORST
 from meshgan.registration.quality import INTEROCULAR, THRESHOLDS, VERDICTS
+from meshgan.storage import atomic_file
+from meshgan.view.export import write_glb
 
 COLUMNS = (
     "scan", "verdict", "reason", "median_mm", "p95_mm", "landmark_mm", "coverage", "folded", "feature_mm", "gap_mm2",
@@ -123,6 +132,29 @@ def write_meshes(folder: Path, template: Mesh, jobs: Sequence[Job], formats: Seq
             if in_scan and ending == "glb":  # it is written in metres, from millimetres
                 vertices = vertices * MILLIMETRES.get(job.settings.unit, 1.0)
             write_mesh(folder / place, template.with_vertices(vertices))
+
+
+def write_textures(folder: Path, template: Mesh, jobs: Sequence[Job], size: int) -> None:
+    """The scan's colours on each face's layout: a PNG, and a GLB of the face that wears it."""
+    layout = layout_of(template)
+    if layout is None:
+        raise UsageError("faces of another template than meshgan's have no texture coordinates.")
+    places = zip(*(own_places(jobs, jobs, ending) for ending in (".png", ".glb")), strict=True)
+    for job, (png, glb) in track(zip(jobs, places, strict=True), "baking", total=len(jobs)):
+        unit = job.settings.unit
+        painted = read_painted(job.scan, "mm" if unit == "auto" else unit)
+        if painted is None:
+            warnings.warn(no_colours(job.scan), stacklevel=2)
+            continue
+        result = result_of(job)
+        vertices = result.vertices.astype(np.float64)
+        there = result.to_scan(vertices) * MILLIMETRES.get(unit, 1.0)
+        near = NEAR_MM * float(result.to_scan.scale) * MILLIMETRES.get(unit, 1.0)
+        picture = as_png(bake(template.with_vertices(there), layout, painted, size, near))
+        with atomic_file(folder / png) as partial:
+            partial.write_bytes(picture)
+        face, targets = template.with_vertices(vertices), targets_of(vertices, "both")
+        write_glb(folder / glb, face, targets, name=job.scan.stem, layout=layout, picture=picture)
 
 
 def _thresholds() -> list[tuple[str, str, str, str]]:

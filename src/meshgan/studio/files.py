@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from meshgan.arrays import Codes, Faces, Floats
+from meshgan.data.corpora.basis import layout_of
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.align import rigid, similarity
 from meshgan.geometry.files import MILLIMETRES, READERS, read_mesh, write_mesh
@@ -179,7 +180,8 @@ def download(session: "Session", kind: str, targets: Shifts, yaw: float = 0.0, p
         if kind == "glb":
             _write_glb(session, path, targets)
         else:
-            write_mesh(path, session.identity.template.with_vertices(session.face))
+            template = session.identity.template
+            write_mesh(path, template.with_vertices(session.face), layout_of(template))
         return path.read_bytes()
 
 
@@ -195,7 +197,8 @@ def _write_glb(session: "Session", path: Path, targets: Shifts) -> None:
     else:
         targets = rigged
     rights = f"{session.identity.model.card.origin.licence} (faces the model was trained on)"
-    write_glb(path, session.identity.template.with_vertices(base), targets, on, rights=rights)
+    template = session.identity.template
+    write_glb(path, template.with_vertices(base), targets, on, rights=rights, layout=layout_of(template))
 
 
 def _picture(session: "Session", yaw: float, pitch: float) -> bytes:

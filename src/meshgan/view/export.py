@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from meshgan.errors import MeshganError
 from meshgan.geometry import glb
 from meshgan.geometry.files import write_mesh
-from meshgan.geometry.mesh import Mesh
+from meshgan.geometry.mesh import Layout, Mesh
 from meshgan.progress import track
 from meshgan.storage import atomic_file
 
@@ -22,8 +22,11 @@ def write_glb(
     weights: Mapping[str, float] | None = None,
     name: str = "face",
     rights: str = "",
+    layout: Layout | None = None,
+    picture: bytes = b"",
+    animation: glb.Animation | None = None,
 ) -> None:
-    """Write one mesh (mm inside, metres in the file) with named morph targets.
+    """Write one mesh (mm inside, metres in the file) with named morph targets; see `glb.write`.
 
     `morph_targets` maps names to displacements (V, 3) in mm, `weights` some of the names to their value when the
     file is opened (others: 0). Normals, and how each target changes them, are written along; `rights` is the
@@ -31,7 +34,7 @@ def write_glb(
     """
     if not len(mesh.triangles):
         raise MeshganError(f"{path}: a GLB needs at least one triangle, and this mesh has none.")
-    content = glb.write(mesh, morph_targets, weights, name, rights)
+    content = glb.write(mesh, morph_targets, weights, name, rights, None, layout, picture, animation)
     with atomic_file(path) as partial:
         partial.write_bytes(content)
 
@@ -49,10 +52,12 @@ def write_faces(
     formats: Iterable[str] = ("glb",),
     stem: str = "face",
     targets: Callable[[NDArray[np.floating[Any]]], Mapping[str, ArrayLike]] = lambda face: {},
+    layout: Layout | None = None,
 ) -> list[Path]:
     """Write faces (N, V, 3) in mm as `folder/stem-000.glb` and so on in each of the formats (glb, obj, ply).
 
-    OBJ and PLY stay in millimetres; `targets` makes the morph targets of a face (V, 3) for its GLB. Returns the paths.
+    OBJ and PLY stay in millimetres; `targets` makes the morph targets of a face (V, 3) for its GLB, and GLB and OBJ
+    have the texture coordinates of a `layout`. Returns the paths.
     """
     paths = []
     for name, face in zip(face_names(stem, len(faces)), track(faces, "writing faces"), strict=True):
@@ -61,8 +66,8 @@ def write_faces(
             path = folder / f"{name}.{ending}"
             folder.mkdir(parents=True, exist_ok=True)
             if ending == "glb":
-                write_glb(path, mesh, targets(face), name=path.stem)
+                write_glb(path, mesh, targets(face), name=path.stem, layout=layout)
             else:
-                write_mesh(path, mesh)
+                write_mesh(path, mesh, layout)
             paths.append(path)
     return paths

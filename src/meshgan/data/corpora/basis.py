@@ -8,7 +8,7 @@ its joint, and the skin follows by its weights. Where the arrays come from: DATA
 
 import json
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.resources import as_file, files
 from importlib.resources.abc import Traversable
 
@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 
 from meshgan.arrays import Floats, Integers, Singles
 from meshgan.geometry.files import read_mesh
-from meshgan.geometry.mesh import Mesh
+from meshgan.geometry.mesh import Layout, Mesh
 
 ASSETS = files("meshgan.data") / "assets"
 # Ages between which shapes are interpolated. The baby is one of a year; but faces grow fastest early, and a straight
@@ -161,6 +161,22 @@ def face_template() -> Mesh:
     """The face template of the package: 5,036 vertices, the average adult, origin at the centroid of the surface."""
     with as_file(ASSETS / "face_template.ply") as path:
         return read_mesh(path)
+
+
+@cache
+def face_layout() -> Layout:
+    """Where the triangles of the face template lie in a texture: skin, inside of the lips, eyes; none overlap."""
+    with (ASSETS / "face_layout.npz").open("rb") as stream:
+        arrays = np.load(stream, allow_pickle=False)
+        coordinates = arrays["coordinates"].astype(np.float64) / 0xFFFF
+        return Layout(coordinates, arrays["corners"].astype(np.int64), arrays["doubled"].astype(np.int64))
+
+
+def layout_of(template: Mesh) -> Layout | None:
+    """The layout of the package's face template, if `template` has its triangles."""
+    layout = face_layout()
+    alike = np.array_equal(layout.owner[layout.corners], template.triangles)
+    return layout if alike else None
 
 
 def average_adult() -> Phenotype:
