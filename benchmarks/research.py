@@ -18,11 +18,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from meshgan.nn.ordering import ordered
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from meshgan.data.faceset import FaceSet
+from meshgan.data.faceset import FaceSet, some_rows
 from meshgan.data.principal import Components, principal_components
 from meshgan.evaluation.metrics import detail
 from meshgan.evaluation.yardstick import BAND_NAMES
@@ -32,6 +31,7 @@ from meshgan.geometry.spectrum import BandFilter
 from meshgan.nn.chebyshev import ChebConv
 from meshgan.nn.detail import PatchCritic, Spectrum
 from meshgan.nn.networks import Decoder, NetworkSpec
+from meshgan.nn.plan import ordered
 from meshgan.nn.sampling import Reordering, SparseOperator
 from meshgan.training.autoencoder import l1
 from meshgan.training.began_judge import JITTER, LAZY, TINY, white
@@ -77,13 +77,16 @@ class Reduced:
         self.mean, self.std = whole.normalisation.mean[kept], whole.normalisation.std[kept]
         read = [np.asarray(whole.vertices[rows][:, kept]) for rows in (whole.split.train, whole.split.validation)]
         self.seen, self.unseen = (torch.from_numpy((faces - self.mean) / self.std) for faces in read)
-        self.vertices = read[0]
+        self.vertices, self.known = read[0], {}
 
     def millimetres(self, faces: Tensor) -> np.ndarray[Any, Any]:
         return faces.numpy() * self.std + self.mean
 
     def components(self, count: int) -> Components:
-        return principal_components(self.vertices, np.arange(len(self.vertices)), count)
+        if count not in self.known:
+            rows = some_rows(np.arange(len(self.vertices)), 1000)  # of so many they are exact, and quick
+            self.known[count] = principal_components(self.vertices, rows, count)
+        return self.known[count]
 
     def matrix(self, components: Components) -> Tensor:
         """Axes times deviations in network units; codes of N(0, I)."""

@@ -239,10 +239,11 @@ def small(monkeypatch, tiny_faces, recipe_table):
 
 def test_reproduce_makes_everything_once(small, tmp_path):
     first = reproduce("table1", tmp_path, "smoke")
-    assert small == ["corpus 80", "meshgan", "paper", "coma", "coma-tuned"]
+    assert small == ["corpus 80", "meshgan", "pointwise", "paper", "coma", "coma-tuned"]
     assert [(row.model, row.sampler) for row in first.rows] == [
         ("meshgan", "uniform"),
         ("meshgan-conv-off", "uniform"),
+        ("meshgan-pointwise", "uniform"),
         ("meshgan-paper", "uniform"),
         ("coma", "standard-normal"),
         ("coma", "fitted-normal"),
@@ -256,13 +257,13 @@ def test_reproduce_makes_everything_once(small, tmp_path):
     ]
     assert all(row.train_minutes is not None for row in first.rows[:-1])
     page = checked(tmp_path / "table1.html")
-    assert page.images == 13  # real faces, eleven samplers, error maps
+    assert page.images == 14  # real faces, twelve samplers, error maps
     assert "Smoke scale" in " ".join(page.text)
     written = json.loads((tmp_path / "table1.json").read_text())
     assert written["scale"] == "smoke"
     again = reproduce("table1", tmp_path, "smoke")
     assert again.rows == first.rows
-    assert small == ["corpus 80", "meshgan", "paper", "coma", "coma-tuned"]
+    assert small == ["corpus 80", "meshgan", "pointwise", "paper", "coma", "coma-tuned"]
 
 
 def test_a_table_of_ones_own_faces(small, tmp_path, tiny_faces, monkeypatch):
@@ -309,7 +310,7 @@ def test_a_stopped_reproduction_goes_on_where_it_was(small, tmp_path, monkeypatc
     monkeypatch.setattr(module, "measure", measure)
     monkeypatch.setattr(module, "write_reproduction_page", lambda *arguments: None)
     reproduce("table1", tmp_path, "smoke")
-    assert small == ["corpus 80", "meshgan", "paper", "coma", "coma-tuned"]
+    assert small == ["corpus 80", "meshgan", "pointwise", "paper", "coma", "coma-tuned"]
 
 
 def test_a_model_that_fails_keeps_a_row_that_says_why(small, tmp_path, monkeypatch):

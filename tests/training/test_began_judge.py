@@ -198,20 +198,20 @@ def test_a_model_without_its_mapping_is_damaged(tmp_path, recipe, tiny_faces):
         FaceModel(ModelParts(parts.card, parts.template, parts.hierarchy, tensors))
 
 
-def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path, recipe, tiny_faces):
-    whole = FaceModel.load(train(recipe, tiny_faces, tmp_path / "whole", device="cpu").parent)
-    train(recipe, tiny_faces, tmp_path / "cut", device="cpu")
-    shutil.rmtree(tmp_path / "cut" / "model")
-    max((tmp_path / "cut").glob("checkpoint-*.safetensors")).unlink()
-    again = FaceModel.load(train(recipe, tiny_faces, tmp_path / "cut", device="cpu", resume=True).parent)
-    np.testing.assert_array_equal(again.sample(8), whole.sample(8))
-
-
 @pytest.fixture
 def detailed(recipe):
     network = replace(recipe.network, detail=True)
     objective = replace(recipe.objective, patches=0.1, spectrum=0.1)
     return replace(recipe, network=network, objective=objective, optimiser=Adam())
+
+
+def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path, detailed, tiny_faces):
+    whole = FaceModel.load(train(detailed, tiny_faces, tmp_path / "whole", device="cpu").parent)
+    train(detailed, tiny_faces, tmp_path / "cut", device="cpu")
+    shutil.rmtree(tmp_path / "cut" / "model")
+    max((tmp_path / "cut").glob("checkpoint-*.safetensors")).unlink()
+    again = FaceModel.load(train(detailed, tiny_faces, tmp_path / "cut", device="cpu", resume=True).parent)
+    np.testing.assert_array_equal(again.sample(8), whole.sample(8))
 
 
 def test_details_of_chance_follow_from_a_seed(tmp_path, tiny_faces, detailed):
@@ -240,3 +240,8 @@ def test_only_details_can_tell_a_face_from_what_is_made_of_its_coordinates(tiny_
     for faces, details in seen:
         torch.testing.assert_close(generator.project(faces), before, rtol=1e-3, atol=1e-3)
         torch.testing.assert_close(details, generator.beyond(faces), rtol=1e-3, atol=1e-4)
+
+
+def test_weights_of_details_need_details(recipe):
+    with pytest.raises(ValueError, match=r"set network\.detail = true"):
+        replace(recipe.objective, patches=0.1).check(recipe.network)

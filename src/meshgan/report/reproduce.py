@@ -46,6 +46,7 @@ TABLES: dict[str, dict[str, str | None]] = {
     "table1": {
         "meshgan": "meshgan",
         "meshgan-conv-off": None,
+        "meshgan-pointwise": "pointwise",
         "meshgan-paper": "paper",
         "coma": "coma",
         "coma-tuned": "coma-tuned",
@@ -57,6 +58,7 @@ TABLES: dict[str, dict[str, str | None]] = {
     "table2": {
         "meshgan": "meshgan",
         "meshgan-conv-off": None,
+        "meshgan-pointwise": "pointwise",
         "coma": "coma",
         "coma-tuned": "coma-tuned",
         "pca": None,

@@ -29,6 +29,7 @@ SAMPLERS = {
 NAMES = {
     "meshgan": "MeshGAN",
     "meshgan-conv-off": "MeshGAN, convolutions off",
+    "meshgan-pointwise": "MeshGAN, pointwise",
     "meshgan-paper": "MeshGAN (paper)",
     "coma": "CoMA",
     "coma-tuned": "CoMA (tuned)",

@@ -42,6 +42,11 @@ class BeganJudge:
     L_J = mean softplus(−J(P x)) + mean softplus(J(M(z))) + penalty / 2 · mean |∇J(P x)|²
     L_M = mean softplus(−J(M(z)))
     J sees each face beside the deviations of all that it is compared with: `with_deviations`.
+
+    With `network.detail`, the critic of patches C compares real faces with what is made of their coordinates and of
+    chance ε:
+    L_C = mean softplus(−C(x)) + mean softplus(C(G(P x, ε))) + smoothness / 2 · mean |∇C(x)|², for every patch,
+    L_G has patches · mean softplus(−C(G(P x, ε))) + spectrum · mean (√(E / E_real) − 1)² more, E energies of bands.
     """
 
     kind: Literal["began-judge"] = "began-judge"
@@ -63,6 +68,8 @@ class BeganJudge:
         **BALANCE,
         "Rebuilt from coordinates, network units": {"anchor": "mean |x − G(P x)|"},
         "Loss of the judge": {"judge": "without its penalty"},
+        "Loss of the critic of patches": {"patches": "without its penalty"},
+        "Energies of details, off by": {"spectrum": "mean (√(E / E of real faces) − 1)²"},
     }
 
     def __post_init__(self) -> None:
@@ -73,6 +80,8 @@ class BeganJudge:
         """Raise `ValueError` if a network is not made for this objective."""
         if not spec.linear or not spec.mapping:
             raise ValueError("objective began-judge needs network.linear = true and a network.mapping, say 256")
+        if (self.patches or self.spectrum) and not spec.detail:
+            raise ValueError("objective.patches and objective.spectrum are about details: set network.detail = true")
 
     def build(self, hierarchy: Hierarchy, spec: NetworkSpec, generator: torch.Generator) -> dict[str, nn.Module]:
         """Generator and auto-encoding discriminator, mapping network and judge."""
