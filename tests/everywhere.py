@@ -1,4 +1,4 @@
-"""Faces that must be the same on every machine, from seeds alone: `python everywhere.py OUT.npz [TESTS…]`.
+"""Faces that must be the same on every machine, from seeds alone: `python everywhere.py OUT.npz [TESTS… | corpora]`.
 
 It writes them in mm, and then runs the tests. `test_processors.py` calls it as if on other processors. It computes
 whatever a numerical library might turn over, put in another order or round in another way before a face comes of it.
@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from meshgan.data.corpora import anny, expressions
+from meshgan.data.corpora.basis import FaceBasis, face_template
 from meshgan.geometry.decomposition import principal_axes
 from meshgan.model.load import load_model
 from meshgan.registration.prior import learn
@@ -46,8 +48,22 @@ def faces() -> dict[str, np.ndarray]:
     return found
 
 
+def corpora() -> dict[str, np.ndarray]:
+    """A few faces of both corpora (N, V, 3) in mm."""
+    with pytest.MonkeyPatch.context() as few:
+        few.setattr(anny, "BLOCK", 8)
+        few.setattr(expressions, "BLOCK", 8)
+        people, _ = anny.identities(FaceBasis.read(), face_template(), 0, 0)
+        plan = expressions.ExpressionPlan(subjects=2, posed=12, spontaneous=4)
+        rows = np.arange(len(plan))[-16:]
+        return {"identities": people, "expressions": plan.faces(rows, plan.takes(rows)), "pure": plan.pure(rows)}
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    if sys.argv[2:] == ["corpora"]:
+        np.savez(sys.argv[1], **corpora())
+        sys.exit()
     np.savez(sys.argv[1], **faces())
     if sys.argv[2:]:
         sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-m", "not slow and not gpu", *sys.argv[2:]]))

@@ -5,6 +5,7 @@ OPENBLAS_CORETYPE, PyTorch by ATEN_CPU_CAPABILITY, our kernel by MESHGAN_KERNEL 
 """
 
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -13,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import everywhere
 from meshgan.nn import kernel
 
 HERE = Path(__file__).parent
 AVX512 = "avx512f" in (Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else "")
-SAME_MM = 0.01
+SAME_MM, SAME_CORPUS_MM = 0.01, 1e-3
 SUBSET = ("geometry/test_decomposition.py", "model/test_pca.py", "studio/test_models.py", "studio/test_sliders.py")
 
 
@@ -40,7 +42,7 @@ PROCESSORS = [
 ]
 
 
-def faces(path: Path, settings: Mapping[str, str], *tests: Path) -> dict[str, np.ndarray]:
+def faces(path: Path, settings: Mapping[str, str], *tests: Path | str) -> dict[str, np.ndarray]:
     """The faces of `everywhere.py` under `settings`, in a process that then runs the tests too."""
     quiet = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     command = [sys.executable, HERE / "everywhere.py", path, *tests]
@@ -65,3 +67,13 @@ def test_a_seed_is_the_same_face_and_the_same_tests_pass(
     print(settings, {name: f"{mm:.1e}" for name, mm in apart.items()})
     assert max(apart.values()) < SAME_MM, apart
     assert len({name for name in here if np.ptp(here[name]) > 1}) == len(here)  # faces, not zeros
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="an old x86-64 processor is what is pretended")
+def test_corpora_are_those_of_an_old_processor(tmp_path: Path) -> None:
+    """BLAS for SSE alone, numpy without AVX2 and FMA, and numba's code for any x86-64."""
+    old = {"OPENBLAS_CORETYPE": "Nehalem", "NPY_DISABLE_CPU_FEATURES": "AVX2 FMA3", "NUMBA_CPU_NAME": "generic"}
+    elsewhere, here = faces(tmp_path / "faces.npz", old, "corpora"), everywhere.corpora()
+    apart = {name: float(np.abs(elsewhere[name] - here[name]).max()) for name in here}
+    print({name: f"{mm:.1e}" for name, mm in apart.items()})
+    assert 0 < max(apart.values()) < SAME_CORPUS_MM, apart

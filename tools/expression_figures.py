@@ -1,6 +1,9 @@
 """What the corpus of expressions holds for a model to learn: the figures of docs/expressions.md.
 
     python tools/expression_figures.py [--subjects 180] [--posed 6651] [--spontaneous 7567] [--epochs 400] [--plain]
+        [--set FOLDER]
+
+`--set` is such a corpus that has been made already.
 
 Prints as JSON: how far PCA of 8 to 128 components is from the decoupled expressions of subjects that it has not seen
 (mean distance in mm); how far decoupled faces are from the truth, against how far vertices move; and on faces with
@@ -91,12 +94,17 @@ def main() -> None:
     for name, value in (("subjects", 180), ("posed", 6651), ("spontaneous", 7567), ("epochs", 400)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--plain", action="store_true")
+    parser.add_argument("--set", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(2)
     sizes = {"posed": options.posed, "spontaneous": options.spontaneous, "plain": options.plain}
     with tempfile.TemporaryDirectory() as name:
-        plan = ExpressionPlan(subjects=options.subjects, **sizes)
-        faces = corpus(Path(name) / "faces", plan)
+        if options.set:
+            faces = FaceSet.open(options.set)
+            plan = ExpressionPlan.of(faces)
+        else:
+            plan = ExpressionPlan(subjects=options.subjects, **sizes)
+            faces = corpus(Path(name) / "faces", plan)
         found = pairs(faces)
         smoother = learn_smoother(faces, found, SMOOTHING_MM)
         pure = np.concatenate([block.astype(np.float32) for _, block in decoupled(faces, found, smoother)])

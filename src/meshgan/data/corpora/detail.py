@@ -258,7 +258,7 @@ def _blur(points: Floats, centres: Floats, width: float, strength: Floats | None
     if band > 0:
         matrix = sp.csr_array(matrix - _gaussian(points, centres, 2 * width))
     for _ in range(band - 1):
-        matrix = sp.csr_array(matrix - _gaussian(points, points, 2 * width) @ matrix)
+        matrix = sp.csr_array(matrix - sp.csr_array(_gaussian(points, points, 2 * width) @ matrix.toarray()))
     norm = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1)).ravel())
     scale = np.divide(1.0 if strength is None else strength, norm, out=np.zeros_like(norm), where=norm > 0)
     scaled = sp.csr_array(sp.diags_array(scale) @ matrix).astype(np.float32)

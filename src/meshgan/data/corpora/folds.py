@@ -314,6 +314,8 @@ def _curve(template: Mesh, points: Floats) -> Floats:
         spline = CubicSpline(places, points)
         points = spline(np.linspace(0, places[-1], int(np.ceil(places[-1] / SAMPLES_MM)) + 1))
     corners = template.vertices[template.triangles]
+    low, high = corners[..., :2].min(axis=1), corners[..., :2].max(axis=1)
+    corners = corners[((low <= points.max(axis=0)) & (high >= points.min(axis=0))).all(axis=1)]
     lifted = []
     for point in points:
         a, b, c = (corners[:, i, :2] - point for i in range(3))

@@ -322,8 +322,9 @@ def _with_modes(shapes: Singles, template: Mesh, corners: Floats) -> Singles:
     """Each action's shape (A, V, 3) and its modes (A, 1 + MODES, V, 3): times smooth fields, and turned in the skin."""
     draws = Draws(0, "motion-modes", np.arange(len(shapes)))
     points, normals = template.vertices, template.vertex_normals.astype(np.float32)
-    modes = np.empty((len(shapes), 1 + MODES, *shapes.shape[1:]), dtype=np.float32)
+    modes = np.zeros((len(shapes), 1 + MODES, *shapes.shape[1:]), dtype=np.float32)
     modes[:, 0] = shapes
+    moved = [np.flatnonzero(shape.any(axis=1)) for shape in shapes]
     reach = np.linalg.norm(shapes, axis=2).max(axis=1)
     calm = 1 - CORNERS * np.exp(-((np.linalg.norm(points - corners[:, None], axis=2).min(axis=0) / CORNERS_MM) ** 2))
     varied = shapes * np.minimum(1, FAR_MM / np.maximum(reach, 1e-9))[:, None, None] * calm[:, None].astype(np.float32)
@@ -335,8 +336,10 @@ def _with_modes(shapes: Singles, template: Mesh, corners: Floats) -> Singles:
                 frequency = draws.normal(3 * WAVES).reshape(len(shapes), WAVES, 3) / length
                 phase = 2 * np.pi * draws.uniform(WAVES)
                 for action in range(len(shapes)):
-                    field = np.cos(points @ frequency[action].T + phase[action]).sum(axis=1) * np.sqrt(2 / WAVES)
-                    modes[action, place] = field[:, None] * base[action]
+                    there = moved[action]
+                    waves = np.cos(points[there] @ frequency[action].T + phase[action])
+                    field = waves.sum(axis=1) * np.sqrt(2 / WAVES)
+                    modes[action, place, there] = field[:, None] * base[action, there]
                 place += 1
     return modes
 
