@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from hypothesis import HealthCheck, settings
 
 from meshgan.cli import main
 from meshgan.data.faceset import Card, FaceSet, create_faceset
@@ -30,6 +31,13 @@ CACHE = "MESHGAN_TESTS_CACHE"  # an environment variable that processes of one r
 
 
 def pytest_configure(config):
+    """What holds for all tests: no clock decides, and what is remembered is kept in one place."""
+    settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("tests")
+    _share_a_cache(config)
+
+
+def _share_a_cache(config):
     """Keep what tests remember out of the user's cache, in one folder for all processes of a run: each hierarchy, and
     matplotlib's list of fonts, is made once."""
     if CACHE not in os.environ:

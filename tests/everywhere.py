@@ -36,7 +36,7 @@ def faces() -> dict[str, np.ndarray]:
     for name in ("identity", "expression"):
         model = load_model(name)
         found[f"{name} sampled"] = model.sample(4, seed=5)
-    people = load_model("identity").sample(300, seed=1)
+    people = load_model("identity").sample(150, seed=1)
     bent = people[:2] + 2 * np.sin(people[:2] / 20)  # faces that no code gives exactly
     found["identity fitted"] = load_model("identity").fit(bent).vertices
     variances, axes = principal_axes(people.reshape(len(people), -1) - people.reshape(len(people), -1).mean(0), 64)

@@ -197,7 +197,7 @@ def test_archives_that_lie_about_their_size_or_hold_objects_are_damaged(tmp_path
             read_arrays(tmp_path / f"{number}.npz")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     for parse in (

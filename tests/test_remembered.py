@@ -81,7 +81,7 @@ def test_what_was_computed_is_found_again(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=40), st.integers(0, 500), st.integers(0, 40), st.booleans())
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_damaged_results_are_computed_again(tmp_path: Path, noise: bytes, place: int, gone: int, array: bool) -> None:
     """Whatever is overwritten, inserted or cut: a number that was changed is no result either."""
 

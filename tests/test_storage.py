@@ -69,7 +69,7 @@ def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path) -> None:
     assert (tmp_path / "pipe").is_fifo()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(name=st.text(min_size=1, max_size=245).filter(lambda n: not set("/\0") & set(n) and n not in {".", ".."}))
 def test_every_name_that_the_disk_takes_can_be_written(tmp_path_factory, name: str) -> None:
     try:

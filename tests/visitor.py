@@ -78,7 +78,7 @@ class Visitor:
         elif "name" in message and "props" in message:
             self.scene[message["name"]] = dict(message["props"])
 
-    def wait(self, condition, seconds: float = 90.0):
+    def wait(self, condition, seconds: float = 300.0):
         """Wait until `condition()` is true; returns its value."""
         deadline = time.monotonic() + seconds
         with self._changed:
@@ -127,7 +127,7 @@ class Visitor:
             return self.scene["/face"]["vertices"].copy()
 
 
-def until(condition, seconds: float = 90.0):
+def until(condition, seconds: float = 300.0):
     """Wait until `condition()` is true; returns its value."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):

@@ -51,7 +51,7 @@ class Running:
 
     def end(self, how=signal.SIGINT):
         self.process.send_signal(how)
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=300)
         self.out, self.err = self.process.stdout.read(), self.process.stderr.read()  # with what is still in the buffer
         return self.process.returncode
 
@@ -63,7 +63,7 @@ class Running:
 def test_it_opens_shows_a_page_and_ctrl_c_closes_it(model, tmp_path):
     with Running(model, cwd=tmp_path) as studio:
         assert studio.address.startswith("http://127.0.0.1:")
-        with urllib.request.urlopen(studio.address, timeout=20) as page:
+        with urllib.request.urlopen(studio.address, timeout=300) as page:
             assert b"<html" in page.read()
         assert studio.end() == 0
         assert "The studio is closed." in studio.out
@@ -116,7 +116,7 @@ def test_open_to_the_network_it_warns_and_wants_a_token(model, tmp_path):
     with Running(model, "--host", "0.0.0.0", cwd=tmp_path) as studio:
         assert "?token=" in studio.address
         with pytest.raises(urllib.error.HTTPError, match="403"):
-            urllib.request.urlopen(studio.address.partition("?")[0], timeout=20)
+            urllib.request.urlopen(studio.address.partition("?")[0], timeout=300)
         assert studio.end() == 0
         assert "Warning: others on your network can reach it" in studio.out
 

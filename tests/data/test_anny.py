@@ -203,7 +203,7 @@ def test_draws_belong_to_their_place():
     assert not np.array_equal(Draws(8, "x", [2]).uniform(5), Draws(7, "x", [2]).uniform(5))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(-(2**64), 2**64), st.integers(0, 2**63), st.integers(1, 9))
 def test_draws_are_the_bits_of_philox(seed, item, columns):
     """Against numpy's generator, one item at a time."""

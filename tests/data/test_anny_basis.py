@@ -136,7 +136,7 @@ def test_stored_steps_are_fine_enough(basis):
     age=st.floats(-20, 120), female=st.floats(0, 1), muscle=st.floats(0, 1), weight=st.floats(0, 1),
     share=st.floats(0, 1),
 )  # fmt: skip
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_phenotype_weights_share_one(age, female, muscle, weight, share):
     basis = shipped()
     weights = basis.phenotype_weights(person(basis, age, female, muscle, weight, (share, 1 - share, 0)))[0]

@@ -79,7 +79,7 @@ def test_blocks_with_the_wrong_shape_or_labels_are_mistakes(tmp_path):
 
 
 @given(st.permutations(range(40)), st.integers(0, 3))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_split_depends_on_names_and_seed_never_on_the_order_of_rows(tmp_path_factory, order, seed):
     names = np.array([f"s{i % 20:02d}" for i in range(40)])
     card = CARD.model_copy(update={"split_seed": seed})
@@ -108,7 +108,7 @@ def test_the_parts_are_shares_of_the_subjects(count, parts):
 
 
 @given(st.integers(0, 299), st.integers(0, 3), st.integers(0, 2))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_float_is_in_the_fingerprint(face, vertex, axis):
     names = np.array([f"s{i % 30:02d}" for i in range(300)])
     vertices = np.random.default_rng(0).standard_normal((300, 4, 3)).astype(np.float32)

@@ -168,7 +168,7 @@ def test_balls_are_spheres_and_stay_where_they_are(crowd):
             assert np.abs(np.linalg.norm(face[margin] - centre, axis=1) - radius).max() < 0.1
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(st.integers(0, 2**31), st.integers(0, 2**20))
 def test_people_of_the_corpus_have_lips_that_meet_and_lids_that_lie_on_the_eye(seed, start):
     with pytest.MonkeyPatch.context() as few:
@@ -190,7 +190,7 @@ def test_lids_roll_on_the_ball_at_every_strength(crowd, name, strength):
     assert_lids_lie_on_the_ball(crowd.perform(acts({name: strength})), crowd.neutral.vertices)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.integers(0, 2**31))
 def test_lids_roll_on_the_ball_whatever_the_rest_of_the_face_does(crowd, seed):
     assert_lids_lie_on_the_ball(crowd.perform(random_actions(seed)), crowd.neutral.vertices)
@@ -206,7 +206,7 @@ def test_closed_eyes_are_closed(crowd):
     assert (openings[1] < 0.25 * openings[0]).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.floats(0, 1), min_size=6, max_size=6))
 def test_lids_never_pass_each_other(values):
     names = ("eyeBlink", "eyeSquint", "cheekSquint", "eyeLookDown", "eyeWide", "eyeLookUp")
@@ -241,7 +241,7 @@ def test_lips_press_and_do_not_pass(crowd, strengths):
     assert_lips_do_not_overlap(crowd.perform(acts(strengths)), range(0, COUNT, 6))
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(st.integers(0, 2**31))
 def test_lips_do_not_pass_in_any_combination(crowd, seed):
     assert_lips_do_not_overlap(crowd.perform(random_actions(seed)), range(0, COUNT, 6))

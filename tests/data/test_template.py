@@ -114,7 +114,7 @@ def test_a_senseless_count_is_refused_before_anything_is_done(count: int) -> Non
         make_template(head(), count)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.floats(0, 2 * np.pi), st.floats(-2, 2))
 def test_a_straight_cut_leaves_exactly_the_area_on_its_side(angle: float, shift: float) -> None:
     sheet = grid(9, 7)

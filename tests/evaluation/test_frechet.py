@@ -21,7 +21,7 @@ def distance(a, b):
     return frechet_distance(Gaussian.of_features(a), Gaussian.of_features(b))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1), dimensions=st.integers(2, 12), shift=st.floats(0.0, 5.0))
 def test_equals_the_printed_formula(seed, dimensions, shift):
     generator = np.random.default_rng(seed)

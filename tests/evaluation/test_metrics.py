@@ -82,7 +82,7 @@ def test_generalisation_by_hand():
     assert found == metrics.Errors(mean=4.0, std=2.0, vertex_std=np.sqrt(12.5), median=2.5, maximum=10.0)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1), factor=st.floats(0.1, 50.0))
 def test_distances_scale_and_do_not_depend_on_the_order_of_vertices(seed, factor):
     generator = np.random.default_rng(seed)

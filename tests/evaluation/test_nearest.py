@@ -37,7 +37,7 @@ def assert_exact(samples, faces):
     np.testing.assert_allclose(chosen, distances.min(axis=1), rtol=2e-6, atol=1e-6)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     samples=st.integers(1, 70),
     faces=st.integers(1, 40),

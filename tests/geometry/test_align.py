@@ -22,7 +22,7 @@ def shape(seed: int = 0, count: int = 20) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, 30, (count, 3)) * [1, 2, 0.5]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 1000), st.booleans())
 def test_planted_motions_are_found(seed: int, scaled: bool) -> None:
     planted, reference = motions(5, seed, scaled), shape(seed)
@@ -150,7 +150,7 @@ def test_the_procrustes_mean_is_its_own_mean() -> None:
     assert np.abs(true - shape()).mean() < 1.0  # noise of 2 mm averaged over 12
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(st.integers(0, 100))
 def test_icp_lays_a_moved_scan_back_onto_the_surface(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -52,7 +52,7 @@ def test_the_coarse_mesh_is_a_subset_of_exact_size_and_sound(fine: Mesh, count: 
     assert result.stage == 0
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(3, 9), st.integers(3, 9), st.integers(0, 1000), st.floats(0.15, 1.0))
 def test_any_open_surface_stays_sound(columns: int, rows: int, seed: int, share: float) -> None:
     fine = together(bumpy(columns, rows, seed), bumpy(3, 3, seed))

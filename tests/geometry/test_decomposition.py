@@ -12,7 +12,7 @@ def orthonormal(size: int, seed: int) -> np.ndarray:
     return np.linalg.qr(np.random.default_rng(seed).standard_normal((size, size)))[0]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(SPECTRA, st.integers(0, 1000), st.sampled_from([1, -1]))
 def test_turned_signs_swapped_orders_and_turned_clusters_change_nothing(spectrum, seed, sign):
     """Whatever a library may return for the same matrix: any order, any sign, any basis of equal eigenvalues."""
@@ -30,7 +30,7 @@ def test_turned_signs_swapped_orders_and_turned_clusters_change_nothing(spectrum
     np.testing.assert_allclose(axes @ axes.T, np.eye(len(values)), atol=1e-12)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(SPECTRA, st.integers(0, 1000))
 def test_what_was_decomposed_is_what_comes_back(spectrum, seed):
     vectors = orthonormal(len(spectrum), seed)

@@ -42,7 +42,7 @@ def meshes(draw) -> Mesh:
     return Mesh(vertices, faces)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(meshes(), st.sampled_from([".ply", ".obj"]))
 def test_ply_and_obj_give_float32_vertices_back_exactly(tmp_path_factory, mesh: Mesh, ending: str) -> None:
     path = tmp_path_factory.mktemp("mesh") / f"mesh{ending}"
@@ -52,7 +52,7 @@ def test_ply_and_obj_give_float32_vertices_back_exactly(tmp_path_factory, mesh: 
     np.testing.assert_array_equal(again.triangles, mesh.triangles)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(meshes())
 def test_stl_gives_the_corners_of_the_triangles_back(tmp_path_factory, mesh: Mesh) -> None:
     path = tmp_path_factory.mktemp("mesh") / "mesh.stl"
@@ -62,7 +62,7 @@ def test_stl_gives_the_corners_of_the_triangles_back(tmp_path_factory, mesh: Mes
     assert len(np.unique(again.vertices, axis=0)) == len(again.vertices)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(meshes())
 def test_glb_is_in_metres_and_keeps_order(tmp_path_factory, mesh: Mesh) -> None:
     path = tmp_path_factory.mktemp("mesh") / "mesh.glb"
@@ -402,10 +402,10 @@ def hostile() -> dict[str, bytes]:
 @pytest.mark.parametrize(("name", "content"), hostile().items(), ids=hostile())
 def test_a_hostile_file_is_one_sentence_that_names_it(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(MeshganError) as caught:
         read_mesh(tmp_path / name)
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
     message = str(caught.value)
     assert name in message
     assert "\n" not in message
@@ -424,7 +424,7 @@ def test_a_file_cut_off_anywhere_is_refused(tmp_path: Path, ending: str) -> None
             read_mesh(path)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_a_file_with_any_bytes_changed_is_a_mesh_or_an_error(tmp_path_factory, data) -> None:
     ending = data.draw(st.sampled_from(list(files.WRITERS)))
@@ -589,7 +589,7 @@ def test_what_is_wrong_is_told_with_line_and_word(tmp_path: Path, name: str) -> 
     assert "cut off" not in str(caught.value) or "three" in reason
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.floats(-1e300, 1e300) | st.floats(-1e9, 1e9) | st.integers(-(10**19), 10**19), max_size=9))
 def test_numbers_of_a_text_are_the_nearest_float64(values: list[float]) -> None:
     for form in ("{}", "{:+.3f}", "{:.17e}", "{:.17f}", "0{:.6g}"):
@@ -598,7 +598,7 @@ def test_numbers_of_a_text_are_the_nearest_float64(values: list[float]) -> None:
         np.testing.assert_array_equal(found, [float(word) for word in words])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(alphabet="0123456789+-.eE_xnafi ,\n", max_size=40))
 def test_words_are_numbers_where_python_says_so(text: str) -> None:
     def number(word: str) -> bool:
@@ -655,7 +655,7 @@ def test_glb_parts_that_are_no_surface_and_meshes_beside_the_scene_are_told(tmp_
     ] * 2
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.floats(-1, 2), min_size=2, max_size=2))
 def test_glb_default_weights_shape_the_mesh(tmp_path_factory, weights: list[float]) -> None:
     path = tmp_path_factory.mktemp("mesh") / "a.glb"

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from meshgan.geometry import laplacian as laplacian_module
@@ -162,7 +162,6 @@ def test_the_combinatorial_laplacian_is_the_normalised_one() -> None:
     np.testing.assert_allclose(combinatorial_laplacian(mesh).toarray(), np.eye(len(A)) - root @ A @ root, atol=1e-15)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**31), st.floats(0.1, 50))
 def test_the_laplacian_knows_neither_position_nor_numbering_and_scales_with_area(seed: int, scale: float) -> None:
     rng = np.random.default_rng(seed)

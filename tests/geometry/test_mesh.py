@@ -77,7 +77,7 @@ def test_components_are_counted_with_lone_vertices() -> None:
     assert len(np.unique(labels)) == 3
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 17), st.sampled_from(["vertex", "triangle", "order"]))
 def test_the_hash_sees_every_change_but_not_float64_digits(number: int, kind: str) -> None:
     mesh = bumpy(3, 3)

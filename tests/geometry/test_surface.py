@@ -23,7 +23,7 @@ def distance_by_search(point: np.ndarray, mesh: Mesh) -> float:
     return best
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10_000))
 def test_the_distance_is_that_of_an_exhaustive_search(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -61,7 +61,7 @@ def test_triangles_without_area_are_passed_over() -> None:
     np.testing.assert_array_equal(found.barycentric, expected.barycentric)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.floats(-9, 0), st.integers(0, 100))
 def test_needles_give_sound_weights(exponent: float, seed: int) -> None:
     needle = Mesh([[0, 0, 0], [1, 0, 0], [0.3, 10.0**exponent, 0]], [[0, 1, 2]])

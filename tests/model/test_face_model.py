@@ -41,7 +41,7 @@ def test_samples_are_faces_in_millimetres(model, tiny_faces):
 
 
 @given(count=st.integers(0, 2 * BLOCK + 1), seed=st.integers(0, 5))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_more_samples_begin_with_the_same_ones(model, count, seed):
     for sampler in model.samplers.names:
         assert (model.sample(2 * BLOCK + 1, seed, sampler)[:count] == model.sample(count, seed, sampler)).all()
@@ -82,7 +82,7 @@ def test_an_unfinished_run_says_so(tmp_path, tiny_run):
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "template.ply", "hierarchy.npz"])
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_a_changed_bit_in_any_file_is_named(folder, name, place, bit):
     content = (folder / name).read_bytes()

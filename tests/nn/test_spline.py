@@ -37,7 +37,7 @@ def slow_convolution(layer: SplineConv, values: np.ndarray, pseudo: np.ndarray, 
     outputs=st.integers(1, 4),
     batch=st.integers(1, 3),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_layer_equals_the_formula_edge_by_edge(
     seed: int, vertices: int, edge_count: int, inputs: int, outputs: int, batch: int
 ) -> None:

@@ -54,7 +54,7 @@ WRITERS = [("json", as_json), ("json", as_numbers), ("csv", as_csv), ("pp", as_p
 
 
 @pytest.mark.parametrize(("ending", "write"), WRITERS, ids=lambda x: getattr(x, "__name__", x))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(index=chosen, seed=st.integers(0, 1000))
 def test_every_format_gives_the_points_back(tmp_path_factory, ending, write, index, seed):
     path = tmp_path_factory.mktemp("marks") / f"face.{ending}"
@@ -174,7 +174,7 @@ def test_missing_binary_and_huge_files_are_refused(tmp_path):
         read_landmarks(tmp_path / "h.json", NAMES)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(content=st.binary(max_size=400), ending=st.sampled_from(["json", "ljson", "pp", "csv"]))
 def test_no_content_whatever_escapes_as_another_error(tmp_path_factory, content, ending):
     path = tmp_path_factory.mktemp("noise") / f"x.{ending}"

@@ -42,7 +42,7 @@ def test_banded_form_solves_what_the_dense_solver_solves(block):
     np.testing.assert_allclose(found, np.linalg.solve(matrix, dense.T @ (weights[:, None] * targets)), atol=1e-10)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6), stretch=st.floats(0.1, 30))
 def test_closest_points_are_those_of_an_exhaustive_search(seed, stretch):
     rng = np.random.default_rng(seed)
@@ -73,7 +73,7 @@ def test_borders_are_told_from_the_inside():
     assert not closed.on_border(closed.closest(whole.vertices * 1.1)).any()
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6))
 def test_similarities_compose_and_invert(seed):
     rng = np.random.default_rng(seed)

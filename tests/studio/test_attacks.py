@@ -83,7 +83,7 @@ def page_of(studio):
 
 def asked(studio, head):
     """The first line that a request is answered with."""
-    with socket.create_connection(("127.0.0.1", studio.port), timeout=60) as line:
+    with socket.create_connection(("127.0.0.1", studio.port), timeout=300) as line:
         line.sendall(head.replace("\n", "\r\n").encode("utf-8") + b"\r\n\r\n")
         return line.makefile("rb").readline().decode().strip()
 
@@ -131,7 +131,7 @@ def test_the_viewer_behind_the_gate_lets_nobody_in(studio, quiet):
             line.send(msgspec.msgpack.encode(CAMERA))
         with pytest.raises(ConnectionClosed):
             for _ in range(100):
-                line.recv(timeout=60)
+                line.recv(timeout=300)
     assert not studio.pages
 
 
@@ -390,7 +390,7 @@ def test_who_says_nothing_is_not_waited_for(studio, monkeypatch):
     address = studio.addresses[0].replace("http", "ws")
     with connect(address, subprotocols=[PROTOCOL], compression=None) as silent, pytest.raises(ConnectionClosed):
         for _ in range(100):
-            silent.recv(timeout=60)
+            silent.recv(timeout=300)
 
 
 def test_who_gives_no_sign_of_life_is_hung_up_on(studio, monkeypatch):
@@ -400,7 +400,7 @@ def test_who_gives_no_sign_of_life_is_hung_up_on(studio, monkeypatch):
     head = f"GET / HTTP/1.1\nHost: localhost\n{UPGRADE}\n\n".replace("\n", "\r\n")
     said = msgspec.msgpack.encode(CAMERA)
     frame = b"\x82\xfe" + len(said).to_bytes(2, "big") + b"\0\0\0\0" + said
-    with socket.create_connection(("127.0.0.1", studio.port), timeout=60) as gone:
+    with socket.create_connection(("127.0.0.1", studio.port), timeout=300) as gone:
         gone.sendall(head.encode() + frame)
         until(lambda: studio.pages)
         until(lambda: not studio.pages)
@@ -421,7 +421,7 @@ def test_slow_connections_do_not_close_the_gate(public):
     slow = []
     try:
         for _ in range(gate.MOST_STRANGERS + 40):
-            slow.append(socket.create_connection(("127.0.0.1", public.port), timeout=60))
+            slow.append(socket.create_connection(("127.0.0.1", public.port), timeout=300))
             slow[-1].sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX: ")
         headers = {"Cookie": f"{COOKIE}={public.token}", "Origin": f"http://127.0.0.1:{public.port}"}
         with Visitor(f"http://127.0.0.1:{public.port}", headers) as visitor:
@@ -448,7 +448,7 @@ def test_two_studios_on_one_host_do_not_throw_each_other_out(public, shared):
         jar = {}
         for one in (public, other, public):
             kept = "; ".join(f"{name}={value}" for name, value in jar.items())
-            with socket.create_connection(("127.0.0.1", one.port), timeout=60) as line:
+            with socket.create_connection(("127.0.0.1", one.port), timeout=300) as line:
                 line.sendall(f"GET /?token={one.token} HTTP/1.1\r\nHost: x\r\nCookie: {kept}\r\n\r\n".encode())
                 answer = line.makefile("rb").read().decode()
             name, _, value = answer.partition("Set-Cookie: ")[2].partition(";")[0].partition("=")
@@ -502,7 +502,7 @@ RAW = [
 @pytest.mark.parametrize("data", RAW)
 def test_malformed_frames_cost_no_traceback(studio, visitor, quiet, data):
     head = f"GET / HTTP/1.1\nHost: localhost\n{UPGRADE}\n\n".replace("\n", "\r\n")
-    with socket.create_connection(("127.0.0.1", studio.port), timeout=60) as line:
+    with socket.create_connection(("127.0.0.1", studio.port), timeout=300) as line:
         line.sendall(head.encode())
         assert b" 101 " in line.recv(100)
         line.sendall(data)
@@ -512,7 +512,7 @@ def test_malformed_frames_cost_no_traceback(studio, visitor, quiet, data):
 def test_a_page_of_an_older_viewer_is_told_so(studio, quiet):
     with connect(studio.addresses[0].replace("http", "ws"), subprotocols=["viser-v0.0.1"], compression=None) as old:
         with pytest.raises(ConnectionClosed) as closed:
-            old.recv(timeout=60)
+            old.recv(timeout=300)
         assert closed.value.rcvd.code == 1002
 
 

@@ -26,7 +26,7 @@ def studio(shared):
 
 def get(studio, target, **headers):
     """Status, headers and body of a request."""
-    connection = http.client.HTTPConnection("127.0.0.1", studio.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", studio.port, timeout=300)
     connection.request("GET", target, headers=headers)
     response = connection.getresponse()
     body = response.read()
@@ -107,7 +107,7 @@ def test_each_studio_has_a_token_of_its_own(shared, studio):
     [b"\r\n\r\n", b"hello\r\n\r\n", b"POST / HTTP/1.1\r\n\r\n", b"x" * 100_000, b"GET / HTTP/1.1\r\n" + b"a" * 80_000],
 )
 def test_noise_is_hung_up_on(studio, data):
-    with socket.create_connection(("127.0.0.1", studio.port), timeout=10) as noise:
+    with socket.create_connection(("127.0.0.1", studio.port), timeout=300) as noise:
         noise.sendall(data)
         received = b""
         try:
@@ -121,7 +121,7 @@ def test_noise_is_hung_up_on(studio, data):
 
 def test_who_says_nothing_is_not_waited_for(monkeypatch, studio):
     monkeypatch.setattr("meshgan.studio.gate.PATIENCE", 0.2)
-    with socket.create_connection(("127.0.0.1", studio.port), timeout=10) as silent:
+    with socket.create_connection(("127.0.0.1", studio.port), timeout=300) as silent:
         assert silent.recv(10) == b""
 
 
@@ -160,7 +160,7 @@ def upgraded(studio, target="/", **headers):
         "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==", "Sec-WebSocket-Protocol": PROTOCOL,
     }  # fmt: skip
     lines = "".join(f"{name}: {value}\r\n" for name, value in (headers | handshake).items())
-    with socket.create_connection(("127.0.0.1", studio.port), timeout=60) as line:
+    with socket.create_connection(("127.0.0.1", studio.port), timeout=300) as line:
         line.sendall(f"GET {target} HTTP/1.1\r\n{lines}\r\n".encode())
         return line.makefile("rb").readline().decode().split(" ", 2)[1]
 

@@ -44,7 +44,7 @@ def test_a_number_is_what_sample_draws_with_that_seed(pair):
 
 
 @given(st.lists(st.floats(-50, 50, width=32), min_size=5, max_size=5))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_code_has_a_short_seed_that_is_exact(pair, numbers):
     code = np.array(numbers, np.float32)
     part = Part.of_code(code)
@@ -103,7 +103,7 @@ def test_codes_that_are_no_numbers_are_refused(pair):
 
 
 @given(st.text(max_size=60))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_whatever_is_typed_is_a_face_or_a_sentence(pair, text):
     for candidate in (text, f"id={text}", f"id=1 {text}", f"id=1 age={text}"):
         try:

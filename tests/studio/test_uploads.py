@@ -160,7 +160,7 @@ def test_a_file_that_is_too_large_is_not_even_read(monkeypatch, tmp_path):
 
 
 @given(st.binary(max_size=300), st.sampled_from([".obj", ".ply", ".glb", ".stl", ".json"]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_bytes_are_a_mesh_or_a_sentence(tmp_path_factory, data, ending):
     try:
         read_code("a.json", data) if ending == ".json" else read(

@@ -48,7 +48,7 @@ def test_only_the_last_two_stay(run):
     assert run.checkpoints() == paths[1:]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60)
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_any_flipped_bit_is_noticed(run, place, bit):
     path = save(run, 1)
@@ -59,7 +59,7 @@ def test_any_flipped_bit_is_noticed(run, place, bit):
         read_checkpoint(path)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=20)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=20)
 @given(share=st.floats(0, 1, exclude_max=True))
 def test_a_file_that_was_cut_off_is_noticed(run, share):
     path = save(run, 1)

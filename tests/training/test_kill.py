@@ -44,7 +44,7 @@ def attempt(recipe, faces, out, kills, seed, longest):
     arguments = [path, faces.path, out, str(kills), str(seed), str(longest)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", KILLER, *arguments], capture_output=True, text=True, env=environment, timeout=300
+        [sys.executable, "-c", KILLER, *arguments], capture_output=True, text=True, env=environment, timeout=900
     )
     assert done.returncode == 0, done.stderr
     return int(done.stdout.split()[-1])

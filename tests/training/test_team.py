@@ -1,6 +1,7 @@
 """Several processes: half a batch each gives the same weights to rounding, and a lost one ends the run in order."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,6 +16,8 @@ from meshgan.training.checkpoint import RunFolder, read_checkpoint
 from meshgan.training.loop import train
 from meshgan.training.recipe import parse_recipe, recipe_toml
 from meshgan.training.team import Team, team
+
+PATIENCE = 600.0  # seconds, on a busy machine
 
 # Imports everything once, then is two processes.
 PAIR = """
@@ -81,10 +84,10 @@ def test_two_processes_at_half_a_batch_equal_one_at_a_whole(tmp_path, tiny_faces
     arguments = [tmp_path / "two.toml", tiny_faces.path, tmp_path / "two", str(free_port())]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", PAIR, *arguments], capture_output=True, text=True, timeout=120, env=environment
+        [sys.executable, "-c", PAIR, *arguments], capture_output=True, text=True, timeout=PATIENCE, env=environment
     )
     assert done.returncode == 0, done.stderr
-    assert f"\n{done.stderr}".count("\n8 of 320 faces seen") == 1, "only the first process talks"
+    assert len(re.findall(r"^ *\d+%  8 of 320 faces ", done.stderr, re.MULTILINE)) == 1, "only the first process talks"
     one, two = (read_checkpoint(RunFolder(tmp_path / name).checkpoints()[-1]) for name in ("one", "two"))
     assert one.step == two.step == 40
     for name, value in one.tensors.items():
@@ -99,22 +102,22 @@ def test_a_killed_worker_ends_the_run_with_a_message_and_a_checkpoint_that_resum
     recipe_table["schedule"].update(faces=40_000, checkpoint_every=80)
     arguments = command(parse_recipe(recipe_table, "x"), tiny_faces, tmp_path / "run")
     first, second = start(arguments, 2)
-    run, deadline = RunFolder(tmp_path / "run"), time.monotonic() + 60
+    run, deadline = RunFolder(tmp_path / "run"), time.monotonic() + PATIENCE
     while len(run.checkpoints()) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
     second.send_signal(signal.SIGKILL)
-    said = first.communicate(timeout=60)[1]
+    said = first.communicate(timeout=PATIENCE)[1]
     second.communicate()
     assert first.returncode == 1
     assert "another process of this run has ended; start it again with --resume" in said
     assert "Traceback" not in said
     kept = read_checkpoint(run.checkpoints()[-1]).step
     again = list(start(arguments, 2))
-    while run.latest().step <= kept and time.monotonic() < deadline + 60:
+    while run.latest().step <= kept and time.monotonic() < deadline + PATIENCE:
         time.sleep(0.05)
     for process in again:
         process.send_signal(signal.SIGINT)
-    said = [process.communicate(timeout=60)[1] for process in again]
+    said = [process.communicate(timeout=PATIENCE)[1] for process in again]
     assert [process.returncode for process in again] == [130, 130], said
     assert run.latest().step > kept
 
@@ -123,7 +126,7 @@ def test_a_killed_worker_ends_the_run_with_a_message_and_a_checkpoint_that_resum
 def test_under_torchrun(tmp_path, tiny_faces, plain_recipe):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
     arguments = command(plain_recipe, tiny_faces, tmp_path / "run")
-    done = subprocess.run([*torchrun, *arguments], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*torchrun, *arguments], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run/model/model.json").is_file()
 

@@ -146,7 +146,7 @@ def test_x_points_right_and_y_up() -> None:
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_no_gaps_and_no_overlaps_between_triangles(seed: int) -> None:
     """Any triangulation of a square, however its inner points lie, covers exactly the square."""
     rng = np.random.default_rng(seed)
