@@ -3,13 +3,19 @@
 import csv
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import trimesh
 from PIL import Image
 
-from meshgan.cli import main
+from meshgan.cli import fitting, main
+from meshgan.data.faceset import FaceSet
+from meshgan.errors import MeshganError
+from meshgan.geometry.align import rigid
 from meshgan.geometry.files import read_mesh, write_mesh
+from meshgan.geometry.mesh import Mesh
 from meshgan.model.face_model import FaceModel
 from meshgan.storage import alone_in
 
@@ -239,3 +245,37 @@ def test_a_second_run_at_once_is_told(tmp_path, tiny_run, meshgan):
         status, _, error = meshgan("sample", tiny_run, "--out", tmp_path / "out", "--count", 1)
     assert status == 2
     assert "another run is at work" in error
+
+
+def test_a_set_of_faces_is_fitted(tmp_path, tiny_run, tiny_faces, meshgan):
+    labels = {"subject": ["a", "b"], "file": ["x/one.obj", "y/two.obj"]}
+    FaceSet.create(tiny_faces.vertices[:2], tiny_faces.template, labels).save(tmp_path / "set")
+    assert meshgan("fit", tiny_run, tmp_path / "set", "--out", tmp_path / "fitted")[0] == 0
+    found = {path.name for path in (tmp_path / "fitted").iterdir()}
+    assert {"one.ply", "one.json", "two.ply", "two.json", "summary.json", "errors.png"} <= found
+    status, _, error = meshgan("fit", tiny_run, tmp_path, "--out", tmp_path / "b")
+    assert (status, error.count("\n")) == (2, 1)
+
+
+def test_a_raw_scan_is_registered_before_it_is_fitted(tmp_path, tiny_run, tiny_faces, model, meshgan, monkeypatch):
+    face = tiny_faces.vertices[0].astype(float)
+    laid = SimpleNamespace(vertices=face - 5, to_scan=lambda points: points + 5)
+    monkeypatch.setattr(fitting, "default_template", lambda: SimpleNamespace(mesh=model.template))
+    monkeypatch.setattr(fitting, "register", lambda mesh, template, unit: laid)
+    scan = trimesh.creation.icosphere(3, radius=80)
+    write_mesh(tmp_path / "scan.ply", Mesh(scan.vertices, scan.faces))
+    status, _, error = meshgan("fit", tiny_run, tmp_path / "scan.ply", "--out", tmp_path / "fitted")
+    assert status == 0
+    assert "registered first" in error
+    fitted = read_mesh(tmp_path / "fitted" / "scan.ply").vertices
+    expected = model.fit(rigid(face, model.template.vertices)(face)[None]).vertices[0]
+    back = rigid(face, model.template.vertices).inverse
+    np.testing.assert_allclose(fitted, back(expected), atol=0.05)
+
+    def fails(mesh, template, unit):
+        raise MeshganError("no face was found.")
+
+    monkeypatch.setattr(fitting, "register", fails)
+    status, _, error = meshgan("fit", tiny_run, tmp_path / "scan.ply", "--out", tmp_path / "b")
+    assert status == 1
+    assert "scan.ply is not of the model's template, and cannot be registered: no face was found." in error

@@ -3,14 +3,18 @@ import struct
 from pathlib import Path
 
 import numpy as np
+import pygltflib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
 
 from meshgan.cli.main import app
 from meshgan.data.corpora.expressions import ExpressionPlan
 from meshgan.errors import UsageError
+from meshgan.geometry.align import rigid
+from meshgan.geometry.files import read_mesh, write_mesh
 from meshgan.model.compose import compose, compose_random, expression_targets, named_expressions, sizes
 from meshgan.model.directions import Directions, estimate_directions
 from meshgan.model.load import load_model
@@ -124,3 +128,63 @@ def test_models_of_two_templates_do_not_compose(model, tmp_path: Path) -> None:
 
     with pytest.raises(UsageError, match="different templates"):
         compose_random(model, Other(), 1)
+
+
+def test_expressions_before_identities_are_refused(model) -> None:
+    class Still(type(model)):
+        """Draws faces of one size, as models of expressions do."""
+
+        def sample(self, count: int, seed: int = 0, sampler: str | None = None):
+            faces = super().sample(count, seed, sampler)
+            return faces / sizes(faces, self.template.vertices)[:, None, None]
+
+    still = Still(model._parts)
+    compose_random(model, still, 2)
+    with pytest.raises(UsageError, match="identities first"):
+        compose_random(still, model, 2)
+
+
+def test_a_face_of_ones_own_gets_expressions(model, described: Path, tmp_path: Path, meshgan) -> None:
+    own = model.sample(1, seed=9)[0]
+    turned = Rotation.from_euler("y", 20, degrees=True).apply(own) + 30
+    write_mesh(tmp_path / "mine.ply", model.template.with_vertices(turned))
+    assert meshgan("sample", described, "--out", tmp_path / "drawn", "--count", 1)[0] == 0
+    code = (tmp_path / "drawn" / "face-000.json").read_bytes()
+    (tmp_path / "code.json").write_bytes(code)
+    seen = {}
+    for name in ("mine.ply", "code.json"):
+        out = tmp_path / name.partition(".")[0]
+        run = ("compose", described, described, "--identity", tmp_path / name, "--out", out, "--count", 2)
+        status, _, error = meshgan(*run)
+        assert status == 0, error
+        seen[name] = [pygltflib.GLTF2().load(out / f"face-00{row}.glb") for row in range(2)]
+        found = [read_mesh(out / f"face-00{row}.glb").vertices for row in range(2)]
+        assert np.abs(found[0] - found[1]).max() > 0.1  # two expressions, which are on when a file is opened
+        beside = json.loads((out / "face-001.json").read_text())
+        extras = seen[name][1].nodes[0].extras
+        assert extras == beside
+        assert extras["identity"] == name
+        assert extras["seed"] == 0
+        assert ("code" in extras) == (name == "code.json")
+        shifts = model.decode([extras["expression_code"]])[0] - model.template.vertices
+        still = rigid(own, model.template.vertices)(own) if name == "mine.ply" else model.sample(1)[0]
+        moved = still + sizes(still, model.template.vertices) * shifts
+        np.testing.assert_allclose(found[1], moved, atol=2e-2)
+    names = {name for both in seen.values() for gltf in both for name in (gltf.nodes[0].name, gltf.materials[0].name)}
+    assert len(names) == 8  # nothing clashes in one scene
+    (tmp_path / "bad.json").write_text("{}")
+    for name, expected in (("no.ply", 2), ("bad.json", 1)):
+        run = ("compose", described, described, "--identity", tmp_path / name, "--out", tmp_path / "x")
+        status, _, error = meshgan(*run)
+        assert (status, error.count("\n")) == (expected, 1)
+
+
+def test_a_sampled_glb_says_where_it_comes_from(described: Path, tmp_path: Path, meshgan) -> None:
+    assert meshgan("sample", described, "--out", tmp_path / "drawn", "--count", 2, "--seed", 3)[0] == 0
+    gltf = pygltflib.GLTF2().load(tmp_path / "drawn" / "face-001.glb")
+    extras = gltf.nodes[0].extras
+    assert extras == json.loads((tmp_path / "drawn" / "face-001.json").read_text())
+    assert (extras["model"], extras["licence"], extras["seed"]) == ("tiny", "CC0-1.0", 3)
+    np.testing.assert_allclose(extras["code"], load_model(described).codes(2, 3)[1])
+    assert gltf.asset.copyright == "CC0-1.0"
+    assert gltf.nodes[0].name == "tiny-3-face-001"

@@ -72,7 +72,8 @@ def test_names_weights_and_normals_of_targets(tmp_path: Path) -> None:
     mesh = gltf.meshes[0]
     assert mesh.extras["targetNames"] == ["jawOpen", "Älter?"]
     assert mesh.weights == [0.0, 0.25]
-    assert mesh.name == gltf.nodes[0].name == "head"
+    names = gltf.nodes[0].name, mesh.name, gltf.materials[0].name
+    assert names == ("head", "head-mesh", "head-skin")  # none of them clashes with another
     base = accessor(gltf, mesh.primitives[0].attributes.NORMAL)
     moved = FACE.with_vertices(FACE.vertices + TARGETS["jawOpen"]).vertex_normals
     change = accessor(gltf, mesh.primitives[0].targets[0]["NORMAL"])

@@ -1,6 +1,7 @@
 """From mesh files to codes and back, for the verbs `fit` and `interpolate`."""
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,17 +9,21 @@ from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
+from threadpoolctl import threadpool_limits
 
 from meshgan.arrays import Codes, Faces, Floats
 from meshgan.cli.use import one_run_in, refuse_other_runs
+from meshgan.data.faceset import FaceSet
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.align import Similarity, rigid
 from meshgan.geometry.files import MILLIMETRES, read_mesh, write_mesh
-from meshgan.geometry.mesh import surface_of
+from meshgan.geometry.mesh import Mesh, surface_of
 from meshgan.model.face_model import check_codes, check_connectivity
 from meshgan.model.latent import Fit, target_of_points
 from meshgan.model.load import Model, load_model
 from meshgan.reading import read_json, read_table, read_text, shown
+from meshgan.registration.models import default_template, same_triangles
+from meshgan.registration.register import register
 from meshgan.storage import atomic_file
 from meshgan.view.figures import heat_maps
 
@@ -148,13 +153,24 @@ def _read_targets(model: Model, paths: Sequence[Path], unit: str, part: Path | N
     """What to fit: all meshes together, each landmark file for itself."""
     if unit not in MILLIMETRES:
         raise UsageError(f"unknown unit '{unit}': choose from {', '.join(MILLIMETRES)}.")
-    names = _names(paths)
     meshes = [path for path in paths if path.suffix.lower() != ".csv"]
-    groups = [_read_points(model, path, unit, names[path]) for path in paths if path not in meshes]
-    if meshes:
-        faces = np.stack([_read_face(model, path, unit) for path in meshes])
-        groups.insert(0, _Targets(tuple(names[path] for path in meshes), faces, _part_weights(model, part)))
+    faces = [found for path in meshes for found in _read_faces(model, path, unit)]
+    points = [path for path in paths if path not in meshes]
+    names = _names([*(source for source, _ in faces), *points])
+    groups = [_read_points(model, path, unit, names[path]) for path in points]
+    if faces:
+        all_names = tuple(names[source] for source, _ in faces)
+        groups.insert(0, _Targets(all_names, np.stack([face for _, face in faces]), _part_weights(model, part)))
     return groups
+
+
+def _read_faces(model: Model, path: Path, unit: str) -> list[tuple[Path, Faces]]:
+    """The face of a mesh file, or those of a set, each with the path that it might have as a file of its own."""
+    if not path.is_dir():
+        return [(path, _read_face(model, path, unit))]
+    faces = FaceSet.open(path)
+    check_connectivity(faces.template, model.template, str(path))
+    return [(path / f"{name}.ply", face) for name, face in zip(faces.names(), faces, strict=True)]
 
 
 def _names(paths: Sequence[Path]) -> dict[Path, str]:
@@ -181,13 +197,43 @@ def _names(paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def _read_face(model: Model, path: Path, unit: str) -> Faces:
-    """The vertices (V, 3) in mm of a mesh of the template; those that no triangle uses may be there besides."""
-    mesh = read_mesh(path, unit)
+    """The vertices (V, 3) in mm of a mesh of the template; those that no triangle uses may be there besides.
+
+    Any other mesh is a raw scan, which is registered where the model is of the package's template.
+    """
+    whole = mesh = read_mesh(path, unit)
     if len(mesh.vertices) != len(model.template.vertices):
         mesh = surface_of(mesh)[1]
+    if not same_triangles(mesh, model.template) and same_triangles(model.template, default_template().mesh):
+        return _registered(whole, path, "m" if path.suffix.lower() == ".glb" else unit)
     check_connectivity(mesh, model.template, str(path))
     _check_size(str(path), mesh.vertices, model.template.vertices, "m" if path.suffix.lower() == ".glb" else unit)
     return mesh.vertices.astype(np.float32)
+
+
+def _registered(mesh: Mesh, path: Path, unit: str) -> Faces:
+    """The package's template laid onto a scan (V, 3), where the scan lies."""
+    print(f"{path} is of other triangles than the model; it is registered first.", file=sys.stderr)
+    try:
+        with threadpool_limits(1, user_api="blas"):
+            found = register(mesh, default_template(), unit=unit)
+    except MeshganError as error:
+        raise type(error)(f"{path} is not of the model's template, and cannot be registered: {error}") from error
+    return found.to_scan(found.vertices).astype(np.float32)
+
+
+def read_face(model: Model, path: Path, unit: str) -> tuple[Faces, Codes | None]:
+    """A face (V, 3) that lies as the model's do, and its code (D,) if the file has one: a JSON file, or a mesh.
+
+    The mesh is that face itself, and not what the model makes of it.
+    """
+    if path.suffix.lower() != ".json":
+        ((_, face),) = _read_faces(model, path, unit) if path.is_file() else [(path, _read_face(model, path, unit))]
+        return rigid(face, model.template.vertices)(face).astype(np.float32), None
+    code = read_code(model, path, unit)
+    number = read_json(path, MOST_CODE).get("number")
+    numbers = [number] if isinstance(number, int) and 0 <= number < 2**62 else None
+    return model.decode(code[None], numbers=numbers)[0], code
 
 
 def _check_size(source: str, points: Floats, template: Floats, unit: str) -> None:

@@ -75,7 +75,7 @@ def sample(
     kind = kind_of_rig(rig, loaded.template)
     codes, numbers = loaded.codes(count, seed, sampler), face_numbers(count, seed)
     with one_run_in(out, [*_names("face", count, [*formats, "json"]), *([sheet.name] if sheet else [])]):
-        written = _write_faces(loaded, codes, out, formats, "face", kind, numbers)
+        written = _write_faces(loaded, codes, out, formats, "face", kind, numbers, seed)
         if sheet is not None:
             from meshgan.storage import atomic_file
             from meshgan.view.figures import contact_sheet
@@ -189,6 +189,7 @@ def _write_faces(
     stem: str,
     kind: "Kind" = "none",
     numbers: "Integers | None" = None,
+    seed: int | None = None,
 ) -> list[Path]:
     from meshgan.data.corpora.basis import layout_of
     from meshgan.model.rig import targets_of
@@ -199,11 +200,17 @@ def _write_faces(
         return targets_of(face, kind)
 
     with disk_errors(out):
+        about = [
+            {"model": model.card.name, "licence": model.card.origin.licence, "code": code.tolist()}
+            | ({} if numbers is None else {"number": int(numbers[row])})
+            | ({} if seed is None else {"seed": seed})
+            for row, code in enumerate(codes)
+        ]
+        series = f"{model.card.name}-" + (f"{seed}-" if seed is not None else "")
         faces, layout = model.decode(codes, numbers=numbers), layout_of(model.template)
-        written = write_faces(faces, model.template, out, formats, stem, shapes, layout)
-        for row, (mesh, code) in enumerate(zip(written[:: len(formats)], codes, strict=True)):
-            found = {"code": code.tolist()} | ({} if numbers is None else {"number": int(numbers[row])})
-            mesh.with_suffix(".json").write_text(json.dumps(found) + "\n", encoding="utf-8")
+        written = write_faces(faces, model.template, out, formats, stem, shapes, layout, about, series)
+        for mesh, known in zip(written[:: len(formats)], about, strict=True):
+            mesh.with_suffix(".json").write_text(json.dumps(known) + "\n", encoding="utf-8")
     return written
 
 
@@ -249,36 +256,69 @@ def compose(
     count: Annotated[int, typer.Option(min=1, help="How many faces.")] = 16,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same faces.")] = 0,
     rig: RigOption = None,
+    face: Annotated[
+        Path | None,
+        typer.Option(
+            "--identity",
+            metavar="FACE",
+            help="A face of your own instead of random ones: a mesh or raw scan, or a JSON file with its code, as "
+            "sample, fit and the studio write it.",
+        ),
+    ] = None,
+    unit: UnitOption = "mm",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Put random expressions on random identities (Fig. 3 of the paper).
+    """Put random expressions on random identities (Fig. 3 of the paper), or on a face of your own.
 
     Each GLB holds the neutral identity; its morph targets, with weights from 0 to 1, are a random expression (on
     when the file is opened), and those that --rig says: the 52 ARKit shapes, computed for each identity, and the
     expressions that the expression model has names for.
 
-    Example: `meshgan compose identity expression --out faces --count 16`
+    The model of identities comes first. Beside each file, and in it, stand its codes.
+
+    Example: `meshgan compose identity expression --out faces --count 16`, or `--identity mine.ply --count 4`
     """
     from meshgan.data.corpora.basis import layout_of
     from meshgan.model.compose import compose_random, expression_targets
     from meshgan.model.load import load_model
     from meshgan.model.rig import kind_of_rig, targets_of
     from meshgan.progress import track
+    from meshgan.storage import atomic_file
     from meshgan.view.export import face_names, write_glb
     from meshgan.view.figures import comparison
 
     id_model, exp_model = load_model(identity), load_model(expression)
     kind, names = kind_of_rig(rig, id_model.template), [TARGET]
-    made = compose_random(id_model, exp_model, count, seed)
+    given = code = None
+    if face is not None:
+        from meshgan.cli.fitting import read_face  # with all that registers scans
+
+        given, code = read_face(id_model, face, unit)
+    made = compose_random(id_model, exp_model, count, seed, given)
     named = expression_targets(expression, exp_model) if rig in (None, "expressions", "both") else {}
     template, files = id_model.template, [out / f"{name}.glb" for name in face_names("face", count)]
-    with one_run_in(out, [*(file.name for file in files), "sheet.png"]):
+    results = [file.with_suffix(ending).name for file in files for ending in (".glb", ".json")]
+    with one_run_in(out, [*results, "sheet.png"]):
         for number, size in enumerate(track(made.sizes, "Faces")):
             targets = {TARGET: size * made.shifts[number]} | targets_of(made.identities[number], kind)
             targets |= {name: size * shift for name, shift in named.items()}
             names = list(targets)
-            mesh = template.with_vertices(made.identities[number])
-            write_glb(files[number], mesh, targets, {TARGET: 1.0}, files[number].stem, layout=layout_of(template))
+            codes = code if made.codes is None else made.codes[number]
+            about = {
+                "model": id_model.card.name,
+                "expression_model": exp_model.card.name,
+                "licence": "; ".join(dict.fromkeys(one.card.origin.licence for one in (id_model, exp_model))),
+                **({} if codes is None else {"code": codes.tolist()}),
+                **({} if face is None else {"identity": face.name}),
+                "expression_code": made.expression_codes[number].tolist(),
+                "seed": seed,
+            }
+            mesh, file = template.with_vertices(made.identities[number]), files[number]
+            title = f"{face.stem if face else id_model.card.name}-{seed}-{file.stem}"
+            rights = str(about["licence"]) if face is None else ""
+            write_glb(file, mesh, targets, {TARGET: 1.0}, title, rights, layout=layout_of(template), about=about)
+            with atomic_file(file.with_suffix(".json")) as partial:
+                partial.write_text(json.dumps(about) + "\n", encoding="utf-8")
         shown = slice(0, min(count, 8))
         rows = {"identity": made.identities[shown], "with expression": made.faces[shown]}
         comparison(rows, template.triangles, out / "sheet.png")
@@ -286,8 +326,7 @@ def compose(
         result = {"files": [str(file) for file in files], "sheet": str(out / "sheet.png"), "targets": names}
         print(json.dumps(result, indent=2))
         return
-    print(f"Wrote {counted(count, 'GLB file')} with {counted(len(names), 'morph target')} each to {out}.")
-    print(f"Look at {out / 'sheet.png'}.")
+    print(f"Wrote {count} GLB files with {len(names)} morph targets each to {out}; look at {out / 'sheet.png'}.")
 
 
 def directions(

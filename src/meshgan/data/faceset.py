@@ -185,7 +185,7 @@ class FaceSet:
         """
         if unknown := [ending for ending in formats if f".{ending}" not in WRITERS]:
             raise UsageError(f"meshes are written as {', '.join(WRITERS)} only, not as '{unknown[0][:40]}'.")
-        folder, names = Path(folder), self._names()
+        folder, names = Path(folder), self.names()
         rows = self._label_rows(slice(None))
         with atomic_folder(folder) as partial:
             for row, name in enumerate(track(names, "Writing meshes")):
@@ -196,8 +196,8 @@ class FaceSet:
             _write_labels(partial / "labels.csv", listed)
         return [folder / f"{name}.{ending}" for name in names for ending in formats]
 
-    def _names(self) -> list[str]:
-        """A file name for each face, without its ending."""
+    def names(self) -> list[str]:
+        """A name for a file of each face, without its ending: that of the label `file`, or a number."""
         digits = max(3, len(str(len(self) - 1)))
         numbered = [f"face-{row:0{digits}d}" for row in range(len(self))]
         if "file" not in self.labels:

@@ -360,6 +360,7 @@ def write(
     layout: Layout | None = None,
     picture: bytes = b"",
     animation: Animation | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> bytes:
     """The mesh (mm inside, metres in the file) as a GLB file, with normals; the same input gives the same bytes.
 
@@ -367,8 +368,10 @@ def write(
     file is opened (others: 0); the names stand in the mesh's `extras.targetNames`, where game engines and Blender
     look for them. Targets are sparse accessors: vertices that one moves by no more than `STILL` are left out of it.
     `colours` (V, 3) are linear, from 0 to 1; without, the material is a plain skin tone. `rights` is the copyright
-    line. With a `layout`, the vertices on its seams are doubled, behind all others, and `extras` tell of which they
-    are; `picture` (PNG) is its texture. An `animation` moves weights and head.
+    line, and `about` what else to know of it (model, seed, code), in the node's extras. Node, mesh and material have
+    names of their own, so that they do not clash in a scene. With a `layout`, the vertices on its seams are doubled,
+    behind all others, and `extras` tell of which they are; `picture` (PNG) is its texture. An `animation` moves weights
+    and head.
     """
     targets = {key: np.asarray(shift, dtype=np.float64) for key, shift in (morph_targets or {}).items()}
     _check(mesh, targets, weights or {})
@@ -394,7 +397,7 @@ def write(
     primitive["material"] = 0
     if layout is not None and len(layout.doubled):
         primitive["extras"] = {DOUBLED: layout.doubled.tolist()}
-    body: dict[str, Any] = {"name": name, "primitives": [primitive]}
+    body: dict[str, Any] = {"name": f"{name}-mesh", "primitives": [primitive]}
     if targets:
         primitive["targets"] = [_target(buffer, mesh, shift, normals, rows) for shift in targets.values()]
         body["weights"] = [float((weights or {}).get(key, 0.0)) for key in targets]
@@ -405,6 +408,8 @@ def write(
         image = {"bufferView": buffer.add_bytes(picture), "mimeType": "image/png", "name": "skin"}
         pictured = {"images": [image], "textures": [{"source": 0, "sampler": 0}], "samplers": [LINEAR]}
     nodes = [{"name": name, "mesh": 0}] if animation is None else animation.nodes(name)
+    if about:
+        nodes[0]["extras"] = dict(about)
     moving: Document = {"animations": [animation.described(buffer)]} if animation is not None else {}
     buffer.data += bytes(-len(buffer.data) % 4)
     document: Document = {
@@ -413,7 +418,7 @@ def write(
         "scenes": [{"nodes": [len(nodes) - 1]}],
         "nodes": nodes,
         "meshes": [body],
-        "materials": [material],
+        "materials": [material | {"name": f"{name}-{material['name']}"}],
         "accessors": buffer.accessors,
         "bufferViews": buffer.views,
         "buffers": [{"byteLength": len(buffer.data)}],

@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from meshgan.arrays import Faces, Singles
+from meshgan.arrays import Codes, Faces, Singles
+from meshgan.errors import UsageError
 from meshgan.model.directions import FILE, Directions
 from meshgan.model.load import Model, check_same_template
 from meshgan.model.model_folder import find_model
+
+COMPARED, SWAPPED = 32, 2.0  # faces whose sizes are compared: those of people differ most
 
 Shifts = dict[str, Singles]
 
@@ -18,11 +21,14 @@ Shifts = dict[str, Singles]
 @dataclass(frozen=True, eq=False)
 class Composition:
     """Random faces: `identities` (N, V, 3) in mm, their `sizes` (N,), and the `shifts` (N, V, 3) of their
-    expressions, which are of the template and have its size."""
+    expressions, which are of the template and have its size; `codes` (N, D) of the identities, unless they are given,
+    and of their expressions."""
 
     identities: Faces
     sizes: Faces
     shifts: Faces
+    codes: Codes | None
+    expression_codes: Codes
 
     @property
     def faces(self) -> Faces:
@@ -47,13 +53,36 @@ def sizes(faces: ArrayLike, template: ArrayLike) -> NDArray[Any]:
     return (large / normal).astype(np.asarray(faces).dtype)
 
 
-def compose_random(identity: Model, expression: Model, count: int, seed: int = 0) -> Composition:
-    """`count` random identities, each with a random expression. Raises `UsageError` for two templates."""
+def compose_random(
+    identity: Model, expression: Model, count: int, seed: int = 0, face: ArrayLike | None = None
+) -> Composition:
+    """`count` random identities, or one `face` (V, 3) as often, each with a random expression.
+
+    Raises `UsageError` for two templates, and for models in the wrong order: expressions do not change how large
+    faces are, people do.
+    """
     check_same_template(identity, expression)
     neutral = expression.template.vertices.astype(np.float32)
+    _check_order(identity, expression)
     other_seed = int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])  # else both would draw the same codes
-    people = identity.sample(count, seed)
-    return Composition(people, sizes(people, neutral), expression.sample(count, other_seed) - neutral)
+    if face is None:
+        people, codes = identity.sample(count, seed), identity.codes(count, seed)
+    else:
+        people, codes = np.repeat(np.asarray(face, np.float32)[None], count, axis=0), None
+    shifts = expression.sample(count, other_seed) - neutral
+    return Composition(people, sizes(people, neutral), shifts, codes, expression.codes(count, other_seed))
+
+
+def _check_order(identity: Model, expression: Model) -> None:
+    spreads = [
+        float(np.std(sizes(model.sample(COMPARED), model.template.vertices))) for model in (identity, expression)
+    ]
+    if spreads[1] > SWAPPED * spreads[0]:
+        first, second = identity.card.name, expression.card.name
+        raise UsageError(
+            f"the first model ('{first}') draws faces of nearly one size and the second ('{second}') does not, so the "
+            "first is one of expressions: give the model of identities first, and then that of expressions."
+        )
 
 
 def expression_targets(where: str | Path, model: Model) -> Shifts:

@@ -315,7 +315,8 @@ def perceptron(widths: Sequence[int], generator: torch.Generator | None) -> nn.S
 
 
 def dense(inputs: int, outputs: int, generator: torch.Generator | None) -> nn.Linear:
-    layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
+    with torch.random.fork_rng(devices=[]):  # its own random weights are not kept, and nobody's numbers are drawn
+        layer = nn.Linear(inputs, outputs)
     glorot(layer.weight, inputs, outputs, generator)
     nn.init.zeros_(layer.bias)
     return layer

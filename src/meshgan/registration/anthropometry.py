@@ -22,8 +22,8 @@ from meshgan.data.corpora.naming import natural
 from meshgan.data.faceset import FaceSet, blocks
 from meshgan.errors import UsageError
 from meshgan.geometry.align import rigid
-from meshgan.geometry.mesh import Mesh, connected, in_one_order
-from meshgan.registration.models import adopted, default_template
+from meshgan.geometry.mesh import Mesh, connected
+from meshgan.registration.models import template_of
 from meshgan.storage import atomic_file
 from meshgan.view.figures import heat_maps
 
@@ -113,11 +113,7 @@ class Ruler:
 
         Raises `UsageError` if the template shows no such face in millimetres.
         """
-        known = default_template()
-        if len(template.vertices) != len(known.mesh.vertices) or not np.array_equal(
-            in_one_order(template.triangles), in_one_order(known.mesh.triangles)
-        ):
-            known = adopted(template, known, Path(source))
+        known = template_of(template, source)
         centres = template.vertices[template.triangles].mean(axis=1)
         _, nearest = cKDTree(known.landmark_rows @ template.vertices).query(centres)
         region = np.array([_region(name) for name in known.landmark_names])

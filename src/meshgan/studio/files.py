@@ -88,10 +88,10 @@ def read_code(name: str, content: bytes) -> str:
         if len(content) > MOST_JSON_BYTES:
             raise ValueError
         kept = parse_json(decoded(content), "it")
-        if "seed" in kept:
+        if isinstance(kept.get("seed"), str):
             return str(kept["seed"])
         return f"{IDENTITY}={Part.of_code(np.array(kept['code'], dtype=np.float32)).source}"
-    except (MeshganError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+    except (MeshganError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UsageError(f"{safe_name(name)} holds no face; upload a JSON file that the studio has saved.") from error
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
@@ -189,6 +188,8 @@ def heat_limit(errors: ArrayLike) -> float:
 
 def band_chart(rows: Mapping[str, ArrayLike], names: Sequence[str], path: Path) -> None:
     """Write energies (B,) in mm² by band of wavelength as bars on a logarithmic scale, one colour for each row."""
+    from matplotlib.figure import Figure  # half a second
+
     figure = Figure(figsize=(7, 3.6), layout="constrained")
     axes = figure.subplots()
     places, width = np.arange(len(names)), 0.8 / len(rows)
