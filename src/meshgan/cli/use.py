@@ -1,4 +1,4 @@
-"""`meshgan sample`, `fit`, `interpolate`, `compose`, `directions`: what one does with a trained model."""
+"""`meshgan sample`, `fit`, `interpolate`, `compose`, `drive`, `directions`: what one does with a trained model."""
 
 import json
 import re
@@ -327,6 +327,53 @@ def compose(
         print(json.dumps(result, indent=2))
         return
     print(f"Wrote {count} GLB files with {len(names)} morph targets each to {out}; look at {out / 'sheet.png'}.")
+
+
+def drive(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL|MESH", help="An identity model, or a face of the template (GLB, OBJ, PLY).")
+    ],
+    source: Annotated[
+        Path, typer.Option("--from", help="CSV (Live Link Face) or JSON of ARKit weights over time; see docs/heads.md.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The animated GLB to write.")],
+    preview: Annotated[Path | None, typer.Option(help="Also a moving picture: .gif or .mp4.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Which random face of the model.")] = 0,
+    fps: Annotated[
+        float | None, typer.Option(min=1, max=1000, help="Frames a second of a file that does not say it.")
+    ] = None,
+    unit: UnitOption = "mm",
+    as_json: JsonOption = False,
+) -> None:
+    """Drive a face by recorded weights: a GLB with them as an animation of its 52 shapes, and the head's turns.
+
+    Example: `meshgan drive identity --from take.csv --out driven.glb --preview driven.gif`
+    """
+    from meshgan.geometry.files import READERS, read_mesh
+    from meshgan.model.drive import PREVIEWS, read_performance, write_driven, write_preview
+    from meshgan.model.load import load_model
+    from meshgan.model.rig import kind_of_rig
+    from meshgan.model.rig import rig as rigged
+
+    if out.suffix.lower() != ".glb":
+        raise UsageError(f"{out} should end in .glb.")
+    if preview is not None and preview.suffix.lower() not in PREVIEWS:
+        raise UsageError(f"{preview} should end in {' or '.join(PREVIEWS)}.")
+    played = read_performance(source, fps)
+    if Path(model).suffix.lower() in READERS:
+        made = rigged(read_mesh(model, unit), "arkit")
+    else:
+        loaded = load_model(model)
+        kind_of_rig("arkit", loaded.template)
+        made = rigged(loaded.sample(1, seed)[0], "arkit")
+    if preview is not None:
+        write_preview(preview, made, played)
+    write_driven(out, made, played)
+    seconds = float(played.times[-1])
+    if as_json:
+        print(json.dumps({"file": str(out), "frames": len(played.times), "seconds": seconds}))
+        return
+    print(f"Wrote {len(played.times)} frames, {seconds:.1f} s, to {out}." + (f" Look at {preview}." if preview else ""))
 
 
 def directions(
