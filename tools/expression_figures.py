@@ -1,9 +1,10 @@
 """What the corpus of expressions holds for a model to learn: the figures of docs/expressions.md.
 
     python tools/expression_figures.py [--subjects 180] [--posed 6651] [--spontaneous 7567] [--epochs 400] [--plain]
-        [--set FOLDER]
+        [--set FOLDER] [--only pure | identity]
 
-`--set` is such a corpus that has been made already.
+`--set` is such a corpus that has been made already; `--only` measures a part: decoupled expressions, or faces with
+identity.
 
 Prints as JSON: how far PCA of 8 to 128 components is from the decoupled expressions of subjects that it has not seen
 (mean distance in mm); how far decoupled faces are from the truth, against how far vertices move; and on faces with
@@ -23,19 +24,18 @@ from meshgan.arrays import Booleans, Floats, Singles
 from meshgan.data.corpora.expressions import ExpressionPlan, make_expressions
 from meshgan.data.expression import SMOOTHING_MM, decoupled, learn_smoother, pairs
 from meshgan.data.faceset import FaceSet
+from meshgan.data.principal import principal_components
 
 COMPONENTS = (8, 16, 32, 64, 128)
 CODE, WIDTH, RATE, BATCH = 8, 512, 1e-3, 256
+PASSES = 4  # over the faces, for their components
 MANY = 20  # faces for each subject where identity counts: as many subjects as the faces allow
 
 
 def principal(faces: Singles, unseen: Booleans, count: int) -> tuple[Singles, Singles]:
     """Mean (V3,) and orthonormal axes (V3, count) of the faces that are not `unseen`."""
-    rows = faces[~unseen].reshape(int((~unseen).sum()), -1)
-    mean = rows.mean(axis=0)
-    values, vectors = np.linalg.eigh(((rows - mean) @ (rows - mean).T).astype(np.float64))
-    values, vectors = values[::-1][:count], vectors[:, ::-1][:, :count]
-    return mean, ((rows - mean).T @ (vectors / np.sqrt(values)).astype(np.float32)).astype(np.float32)
+    found = principal_components(faces, np.flatnonzero(~unseen), count, passes=PASSES)
+    return found.mean.ravel(), found.axes.reshape(len(found.axes), -1).T
 
 
 def distance(difference: Floats | Singles) -> float:
@@ -88,6 +88,25 @@ def corpus(folder: Path, plan: ExpressionPlan) -> FaceSet:
     return FaceSet.open(folder)
 
 
+def pure_figures(faces: FaceSet) -> dict[str, object]:
+    """What components leave of the decoupled expressions of a corpus, and how far these are from the truth."""
+    plan, found = ExpressionPlan.of(faces), pairs(faces)
+    smoother = learn_smoother(faces, found, SMOOTHING_MM)
+    pure = np.concatenate([block.astype(np.float32) for _, block in decoupled(faces, found, smoother)])
+    subjects = faces.subjects[found.expressions]
+    unseen = np.isin(subjects, np.unique(subjects)[::8])
+    some = np.arange(0, len(pure), max(1, len(pure) // 512))
+    truth = plan.pure(found.expressions[some]) - faces.template.vertices
+    moved, error = distance(truth), distance(pure[some] - faces.template.vertices - truth)
+    return {
+        "faces": len(pure),
+        "pca_on_unseen_subjects_mm": pca_errors(pure, unseen),
+        "moved_mm": moved,
+        "decoupling_error_mm": error,
+        "decoupling_error_share": error / moved,
+    }
+
+
 def main() -> None:
     """Make the corpora and measure."""
     parser = argparse.ArgumentParser(description="Measure the corpus of expressions.")
@@ -95,30 +114,21 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--plain", action="store_true")
     parser.add_argument("--set", type=Path)
+    parser.add_argument("--only", choices=("pure", "identity"))
     options = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     sizes = {"posed": options.posed, "spontaneous": options.spontaneous, "plain": options.plain}
+    told: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as name:
-        if options.set:
-            faces = FaceSet.open(options.set)
-            plan = ExpressionPlan.of(faces)
-        else:
+        if options.only != "identity":
+            made = options.set or Path(name) / "faces"
             plan = ExpressionPlan(subjects=options.subjects, **sizes)
-            faces = corpus(Path(name) / "faces", plan)
-        found = pairs(faces)
-        smoother = learn_smoother(faces, found, SMOOTHING_MM)
-        pure = np.concatenate([block.astype(np.float32) for _, block in decoupled(faces, found, smoother)])
-        subjects = faces.subjects[found.expressions]
-        unseen = np.isin(subjects, np.unique(subjects)[::8])
-        told = {"faces": len(pure), "pca_on_unseen_subjects_mm": pca_errors(pure, unseen)}
-        some = np.arange(0, len(pure), max(1, len(pure) // 512))
-        truth = plan.pure(found.expressions[some]) - faces.template.vertices
-        moved, error = distance(truth), distance(pure[some] - faces.template.vertices - truth)
-        told |= {"moved_mm": moved, "decoupling_error_mm": error, "decoupling_error_share": error / moved}
-        many = max(8, (options.posed + options.spontaneous) // MANY)
-        people = corpus(Path(name) / "people", ExpressionPlan(subjects=many, **sizes))
-        unseen = np.isin(people.subjects, np.unique(people.subjects)[::8])
-        told["code_of_8_with_identity"] = perceptron_error(np.asarray(people.vertices), unseen, options.epochs)
+            told |= pure_figures(FaceSet.open(made) if options.set else corpus(made, plan))
+        if options.only != "pure":
+            many = max(8, (options.posed + options.spontaneous) // MANY)
+            people = corpus(Path(name) / "people", ExpressionPlan(subjects=many, **sizes))
+            unseen = np.isin(people.subjects, np.unique(people.subjects)[::8])
+            told["code_of_8_with_identity"] = perceptron_error(np.asarray(people.vertices), unseen, options.epochs)
     print(json.dumps(told, indent=2))
 
 

@@ -181,12 +181,16 @@ def _gaps(points, above, below, corner, gap):  # type: ignore[no-untyped-def]
     """Fill the `gap` (B, G) of mouths: `points` (B, n, 3), the triangles of the lips `above` and `below`."""
     upper, lower = np.empty((2, PLACES, DEPTHS))
     for b in range(len(points)):
+        places = (points[b, :, 2] - corner[b, 1]) / STEP_MM
+        back, front = max(int(places.min()), 0), min(int(places.max()) + 2, DEPTHS)  # elsewhere there are no lips
+        upper[:, back:front], lower[:, back:front] = FAR, -FAR
         _heights(points[b], above, 1.0, corner[b], upper)
         _heights(points[b], below, -1.0, corner[b], lower)
         for g in range(PLACES):
             least = 2 * FAR
-            for d in range(DEPTHS):
-                least = min(least, upper[g, d] - lower[g, d])
+            for d in range(back, front):
+                between = upper[g, d] - lower[g, d]
+                least = between if between < least else least
             gap[b, g] = least
 
 
@@ -195,6 +199,7 @@ def _press(points, above, below, corner, upper_points, lower_points):  # type: i
     """Push points (B, m, 3) of the upper and of the lower lip out by half of what overlaps there."""
     upper, lower = np.empty((2, PLACES, DEPTHS))
     for b in range(len(points)):
+        upper[:], lower[:] = FAR, -FAR
         _heights(points[b], above, 1.0, corner[b], upper)
         _heights(points[b], below, -1.0, corner[b], lower)
         overlap = np.maximum(lower - upper, 0.0) / 2
@@ -204,9 +209,7 @@ def _press(points, above, below, corner, upper_points, lower_points):  # type: i
 
 @compiled()
 def _heights(points, triangles, sign, corner, field):  # type: ignore[no-untyped-def]
-    """Fill a field (G, Z) of heights with the lowest (for sign -1, the highest) of triangles of `points` (n, 3);
-    where there is none, sign · FAR."""
-    field[:] = sign * FAR
+    """Lower a field (G, Z) of heights (for sign -1, raise it) to the triangles of `points` (n, 3)."""
     for i in range(len(triangles)):
         p, q, r = points[triangles[i, 0]], points[triangles[i, 1]], points[triangles[i, 2]]
         ux, uy, uz = q[0] - p[0], q[1] - p[1], q[2] - p[2]

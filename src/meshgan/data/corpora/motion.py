@@ -170,7 +170,7 @@ class Motion:
         motion = actions @ self.basis.jaw_motions
         moved = Neutral(neutral.vertices + offsets, neutral.joints)
         faces = self.basis.with_jaw(moved, motion[:, :3], motion[:, 3:] * scale[:, None])
-        rest, _ = areas_and_normals(neutral.vertices, self.triangles)
+        rest = vertex_areas(neutral.vertices, self.triangles)
         self._give_way(neutral.vertices, faces, rest)
         self._bulge(faces, rest, scale)
         none = np.empty((len(faces), 0), dtype=np.float32)
@@ -189,14 +189,9 @@ class Motion:
                 result[:, names.index(name + side)] *= 1 - share * np.clip(actions[:, names.index(other + side)], 0, 1)
         return result
 
-    def _ratios(self, faces: Singles, rest: Singles) -> tuple[Singles, Singles]:
-        """The ratio (B, V) of the areas about each vertex to those at rest, and the unit normals (B, V, 3)."""
-        areas, normals = areas_and_normals(faces, self.triangles)
-        return areas / rest, normals
-
     def _give_way(self, neutral: Singles, faces: Singles, rest: Singles) -> None:
         """Where skin of faces would be crushed against the neutral ones, neighbours share the motion, in place."""
-        ratio, _ = self._ratios(faces, rest)
+        ratio = vertex_areas(faces, self.triangles) / rest
         crushed = np.clip((CRUSHED[1] - ratio) / (CRUSHED[1] - CRUSHED[0]), 0, 1) * (self.skin / np.float32(SKIN_MM))
         rows = np.flatnonzero((crushed > 0).any(axis=1))
         if not len(rows):
@@ -217,8 +212,8 @@ class Motion:
 
     def _bulge(self, faces: Singles, rest: Singles, scale: Floats) -> None:
         """Move the skin of faces along its normals, in place, so that it keeps the volume it had over areas at rest."""
-        ratio, normals = self._ratios(faces, rest)
-        bulge = (1 / np.clip(ratio, LEAST_AREA, MOST_AREA) - 1).T
+        areas, normals = areas_and_normals(faces, self.triangles)
+        bulge = (1 / np.clip(areas / rest, LEAST_AREA, MOST_AREA) - 1).T
         for _ in range(BLURRED):
             bulge = self.average @ bulge
         height = bulge.T * self.skin
@@ -344,6 +339,13 @@ def _with_modes(shapes: Singles, template: Mesh, corners: Floats) -> Singles:
     return modes
 
 
+def vertex_areas(faces: Singles, triangles: NDArray[np.uint32]) -> Singles:
+    """Twice the areas (B, V) of the triangles about each vertex."""
+    areas = np.empty(faces.shape[:2], dtype=np.float32)
+    _areas(faces, triangles, areas, np.empty((len(faces), 0, 3), dtype=np.float32))
+    return areas
+
+
 def areas_and_normals(faces: Singles, triangles: NDArray[np.uint32]) -> tuple[Singles, Singles]:
     """Twice the areas (B, V) of the triangles about each vertex, and the unit normals (B, V, 3)."""
     areas, normals = np.empty(faces.shape[:2], dtype=np.float32), np.empty_like(faces)
@@ -362,7 +364,7 @@ def _neighbours(mesh: Mesh) -> sp.csr_array:
 
 @compiled()
 def _areas(faces, triangles, areas, normals):  # type: ignore[no-untyped-def]
-    """Fill the `areas` (B, V) of the triangles about each vertex, doubled, and the unit `normals` (B, V, 3)."""
+    """Fill the `areas` (B, V) of the triangles about each vertex, doubled, and the unit `normals` (B, V or 0, 3)."""
     for b in range(len(faces)):
         points, own, normal = faces[b], areas[b], normals[b]
         own[:] = 0.0
@@ -375,6 +377,9 @@ def _areas(faces, triangles, areas, normals):  # type: ignore[no-untyped-def]
             area = np.sqrt(x * x + y * y + z * z)
             for v in (p, q, r):
                 own[v] += area
+            if not len(normal):
+                continue
+            for v in (p, q, r):
                 normal[v, 0] += x
                 normal[v, 1] += y
                 normal[v, 2] += z
