@@ -238,7 +238,7 @@ def test_only_details_can_tell_a_face_from_what_is_made_of_its_coordinates(tiny_
     stats = detailed.objective.step(state, batch)
     assert stats["patches"].item() == pytest.approx(2 * np.log(2), abs=0.3)
     for faces, details in seen:
-        torch.testing.assert_close(generator.project(faces), before, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(generator.project(faces), before[: len(faces)], rtol=1e-3, atol=1e-3)
         torch.testing.assert_close(details, generator.beyond(faces), rtol=1e-3, atol=1e-4)
 
 

@@ -29,6 +29,9 @@ from meshgan.training.state import BALANCE, Batch, Curves, State
 JUDGE = 512  # width of the judge's layers
 Several = Annotated[int, Field(ge=2, le=2**20)]
 
+PART = (
+    4  # one face of a batch in so many has its details compared, which costs as much as all else that is done to a face
+)
 LAZY = 4  # steps for each in which the slope of the critic of patches is penalised
 JITTER = 0.1  # of the deviation of details: the distance over which the critic's slope is taken
 TINY = 1e-8  # beside variances: their roots have a slope at zero
@@ -141,9 +144,11 @@ class BeganJudge:
         assert isinstance(patches, PatchCritic)
         assert batch.noise is not None
         assert generator.linear is not None
-        made = generator(seen, batch.noise)
-        linear = (seen @ generator.linear).view_as(made)
-        real, fake = batch.faces - linear, made - linear
+        count = -(-len(seen) // PART)
+        faces, noise, codes = batch.faces[:count], batch.noise[:count], seen[:count]
+        made = generator(codes, noise)
+        linear = (codes @ generator.linear).view_as(made)
+        real, fake = faces - linear, made - linear
         assert patches.spectrum is not None
         energies = patches.spectrum(fake)
         lengths = (torch.stack(state.mean(*energies)) + TINY).sqrt()
@@ -151,17 +156,19 @@ class BeganJudge:
         added = self.spectrum * ((1 - 1 / lengths) * energies).mean()  # of the same gradient as `off`, in any team
         if not self.patches:
             return added, {"spectrum": off}
-        of_real, of_fake = patches(batch.faces, real), patches(made.detach(), fake.detach())
+        of_real, of_fake = patches(faces, real), patches(made.detach(), fake.detach())
         loss = softplus(-of_real).mean() + softplus(of_fake).mean()
         total = loss
         if batch.phase % LAZY == 0:
-            jitter = JITTER * patches.deviations[0] * white(batch.noise[:, -made.shape[1] :])
-            steep = (patches(batch.faces + jitter, real + jitter) - of_real) / JITTER
+            jitter = JITTER * patches.deviations[0] * white(noise[:, -made.shape[1] :])
+            steep = (patches(faces + jitter, real + jitter) - of_real) / JITTER
             total = loss + LAZY * self.smoothness / 2 * steep.square().mean()
         theta = list(patches.parameters())
         for parameter, gradient in zip(theta, torch.autograd.grad(total, theta), strict=True):
             parameter.grad = gradient
+        patches.requires_grad_(False)  # the generator alone follows
         fooled = softplus(-patches(made, fake)).mean()
+        patches.requires_grad_(True)
         return added + self.patches * fooled, {"spectrum": off, "patches": state.mean(loss)[0]}
 
     def _judge(self, state: State, window: Tensor, penalised: bool) -> Tensor:
