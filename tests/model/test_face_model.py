@@ -16,6 +16,7 @@ from meshgan.geometry.mesh import Mesh
 from meshgan.model import model_folder
 from meshgan.model.face_model import FaceModel, check_connectivity
 from meshgan.model.load import load_model
+from meshgan.model.pca import fit_pca
 from meshgan.model.samplers import BLOCK
 from meshgan.training.loop import train
 from meshgan.training.recipe import parse_recipe
@@ -199,3 +200,21 @@ def test_loading_a_model_draws_no_random_numbers_of_the_caller(tiny_run):
     torch.manual_seed(3)
     FaceModel.load(tiny_run)
     assert torch.equal(torch.rand(2), expected)
+
+
+@pytest.mark.parametrize("kind", ["network", "pca"])
+def test_tensors_give_tensors_that_gradients_flow_through(tiny_run, tiny_faces, kind):
+    model = FaceModel.load(tiny_run).to("cpu") if kind == "network" else fit_pca(tiny_faces, 4)
+    codes = model.codes(3)
+    given = torch.from_numpy(codes).requires_grad_()
+    faces = model.decode(given)
+    assert isinstance(faces, torch.Tensor)
+    np.testing.assert_allclose(faces.detach().numpy(), model.decode(codes), atol=1e-3)
+    (gradient,) = torch.autograd.grad(faces.square().sum(), [given])
+    assert bool((gradient != 0).any())
+    found = model.encode(faces)
+    assert isinstance(found, torch.Tensor)
+    np.testing.assert_allclose(found.numpy(), model.encode(faces.detach().numpy()), atol=1e-3)
+    np.testing.assert_array_equal(model.fit(faces).codes, model.fit(faces.detach().numpy()).codes)
+    with pytest.raises(UsageError, match=r"shape \(B, 4\)"):
+        model.decode(given[:, :2])

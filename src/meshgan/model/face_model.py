@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import torch
@@ -29,7 +30,10 @@ from meshgan.nn.networks import Decoder, Encoder
 
 
 class FaceModel:
-    """A generator of faces of one template. Arrays of faces are (B, V, 3) float32 in mm, codes (B, D) float32."""
+    """A generator of faces of one template. Arrays of faces are (B, V, 3) float32 in mm, codes (B, D) float32.
+
+    Tensors go in where arrays do.
+    """
 
     def __init__(self, parts: ModelParts) -> None:
         card = parts.card
@@ -128,8 +132,14 @@ class FaceModel:
         """Draw faces (count, V, 3). The same seed gives the same faces, bit by bit on one machine."""
         return self.decode(self.codes(count, seed, sampler), numbers=face_numbers(count, seed))
 
-    def decode(self, codes: ArrayLike, same_bits: bool = True, numbers: ArrayLike | None = None) -> Faces:
-        """The faces (B, V, 3) of codes (B, D).
+    @overload
+    def decode(self, codes: Tensor, same_bits: bool = True, numbers: ArrayLike | None = None) -> Tensor: ...
+    @overload
+    def decode(self, codes: ArrayLike, same_bits: bool = True, numbers: ArrayLike | None = None) -> Faces: ...
+    def decode(
+        self, codes: ArrayLike | Tensor, same_bits: bool = True, numbers: ArrayLike | None = None
+    ) -> Faces | Tensor:
+        """The faces (B, V, 3) of codes (B, D). A tensor gives a tensor on the model's device; gradients flow through.
 
         Where the generator has chance of its own, a face's details follow from its whole number of `numbers` (B,);
         without them, every face has the mean of all details that its code can have. Blocks are padded to one size,
@@ -139,19 +149,34 @@ class FaceModel:
         inputs = [check_codes(codes, self.code_size)]
         if numbers is not None and self.decoder.noise_size:
             inputs.append(chance(np.asarray(numbers), self.decoder.noise_size))
+        if isinstance(codes, Tensor):
+            noise = [torch.from_numpy(values).to(self.device) for values in inputs[1:]]
+            mean, std = (
+                torch.from_numpy(values).to(self.device) for values in (self.normalisation.mean, self.normalisation.std)
+            )
+            return mean + std * self.decoder(codes.to(self.device, torch.float32), *noise)
         if same_bits:
             return self.normalisation.undo(in_blocks(self.decoder, *inputs))
         with torch.inference_mode():
             faces = self.decoder(*(torch.from_numpy(values).to(self.device) for values in inputs))
             return self.normalisation.undo(faces.cpu().numpy())
 
-    def encode(self, vertices: ArrayLike) -> Codes:
-        """The codes (B, D) of faces (B, V, 3): by the encoder where the model has one, else by Eq. 2 (`fit`)."""
+    @overload
+    def encode(self, vertices: Tensor) -> Tensor: ...
+    @overload
+    def encode(self, vertices: ArrayLike) -> Codes: ...
+    def encode(self, vertices: ArrayLike | Tensor) -> Codes | Tensor:
+        """The codes (B, D) of faces (B, V, 3): by the encoder where the model has one, else by Eq. 2 (`fit`).
+
+        A tensor gives a tensor on the model's device.
+        """
+        if isinstance(vertices, Tensor):
+            return torch.from_numpy(self.encode(check_faces(vertices, self.template))).to(self.device)
         if self.encoder is None:
             return self.fit(vertices).codes
         return in_blocks(self.encoder, self.normalisation.apply(check_faces(vertices, self.template)))
 
-    def fit(self, vertices: ArrayLike, weights: ArrayLike | None = None, steps: int = STEPS) -> Fit:
+    def fit(self, vertices: ArrayLike | Tensor, weights: ArrayLike | None = None, steps: int = STEPS) -> Fit:
         """The codes whose faces are nearest to `vertices` (B, V, 3) in mm (Eq. 2), all at once.
 
         `weights` (V,) says how much each vertex counts: zero leaves it out, so that a part of a face or landmarks
@@ -201,17 +226,21 @@ def read_normalisation(parts: ModelParts) -> Normalisation:
     return Normalisation(mean.float().numpy(), std.float().numpy())
 
 
-def check_codes(codes: ArrayLike, size: int) -> Codes:
-    """Codes (B, size) as float32. Raises `UsageError` for another shape."""
-    values = np.asarray(codes, dtype=np.float32)
+def check_codes(codes: ArrayLike | Tensor, size: int) -> Codes:
+    """Codes (B, size) as float32, in memory. Raises `UsageError` for another shape."""
+    values = np.asarray(_plain(codes), dtype=np.float32)
     if values.ndim != 2 or values.shape[1] != size or not np.isfinite(values).all():
         raise UsageError(f"codes must be finite numbers of shape (B, {size}), not {values.shape}.")
     return values
 
 
-def check_faces(vertices: ArrayLike, template: Mesh) -> Faces:
-    """Faces (B, V, 3) as float32. Raises `UsageError` for another shape."""
-    values = np.asarray(vertices, dtype=np.float32)
+def _plain(values: ArrayLike | Tensor) -> ArrayLike:
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+
+
+def check_faces(vertices: ArrayLike | Tensor, template: Mesh) -> Faces:
+    """Faces (B, V, 3) as float32, in memory. Raises `UsageError` for another shape."""
+    values = np.asarray(_plain(vertices), dtype=np.float32)
     if values.shape != (len(values), *template.vertices.shape) or not np.isfinite(values).all():
         raise UsageError(f"faces must be finite and of shape (B, {len(template.vertices)}, 3), not {values.shape}.")
     return values

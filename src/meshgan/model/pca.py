@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import torch
@@ -100,16 +101,30 @@ class PcaModel:
         """Draw faces (count, V, 3) in mm."""
         return self.decode(self.codes(count, seed, sampler))
 
-    def decode(self, codes: ArrayLike, same_bits: bool = True, numbers: ArrayLike | None = None) -> Faces:
-        """The faces (B, V, 3) of codes (B, K); the other arguments are for other models."""
+    @overload
+    def decode(self, codes: Tensor, same_bits: bool = True, numbers: ArrayLike | None = None) -> Tensor: ...
+    @overload
+    def decode(self, codes: ArrayLike, same_bits: bool = True, numbers: ArrayLike | None = None) -> Faces: ...
+    def decode(
+        self, codes: ArrayLike | Tensor, same_bits: bool = True, numbers: ArrayLike | None = None
+    ) -> Faces | Tensor:
+        """The faces (B, V, 3) of codes (B, K), a tensor of a tensor; the other arguments are for other models."""
         values = check_codes(codes, self.code_size)
+        if isinstance(codes, Tensor):
+            mean, basis = (torch.from_numpy(part).to(codes.device) for part in (self.mean, self.basis))
+            return mean + torch.einsum("bk,kvc->bvc", codes.float(), basis)
         return self.mean + (values @ self.basis.reshape(len(self.basis), -1)).reshape(-1, *self.mean.shape)
 
-    def encode(self, vertices: ArrayLike) -> Codes:
-        """The codes (B, K) of faces (B, V, 3): the orthogonal projection."""
-        return self.fit(vertices).codes
+    @overload
+    def encode(self, vertices: Tensor) -> Tensor: ...
+    @overload
+    def encode(self, vertices: ArrayLike) -> Codes: ...
+    def encode(self, vertices: ArrayLike | Tensor) -> Codes | Tensor:
+        """The codes (B, K) of faces (B, V, 3), a tensor of a tensor: the orthogonal projection."""
+        codes = self.fit(vertices).codes
+        return torch.from_numpy(codes).to(vertices.device) if isinstance(vertices, Tensor) else codes
 
-    def fit(self, vertices: ArrayLike, weights: ArrayLike | None = None, steps: int = STEPS) -> Fit:
+    def fit(self, vertices: ArrayLike | Tensor, weights: ArrayLike | None = None, steps: int = STEPS) -> Fit:
         """The codes whose faces are nearest to `vertices` (B, V, 3) in the least-squares sense, in closed form.
 
         `weights` (V,) says how much each vertex counts. What they leave open stays near the mean.
