@@ -225,7 +225,7 @@ def test_a_unit_that_makes_no_face_is_told_with_the_one_that_does(
 ) -> None:
     for number in range(3):
         write(tmp_path / "meshes" / f"{number}.ply", face(number) * scale)
-    with pytest.raises(UsageError, match=rf"0\.ply measures .*with --unit {fits} it would measure [12][0-9]+ mm"):
+    with pytest.raises(UsageError, match=rf"0\.ply measures .*with `unit='{fits}'` it would measure [12][0-9]+ mm"):
         import_folder(tmp_path / "meshes", tmp_path / "set", given)
     assert not (tmp_path / "set").exists()
 
@@ -246,7 +246,7 @@ def test_a_template_is_in_its_own_unit_or_in_that_of_the_meshes(tmp_path: Path) 
     for name, scale in (("mm.ply", 1.0), ("m.ply", 0.001)):
         write(tmp_path / name, FACE * scale)
         assert import_folder(tmp_path / "meshes", tmp_path / f"set-{name}", "m", template=tmp_path / name).faces == 3
-    with pytest.raises(UsageError, match=r"m\.ply measures .* --template-unit m it would"):
+    with pytest.raises(UsageError, match=r"m\.ply measures .* with `template_unit='m'` it would"):
         import_folder(tmp_path / "meshes", tmp_path / "set", "m", template=tmp_path / "m.ply", template_unit="mm")
 
 
@@ -365,9 +365,9 @@ def test_faces_that_look_along_another_axis_are_turned_upright(tmp_path: Path) -
         turned = upright.vertices[:, [0, 2, 1]] * [1, -1, 1] * (1 + 0.03 * number)  # z up, looking along -y
         write_mesh(tmp_path / f"meshes/p{number}.ply", upright.with_vertices(turned))
     notes = import_folder(tmp_path / "meshes", tmp_path / "set", "mm").notes
-    assert any("p0.ply looks along -y with z up and was turned, as `--up z` does" in note for note in notes)
+    assert any("p0.ply looks along -y with z up and was turned, as `up='z'` does" in note for note in notes)
     assert not any("turned" in note for note in import_folder(tmp_path / "meshes", tmp_path / "z", "mm", up="z").notes)
-    with pytest.raises(UsageError, match="`--up z` turns it"):
+    with pytest.raises(UsageError, match="`up='z'` turns it"):
         import_folder(tmp_path / "meshes", tmp_path / "y", "mm", up="y")
     middle = (upright.vertices.max(axis=0) + upright.vertices.min(axis=0)) / 2
     for name in ("set", "z"):

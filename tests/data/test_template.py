@@ -216,8 +216,9 @@ def standing(mesh: Mesh, up: str, front: str) -> Mesh:
 
 @pytest.mark.parametrize(
     ("up", "front", "option"),
-    [("z", "-y", "`--up z` "), ("-y", "z", "`--up -y` "), ("y", "x", "`--up y --front x` "), ("z", "x", "--front x"),
-     ("-x", "-z", "`--up -x --front -z` ")],
+    [("z", "-y", "`up='z'` "), ("-y", "z", "`up='-y'` "), ("y", "x", "`up='y'` with `front='x'` "),
+     ("z", "x", "`front='x'`"),
+     ("-x", "-z", "`up='-x'` with `front='-z'` ")],
 )  # fmt: skip
 def test_a_face_that_looks_along_another_axis_is_turned_and_told(up: str, front: str, option: str) -> None:
     face = somebody()
@@ -242,7 +243,7 @@ def test_what_stands_upright_or_is_like_no_face_stays_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [({"up": "w"}, "choose one of"), ({"up": "y", "front": "-y"}, "cannot look along -y where y is up"),
-     ({"up": "z"}, "looks along z with y up; `--up y` turns it"), ({"front": "x"}, "looks along z with y")],
+     ({"up": "z"}, "looks along z with y up; `up='y'` turns it"), ({"front": "x"}, "looks along z with y")],
 )  # fmt: skip
 def test_axes_that_are_wrong_are_told(arguments: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message):

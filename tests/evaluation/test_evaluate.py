@@ -303,7 +303,7 @@ def test_wrong_use_is_refused_in_one_sentence(model, tiny_faces, tmp_path, monke
     with pytest.raises(UsageError, match="5 samples or more"):
         evaluate(model, tiny_faces, samples=3, fid="off")
     monkeypatch.setattr("meshgan.evaluation.inception.PACKAGE", "no_such_package")
-    with pytest.raises(UsageError, match="--fid off"):
+    with pytest.raises(UsageError, match="`fid='off'`"):
         evaluate(model, tiny_faces, samples=20)
 
 

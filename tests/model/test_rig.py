@@ -175,7 +175,7 @@ def test_what_is_no_face_of_the_template_is_refused_in_a_sentence() -> None:
         "none",
         "both",
     )
-    with pytest.raises(UsageError, match="leave out --rig"):
+    with pytest.raises(UsageError, match="leave out `rig`"):
         kind_of_rig("arkit", other)
 
 

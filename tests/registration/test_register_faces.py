@@ -105,7 +105,7 @@ def test_a_fake_scan_in_any_orientation_is_brought_into_correspondence(template,
 def test_given_landmarks_do_without_the_detector(template, scanned, monkeypatch):
     mesh, truth = scanned
     monkeypatch.setattr(module, "available", lambda: False)
-    with pytest.raises(UsageError, match=r"meshgan\[landmarks\].*--landmarks FILE"):
+    with pytest.raises(UsageError, match=r"meshgan\[landmarks\].*`landmarks`"):
         register(mesh, template)
     few = [30, 36, 45, 48, 54, 8]
     result = register(mesh, template, marked(template, truth, few))
@@ -118,10 +118,10 @@ def test_given_landmarks_do_without_the_detector(template, scanned, monkeypatch)
 def test_wrong_units_are_told_and_unknown_ones_estimated(template, scanned):
     mesh, truth = scanned
     metres = mesh.with_vertices(mesh.vertices / 1000)
-    with pytest.raises(MeshganError, match="--unit m would fit"):
+    with pytest.raises(MeshganError, match="`unit='m'` would fit"):
         register(metres, template, marked(template, truth / 1000), "mm")
     odd = mesh.with_vertices(mesh.vertices * 0.0371)
-    with pytest.raises(MeshganError, match="--unit auto"):
+    with pytest.raises(MeshganError, match="`unit='auto'`"):
         register(odd, template, marked(template, truth * 0.0371), "mm")
     result = register(odd, template, marked(template, truth * 0.0371), "auto")
     assert errors(result, truth * 0.0371).mean() < 1.0 * 0.0371
@@ -204,7 +204,7 @@ def test_kinds_of_scans_that_are_easily_misread(template, scanned, kind):
 
 
 @needs_detector
-@pytest.mark.parametrize(("unit", "scale", "advice"), [("m", 1e3, "--unit mm"), ("mm", 1e-12, "--unit auto")])
+@pytest.mark.parametrize(("unit", "scale", "advice"), [("m", 1e3, "`unit='mm'`"), ("mm", 1e-12, "`unit='auto'`")])
 def test_a_wrong_unit_is_told_with_the_one_that_fits_also_without_landmarks(template, scanned, unit, scale, advice):
     mesh, _ = scanned
     with pytest.raises(MeshganError, match=advice):
@@ -342,7 +342,7 @@ def test_james(template):
 def test_lee_perry_smith(template):
     """A head with shoulders in no unit, its eyes closed."""
     mesh = read_mesh(SCANS / "lee_perry_smith" / "LeePerrySmith.ply")
-    with pytest.raises(MeshganError, match="--unit auto"):
+    with pytest.raises(MeshganError, match="`unit='auto'`"):
         register(mesh, template, unit="mm")
     quality = measure(register(mesh, template, unit="auto"), template)
     assert quality.median_mm < 0.3

@@ -149,7 +149,7 @@ def test_expression_corpora_are_pure_and_share_no_subject(tmp_path: Path) -> Non
     assert moved < 4.0  # mm: an expression, not an identity
     again = scales.expression_corpus(tmp_path, size)
     np.testing.assert_array_equal(again.vertices, faces.vertices)
-    with pytest.raises(UsageError, match=r"this scale has .*; choose another --out"):
+    with pytest.raises(UsageError, match=r"this scale has .*; choose another `out`"):
         scales.expression_corpus(
             tmp_path, replace(size, expressions=ExpressionPlan(subjects=4, posed=6, spontaneous=4))
         )

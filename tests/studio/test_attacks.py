@@ -518,5 +518,5 @@ def test_a_page_of_an_older_viewer_is_told_so(studio, quiet):
 
 @pytest.mark.parametrize("host", ["", " ", "\t"])
 def test_no_host_is_not_every_network(pair, host):
-    with pytest.raises(gate.UsageError, match="--host is empty"):
+    with pytest.raises(gate.UsageError, match="`host` is empty"):
         Studio(Shared(*pair), host, 0)

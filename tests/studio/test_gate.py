@@ -126,7 +126,7 @@ def test_who_says_nothing_is_not_waited_for(monkeypatch, studio):
 
 
 def test_a_port_that_is_taken_is_said(studio):
-    with pytest.raises(UsageError, match=rf"{studio.port}.*choose another --port"):
+    with pytest.raises(UsageError, match=rf"{studio.port}.*choose another `port`"):
         Gate("0.0.0.0", studio.port, 1, "token")
 
 
@@ -243,7 +243,7 @@ def test_public_addresses_are_written_as_browsers_do(given, address):
     ["a.b", "ftp://a.b", "https://", "https://a.b/?x", "https://u:p@a.b/", "https://[", "//a.b", "https://a:x/"],
 )
 def test_what_is_no_public_address_is_said_so(given):
-    with pytest.raises(UsageError, match="--behind"):
+    with pytest.raises(UsageError, match="`behind="):
         public_address(given)
 
 

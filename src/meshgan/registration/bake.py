@@ -158,9 +158,9 @@ def as_png(picture: Bytes) -> bytes:
 def check_size(size: int, layouts: Sequence[Layout | None]) -> None:
     """Raises `UsageError` unless pictures of this size can be baked for faces with these layouts."""
     if not SMALLEST <= size <= LARGEST:
-        raise UsageError(f"--bake {size}: textures have between {SMALLEST} and {LARGEST} pixels on a side.")
+        raise UsageError(f"`bake={size}`: textures have between {SMALLEST} and {LARGEST} pixels on a side.")
     if None in layouts:
-        raise UsageError("--bake needs texture coordinates, which the template of meshgan alone has; leave it out.")
+        raise UsageError("`bake` needs texture coordinates, which the template of meshgan alone has; leave it out.")
 
 
 def no_colours(path: Path) -> MeshganWarning:

@@ -21,7 +21,7 @@ from meshgan.errors import MeshganError, UsageError
 POINTS = 478
 MISSING = (
     "Finding landmarks needs the extra: pip install 'meshgan[landmarks]'; "
-    "or give them yourself with --landmarks FILE (JSON, ljson, pp or CSV)."
+    "or give them yourself, as `landmarks` (a file: JSON, ljson, pp or CSV)."
 )
 LEAST_SEARCH, LEAST_LANDMARKS = 0.5, 0.3  # confidences; orientation search and residuals judge what passes
 

@@ -333,7 +333,7 @@ def over_dask(jobs: Sequence[Job], scheduler: str) -> Generator[str, None, None]
     try:
         import distributed
     except ImportError as error:
-        raise UsageError("--scheduler needs the extra: pip install 'meshgan[scale]'.") from error
+        raise UsageError("`scheduler` needs the extra: pip install 'meshgan[scale]'.") from error
     connect: Any = distributed.Client  # without types
     try:
         client = connect(scheduler, timeout=ANSWER_SECONDS)

@@ -98,7 +98,7 @@ def _model_prior(folder: Path, template: Mesh) -> Prior:
 
     model = load_model(folder)
     if not np.array_equal(model.template.triangles, template.triangles):
-        raise UsageError(f"{folder} is a model of another template; give its template with --template.")
+        raise UsageError(f"{folder} is a model of another template; give its template as `template`.")
     return learn(model.sample(MODEL_FACES, seed=0), COMPONENTS)
 
 
@@ -150,7 +150,7 @@ def adopted(mesh: Mesh, template: FaceTemplate, path: Path) -> FaceTemplate:
     if np.degrees(np.arccos(np.clip(laid.to_scan.rotation[[1, 2], [1, 2]], -1, 1))).max() > UPRIGHT_DEGREES:
         raise UsageError(
             f"{path} cannot be the template: its face must look along +z, with y up; "
-            "`meshgan data template` turns a mesh with --up and --front."
+            "`meshgan data template` turns one that does not."
         )
     ours = template.mesh.with_vertices(laid.to_scan(laid.vertices))
     carry = barycentric_matrix(closest_points(mesh.vertices, ours), ours)

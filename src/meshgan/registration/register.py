@@ -129,7 +129,9 @@ def _require_human_size(interocular: float, unit: str) -> None:
         for other, length in MILLIMETRES.items()
         if HUMAN[0] <= interocular * length / MILLIMETRES[unit] <= HUMAN[1]
     ]
-    advice = f"--unit {fitting[0]} would fit" if fitting else "no unit fits, so give --unit auto to estimate the scale"
+    advice = (
+        f"`unit={fitting[0]!r}` would fit" if fitting else "no unit fits, so give `unit='auto'` to estimate the scale"
+    )
     raise MeshganError(f"the eyes are {interocular:.3g} mm apart in this scan if its unit is {unit}; {advice}.")
 
 

@@ -85,7 +85,7 @@ def identity_corpus(out: Path, size: Scale) -> FaceSet:
         make_identities(path, size.identities)
     faces = FaceSet.open(path)
     if len(faces) != size.identities:
-        raise UsageError(f"{path} holds {len(faces)} faces, this scale has {size.identities}; choose another --out.")
+        raise UsageError(f"{path} holds {len(faces)} faces, this scale has {size.identities}; choose another `out`.")
     return faces
 
 
@@ -104,7 +104,7 @@ def _pure(raw: Path, path: Path, plan: ExpressionPlan) -> FaceSet:
         make_expressions(raw, plan)
     faces = FaceSet.open(raw)
     if len(faces) != len(plan):
-        raise UsageError(f"{raw} holds {len(faces)} faces, this scale has {len(plan)}; choose another --out.")
+        raise UsageError(f"{raw} holds {len(faces)} faces, this scale has {len(plan)}; choose another `out`.")
     if not (path / "card.json").is_file():
         decouple(faces, path)
     return FaceSet.open(path)

@@ -5,6 +5,7 @@ Files from outside are hostile until proven otherwise. Meshes are read by the wo
 
 import io
 import json
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,7 +134,9 @@ def _registered(upload: Upload, template: Mesh) -> Floats:
     try:
         return register(upload.mesh, ours, unit="auto" if upload.unit == UNKNOWN else upload.unit).vertices
     except MeshganError as error:
-        advice = str(error).replace("give --unit auto", f"choose {UNKNOWN}").replace("--unit ", "the unit ")
+        advice = re.sub(
+            r"`unit='(\w+)'`", r"the unit \1", str(error).replace("give `unit='auto'`", f"choose {UNKNOWN}")
+        )
         raise type(error)(f"{upload.name}: {advice}") from error
 
 

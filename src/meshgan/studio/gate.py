@@ -121,7 +121,7 @@ class Gate:
             self._server = self._run(self._listen(port, tries))
         except OSError as error:
             self._end()
-            raise UsageError(f"cannot listen on {host}:{port} ({error.strerror}); choose another --port.") from error
+            raise UsageError(f"cannot listen on {host}:{port} ({error.strerror}); choose another `port`.") from error
         self.port: int = self._server.sockets[0].getsockname()[1]
 
     def guest(self, shown: str | None) -> Guest | None:

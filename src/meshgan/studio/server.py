@@ -34,7 +34,7 @@ class Studio:
 
     def __init__(self, shared: Shared, host: str = LOCAL, port: int = 8080, behind: str = "") -> None:
         if not host.strip():
-            raise UsageError("--host is empty, which would mean every network; give an address, or leave it out.")
+            raise UsageError("`host` is empty, which would mean every network; give an address, or leave it out.")
         self.shared, self.host, self.behind = shared, host.strip(), public_address(behind) if behind else ""
         self.pages: dict[int, Page] = {}
         self._guests: dict[int, Guest] = {}
@@ -136,7 +136,7 @@ def public_address(text: str) -> str:
         parts, port = urlsplit(""), None
     if parts.scheme not in STANDARD or not parts.hostname or parts.query or parts.fragment or parts.username:
         raise UsageError(
-            f"--behind {text!r} is no address; give what browsers see, as https://faces.example.org/studio/."
+            f"`behind={text!r}` is no address; give what browsers see, as https://faces.example.org/studio/."
         )
     name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     place = name if port in (None, STANDARD[parts.scheme]) else f"{name}:{port}"

@@ -93,7 +93,7 @@ class Connectivity:
         return ""
 
 
-def size_told(mesh: Mesh, name: str, unit: str, option: str = "--unit") -> str:
+def size_told(mesh: Mesh, name: str, unit: str, option: str = "unit") -> str:
     """A sentence if a mesh is not as large as a face or head, with the unit that would fit; else ''."""
     extent = float(np.ptp(mesh.vertices[np.unique(mesh.triangles)], axis=0).max())
     if FACE_MM[0] <= extent <= FACE_MM[1]:
@@ -102,7 +102,7 @@ def size_told(mesh: Mesh, name: str, unit: str, option: str = "--unit") -> str:
     advice = "faces measure 100 to 400 mm"
     if fitting:
         size = extent * MILLIMETRES[fitting[0]] / MILLIMETRES[unit]
-        advice = f"with {option} {fitting[0]} it would measure {size:.0f} mm"
+        advice = f"with `{option}={fitting[0]!r}` it would measure {size:.0f} mm"
     return f"{name} measures {extent:.3g} mm, as {unit}, and is no face; {advice}"
 
 
@@ -176,7 +176,7 @@ class Reading:
     def of(self, path: Path) -> tuple[str, str]:
         """The unit of a file, and the option that says so."""
         glb = path.suffix.lower() == ".glb"
-        return (self.glb_unit, "--glb-unit") if glb else (self.unit, "--unit")
+        return (self.glb_unit, "glb_unit") if glb else (self.unit, "unit")
 
 
 def read_template(path: Path, read: Reading, unit: str | None = None) -> tuple[Mesh, str]:
@@ -188,7 +188,7 @@ def read_template(path: Path, read: Reading, unit: str | None = None) -> tuple[M
         mesh = read_mesh(path, one, one)
         if flaw := _flaw(mesh):
             raise UsageError(f"{path} cannot be the template: {flaw}.")
-        told = size_told(mesh, str(path), one, "--template-unit")
+        told = size_told(mesh, str(path), one, "template_unit")
         if not told:
             return mesh, str(path)
         problem = problem or told

@@ -97,7 +97,7 @@ def guess_told(rows: Sequence[Row]) -> str:
     some = ", ".join(f"{examples[subject]} is of {subject}" for subject in subjects[:3])
     return (
         f"{len(subjects)} subjects were guessed from the names ({some}{', …' if len(subjects) > 3 else ''}); "
-        "if that is wrong, say it with --subject-pattern or --labels."
+        "if that is wrong, say it by `subject_pattern` or `labels`."
     )
 
 
