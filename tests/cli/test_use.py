@@ -279,3 +279,26 @@ def test_a_raw_scan_is_registered_before_it_is_fitted(tmp_path, tiny_run, tiny_f
     status, _, error = meshgan("fit", tiny_run, tmp_path / "scan.ply", "--out", tmp_path / "b")
     assert status == 1
     assert "scan.ply is not of the model's template, and cannot be registered: no face was found." in error
+
+
+@pytest.mark.parametrize("ending", ["glb", "obj", "ply"])
+def test_what_a_verb_has_written_every_other_reads_at_the_same_size(tmp_path, tiny_run, model, meshgan, ending):
+    """A GLB holds metres, all others millimetres; nobody needs to say so of our own files."""
+    faces, own, truth = tmp_path / "faces", tmp_path / "set", model.sample(3)
+    assert meshgan("sample", tiny_run, "--out", faces, "--count", 3, "--format", ending)[0] == 0
+    files = [faces / f"face-00{row}.{ending}" for row in range(3)]
+    assert meshgan("data", "import", faces, own, "--unit", "mm")[0] == 0
+    imported = FaceSet.open(own).vertices
+    np.testing.assert_allclose(imported, rigid(truth, imported[0])(truth), atol=2e-3)
+    assert meshgan("data", "export", own, "--out", tmp_path / "again", "--format", ending)[0] == 0
+    exported = read_mesh(sorted((tmp_path / "again").glob(f"*.{ending}"))[1])
+    np.testing.assert_allclose(exported.vertices, imported[1], atol=1e-3)
+    assert meshgan("fit", tiny_run, *files, "--out", tmp_path / "fitted")[0] == 0
+    for row in range(3):
+        found = read_mesh(tmp_path / f"fitted/face-00{row}.ply")
+        assert np.linalg.norm(found.vertices - truth[row], axis=1).mean() < 2
+    out = ("--out", tmp_path / "between", "--factors", "0,1", "--format", ending)
+    assert meshgan("interpolate", tiny_run, files[0], files[1], *out)[0] == 0
+    found = read_mesh(tmp_path / f"between/between-001.{ending}")
+    size, wanted = (np.ptp(points, axis=0).max() for points in (found.vertices, truth[1]))
+    assert size == pytest.approx(wanted, rel=0.1)

@@ -4,8 +4,10 @@ import csv
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -374,3 +376,36 @@ def test_faces_that_look_along_another_axis_are_turned_upright(tmp_path: Path) -
         faces = FaceSet.open(tmp_path / name)
         np.testing.assert_allclose(faces.template.vertices, upright.vertices - middle, atol=1e-4)
         assert np.ptp(faces.vertices, axis=1).argmax(axis=1).tolist() == [1, 1, 1]  # higher than broad or deep
+
+
+@pytest.mark.slow
+def test_sigterm_ends_an_import_with_its_processes_and_leaves_nothing(tmp_path: Path) -> None:
+    psutil = pytest.importorskip("psutil")
+    write(tmp_path / "meshes/s0_0.ply", face(0))
+    for number in range(1, 20_000):
+        os.link(tmp_path / "meshes/s0_0.ply", tmp_path / f"meshes/s{number}_0.ply")
+    command = [
+        sys.executable,
+        "-m",
+        "meshgan.cli.main",
+        "data",
+        "import",
+        str(tmp_path / "meshes"),
+        str(tmp_path / "set"),
+    ]
+    run = subprocess.Popen([*command, "--unit", "mm", "--workers", "2"], stderr=subprocess.PIPE, text=True)
+    try:
+        readers: list[psutil.Process] = []
+        while len(readers) < 2 and run.poll() is None:
+            time.sleep(0.05)
+            children = psutil.Process(run.pid).children()
+            readers = [process for process in children if "spawn_main" in " ".join(process.cmdline())]
+        assert run.poll() is None
+        run.send_signal(signal.SIGTERM)
+        _, error = run.communicate(timeout=120)
+    finally:
+        run.kill()
+    assert run.returncode == 143
+    assert "Traceback" not in error
+    assert not psutil.wait_procs(readers, timeout=60)[1]
+    assert [path.name for path in tmp_path.iterdir()] == ["meshes"]

@@ -123,3 +123,10 @@ def test_without_the_extra_it_says_what_to_install(model, tmp_path, monkeypatch)
     monkeypatch.setattr(onnx, "find_spec", lambda name: name != "onnxscript")
     with pytest.raises(UsageError, match=r"meshgan\[export\]"):
         export_onnx(model, tmp_path / "face.onnx")
+
+
+def test_an_older_opset_can_be_asked_for(tiny_faces, tmp_path):
+    model = fit_pca(tiny_faces, 3)
+    export_onnx(model, tmp_path / "a.onnx", opset=18)
+    (found,) = pytest.importorskip("onnx").load(tmp_path / "a.onnx").opset_import
+    assert found.version == 18

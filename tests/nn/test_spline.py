@@ -163,3 +163,10 @@ def test_classifier_does_not_see_where_the_face_stands(hierarchy: Hierarchy) -> 
 def test_widths_must_fit_the_hierarchy(hierarchy: Hierarchy) -> None:
     with pytest.raises(ValueError, match="2 widths for 4 poolings"):
         ExpressionClassifier(hierarchy, widths=(16, 16))
+
+
+def test_the_classifier_has_the_widths_of_the_paper(hierarchy: Hierarchy) -> None:
+    """Four layers of 16, 16, 16 and 32 channels, and six expressions."""
+    network = ExpressionClassifier(hierarchy)
+    assert [tuple(layer.weight.shape[1:]) for layer in network.convolutions] == [(1, 16), (16, 16), (16, 16), (16, 32)]
+    assert tuple(network.output.weight.shape) == (6, 32 * len(hierarchy.levels[-1].mesh.vertices))

@@ -541,3 +541,40 @@ def test_a_dask_cluster_survives_a_killed_worker(scans, tmp_path, start):
         assert run.wait(timeout=600) == 0
     assert len(FaceSet.open(tmp_path / "faces")) == 3
     assert {row["verdict"] for row in rows_of(tmp_path / "faces")} <= {"good", "check"}
+
+
+CLUSTER = """
+import time, distributed
+if __name__ == "__main__":
+    cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None)
+    print(cluster.scheduler_address, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_dies_ends_the_run_and_no_scan_has_failed(scans, tmp_path, start):
+    pytest.importorskip("distributed")
+    (tmp_path / "cluster.py").write_text(CLUSTER)
+    cluster = subprocess.Popen([sys.executable, tmp_path / "cluster.py"], stdout=subprocess.PIPE, text=True)
+    try:
+        address = cluster.stdout.readline().strip()
+        work = tmp_path / ".faces.work"
+        log = tmp_path / "log"
+        with log.open("w") as stream:
+            arguments = command(scans, tmp_path / "faces", "--scheduler", address)
+            run = subprocess.Popen(arguments, stderr=stream, start_new_session=True)
+        wait_for(lambda: any(work.glob("*.json")) or run.poll() is not None, 300)
+    finally:
+        cluster.kill()
+    assert run.wait(timeout=300) == 1
+    text = log.read_text()
+    assert "Traceback" not in text.rsplit("meshgan:", 1)[-1]
+    assert "run the same command again" in text
+    kept = [json.loads(path.read_text()) for path in work.glob("*.json")]
+    assert kept
+    assert not any(outcome["verdict"] == "failed" and outcome["scan"] in GOOD for outcome in kept)
+    assert not (tmp_path / "faces").exists()
+    again = start(command(scans, tmp_path / "faces"))
+    assert again.wait(timeout=600) == 0
+    assert {row["scan"] for row in rows_of(tmp_path / "faces")} == set(GOOD)

@@ -9,8 +9,10 @@ import io
 import json
 import os
 import shutil
+import threading
 import time
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,7 @@ pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
 from playwright.sync_api import Error, sync_playwright
 
+from meshgan.studio.guard import PROTOCOL
 from meshgan.studio.models import load_pair
 from meshgan.studio.page import Shared
 from meshgan.studio.server import Studio
@@ -562,3 +565,48 @@ def assert_below(limit, best, load):
     if best >= limit and load > (os.cpu_count() or 1):
         pytest.skip(f"the machine is too busy to tell: load {load:.1f}, best {best:.0f} ms")
     assert best < limit
+
+
+FOREIGN = """<title>waiting</title><script>
+const socket = new WebSocket("ws://127.0.0.1:PORT", ["PROTOCOL"]);
+socket.onopen = () => { document.title = "entered"; };
+socket.onclose = () => { if (document.title == "waiting") document.title = "refused"; };
+</script>"""
+
+
+def test_a_page_of_another_origin_does_not_get_in(browser, studio):
+    """What any web page may try that is open in the same browser: the websocket, and a name that leads to us."""
+    page = FOREIGN.replace("PORT", str(studio.port)).replace("PROTOCOL", PROTOCOL).encode()
+
+    class Foreign(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(page)
+
+    server = HTTPServer(("127.0.0.1", 0), Foreign)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    before = set(studio.pages)
+    window = browser.new_page()
+    try:
+        window.goto(f"http://127.0.0.1:{server.server_port}/")
+        window.wait_for_function("document.title != 'waiting'", timeout=60_000)
+        assert window.title() == "refused"
+        assert set(studio.pages) == before
+    finally:
+        window.close()
+        server.shutdown()
+
+
+def test_a_foreign_name_that_leads_to_this_machine_is_refused(browser, studio):
+    """DNS rebinding: the browser believes that it talks to evil.example, whose address has become ours."""
+    rule = "--host-resolver-rules=MAP evil.example 127.0.0.1"
+    other = browser.browser_type.launch(executable_path=CHROMIUM, args=[*SOFTWARE, rule])
+    try:
+        window = other.new_page()
+        answer = window.goto(f"http://evil.example:{studio.port}/")
+        assert answer.status == 403
+        assert "viser" not in window.content().lower()
+    finally:
+        other.close()

@@ -15,6 +15,7 @@ from meshgan.errors import UsageError, missing_extra
 if TYPE_CHECKING:
     from meshgan.studio.models import StudioModel
 
+OLDEST_OPSET = 18  # older ones lack what the exporter writes
 DEMO = Path("demo/run")  # what `make demo` leaves
 
 
@@ -110,6 +111,9 @@ def _asked_to_end() -> "SimpleQueue[int]":
 def export(
     model: Annotated[str, typer.Argument(help="A model folder, a run folder, or the name of a model that ships.")],
     out: Annotated[Path, typer.Option("--out", help="The ONNX file to write.")],
+    opset: Annotated[
+        int | None, typer.Option(min=OLDEST_OPSET, help="Version of ONNX's operators, for engines that lag behind.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Write the generator as ONNX: codes in, vertices in millimetres out, any batch size.
@@ -124,7 +128,7 @@ def export(
     if out.suffix != ".onnx":
         raise UsageError(f"{out} should end in .onnx.")
     loaded = load_model(model)
-    export_onnx(loaded, out)
+    export_onnx(loaded, out, opset)
     if as_json:
         shape = [len(loaded.template.vertices), 3]
         print(json.dumps({"file": str(out), "code": loaded.code_size, "vertices": shape, "bytes": out.stat().st_size}))

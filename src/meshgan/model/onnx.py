@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from meshgan.errors import MeshganError, missing_extra
+from meshgan.errors import MeshganError, UsageError, missing_extra
 from meshgan.model.load import Model
 from meshgan.nn import paths
 from meshgan.storage import atomic_file
@@ -43,11 +43,12 @@ class _Network(nn.Module):
         return self.faces(code), self.connectivity.clone()
 
 
-def export_onnx(model: Model, path: Path) -> None:
+def export_onnx(model: Model, path: Path, opset: int | None = None) -> None:
     """Write the generator as ONNX with any batch size, and check it: onnxruntime must agree with the model to 1e-4 mm.
 
-    Raises `UsageError` without the extra `export`, `MeshganError` if the exported network computes something else;
-    then nothing is written.
+    `opset` is the version of the operators, for engines that do not know the latest; by default the exporter's own.
+    Raises `UsageError` without the extra `export` or for an opset that cannot be had, `MeshganError` if the exported
+    network computes something else; then nothing is written.
     """
     if not all(find_spec(name) for name in NEEDED):
         raise missing_extra("exporting", "export")
@@ -59,9 +60,12 @@ def export_onnx(model: Model, path: Path) -> None:
             input_names=["code"],
             output_names=["vertices", "triangles"],
             dynamic_shapes={"code": {0: torch.export.Dim("batch")}},
+            opset_version=opset,
             verbose=False,
         )
     assert program is not None
+    if opset is not None and program.model.opset_imports.get("") != opset:
+        raise UsageError(f"this network cannot be written in opset {opset}; leave --opset out, or give a newer one.")
     program.model.metadata_props.update(_metadata(model))
     with atomic_file(path) as partial:
         program.save(partial)

@@ -275,7 +275,10 @@ def _readers(workers: int, files: int) -> Iterator[Executor | None]:
         with process_pool(workers) as pool:
             yield pool
     except BrokenProcessPool as error:
-        raise MeshganError("a process that was reading meshes was killed; is there enough memory?") from error
+        raise MeshganError(
+            "the processes that read meshes ended early; is there enough memory? A script must call this under "
+            "`if __name__ == '__main__':`, or with one worker."
+        ) from error
 
 
 def _in_blocks(
