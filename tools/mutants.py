@@ -71,13 +71,18 @@ def mutants(folders: tuple[str, ...]) -> list[Mutant]:
 
 @cache
 def tests_of(module: str) -> tuple[str, ...]:
-    """The test files that import a module: those of its own folder, or all others where that has none."""
+    """The test files of a module: those of its name that import it; else those of its folder that do; else all others.
+
+    Whoever changes a module looks there first, and a mutant costs half a minute instead of five. A fault that only
+    tests elsewhere notice counts as survived, so the share is a lower bound.
+    """
     folder, _, name = module.removesuffix(".py").replace("/", ".").rpartition(".")
     pattern = re.compile(rf"meshgan\.{folder}\.{name}\b|from meshgan\.{folder} import [^\n]*\b{name}\b")
     files = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "tests").rglob("test_*.py"))
              if pattern.search(path.read_text("utf-8"))]  # fmt: skip
     beside = [file for file in files if file.startswith(f"tests/{folder}/")]
-    return tuple(sorted(beside or files, key=lambda file: f"test_{name}" not in file))
+    named = [file for file in beside if f"/test_{name}" in file]
+    return tuple(named or beside or files)
 
 
 def run(copy: Path, tests: tuple[str, ...]) -> str:
@@ -100,6 +105,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop drawing after so long")
     given = parser.parse_args()
+    os.nice(19 - os.nice(0))  # it takes hours; whoever sits at the machine goes first
     everything = mutants(tuple(given.folders))
     drawn = random.Random(given.seed).sample(everything, min(given.sample, len(everything)))
     killed, survived, sound, clock = 0, 0, {}, time.monotonic()
