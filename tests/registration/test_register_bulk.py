@@ -567,6 +567,7 @@ def test_a_scheduler_that_dies_ends_the_run_and_no_scan_has_failed(scans, tmp_pa
         wait_for(lambda: any(work.glob("*.json")) or run.poll() is not None, 300)
     finally:
         cluster.kill()
+        cluster.communicate()
     assert run.wait(timeout=300) == 1
     text = log.read_text()
     assert "Traceback" not in text.rsplit("meshgan:", 1)[-1]
