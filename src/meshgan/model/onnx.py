@@ -65,7 +65,7 @@ def export_onnx(model: Model, path: Path, opset: int | None = None) -> None:
         )
     assert program is not None
     if opset is not None and program.model.opset_imports.get("") != opset:
-        raise UsageError(f"this network cannot be written in opset {opset}; leave --opset out, or give a newer one.")
+        raise UsageError(f"this network cannot be written in opset {opset}; leave opset out, or give a newer one.")
     program.model.metadata_props.update(_metadata(model))
     with atomic_file(path) as partial:
         program.save(partial)
