@@ -1,11 +1,11 @@
 """What registration knows of the default template, derived from the corpus: src/meshgan/registration/assets/.
 
-face_prior.npz       the principal components of the corpus's faces, half of them with an expression
+face_prior.npz       the principal components of the corpora's faces: neutral ones, and expressions
 detector_points.npz  where on the template the face detector sees its points
 
 For the second, the detector looks at faces of the corpus, whose every surface point is known on the template, exactly
 as it looks at scans: from three sides, lifted to the surface. Each of its points is then somewhere on the template on
-average, and scatters about that place. Needs the extra `[landmarks]`; takes some two minutes.
+average, and scatters about that place. Needs the extra `[landmarks]`; takes some five minutes.
 
     python tools/build_registration_assets.py
 """
@@ -23,9 +23,9 @@ from meshgan.registration.models import OWN, corpus_fingerprint
 from meshgan.registration.prior import learn
 from meshgan.registration.views import Frame, Scene
 
-PRIOR_FACES, COMPONENTS, STEP_MM = 2000, 200, 0.005
-ACTIVE = 0.15  # share of the facial actions that every other face moves: more than people do at a time
-DETECTED_FACES = 160
+NEUTRAL, EXPRESSIVE, SEED = 2048, 3000, 771  # the corpora that are made by default have seed 0: they are other people
+COMPONENTS, STEP_MM = 400, 0.005
+DETECTED_FACES, DETECTED_SEED = 160, 772
 LEAST_SEEN = 0.4  # share of faces on which a point must have been found
 MOST_SCATTER = 5.0  # mm
 RMS_OF_MEDIAN = np.sqrt(3) / 1.538  # of the lengths of Gaussian vectors in space
@@ -35,7 +35,7 @@ Places = NDArray[np.float64]
 
 def prior() -> dict[str, NDArray[np.generic]]:
     """The arrays of face_prior.npz: `mean` (V, 3), `basis` (3, K, V) in steps of `step_mm`."""
-    learned = learn(corpus_people(PRIOR_FACES, "registration prior", ACTIVE), COMPONENTS)
+    learned = learn(corpus_people(NEUTRAL, EXPRESSIVE, SEED), COMPONENTS)
     basis = np.rint(learned.basis / STEP_MM).astype(np.int16)
     return {"mean": learned.mean.astype(np.float32), "basis": basis, "step_mm": np.array(STEP_MM)}
 
@@ -58,7 +58,7 @@ def places(faces: NDArray[np.float32], template: Mesh) -> Places:
 
 def detector_points() -> dict[str, NDArray[np.generic]]:
     """The arrays of detector_points.npz: for each point its place on the template and its scatter, in mm."""
-    found = places(corpus_people(DETECTED_FACES, "detector points", ACTIVE), face_template())
+    found = places(corpus_people(DETECTED_FACES // 2, DETECTED_FACES // 2, DETECTED_SEED), face_template())
     points, scatter = np.zeros((POINTS, 3)), np.full(POINTS, np.inf)
     for number in range(POINTS):
         seen = found[np.isfinite(found[:, number, 0]), number]

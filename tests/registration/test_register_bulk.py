@@ -27,7 +27,7 @@ from meshgan.geometry.surface import Surface
 from meshgan.registration import batch
 from meshgan.registration import jobs as bulk
 from meshgan.registration.batch import named_scans, register_all, with_landmarks
-from meshgan.registration.fake_scans import corpus_people, fake_scan
+from meshgan.registration.fake_scans import fake_scan, plain_people
 from meshgan.registration.jobs import Outcome, Result, Settings, outcome_of, plan, result_of, save
 from meshgan.registration.landmarks import read_landmarks
 from meshgan.registration.models import default_template
@@ -42,7 +42,7 @@ INDEX = np.arange(17, 79)
 def scans(tmp_path_factory):
     """Three scans with landmarks, and three files that are none."""
     folder = tmp_path_factory.mktemp("scans")
-    template, faces = default_template(), corpus_people(3, "bulk")
+    template, faces = default_template(), plain_people(3, "bulk")
     for name, face, seed in zip(GOOD, faces, range(3), strict=True):
         scan = fake_scan(template.mesh.with_vertices(face), np.random.default_rng(seed))
         (folder / name).parent.mkdir(exist_ok=True)

@@ -10,13 +10,14 @@ import trimesh
 from scipy.spatial.transform import Rotation
 
 from meshgan.errors import MeshganError, UsageError
+from meshgan.geometry.align import Similarity
 from meshgan.geometry.files import read_mesh
 from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import Surface
-from meshgan.registration import fake_scans, models
+from meshgan.registration import fake_scans, finding, models
 from meshgan.registration import register as module
 from meshgan.registration.detector import Detector, available
-from meshgan.registration.fake_scans import corpus_people, fake_scan
+from meshgan.registration.fake_scans import fake_scan, plain_people
 from meshgan.registration.finding import degrees_between, find_face
 from meshgan.registration.landmarks import Landmarks, read_landmarks
 from meshgan.registration.models import OWN, adopted, corpus_fingerprint, default_template
@@ -36,7 +37,7 @@ def template():
 
 @pytest.fixture(scope="module")
 def faces():
-    return corpus_people(3, "tests")
+    return plain_people(3, "tests")
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +191,7 @@ KINDS = [turned_inside_out, noisy, tiny, huge, without_forehead, on_a_body]
 
 
 @needs_detector
-@pytest.mark.parametrize("kind", [pytest.param(k, marks=[pytest.mark.slow] * (k in KINDS[3:])) for k in KINDS])
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=[pytest.mark.slow] * (k in KINDS[2:])) for k in KINDS])
 def test_kinds_of_scans_that_are_easily_misread(template, scanned, kind):
     mesh, truth = scanned
     changed, unit, scale = kind(mesh, truth, template)
@@ -204,7 +205,10 @@ def test_kinds_of_scans_that_are_easily_misread(template, scanned, kind):
 
 
 @needs_detector
-@pytest.mark.parametrize(("unit", "scale", "advice"), [("m", 1e3, "`unit='mm'`"), ("mm", 1e-12, "`unit='auto'`")])
+@pytest.mark.parametrize(
+    ("unit", "scale", "advice"),
+    [("m", 1e3, "`unit='mm'`"), pytest.param("mm", 1e-12, "`unit='auto'`", marks=pytest.mark.slow)],
+)
 def test_a_wrong_unit_is_told_with_the_one_that_fits_also_without_landmarks(template, scanned, unit, scale, advice):
     mesh, _ = scanned
     with pytest.raises(MeshganError, match=advice):
@@ -227,7 +231,8 @@ def test_landmarks_that_are_not_what_they_are_called_are_told(template, scanned)
 
 
 @needs_detector
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow  # one side is tested by what is registered above
+@pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_face_is_found_from_every_side(template, scanned, faces, seed):
     scan = fake_scan(template.mesh.with_vertices(faces[1 + seed % 2]), np.random.default_rng(seed))
     with Detector() as detector:
@@ -256,7 +261,8 @@ def no_face(kind):
 
 @needs_detector
 @pytest.mark.parametrize("kind", [pytest.param("sphere", marks=pytest.mark.slow), "hand", "noise"])
-def test_what_is_no_face_is_said_to_be_none(template, kind):
+def test_what_is_no_face_is_said_to_be_none(template, kind, monkeypatch):
+    monkeypatch.setattr(finding, "DIRECTIONS", 16)  # all 48 take half a minute
     with pytest.raises(MeshganError, match=r"no face was found|no surface"):
         register(no_face(kind), template)
 
@@ -267,6 +273,8 @@ def test_another_template_takes_over_what_is_known_of_ours(template, faces, monk
     monkeypatch.setattr(fake_scans, "SPACING_MM", (3.0, 3.1))
     other = fake_scan(template.mesh.with_vertices(faces[2]), np.random.default_rng(3))
     mesh = other.mesh.with_vertices(other.pose.inverse(other.mesh.vertices))
+    laid = []
+    monkeypatch.setattr(models, "register", lambda *arguments: laid.append(register(*arguments)) or laid[-1])
     theirs = adopted(mesh, template, Path("theirs.ply"))
     places = theirs.landmark_rows @ mesh.vertices
     assert np.linalg.norm(places - template.landmark_rows @ faces[2], axis=1)[17:].mean() < 1.5
@@ -276,7 +284,9 @@ def test_another_template_takes_over_what_is_known_of_ours(template, faces, monk
     surface = Surface(template.mesh.with_vertices(scan.pose(faces[0].astype(np.float64))))
     assert np.median(surface.closest(result.to_scan(result.vertices)).distance) < 0.4
     assert not folded(theirs.mesh.with_vertices(result.vertices), result.fitted).mean() > 0.002
-    on_its_side = mesh.with_vertices(mesh.vertices @ Rotation.from_euler("z", 90, degrees=True).as_matrix().T)
+    turn = Similarity(1.0, Rotation.from_euler("z", 90, degrees=True).as_matrix(), np.zeros(3))
+    monkeypatch.setattr(models, "register", lambda *_: replace(laid[0], to_scan=turn.after(laid[0].to_scan)))
+    on_its_side = mesh.with_vertices(turn(mesh.vertices))
     with pytest.raises(UsageError, match="along \\+z"):
         adopted(on_its_side, template, Path("theirs.ply"))
 
@@ -306,7 +316,7 @@ def test_a_trained_model_can_guide_the_fit(template, monkeypatch, tmp_path):
             return cls()
 
         def sample(self, count, seed):
-            return np.concatenate([corpus_people(8, "model")] * 2)
+            return np.concatenate([plain_people(8, "model")] * 2)
 
     monkeypatch.setattr("meshgan.model.face_model.FaceModel", Model)
     guided = models.load_template(None, tmp_path)

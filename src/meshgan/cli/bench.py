@@ -68,13 +68,25 @@ def register(
             "--truth", help="A set of faces that share their own triangles: how well places on them are met, instead."
         ),
     ] = None,
-    faces: Annotated[int, typer.Option(min=2, help="How many faces of that set.")] = 12,
+    chain: Annotated[
+        Path | None,
+        typer.Option("--chain", help="A set of faces of the template: what they lose on the way through raw scans."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the scans and sets of --chain are kept.")] = None,
+    faces: Annotated[int | None, typer.Option(min=2, help="How many faces: 50, 12 of --truth, 300 of --chain.")] = None,
     json_file: Json = None,
 ) -> None:
     """Registering scans: fake ones of the corpus, or faces of anybody's whose correspondence is known.
 
+    With --chain, faces become raw scans and faces again; energies by wavelength before and after, and how well a PCA
+    of either describes others.
+
     Example: `meshgan bench register --truth tracked --json foreign.json`
     """
+    if truth is not None and chain is not None:
+        raise UsageError("--truth and --chain are two measurements; give one of them.")
+    if (chain is None) != (out is None):
+        raise UsageError("--chain needs --out, a folder for its scans and sets, and nothing else does.")
     from threadpoolctl import threadpool_limits
 
     from meshgan.data.faceset import FaceSet
@@ -82,7 +94,13 @@ def register(
     _require_place(json_file)
     bench = importlib.import_module("meshgan.bench.register")
     with threadpool_limits(1, user_api="blas"):
-        _finish(bench.run() if truth is None else bench.foreign(FaceSet.open(truth), faces), json_file)
+        if truth is not None:
+            figures = bench.foreign(FaceSet.open(truth), faces or 12)
+        elif chain is not None:
+            figures = bench.chain(FaceSet.open(chain), out, faces or 300)
+        else:
+            figures = bench.run(faces or 50)
+        _finish(figures, json_file)
 
 
 @app.command()

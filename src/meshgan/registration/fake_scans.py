@@ -10,9 +10,10 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from meshgan.arrays import Booleans, Floats, Singles
+from meshgan.data.corpora.anny import BLOCK, identities
 from meshgan.data.corpora.basis import FaceBasis, face_template
-from meshgan.data.corpora.detail import detail
 from meshgan.data.corpora.draws import Draws
+from meshgan.data.corpora.expressions import ExpressionPlan
 from meshgan.data.corpora.population import draw_people
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import UsageError
@@ -84,19 +85,25 @@ def _kept(mesh: Mesh, keep: Booleans) -> Mesh:
     return Mesh(mesh.vertices[used], renumbered.reshape(-1, 3))
 
 
-def corpus_people(count: int, stream: str, active: float = ACTIVE, plain: bool = True) -> Singles:
-    """Faces (N, V, 3) of the plain corpus's population, or of the rich one's.
-
-    Every other one moves a share `active` of its facial actions.
-    """
+def plain_people(count: int, stream: str, active: float = ACTIVE) -> Singles:
+    """Faces (N, V, 3) of the plain corpora's population. Every other one moves a share `active` of its actions."""
     basis, template = FaceBasis.read(), face_template()
     draws = Draws(0, stream, np.arange(count))
-    people = draw_people(basis, draws, plain=plain)
+    people = draw_people(basis, draws, plain=True)
     expressive = np.arange(count)[:, None] % 2
     neutral = basis.neutral(people.phenotype, people.features)
-    if not plain:
-        neutral = detail().applied(neutral, detail().draw(people, Draws(0, f"{stream} detail", np.arange(count))))
     faces = basis.perform(neutral, expressive * draws.sparse(len(basis.action_names), active))
+    return rigid(faces, template.vertices)(faces).astype(np.float32)
+
+
+def corpus_people(neutral: int, expressive: int, seed: int) -> Singles:
+    """Faces (N, V, 3) as the two corpora hold them, of people of their own: neutral ones, then expressions."""
+    basis, template = FaceBasis.read(), face_template()
+    people = [identities(basis, template, seed, start)[0] for start in range(0, neutral, BLOCK)]
+    plan = ExpressionPlan(max(expressive // 6, 1), 0, expressive, seed, noise_mm=0.0)
+    rows = np.array_split(plan.neutrals + np.arange(expressive), -(-expressive // BLOCK))
+    moved = [plan.faces(some, plan.takes(some)) for some in rows]
+    faces = np.concatenate([np.concatenate(people)[:neutral], *moved])
     return rigid(faces, template.vertices)(faces).astype(np.float32)
 
 

@@ -36,14 +36,14 @@ from meshgan.machine import process_pool
 from meshgan.progress import track
 from meshgan.reading import read_arrays, read_text, shown
 from meshgan.registration.landmarks import read_landmarks
-from meshgan.registration.models import landmark_file, load_template
+from meshgan.registration.models import ASSET_FILES, OWN, landmark_file, load_template
 from meshgan.registration.pictures import draw
 from meshgan.registration.quality import Quality, Verdict, judge, measure
 from meshgan.registration.register import register
 from meshgan.registration.template import FaceTemplate
 from meshgan.storage import atomic_file, remove_file
 
-FORMAT = "4"  # of the results; part of every key
+FORMAT = "5"  # of results, and how they come about; part of every key
 MOST_OUTCOME, MOST_RESULT = 2**20, 2**28  # bytes
 FARTHEST = 1e9  # of any coordinate of a result
 ANSWER_SECONDS = 10.0  # within which a Dask scheduler must answer
@@ -119,7 +119,8 @@ class Result:
 def plan(scans: Sequence[tuple[Path, str, Path | None]], settings: Settings, work: Path) -> list[Job]:
     """A job for each (file, name, landmarks); reading the files' content is all that it costs."""
     beside = landmark_file(settings.template) if settings.template else None
-    shared = _digest(FORMAT, settings.unit, *map(_content, (settings.template, beside, settings.model)))
+    own = [hashlib.sha256((OWN / name).read_bytes()).hexdigest() for name in ASSET_FILES]
+    shared = _digest(FORMAT, *own, settings.unit, *map(_content, (settings.template, beside, settings.model)))
     return [
         Job(scan, name, landmarks, settings, work, _digest(shared, name, _content(scan), _content(landmarks)))
         for scan, name, landmarks in scans

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeInt, TypeAdapter, ValidationError
 
 from meshgan.arrays import Floats
+from meshgan.data.corpora import detail, expressions, eyes, folds, lips, motion, performance, population, recipes
 from meshgan.data.corpora.basis import ASSETS, face_template
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.files import read_mesh
@@ -30,6 +31,7 @@ UPRIGHT_DEGREES = 30.0
 FAR_MM = 6.0  # a detector point so far from a user's template has no place there
 MOST_MARKS = 2**20  # bytes
 OWN = files("meshgan.registration") / "assets"
+ASSET_FILES = ("face_prior.npz", "detector_points.npz")
 
 
 @cache
@@ -47,10 +49,17 @@ def default_template() -> FaceTemplate:
 
 
 def corpus_fingerprint() -> str:
-    """Of the files that the assets of this folder are derived from (see tools/build_registration_assets.py)."""
+    """Of what the assets of this folder are derived from (see tools/build_registration_assets.py).
+
+    That is files, and the named numbers of the modules that draw people and move faces.
+    """
     digest = hashlib.sha256()
-    for name in ("face_template.ply", "face_basis.npz"):
+    for name in ("face_template.ply", "face_basis.npz", "jaw_joint.npz"):
         digest.update((ASSETS / name).read_bytes())
+    for module in (population, detail, folds, motion, lips, eyes, recipes, performance, expressions):
+        for name, value in sorted(vars(module).items()):
+            if name.isupper() and isinstance(value, int | float | tuple | list | dict | np.ndarray):
+                digest.update(f"{module.__name__}.{name} {value!r}\n".encode())
     return digest.hexdigest()
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.spatial.transform import Rotation
 
-from meshgan.arrays import Floats, Reals, Singles
+from meshgan.arrays import Floats, Integers, Reals, Singles
 from meshgan.data.principal import principal_components
 from meshgan.geometry.align import Similarity
 from meshgan.registration.scan import Pull
@@ -28,8 +28,15 @@ class Prior:
     basis: Singles
 
     def shape(self, coefficients: Floats) -> Floats:
-        """The face (V, 3) with these coefficients (K,)."""
-        return self.mean + np.einsum("k,ckv->vc", coefficients.astype(np.float32), self.basis)
+        """The face (V, 3) with the first of the coefficients (K,), as many as there are."""
+        return self.mean + np.einsum("k,ckv->vc", coefficients.astype(np.float32), self.basis[:, : len(coefficients)])
+
+    def at(self, places: Integers | sp.csr_array) -> "Prior":
+        """The same of some vertices (N,), or of combinations of them (N, V)."""
+        if isinstance(places, np.ndarray):
+            return Prior(self.mean[places], np.ascontiguousarray(self.basis[:, :, places]))
+        basis = np.stack([(places @ part.T).T for part in self.basis])
+        return Prior(places @ self.mean, basis.astype(np.float32))
 
 
 def learn(faces: Singles, components: int) -> Prior:
@@ -41,11 +48,15 @@ def learn(faces: Singles, components: int) -> Prior:
 
 @dataclass(frozen=True, eq=False)
 class Anchors:
-    """Points known on both sides: `rows` (L, V) combine template vertices, `targets` (L, 3), `sigma` (L,) in mm."""
+    """Points known on both sides: `rows` (L, V) combine template vertices, `targets` (L, 3), `sigma` (L,) in mm.
+
+    Those that a detector `found` err together, mouth by mouth and brow by brow: good to begin with, and no more.
+    """
 
     rows: sp.csr_array
     targets: Floats
     sigma: Floats
+    found: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,17 +66,18 @@ class FitStep:
     iterations: int
     components: int
     far: float  # closest points beyond this are not believed
-    surface_sigma: float  # of one closest point; they err together, so this is far above a scanner's noise
+    surface_sigma: float  # of one closest point, at least
+    together: float = 1.0  # times the sigma of landmarks that a detector found
 
 
 FIT = (
-    FitStep(2, 30, 0.0, np.inf),  # landmarks alone
-    FitStep(3, 30, 15.0, 4.0),
-    FitStep(3, 80, 8.0, 1.0),
-    FitStep(6, 200, 4.0, 0.4),
+    FitStep(2, 30, 0.0, np.inf, 1.0),  # landmarks alone
+    FitStep(3, 30, 15.0, 4.0, 3.0),
+    FitStep(3, 80, 8.0, 1.0, 4.0),
+    FitStep(10, 400, 4.0, 0.2, 4.0),
 )
 FACING = 0.7  # least cosine between the normals of a vertex and of its closest point
-SCALE_SIGMA = 0.1  # faces are so much larger or smaller than the model knows
+SCALE_SIGMA = 0.02  # faces are so much larger or smaller than the model knows
 TOGETHER = 3.0  # closest points err together: this many of their scatter count as the sigma of one
 UNSURE = 3.0  # sigmas beyond which a landmark loses its say
 
@@ -86,37 +98,43 @@ def fit(
     pull: Callable[[Floats], Pull],
     scale_sigma: float = SCALE_SIGMA,
     schedule: tuple[FitStep, ...] = FIT,
+    chosen: Integers | None = None,
 ) -> Fitted:
-    """Fit the model to landmarks, then to landmarks and a surface, which draws vertices (V, 3) by `pull`.
+    """Fit the model to landmarks, then to landmarks and a surface, which draws the `chosen` vertices by `pull`.
 
-    Each iteration solves for coefficients, turn, shift and growth together: point to point at landmarks, point to
-    plane on the surface, with a standard normal prior on the coefficients.
+    `pull` is given where those (N, 3) lie; without a choice, all (V, 3). Each iteration solves for coefficients, turn,
+    shift and growth together: point to point at landmarks, point to plane on the surface, with a standard normal prior
+    on the coefficients.
     """
-    fitted = Fitted(start(prior.mean), np.zeros(prior.basis.shape[1]), start)
+    drawn = prior if chosen is None else prior.at(chosen)
+    marks = prior.at(anchors.rows)
+    fitted = Fitted(start(drawn.mean), np.zeros(0), start)
     for step in schedule:
         for _ in range(step.iterations):
-            equations = _landmark_rows(prior, anchors, fitted, step)
+            equations = _landmark_rows(marks, anchors, fitted, step)
             if step.far > 0:
-                drawn = _surface_rows(prior, pull(fitted.vertices), fitted, step)
-                equations = [a + b for a, b in zip(equations, drawn, strict=True)]
-            fitted = _solve(prior, fitted, step, scale_sigma, *equations)
-    return fitted
+                added = _surface_rows(drawn, pull(fitted.vertices), fitted, step)
+                equations = [a + b for a, b in zip(equations, added, strict=True)]
+            fitted = _solve(drawn, fitted, scale_sigma, *equations)
+    coefficients = np.zeros(prior.basis.shape[1])
+    coefficients[: len(fitted.coefficients)] = fitted.coefficients
+    return Fitted(fitted.pose(prior.shape(coefficients)), coefficients, fitted.pose)
 
 
-def _landmark_rows(prior: Prior, anchors: Anchors, fitted: Fitted, step: FitStep) -> list[Floats]:
+def _landmark_rows(marks: Prior, anchors: Anchors, fitted: Fitted, step: FitStep) -> list[Floats]:
     """Normal equations of the landmarks: each a robust point-to-point term."""
-    here = anchors.rows @ fitted.vertices
+    here = fitted.pose(marks.shape(fitted.coefficients))
     # (3, K, L): how the coefficients move the landmarks, in the scan's frame
-    local = np.stack([(anchors.rows @ part.T).T for part in prior.basis[:, : step.components]])
+    local = marks.basis[:, : step.components]
     basis = fitted.pose.scale * np.einsum("dc,ckl->kld", fitted.pose.rotation, local)
+    sigma = anchors.sigma * (step.together if anchors.found else 1.0)
     away = np.linalg.norm(anchors.targets - here, axis=1) / anchors.sigma
-    weights = (1 + (away / UNSURE) ** 2) ** -2 / anchors.sigma**2
+    weights = (1 + (away / UNSURE) ** 2) ** -2 / sigma**2
     jacobian = np.concatenate([basis, _motions(here, fitted)]).reshape(-1, 3 * len(here))
-    model = anchors.rows @ fitted.pose(prior.mean)
-    return _normal_equations(jacobian, (anchors.targets - model).ravel(), np.repeat(weights, 3))
+    return _normal_equations(jacobian, (anchors.targets - fitted.pose(marks.mean)).ravel(), np.repeat(weights, 3))
 
 
-def _surface_rows(prior: Prior, pull: Pull, fitted: Fitted, step: FitStep) -> list[Floats]:
+def _surface_rows(drawn: Prior, pull: Pull, fitted: Fitted, step: FitStep) -> list[Floats]:
     """Normal equations of the closest points: each a robust point-to-plane term.
 
     Their sigma is what the scatter of the distances says: a face that the model describes well is followed closely,
@@ -127,9 +145,9 @@ def _surface_rows(prior: Prior, pull: Pull, fitted: Fitted, step: FitStep) -> li
     scatter = 1.48 * float(np.median(np.abs(away))) if len(away) else step.far
     sigma = max(step.surface_sigma, TOGETHER * scatter)
     turned = (fitted.pose.scale * pull.normals @ fitted.pose.rotation).astype(np.float32)
-    basis = np.einsum("vc,ckv->kv", turned, prior.basis[:, : step.components])
+    basis = np.einsum("vc,ckv->kv", turned, drawn.basis[:, : step.components])
     motions = np.einsum("kvc,vc->kv", _motions(fitted.vertices, fitted), pull.normals)
-    residual = np.einsum("vc,vc->v", pull.points - fitted.pose(prior.mean), pull.normals)
+    residual = np.einsum("vc,vc->v", pull.points - fitted.pose(drawn.mean), pull.normals)
     return _normal_equations(np.concatenate([basis, motions.astype(np.float32)]), residual, weights / sigma**2)
 
 
@@ -151,15 +169,14 @@ def _normal_equations(jacobian: Reals, residual: Floats, weights: Floats) -> lis
     ]
 
 
-def _solve(prior: Prior, fitted: Fitted, step: FitStep, scale_sigma: float, matrix: Floats, right: Floats) -> Fitted:
+def _solve(drawn: Prior, fitted: Fitted, scale_sigma: float, matrix: Floats, right: Floats) -> Fitted:
     """The next coefficients and pose; the coefficients are absolute, the motions relative to the present pose."""
     count = len(right) - 7
     penalty = np.concatenate([np.ones(count), np.full(6, 1e-12), [1 / scale_sigma**2]])
     # the growth so far counts against the prior of the scale, not only this iteration's
     right = right - np.concatenate([np.zeros(count + 6), [np.log(fitted.pose.scale) / scale_sigma**2]])
     solution = np.linalg.solve(matrix + np.diag(penalty), right)
-    coefficients = np.zeros(prior.basis.shape[1])
-    coefficients[:count] = solution[:count]
+    coefficients: Floats = np.asarray(solution[:count], dtype=np.float64)
     turn = Rotation.from_rotvec(solution[count : count + 3]).as_matrix()
     growth = float(np.exp(np.clip(solution[-1], -0.2, 0.2)))
     middle = fitted.vertices.mean(axis=0)
@@ -169,4 +186,4 @@ def _solve(prior: Prior, fitted: Fitted, step: FitStep, scale_sigma: float, matr
         turn @ fitted.pose.rotation,
         growth * turn @ (fitted.pose.translation - middle) + shift,
     )
-    return Fitted(pose(prior.shape(coefficients)), coefficients, pose)
+    return Fitted(pose(drawn.shape(coefficients)), coefficients, pose)

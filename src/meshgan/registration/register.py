@@ -16,7 +16,7 @@ from meshgan.registration.detector import MISSING, Detector, available
 from meshgan.registration.finding import find_face
 from meshgan.registration.landmarks import Landmarks
 from meshgan.registration.nricp import State, nonrigid_icp, unfolded
-from meshgan.registration.prior import SCALE_SIGMA, Anchors, fit
+from meshgan.registration.prior import SCALE_SIGMA, Anchors, Fitted, fit
 from meshgan.registration.scan import around, calmed, cleaned, facing_like, thinned
 from meshgan.registration.template import FaceTemplate
 
@@ -40,7 +40,8 @@ class Sighting:
 
     def seen_from(self, frame: Similarity) -> "Sighting":
         """The same in the frame that `frame` carries into the present one."""
-        anchors = Anchors(self.anchors.rows, frame.inverse(self.anchors.targets), self.anchors.sigma / frame.scale)
+        targets, sigma = frame.inverse(self.anchors.targets), self.anchors.sigma / frame.scale
+        anchors = replace(self.anchors, targets=targets, sigma=sigma)
         landmarks = Landmarks(self.landmarks.index, frame.inverse(self.landmarks.points))
         return Sighting(frame.inverse.after(self.pose), anchors, landmarks, self.noisy)
 
@@ -93,8 +94,8 @@ def _register(
 ) -> Registration:
     sighting, scan, to_scan = sight(mesh, template, landmarks, unit)
     surface = Surface(scan)
-    pull = partial(template.pull, surface=surface)
-    fitted = fit(template.prior, sighting.anchors, sighting.pose, pull, FIXED if unit == "auto" else FREE)
+    fitted = fit_model(sighting, surface, template, FIXED if unit == "auto" else FREE)
+    pull = partial(template.drawn.pull, surface=surface)
     states = nonrigid_icp(fitted.vertices, pull, template.nodes, template.mesh.edges, sighting.anchors)
     for state in states:
         if watch is not None:
@@ -103,6 +104,13 @@ def _register(
     believed = state.weights > 0
     result = Registration(vertices, fitted.vertices, believed, scan, sighting.landmarks, to_scan, sighting.noisy)
     return _upright(result, template)
+
+
+def fit_model(sighting: Sighting, surface: Surface, template: FaceTemplate, scale_sigma: float = FREE) -> Fitted:
+    """The template's face model laid onto a surface in its frame."""
+    pull = partial(template.sparse.pull, surface=surface)
+    chosen = template.sparse.vertices
+    return fit(template.prior, sighting.anchors, sighting.pose, pull, scale_sigma, chosen=chosen)
 
 
 def sight(
@@ -154,7 +162,9 @@ def _detected(mesh: Mesh, template: FaceTemplate) -> Sighting:
     points, sigma = found.detection.points, template.detector_sigma * found.pose.scale
     used = np.flatnonzero(found.detection.found & np.isfinite(sigma))
     return Sighting(
-        found.pose, Anchors(template.detector_rows[used], points[used], sigma[used]), template.named(points, used)
+        found.pose,
+        Anchors(template.detector_rows[used], points[used], sigma[used], found=True),
+        template.named(points, used),
     )
 
 

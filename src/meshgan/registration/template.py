@@ -21,7 +21,41 @@ AROUND = 6.0  # mm: width of the neighbourhood from which a named landmark takes
 EYE_DEPTH = 15.0  # mm before and behind the lids
 MIDDLE = 50.0  # mm around a point between nose and mouth
 FACING_VIEWER = 0.3  # cosine
+ENOUGH = 1000  # vertices for a face model
 MARGIN = 12.0  # mm from the outer border: there the crop decides what is seen, so it does not count as face
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """A mesh (`triangles`) of the `vertices` (N,) of a template, and how a scan draws them: the `eyeballs` not at all,
+    for scanners see gleam and lids there, and the face model knows better."""
+
+    vertices: Integers
+    triangles: Integers
+    eyeballs: Booleans  # (N,)
+    corners: sp.csr_array  # (N, F): which triangles a vertex is part of
+
+    @classmethod
+    def of(cls, mesh: Mesh, vertices: Integers, eyeballs: Booleans) -> "Drawn":
+        """A mesh of those vertices."""
+        corners = mesh.triangles.ravel()
+        shape = (len(vertices), len(mesh.triangles))
+        incidence = sp.csr_array((np.ones(len(corners)), (corners, np.repeat(np.arange(shape[1]), 3))), shape=shape)
+        return cls(vertices, mesh.triangles, eyeballs, incidence)
+
+    def normals(self, points: Floats) -> Floats:
+        """Unit normals (N, 3) of the mesh deformed to `points` (N, 3)."""
+        a, b, c = (points[self.triangles[:, corner]] for corner in range(3))
+        normals = self.corners @ np.cross(b - a, c - a)
+        return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+
+    def pull(self, points: Floats, surface: Surface) -> Pull:
+        """Where a scan draws the vertices that lie at `points` (N, 3); its borders draw nothing."""
+        matches = surface.closest(points)
+        normals = surface.normals(matches)
+        cosine = np.einsum("vc,vc->v", self.normals(points), normals)
+        free = surface.on_border(matches) | self.eyeballs
+        return Pull(matches.points, normals, matches.distance, np.where(free, -1.0, cosine))
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,28 +83,17 @@ class FaceTemplate:
         return Nodes(levels[2].mesh.edges, sp.csr_array(two)), Nodes(levels[1].mesh.edges, sp.csr_array(one))
 
     @cached_property
-    def _incidence(self) -> sp.csr_array:
-        corners = self.mesh.triangles.ravel()
-        shape = (len(self.mesh.vertices), len(self.mesh.triangles))
-        return sp.csr_array((np.ones(len(corners)), (corners, np.repeat(np.arange(shape[1]), 3))), shape=shape)
+    def drawn(self) -> "Drawn":
+        """All vertices, as a scan draws them."""
+        return Drawn.of(self.mesh, np.arange(len(self.mesh.vertices)), self.eyeballs)
 
-    def normals(self, vertices: Floats) -> Floats:
-        """Unit normals (V, 3) of the template deformed to `vertices` (V, 3)."""
-        a, b, c = (vertices[self.mesh.triangles[:, corner]] for corner in range(3))
-        normals = self._incidence @ np.cross(b - a, c - a)
-        return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
-
-    def pull(self, vertices: Floats, surface: Surface) -> Pull:
-        """Where a scan draws the template that lies at `vertices` (V, 3).
-
-        Borders of the scan draw nothing, and nothing draws the eyeballs: scanners see gleam and lids there, and the
-        face model knows better.
-        """
-        matches = surface.closest(vertices)
-        normals = surface.normals(matches)
-        cosine = np.einsum("vc,vc->v", self.normals(vertices), normals)
-        free = surface.on_border(matches) | self.eyeballs
-        return Pull(matches.points, normals, matches.distance, np.where(free, -1.0, cosine))
+    @cached_property
+    def sparse(self) -> "Drawn":
+        """Vertices enough to fit a face model to: those of the next coarser level, if they are `ENOUGH`."""
+        fine, coarse, *_ = Hierarchy.cached(self.mesh).levels
+        if fine.kept is None or len(fine.kept) < ENOUGH:
+            return self.drawn
+        return Drawn.of(coarse.mesh, fine.kept, self.eyeballs[fine.kept])
 
     @cached_property
     def eyeballs(self) -> Booleans:
