@@ -51,8 +51,9 @@ A MeshGAN: `{verb}`.
 | FID | {fid:.2f} | {real_fid:.2f} |
 | generalisation (Eq. 2), mm | {generalisation:.3f} | |
 
-* **Limits**: it knows what the corpus knows. Its people are drawn from the head shapes that MakeHuman's artists made,
-  in proportions that were chosen, not counted; ancestry is a blend of three such shapes and says nothing about anybody
+* **Limits**: it knows what the corpus knows. Real people are further away, see docs/realism.md.
+  Its people are drawn from the head shapes that MakeHuman's artists made, in
+  proportions that were chosen, not counted; ancestry is a blend of three such shapes and says nothing about anybody
   real. The face is a mask without eyeballs, teeth, hair or texture.
 * **Stored** with its linear path in half precision: no vertex of {sampled} samples moves by more than {moved:.4f} mm.
 """
