@@ -102,7 +102,7 @@ def test_features_are_not_lost_when_they_cannot_be_remembered(monkeypatch, tmp_p
 
 def test_without_the_extra_one_sentence_names_both_remedies(monkeypatch):
     monkeypatch.setattr(inception, "PACKAGE", "no_such_package_anywhere")
-    with pytest.raises(UsageError, match=r"pip install 'meshgan\[fid\]'.*`fid='off'`"):
+    with pytest.raises(UsageError, match=r"pip install .*\[fid\]'.*`fid='off'`"):
         inception.inception_features(IMAGES)
 
 
