@@ -74,7 +74,8 @@ def faceset(tmp_path_factory):
     """600 faces of a planar template, one per subject."""
     faces = population(600)
     corner = (np.arange(9)[:, None] * 12 + np.arange(11)).ravel()
-    triangles = np.concatenate([np.stack([corner, corner + 1, corner + 13], 1)])
+    squares = [np.stack([corner, corner + 1, corner + 13], 1), np.stack([corner, corner + 13, corner + 12], 1)]
+    triangles = np.concatenate(squares)
     path = tmp_path_factory.mktemp("pca") / "set"
     card = Card(name="test", source="numbers", licence="CC0-1.0", synthetic=True)
     with create_faceset(path, Mesh(faces.mean(axis=0), triangles), len(faces), card) as writer:

@@ -318,7 +318,7 @@ def test_a_trained_model_can_guide_the_fit(template, monkeypatch, tmp_path):
         def sample(self, count, seed):
             return np.concatenate([plain_people(8, "model")] * 2)
 
-    monkeypatch.setattr("meshgan.model.face_model.FaceModel", Model)
+    monkeypatch.setattr("meshgan.model.load.load_model", Model.load)
     guided = models.load_template(None, tmp_path)
     assert guided.mesh is template.mesh
     assert guided.prior.basis.shape[1] <= 16

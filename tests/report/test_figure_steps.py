@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from meshgan.data.scales.expressions import ExpressionPlan
 from PIL import Image
 from typer.testing import CliRunner
 
 from meshgan.cli.main import app
+from meshgan.data.corpora.expressions import ExpressionPlan
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import UsageError
 from meshgan.model.face_model import FaceModel
@@ -117,7 +117,7 @@ def test_a_classifier_of_another_recipe_is_refused(tiny: list[str], made: dict[s
     out = made["figure6"][1].parent
     with pytest.raises(UsageError, match="another recipe"):
         paper_figures.make_classifier(
-            out, replace(SCALES["smoke"], classifier=("schedule.epochs=2", "optimiser.lr=1e-3"))
+            out, replace(SCALES["smoke"], classifier=("schedule.epochs=1", "optimiser.lr=2e-3"))
         )
 
 

@@ -112,10 +112,10 @@ def test_the_seed_decides_and_the_callers_random_numbers_go_on(faces: FaceSet, t
 
 
 def test_wrong_use_is_named(faces: FaceSet, run: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="use --resume"):
+    with pytest.raises(UsageError, match="`resume=True` goes on"):
         train(recipe(6, 3e-3), faces, run)
     with pytest.raises(UsageError, match="was started with another recipe"):
-        train(recipe(7, 3e-3), faces, run, resume=True)
+        train(recipe(6, 1e-3), faces, run, resume=True)
     with pytest.raises(UsageError, match=r"no model\.json"):
         Classifier.load(tmp_path)
     with pytest.raises(UsageError, match="not of the classifier's template"):

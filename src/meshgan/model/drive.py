@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -246,11 +247,12 @@ def _write_mp4(path: Path, pictures: Sequence[Bytes]) -> None:
         import cv2
     except ImportError as error:
         raise UsageError("an MP4 needs the extra landmarks, which brings OpenCV; or end the name in .gif.") from error
-    named = path.with_name(path.name + ".mp4")
-    video = cv2.VideoWriter(str(named), cv2.VideoWriter.fourcc(*"mp4v"), PREVIEW_FPS, (PREVIEW_SIZE, PREVIEW_SIZE))
-    try:
-        for picture in pictures:
-            video.write(picture[..., ::-1])
-    finally:
-        video.release()
-    named.replace(path)
+    with TemporaryDirectory(prefix="meshgan-") as folder:  # OpenCV goes by the ending, and tells nobody of a full disk
+        named = Path(folder) / "preview.mp4"
+        video = cv2.VideoWriter(str(named), cv2.VideoWriter.fourcc(*"mp4v"), PREVIEW_FPS, (PREVIEW_SIZE, PREVIEW_SIZE))
+        try:
+            for picture in pictures:
+                video.write(picture[..., ::-1])
+        finally:
+            video.release()
+        path.write_bytes(named.read_bytes())

@@ -275,7 +275,7 @@ def ordered_levels(hierarchy: Hierarchy, spec: NetworkSpec) -> list[OrderedLevel
     if len(hierarchy.levels) != len(spec.widths) + 1:
         raise UsageError(
             f"{len(spec.widths)} widths need as many coarser levels, the hierarchy has {len(hierarchy.levels) - 1}; "
-            f"set hierarchy.counts = {quarters(hierarchy.counts[0], len(spec.widths))}."
+            f"set hierarchy.counts = {quarters(hierarchy.levels[0].laplacian.shape[0], len(spec.widths))}."
         )
     dense = spec.code * _coarsest_size(hierarchy, spec)
     linear = spec.code * hierarchy.levels[0].laplacian.shape[0] * COORDINATES if spec.linear else 0
