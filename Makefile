@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 PLAIN  := $(VENV)/.installed-plain
 SOURCE := pyproject.toml constraints.txt setup.py $(wildcard src/meshgan/nn/native/*)
 # Files are compiled when they are first imported: most of them never are.
-PIP     = $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable
+PIP     = $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 
 .PHONY: setup demo test test-full fuzz lint sanitize mutants bench clean
 
