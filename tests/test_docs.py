@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 # Columns of the tables in README.
 SHOWN = ("Model", "Sampler", "FID", "Specificity, mm", "Diversity, mm", "Coverage", "Generalisation, mm")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LONG = {"evaluation.md"}  # a whole table takes minutes; tests/report makes one in this process, of smaller networks
 
 
 def commands(page: Path) -> list[str]:
@@ -42,7 +43,12 @@ def told_elsewhere(page: Path) -> bool:
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if commands(page) and not told_elsewhere(page)], ids=lambda page: page.name
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.slow] * (page.name in LONG), id=page.name)
+        for page in PAGES
+        if commands(page) and not told_elsewhere(page)
+    ],
 )
 def test_the_commands_of_a_page_run(page: Path, tmp_path: Path) -> None:
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
