@@ -10,7 +10,7 @@ import pytest
 import trimesh
 from PIL import Image
 
-from meshgan.cli import fitting, main
+from meshgan.cli import fitting
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import MeshganError
 from meshgan.geometry.align import rigid
@@ -18,23 +18,6 @@ from meshgan.geometry.files import read_mesh, write_mesh
 from meshgan.geometry.mesh import Mesh
 from meshgan.model.face_model import FaceModel
 from meshgan.storage import alone_in
-
-
-@pytest.fixture
-def meshgan(monkeypatch, capsys):
-    """Run the command line; returns exit status, output and errors."""
-
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["meshgan", *map(str, arguments)])
-        try:
-            main.main()
-            status = 0
-        except SystemExit as end:
-            status = end.code or 0
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
-    return run
 
 
 @pytest.fixture(scope="module")
