@@ -1,11 +1,16 @@
 """Seeds: the same line of text is the same face, and any other text is a sentence."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshgan.errors import UsageError
+from meshgan.model.samplers import chance, face_numbers
+from meshgan.studio.files import download, read_code
+from meshgan.studio.models import StudioModel
 from meshgan.studio.session import Session
 from meshgan.studio.state import Part, State, read_seed
 
@@ -82,6 +87,8 @@ def test_half_precision_is_fine_enough(pair):
         ("id=~AAAA", "no seed"),
         ("id=~AAAAAAAA", "another model"),
         ("id=~!!!!", "no seed"),
+        ("id=~AAAAAAAAAAAAAA==.x", "no number of a face"),
+        ("id=~AAAAAAAAAAAAAA==." + "9" * 19, "no number of a face"),
         ("id=~" + "A" * 7000, "no seed|another model"),
         ("id=" + "1" * 9000, "too long"),
         ("id=5 age=abc", "no number"),
@@ -92,6 +99,62 @@ def test_half_precision_is_fine_enough(pair):
 def test_other_texts_are_refused_in_one_sentence(pair, text, sentence):
     with pytest.raises(UsageError, match=sentence):
         read_seed(text, *pair)
+
+
+class Grainy:
+    """A model whose faces have details of chance: a shift of 1 mm and less that follows from a face's number."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def __getattr__(self, name):
+        return getattr(self.model, name)
+
+    def decode(self, codes, same_bits=True, numbers=None):
+        faces = self.model.decode(codes, same_bits=same_bits)
+        return faces if numbers is None else faces + chance(np.array(numbers), 1)[:, :, None].clip(-1, 1)
+
+
+@pytest.fixture
+def grainy(pair):
+    identity, expression = pair
+    model = StudioModel(Grainy(identity.model), identity.axes, identity.start, list(identity.sliders.values()))
+    return model, expression
+
+
+def test_a_random_face_has_the_details_that_sample_gives_it(grainy):
+    session = Session(*grainy, seed=1)
+    session.use_seed("id=417")
+    codes, numbers = grainy[0].model.codes(1, 417), face_numbers(1, 417)
+    np.testing.assert_allclose(session.face, grainy[0].model.decode(codes, numbers=numbers)[0], atol=1e-4)
+    assert np.abs(session.face - grainy[0].decode(codes)[0]).max() > 0.01
+
+
+def test_details_stay_with_a_face_that_is_changed(grainy):
+    """Sliders, similar faces and half of a blend keep them; files and seeds bring them back."""
+    session = Session(*grainy, seed=1)
+    number = session.state.identity.number
+    session.slide("age", 12)
+    assert session.state.identity.number == number
+    session.offer_similar()
+    session.pick(3)
+    assert session.state.identity.number == number
+    assert session.state.seed.split()[0].endswith(f".{number}")
+    again = read_seed(session.state.seed, *grainy)
+    np.testing.assert_array_equal(session.faces([again])[0], session.face)
+    assert read_code("face.json", download(session, "json", {})) == session.state.seed
+    session.blend(0.25)
+    assert session.state.identity.number == session.a.identity.number
+    session.blend(0.75)
+    assert session.state.identity.number == session.b.identity.number
+    session.start_over("identity")
+    assert session.state.identity.number is None
+
+
+def test_a_code_file_of_sample_brings_its_details_along(grainy):
+    code, number = grainy[0].model.codes(1, 5)[0], int(face_numbers(1, 5)[0])
+    seed = read_code("face.json", json.dumps({"code": code.tolist(), "number": number}).encode())
+    assert read_seed(seed, *grainy).identity.number == number
 
 
 def test_codes_that_are_no_numbers_are_refused(pair):

@@ -21,6 +21,7 @@ from meshgan.geometry.mesh import Mesh, surface_of
 from meshgan.model.face_model import check_codes, check_connectivity
 from meshgan.model.latent import Fit, target_of_points
 from meshgan.model.load import Model, load_model
+from meshgan.model.samplers import known_number
 from meshgan.reading import read_json, read_table, read_text, shown
 from meshgan.registration.models import default_template, same_triangles
 from meshgan.registration.register import register
@@ -231,9 +232,13 @@ def read_face(model: Model, path: Path, unit: str) -> tuple[Faces, Codes | None]
         ((_, face),) = _read_faces(model, path, unit) if path.is_file() else [(path, _read_face(model, path, unit))]
         return rigid(face, model.template.vertices)(face).astype(np.float32), None
     code = read_code(model, path, unit)
-    number = read_json(path, MOST_CODE).get("number")
-    numbers = [number] if isinstance(number, int) and 0 <= number < 2**62 else None
-    return model.decode(code[None], numbers=numbers)[0], code
+    number = read_number(path)
+    return model.decode(code[None], numbers=None if number is None else [number])[0], code
+
+
+def read_number(path: Path) -> int | None:
+    """The number of a face's details of chance, if `path` is a JSON file that has one."""
+    return known_number(read_json(path, MOST_CODE).get("number")) if path.suffix.lower() == ".json" else None
 
 
 def _check_size(source: str, points: Floats, template: Floats, unit: str) -> None:

@@ -134,18 +134,25 @@ def interpolate(
 
     Example: `meshgan interpolate runs/first a.ply b.ply --out between --factors -0.5,0,0.5,1,1.5`
     """
-    from meshgan.cli.fitting import read_code
+    import numpy as np
+
+    from meshgan.cli.fitting import read_code, read_number
     from meshgan.model.latent import interpolate as between
+    from meshgan.model.latent import nearer
     from meshgan.model.load import load_model
     from meshgan.storage import atomic_file
     from meshgan.view.figures import strip
 
     formats, values, loaded = _formats(format), _factors(factors), load_model(model)
     codes = between(read_code(loaded, a, unit), read_code(loaded, b, unit), values)
+    first, second = read_number(a), read_number(b)
+    numbers = None
+    if first is not None and second is not None:
+        numbers = np.array([nearer(first, second, value) for value in values])
     with one_run_in(out, [*_names("between", len(codes), [*formats, "json"]), "strip.png"]):
-        written = _write_faces(loaded, codes, out, formats, "between")
+        written = _write_faces(loaded, codes, out, formats, "between", numbers=numbers)
         with atomic_file(out / "strip.png") as partial:
-            strip(loaded.decode(codes), loaded.template.triangles, partial, values)
+            strip(loaded.decode(codes, numbers=numbers), loaded.template.triangles, partial, values)
     _report({"model": loaded.card.name, "files": written, "strip": out / "strip.png"}, as_json)
 
 

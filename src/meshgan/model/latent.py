@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from meshgan.data.faceset import Normalisation
 from meshgan.errors import UsageError
 from meshgan.nn import kernel
 from meshgan.progress import track
+
+Number = TypeVar("Number", int, int | None)
 
 STEPS = 100  # of Adam
 PRIOR = 0.1  # mm for each unit of |z|²/D where only a part is known: keeps the code in range, and the rest likely
@@ -156,3 +159,11 @@ def interpolate(first: ArrayLike, second: ArrayLike, factors: Sequence[float]) -
         raise UsageError(f"two codes of the same length are needed, not of shapes {start.shape} and {end.shape}.")
     f = np.asarray(factors, dtype=np.float64)[:, None]
     return ((1.0 - f) * start + f * end).astype(np.float32)
+
+
+def nearer(first: Number, second: Number, factor: float) -> Number:
+    """The number that the details of chance at `factor` of a line follow from: that of the end that is nearer.
+
+    Details of two numbers have no face between them that has the details of either, so they change once, in the middle.
+    """
+    return first if factor <= 0.5 else second

@@ -16,6 +16,7 @@ from meshgan.model.model_folder import ModelCard, Sampler, filled
 from meshgan.nn import kernel
 from meshgan.nn.networks import MappingNetwork
 
+NUMBERS = 2**62  # a face's number is below
 CHANCE = 1  # the stream of random numbers beside that of codes
 BLOCK = 32  # rows at a time; always the same, so that the bits do not depend on the count
 LARGEST = 1e9  # mean or covariance of a code
@@ -104,7 +105,12 @@ def in_blocks(network: nn.Module, *values: Codes | Faces) -> Singles:
 
 def face_numbers(count: int, seed: int) -> NDArray[np.int64]:
     """Numbers (count,), one for each face, that its details of chance follow from. More begin with the same ones."""
-    return np.random.default_rng((seed, CHANCE)).integers(2**62, size=count)
+    return np.random.default_rng((seed, CHANCE)).integers(NUMBERS, size=count)
+
+
+def known_number(value: object) -> int | None:
+    """A face's number as a file has it, None where there is none, or what nobody has written."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < NUMBERS else None
 
 
 def chance(numbers: NDArray[np.integer[Any]], size: int) -> Singles:

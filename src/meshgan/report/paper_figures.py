@@ -12,7 +12,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from meshgan.arrays import Codes, Faces
+from meshgan.arrays import Codes, Faces, Integers
 from meshgan.data.corpora.recipes import EXPRESSIONS
 from meshgan.data.faceset import FaceSet, some_rows
 from meshgan.errors import UsageError
@@ -21,6 +21,7 @@ from meshgan.model.classifier import Classifier
 from meshgan.model.compose import compose
 from meshgan.model.latent import interpolate
 from meshgan.model.load import Model, check_same_template, load_model
+from meshgan.model.samplers import face_numbers
 from meshgan.report.reproduce import TABLES, corpus_of, home_of, make_model
 from meshgan.report.scales import SCALES, Scale, classifier_corpus
 from meshgan.storage import atomic_file
@@ -92,7 +93,10 @@ def exaggerations(
 
 
 def exaggerated(model: Model, faces: Faces, factors: Sequence[float]) -> Faces:
-    """Faces (N, V, 3) moved away from the template in latent space: (N, factors, V, 3), by Eqs. 2 and 3."""
+    """Faces (N, V, 3) moved away from the template in latent space: (N, factors, V, 3), by Eqs. 2 and 3.
+
+    Details of chance, which no code holds, are the mean ones: they would change with the face, not with the factor.
+    """
     neutral = model.fit(model.template.vertices[None]).codes[0]
     codes = [interpolate(neutral, code, factors) for code in model.fit(faces).codes]
     return np.stack([model.decode(line) for line in codes])
@@ -111,8 +115,8 @@ def expression_grid(
     They are the two of `DRAWN` random identities, and of as many random expressions, that differ most.
     """
     check_same_template(identity, expression)
-    identities = identity.decode(_line(_far_apart(identity, seed), factors))
-    expressions = expression.decode(_line(_far_apart(expression, seed + 1), factors))
+    identities = identity.decode(_line(_far_apart(identity, seed), factors), numbers=_same(factors, seed))
+    expressions = expression.decode(_line(_far_apart(expression, seed + 1), factors), numbers=_same(factors, seed + 1))
     template = expression.template.vertices.astype(np.float32)
     faces = compose(identities[:, None], expressions[None], template)
     camera = camera_for(faces.reshape(-1, *template.shape))
@@ -128,6 +132,11 @@ def _far_apart(model: Model, seed: int) -> Codes:
     first, second = np.triu_indices(DRAWN, 1)
     widest = int(np.linalg.norm(faces[first] - faces[second], axis=2).mean(axis=1).argmax())
     return codes[[first[widest], second[widest]]]
+
+
+def _same(factors: Sequence[float], seed: int) -> Integers:
+    """One number for all faces of a line, so that their details of chance stay what they are."""
+    return np.repeat(face_numbers(1, seed), len(factors))
 
 
 def _line(codes: Codes, factors: Sequence[float]) -> Codes:

@@ -23,9 +23,10 @@ from meshgan.model.compose import Shifts, sizes
 from meshgan.model.face_model import check_connectivity
 from meshgan.model.load import Model
 from meshgan.model.rig import kind_of_rig, targets_of
+from meshgan.model.samplers import known_number
 from meshgan.reading import decoded, parse_json
 from meshgan.studio.models import StudioModel
-from meshgan.studio.state import IDENTITY, Part
+from meshgan.studio.state import IDENTITY, Part, faces_of
 from meshgan.view.export import write_glb
 
 if TYPE_CHECKING:
@@ -91,7 +92,8 @@ def read_code(name: str, content: bytes) -> str:
         kept = parse_json(decoded(content), "it")
         if isinstance(kept.get("seed"), str):
             return str(kept["seed"])
-        return f"{IDENTITY}={Part.of_code(np.array(kept['code'], dtype=np.float32)).source}"
+        number = known_number(kept.get("number"))
+        return f"{IDENTITY}={Part.of_code(np.array(kept['code'], dtype=np.float32), number).source}"
     except (MeshganError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UsageError(f"{safe_name(name)} holds no face; upload a JSON file that the studio has saved.") from error
 
@@ -191,7 +193,7 @@ def download(session: "Session", kind: str, targets: Shifts, yaw: float = 0.0, p
 def _write_glb(session: "Session", path: Path, targets: Shifts) -> None:
     """The identity as base, its expression as a target at 1, its own rig where its template has one, and all
     `targets`, enlarged as the identity is."""
-    base = session.identity.decode(session.state.identity.code(session.identity)[None])[0]
+    base = faces_of(session.identity, [session.state.identity])[0]
     rigged, on = targets_of(base, kind_of_rig(None, session.identity.template)), {}
     if session.expression is not None:
         size = sizes(base, session.expression.still)
@@ -224,10 +226,10 @@ def _code(session: "Session") -> bytes:
         "seed": state.seed,
         "model": session.identity.model.card.name,
         "code": state.identity.code(session.identity).tolist(),
-    }
+    } | ({} if state.identity.number is None else {"number": state.identity.number})
     if expression is not None and state.expression is not None:
         kept |= {
             "expression_model": expression.model.card.name,
             "expression_code": state.expression.code(expression).tolist(),
-        }
+        } | ({} if state.expression.number is None else {"expression_number": state.expression.number})
     return (json.dumps(kept, indent=2) + "\n").encode()

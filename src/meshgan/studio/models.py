@@ -1,5 +1,6 @@
 """A model made ready for the studio: decoded quickly, with sliders, and with the range that it was trained on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -162,14 +163,14 @@ class StudioModel:
         low = np.quantile(faces.min(axis=1), 1 - USUAL, axis=0)
         return low, np.quantile(faces.max(axis=1), USUAL, axis=0)
 
-    def decode(self, codes: Codes) -> Faces:
-        """The faces (B, V, 3) of codes (B, D)."""
-        return decode(self.model, codes)
+    def decode(self, codes: Codes, numbers: Sequence[int] | None = None) -> Faces:
+        """The faces (B, V, 3) of codes (B, D), with details of chance where each has one of `numbers` (B,)."""
+        return decode(self.model, codes, numbers)
 
 
-def decode(model: Model, codes: Codes) -> Faces:
+def decode(model: Model, codes: Codes, numbers: Sequence[int] | None = None) -> Faces:
     """Like `model.decode`, but without its padding, which fixes the last bit and takes thirty times as long."""
-    return model.decode(codes, same_bits=False)
+    return model.decode(codes, same_bits=False, numbers=numbers)
 
 
 def load_pair(identity: str, expression: str | None) -> tuple[StudioModel, StudioModel | None]:

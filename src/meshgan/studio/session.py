@@ -10,9 +10,9 @@ import numpy as np
 from meshgan.arrays import Codes, Faces
 from meshgan.errors import UsageError
 from meshgan.model.compose import compose
-from meshgan.model.latent import interpolate
+from meshgan.model.latent import interpolate, nearer
 from meshgan.studio.models import Place, StudioModel
-from meshgan.studio.state import SEEDS, History, Part, State, read_seed
+from meshgan.studio.state import SEEDS, History, Part, State, faces_of, read_seed
 from meshgan.view.figures import factor_label
 
 Half = Literal["identity", "expression"]
@@ -74,17 +74,17 @@ class Session:
 
     def faces(self, states: Sequence[State]) -> Faces:
         """The vertices (N, V, 3) in mm of any faces: identity + size · expression, as `model.compose` does it."""
-        people = self.identity.decode(_codes([state.identity for state in states], self.identity))
+        people = faces_of(self.identity, [state.identity for state in states])
         if self.expression is None:
             return people
         feelings = [state.expression or Part.at_start(self.expression) for state in states]
-        return compose(people, self.expression.decode(_codes(feelings, self.expression)), self.expression.still)
+        return compose(people, faces_of(self.expression, feelings), self.expression.still)
 
     def shift(self) -> Faces:
         """What the present expression does to the neutral template (V, 3), in mm. Zero without one."""
         if self.expression is None or self.state.expression is None:
             return np.zeros_like(self.identity.mean_face)
-        return self.expression.decode(self.state.expression.code(self.expression)[None])[0] - self.expression.still
+        return faces_of(self.expression, [self.state.expression])[0] - self.expression.still
 
     def measure(self) -> Measure:
         """Distance to the mean and place in the training range of the present face."""
@@ -183,7 +183,8 @@ class Session:
         model, part = getattr(self, half), getattr(self.state, half)
         middle = model.range.mean
         chance = model.model.codes(1, int(self._draws.integers(SEEDS)))[0] - middle
-        return Part.of_code(middle + np.sqrt(1 - NEARNESS**2) * (part.code(model) - middle) + NEARNESS * chance)
+        code = middle + np.sqrt(1 - NEARNESS**2) * (part.code(model) - middle) + NEARNESS * chance
+        return Part.of_code(code, part.number)
 
     def _between(self, identity: float, expression: float) -> State:
         """Eq. 3 between A and B, with a factor for each half."""
@@ -197,8 +198,5 @@ def _line(model: StudioModel, first: Part, second: Part, factor: float) -> Part:
     """One point of the line between two parts; at its ends, the parts themselves."""
     if factor in (0.0, 1.0):
         return second if factor else first
-    return Part.of_code(interpolate(first.code(model), second.code(model), [factor])[0])
-
-
-def _codes(parts: Sequence[Part], model: StudioModel) -> Codes:
-    return np.stack([part.code(model) for part in parts])
+    code = interpolate(first.code(model), second.code(model), [factor])[0]
+    return Part.of_code(code, nearer(first.number, second.number, factor))

@@ -3,20 +3,22 @@
     id=48213 exp=7051 age=12 happiness=0.5
 
 `id` and `exp` are the seeds of random codes, `start` (the mean face, the neutral expression), or `~` and the code
-itself where it came from a mesh or a blend. The rest are the values of sliders that were moved.
+itself where it came from a mesh or a blend, with a dot and the number of its details of chance where it has them.
+The rest are the values of sliders that were moved.
 """
 
 import base64
 import binascii
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from meshgan.arrays import Codes
+from meshgan.arrays import Codes, Faces
 from meshgan.errors import UsageError
+from meshgan.model.samplers import NUMBERS, face_numbers
 from meshgan.studio.models import StudioModel
 
 SEEDS = 100_000  # random faces have seeds below this
@@ -29,10 +31,14 @@ PAUSE = 0.7  # seconds: a slider that stands still for longer has been let go
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """The identity or the expression of a face: a base code (D,), where it is from, and the sliders moved since."""
+    """The identity or the expression of a face: a base code (D,), where it is from, and the sliders moved since.
+
+    Its details of chance follow from `number`; without one they are the mean of all that its code can have.
+    """
 
     source: str
     base: Codes
+    number: int | None = None
     amounts: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -42,14 +48,15 @@ class Part:
 
     @classmethod
     def random(cls, model: StudioModel, seed: int) -> "Part":
-        """The code that `meshgan sample MODEL --seed SEED --count 1` draws."""
-        return cls(str(seed), model.model.codes(1, seed)[0])
+        """The code and the number that `meshgan sample MODEL --seed SEED --count 1` draws."""
+        return cls(str(seed), model.model.codes(1, seed)[0], int(face_numbers(1, seed)[0]))
 
     @classmethod
-    def of_code(cls, code: Codes) -> "Part":
-        """A given code, rounded to half precision (well below 0.01 mm): so its seed stays short, and is exact."""
+    def of_code(cls, code: Codes, number: int | None = None) -> "Part":
+        """A given code, rounded to half precision (well below 0.01 mm) so that its seed is short and exact."""
         half = code.astype("<f2")
-        return cls(f"~{base64.urlsafe_b64encode(half.tobytes()).decode()}", half.astype(np.float32))
+        text = f"~{base64.urlsafe_b64encode(half.tobytes()).decode()}"
+        return cls(text if number is None else f"{text}.{number}", half.astype(np.float32), number)
 
     @classmethod
     def of_source(cls, model: StudioModel, source: str) -> "Part":
@@ -58,7 +65,10 @@ class Part:
             return cls.at_start(model)
         if source.isascii() and source.isdigit() and len(source) <= 18:
             return cls.random(model, int(source))
-        return cls.of_code(_code(source, model.model.code_size))
+        text, _, number = source.partition(".")
+        if number and not (number.isascii() and number.isdigit() and len(number) <= 19 and int(number) < NUMBERS):
+            raise UsageError(f"'{number[:20]}' is no number of a face.")
+        return cls.of_code(_code(text, model.model.code_size), int(number) if number else None)
 
     def moved(self, key: str, value: float) -> "Part":
         """The same with a slider at `value`; at 0 it is as if it had never been moved."""
@@ -69,6 +79,17 @@ class Part:
         """The code (D,): the base and all sliders."""
         moves = [np.float32(value) * model.sliders[key].vector for key, value in self.amounts.items()]
         return np.sum([self.base, *moves], axis=0, dtype=np.float32)
+
+
+def faces_of(model: StudioModel, parts: Sequence[Part]) -> Faces:
+    """The faces (B, V, 3) in mm of identities or of expressions, with details of chance where they have a number."""
+    codes, numbers = np.stack([part.code(model) for part in parts]), [part.number for part in parts]
+    faces = np.empty((len(parts), *model.template.vertices.shape), np.float32)
+    for rows in ([i for i, number in enumerate(numbers) if (number is None) == plain] for plain in (True, False)):
+        if rows:
+            known = [number for number in (numbers[i] for i in rows) if number is not None]
+            faces[rows] = model.decode(codes[rows], known or None)
+    return faces
 
 
 @dataclass(frozen=True, eq=False)
