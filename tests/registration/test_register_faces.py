@@ -22,7 +22,7 @@ from meshgan.registration.finding import degrees_between, find_face
 from meshgan.registration.landmarks import Landmarks, read_landmarks
 from meshgan.registration.models import OWN, adopted, corpus_fingerprint, default_template
 from meshgan.registration.nricp import folded
-from meshgan.registration.quality import judge, measure, scan_distances
+from meshgan.registration.quality import Quality, judge, measure, scan_distances
 from meshgan.registration.register import register
 
 SCANS = Path(__file__).parents[2] / ".." / "shared" / "data" / "scans"
@@ -221,6 +221,52 @@ def test_a_feature_without_landmarks_wants_a_look(template, scanned):
     verdict, reason = judge(measure(result, template))
     assert verdict == "check"
     assert "no landmark was found of the mouth" in reason
+
+
+SOUND = Quality(
+    median_mm=0.15, p95_mm=0.5, landmark_mm=2.0, feature_mm=3.0, coverage=0.95, gap_mm2=90.0, folded=0.0,
+    interocular_mm=60.0, feature="left eye",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict", "words"),
+    [
+        ({}, "good", ""),
+        ({"feature_mm": 7.0}, "check", "left eye is missed by 7.0 mm"),
+        ({"feature_mm": 40.0, "landmark_mm": 22.0}, "check", "left eye is missed by 40.0 mm"),
+        ({"feature_mm": 40.0, "median_mm": 0.6}, "failed", "left eye is missed by 40.0 mm"),
+        ({"feature_mm": 40.0, "interocular_mm": 100.0}, "failed", "is the unit right"),
+        ({"feature_mm": 40.0, "noisy": True}, "check", "smoothed"),
+        ({"feature_mm": 40.0, "unknown": "nose, mouth"}, "check", "no landmark was found of the nose and the mouth"),
+        ({"median_mm": 2.1}, "failed", "half of the scan's face"),
+        ({"gap_mm2": 400.0}, "check", "patch of 400"),
+        ({"coverage": 0.3}, "failed", "70% of the face"),
+        ({"folded": 0.03}, "failed", "folded over"),
+    ],
+)
+def test_landmarks_alone_fail_no_face(change, verdict, words):
+    told, reason = judge(replace(SOUND, **change))
+    assert told == verdict
+    assert words in reason
+    assert bool(reason) == (verdict != "good")
+
+
+def test_one_landmark_on_a_strand_of_hair_is_no_doubt(template):
+    index = np.arange(27, 68)
+    points = template.landmark_rows[index] @ template.mesh.vertices
+    points[index == 37] += [0, 0, 60.0]
+    result = module.Registration(
+        template.mesh.vertices,
+        template.mesh.vertices,
+        np.ones(len(template.mesh.vertices), dtype=bool),
+        template.mesh,
+        Landmarks(index, points),
+        Similarity(1.0, np.eye(3), np.zeros(3)),
+    )
+    assert judge(measure(result, template))[0] == "good"
+    points[(index >= 36) & (index < 42)] += [0, 0, 60.0]
+    assert judge(measure(result, template)) == ("check", "the right eye is missed by 60.0 mm")
 
 
 def test_landmarks_that_are_not_what_they_are_called_are_told(template, scanned):

@@ -25,13 +25,18 @@ FEATURES = {"nose": (27, 36), "right eye": (36, 42), "left eye": (42, 48), "mout
 
 @dataclass(frozen=True)
 class Threshold:
-    """A measure is good up to `good`, worth a look up to `failed`, and beyond that the registration has failed."""
+    """A measure is good up to `good`, worth a look up to `failed`, and beyond that the registration has failed.
+
+    Landmarks are no more than a detector's word, or a person's: `alone`, they want a look however far off they are.
+    A face has failed by them only if what the surface or the shape says wants a look as well.
+    """
 
     name: str
     good: float
     failed: float
     wording: str
     meaning: str
+    alone: bool = True
 
 
 THRESHOLDS = (
@@ -47,13 +52,15 @@ THRESHOLDS = (
     ),
     Threshold(
         "landmark_mm", 5.0, 10.0,
-        "landmarks of nose, eyes and mouth are missed by {value:.1f} mm on average",
-        "mean distance between the landmarks of nose, eyes and mouth found or given and those of the result",
+        "half of the landmarks of nose, eyes and mouth are missed by {value:.1f} mm or more",
+        "median distance between the landmarks of nose, eyes and mouth found or given and those of the result",
+        alone=False,
     ),
     Threshold(
         "feature_mm", 6.0, 15.0,
         "the {feature} is missed by {value:.1f} mm",
         "the same for the worst of nose, right eye, left eye and mouth",
+        alone=False,
     ),
     Threshold(
         "uncovered", 0.25, 0.6,
@@ -78,9 +85,10 @@ INTEROCULAR = (45.0, 76.0)  # mm between the middles of the eyes, child to large
 class Quality:
     """The figures of one registration; lengths in mm, the rest as shares.
 
-    `median_mm` and `p95_mm`: from scan vertices over the inside of the face to the result. `landmark_mm`: mean over
-    the landmarks of nose, eyes and mouth found or given; `feature_mm`: over those of the worst, which is `feature`;
-    `unknown` names those without any, with commas between. `noisy`: the scan had to be smoothed.
+    `median_mm` and `p95_mm`: from scan vertices over the inside of the face to the result. `landmark_mm`: median
+    over the landmarks of nose, eyes and mouth found or given, since one that lies on a strand of hair says nothing;
+    `feature_mm`: over those of the worst, which is `feature`; `unknown` names those without any, with commas between.
+    `noisy`: the scan had to be smoothed.
     `coverage`: share of the inside of the face that the scan holds. `gap_mm2`: the largest patch around nose and mouth
     that it does not. `folded`: share of triangles. `interocular_mm`: between the middles of the eyes.
     """
@@ -109,12 +117,12 @@ def measure(result: Registration, template: FaceTemplate) -> Quality:
     distances = scan_distances(result, template)
     seen = distances[np.isfinite(distances)]
     misses = _landmark_misses(result, template)
-    worst = max(misses, key=lambda name: misses[name].mean()) if misses else ""
+    worst = max(misses, key=lambda name: np.median(misses[name])) if misses else ""
     return Quality(
         float(np.median(seen)) if len(seen) else np.inf,
         float(np.percentile(seen, 95)) if len(seen) else np.inf,
-        float(np.concatenate(list(misses.values())).mean()) if misses else np.inf,
-        float(misses[worst].mean()) if misses else np.inf,
+        float(np.median(np.concatenate(list(misses.values())))) if misses else np.inf,
+        float(np.median(misses[worst])) if misses else np.inf,
         float(result.believed[template.inside].mean()),
         _largest_patch(mesh, template.middle & ~result.believed),
         float(folded(mesh, result.fitted).mean()),
@@ -158,20 +166,20 @@ def scan_distances(result: Registration, template: FaceTemplate) -> Floats:
 
 def judge(quality: Quality) -> tuple[Verdict, str]:
     """The verdict, and its reasons in words; of a good registration, the empty string."""
-    worst, reasons = 0, []
+    reasons = []
+    told = {True: 0, False: 0}  # the worst of what speaks for itself, and of what does not
     for threshold in THRESHOLDS:
         value = getattr(quality, threshold.name)
         level = int(value > threshold.good) + int(value > threshold.failed)
-        worst = max(worst, level)
+        told[threshold.alone] = max(told[threshold.alone], level)
         if level:
             reasons.append(threshold.wording.format(value=value, feature=quality.feature))
     if not INTEROCULAR[0] <= quality.interocular_mm <= INTEROCULAR[1]:
-        worst = max(worst, 1)
+        told[True] = max(told[True], 1)
         reasons.append(f"the eyes are {quality.interocular_mm:.0f} mm apart; is the unit right?")
+    worst = max(told.values()) if told[True] else min(told[False], 1)
     if quality.noisy:
-        worst = max(worst, 1)
         reasons.append("the scan is so noisy that it was smoothed before it was used")
     if quality.unknown:
-        worst = max(worst, 1)
         reasons.append(f"no landmark was found of the {quality.unknown.replace(', ', ' and the ')}")
-    return VERDICTS[worst], "; ".join(reasons)
+    return VERDICTS[max(worst, min(len(reasons), 1))], "; ".join(reasons)
