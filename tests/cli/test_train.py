@@ -142,3 +142,13 @@ def test_the_librarys_parameters_are_told_as_the_verbs_options():
     assert main.in_options("`fid='off'` or `nothing`", ["evaluate"]) == "`--fid off` or `nothing`"
     assert main.in_options("`unit='cm'`", ["data", "import", "x"]) == "`--unit cm`"
     assert main.in_options("`resume=True`", ["sample"]) == "`resume=True`"
+
+
+@pytest.mark.parametrize(("recipe", "sampler"), [("gmm", "mixture"), ("flow", "flow"), ("bootstrap", "bootstrap")])
+def test_distributions_of_coordinates_are_trained_like_any_recipe(recipe, sampler, meshgan, tiny_faces, tmp_path):
+    changes = ("--set", "network.code=4", "--set", "schedule.faces=500")
+    status, _, err = meshgan("train", recipe, "--data", tiny_faces.path, "--out", tmp_path / "run", *changes)
+    assert status == 0, err
+    model = load_model(tmp_path / "run")
+    assert (model.card.name, model.card.sampler) == (recipe, sampler)
+    assert model.sample(2).shape == (2, *tiny_faces.template.vertices.shape)

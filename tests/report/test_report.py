@@ -16,7 +16,6 @@ from meshgan.evaluation import yardstick
 from meshgan.evaluation.evaluate import evaluate
 from meshgan.machine import machine
 from meshgan.model.load import load_model
-from meshgan.model.pca import fit_pca
 from meshgan.report import pages, scales
 from meshgan.report import reproduce as module
 from meshgan.report.curves import curves_svg
@@ -158,19 +157,14 @@ def test_what_an_objective_logs_is_drawn_though_no_panel_knows_it():
         assert word in panels
 
 
-def test_other_faces_or_another_split_are_made_anew(small, tmp_path, monkeypatch):
+def test_models_of_other_faces_or_another_split_are_refused(small, tmp_path):
     """A model of other faces is never taken for one of these, PCA's neither."""
-    monkeypatch.setitem(TABLES, "table1", {"pca": None, "coma": "coma"})
     faces = scales.identity_corpus(tmp_path, TINY)
     other = replace(faces, card=faces.card.model_copy(update={"split_seed": 5}))
-    fitted = []
-    monkeypatch.setitem(module.FITTED, "pca", lambda given, seen, seed: fitted.append(given) or fit_pca(given))
-    for given in (faces, faces, other):
-        module.make_model(tmp_path / "runs" / "pca", None, given, (), "cpu")
-    assert fitted == [faces, other]
-    module.make_model(tmp_path / "runs" / "coma", "coma", faces, (), "cpu")
-    with pytest.raises(UsageError, match="other data"):
-        module.make_model(tmp_path / "runs" / "coma", "coma", other, (), "cpu")
+    for name in ("pca", "coma"):
+        module.make_model(tmp_path / "runs" / name, name, faces, (), "cpu")
+        with pytest.raises(UsageError, match="other data"):
+            module.make_model(tmp_path / "runs" / name, name, other, (), "cpu")
 
 
 def test_other_folders_are_refused(tmp_path):
@@ -218,6 +212,8 @@ def small(monkeypatch, tiny_faces, recipe_table):
 
     def recipe(name, changes):
         real = load_recipe(name)
+        if real.objective.kind == "pca":
+            return load_recipe(name, ["schedule.faces=500"])
         objective = {"kind": real.objective.kind} | ({"clip": 0.01} if real.objective.kind == "wgan" else {})
         network = recipe_table["network"] | {"linear": real.network.linear, "mapping": min(8, real.network.mapping)}
         return parse_recipe(recipe_table | {"name": name, "network": network, "objective": objective}, name)
@@ -239,7 +235,8 @@ def small(monkeypatch, tiny_faces, recipe_table):
 
 def test_reproduce_makes_everything_once(small, tmp_path):
     first = reproduce("table1", tmp_path, "smoke")
-    assert small == ["corpus 80", "meshgan", "pointwise", "paper", "coma", "coma-tuned"]
+    computed = ["pca", "gmm", "flow", "bootstrap"]
+    assert small == ["corpus 80", "meshgan", "pointwise", "paper", "coma", "coma-tuned", *computed]
     assert [(row.model, row.sampler) for row in first.rows] == [
         ("meshgan", "uniform"),
         ("meshgan-conv-off", "uniform"),
@@ -263,11 +260,12 @@ def test_reproduce_makes_everything_once(small, tmp_path):
     assert written["scale"] == "smoke"
     again = reproduce("table1", tmp_path, "smoke")
     assert again.rows == first.rows
-    assert small == ["corpus 80", "meshgan", "pointwise", "paper", "coma", "coma-tuned"]
+    computed = ["pca", "gmm", "flow", "bootstrap"]
+    assert small == ["corpus 80", "meshgan", "pointwise", "paper", "coma", "coma-tuned", *computed]
 
 
 def test_a_table_of_ones_own_faces(small, tmp_path, tiny_faces, monkeypatch):
-    monkeypatch.setitem(TABLES, "table1", {"coma": "coma", "pca": None})
+    monkeypatch.setitem(TABLES, "table1", {"coma": "coma", "pca": "pca"})
     asked = []
     shrunk = module.load_recipe
     monkeypatch.setattr(module, "load_recipe", lambda name, changes: asked.append(changes) or shrunk(name, changes))
@@ -276,17 +274,17 @@ def test_a_table_of_ones_own_faces(small, tmp_path, tiny_faces, monkeypatch):
     results = reproduce("table1", tmp_path, "smoke", own=own)
     assert results.data == "mine"
     assert [row.model for row in results.rows] == ["coma", "coma", "pca", "real"]
-    assert small == ["coma"]  # no corpus
+    assert small == ["coma", "pca"]  # no corpus
     assert asked[0] == ("schedule.epochs=3", "schedule.faces=2550")  # as many as the corpus would give it
     assert not (tmp_path / "corpus").exists()
 
 
 def test_networks_are_trained_with_several_seeds_and_told_from_each_other(small, tmp_path, monkeypatch):
     monkeypatch.setitem(SCALES, "smoke", replace(TINY, seeds=2))
-    monkeypatch.setitem(TABLES, "table1", {"meshgan": "meshgan", "pca": None})
+    monkeypatch.setitem(TABLES, "table1", {"meshgan": "meshgan", "pca": "pca"})
     monkeypatch.setattr(module, "write_reproduction_page", lambda *arguments: None)
     found = reproduce("table1", tmp_path, "smoke")
-    assert small == ["corpus 80", "meshgan", "meshgan"]
+    assert small == ["corpus 80", "meshgan", "meshgan", "pca"]
     row = found.find("meshgan", "uniform")
     assert len(set(row.seeds["specificity_mm"])) == 2
     assert row.value("specificity_mm") == row.seeds["specificity_mm"][0]
@@ -310,7 +308,8 @@ def test_a_stopped_reproduction_goes_on_where_it_was(small, tmp_path, monkeypatc
     monkeypatch.setattr(module, "measure", measure)
     monkeypatch.setattr(module, "write_reproduction_page", lambda *arguments: None)
     reproduce("table1", tmp_path, "smoke")
-    assert small == ["corpus 80", "meshgan", "pointwise", "paper", "coma", "coma-tuned"]
+    computed = ["pca", "gmm", "flow", "bootstrap"]
+    assert small == ["corpus 80", "meshgan", "pointwise", "paper", "coma", "coma-tuned", *computed]
 
 
 def test_a_model_that_fails_keeps_a_row_that_says_why(small, tmp_path, monkeypatch):
@@ -332,7 +331,7 @@ def test_a_model_that_fails_keeps_a_row_that_says_why(small, tmp_path, monkeypat
 def test_wrong_use_is_refused(small, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="no table9 at smoke scale"):
         reproduce("table9", tmp_path, "smoke")
-    monkeypatch.setitem(TABLES, "table1", {"pca": None})
+    monkeypatch.setitem(TABLES, "table1", {"pca": "pca"})
     reproduce("table1", tmp_path, "smoke")
     monkeypatch.setitem(SCALES, "smoke", Scale(90, 20, "off", 3, (), (), 1))
     with pytest.raises(UsageError, match="holds 80 faces, this scale has 90"):
@@ -344,7 +343,7 @@ def test_wrong_use_is_refused(small, tmp_path, monkeypatch):
 
 def test_every_table_names_recipes_that_ship():
     for models in TABLES.values():
-        for recipe in filter(None, models.values()):
+        for recipe in models.values():
             for scale in SCALES.values():
                 load_recipe(recipe, scale.changes)
                 load_recipe(recipe, scale.ablation)

@@ -186,12 +186,22 @@ def fit_pca(
     return PcaModel(ModelParts(card, faces.template, None, tensors))
 
 
-def fit_coordinates(faces: FaceSet, kind: str, seen: int = 0, components: int = COMPONENTS, seed: int = 0) -> PcaModel:
-    """Principal components with another distribution of coordinates: "mixture", "bootstrap" or "flow".
+def fit_coordinates(
+    faces: FaceSet,
+    kind: str,
+    seen: int = 0,
+    components: int = COMPONENTS,
+    seed: int = 0,
+    name: str = "",
+    recipe: str = "",
+) -> PcaModel:
+    """Principal components with a distribution of coordinates: "normal", "mixture", "bootstrap" or "flow".
 
     What there is to choose about it is chosen on the validation part. A flow sees `seen` faces in training.
     """
-    linear = fit_pca(faces, components, seed)
+    linear = fit_pca(faces, components, seed, name or f"pca-{kind}", recipe)
+    if kind == "normal":
+        return linear
     train, unseen = (_codes_of(linear, faces, rows) for rows in (faces.split.train, faces.split.validation))
     distribution: Distribution
     if kind == "mixture":
@@ -200,9 +210,9 @@ def fit_coordinates(faces: FaceSet, kind: str, seen: int = 0, components: int = 
         distribution = fit_flow(train, unseen, seen or len(train), seed)
     else:
         distribution = Bootstrap(train)
-    recipe = f'name = "pca-{kind}"\ncomponents = {linear.code_size}\n'
-    origin = linear.card.origin.model_copy(update={"recipe": recipe, "faces_seen": seen or len(train)})
-    card = linear.card.model_copy(update={"name": f"pca-{kind}", "sampler": kind, "origin": origin})
+    looked = seen if kind == "flow" and seen else len(train)
+    origin = linear.card.origin.model_copy(update={"faces_seen": looked})
+    card = linear.card.model_copy(update={"sampler": kind, "origin": origin})
     tensors = {name: value for name, value in linear.tensors.items() if name.startswith("pca/")}
     return PcaModel(ModelParts(card, faces.template, None, tensors | distribution.tensors))
 

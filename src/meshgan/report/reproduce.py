@@ -3,7 +3,7 @@
 A table is a list of models, a scale says how much of everything. Each step finds what it has done before:
 
 OUT/corpus/        the FaceSet (see `report.scales`)
-OUT/runs/MODEL/    run folders (that of PCA holds its model and how long it took)
+OUT/runs/MODEL/    run folders
 OUT/evaluations/   one JSON per model, and the parts they are made of
 OUT/figures/
 OUT/TABLE.json, .md, .tex, .csv and .html
@@ -12,9 +12,7 @@ Table 2 is about expressions; its corpora, runs, evaluations and figures lie in 
 faces; its runs, evaluations and figures lie in OUT/ablation.
 """
 
-import json
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -27,9 +25,8 @@ from meshgan.machine import machine, today
 from meshgan.model.face_model import FaceModel
 from meshgan.model.latent import STEPS
 from meshgan.model.load import Model, load_model
-from meshgan.model.pca import PcaModel, fit_coordinates, fit_pca
 from meshgan.reading import read_text
-from meshgan.remembered import code_of, key_of
+from meshgan.remembered import key_of
 from meshgan.report.pages import minutes, sound_lines, write_reproduction_page
 from meshgan.report.results import Result, Results, real_result, results_of_seeds
 from meshgan.report.scales import SCALES, Scale, expression_corpus, identity_corpus
@@ -41,30 +38,30 @@ from meshgan.training.team import Stopped
 OWN = "your own"  # of a table of whatever models and faces
 TRAINED = 0.85  # of the corpus, the rest is to validate and test
 MARK = "made-from.txt"  # in a run folder: the key of recipe and faces
-# The models of each table and their recipes. What has none is fitted (`FITTED`), or another model changed (`CHANGED`).
-TABLES: dict[str, dict[str, str | None]] = {
+# The models of each table and their recipes.
+TABLES: dict[str, dict[str, str]] = {
     "table1": {
         "meshgan": "meshgan",
-        "meshgan-conv-off": None,
+        "meshgan-conv-off": "meshgan",
         "meshgan-pointwise": "pointwise",
         "meshgan-paper": "paper",
         "coma": "coma",
         "coma-tuned": "coma-tuned",
-        "pca": None,
-        "gmm": None,
-        "flow": None,
-        "bootstrap": None,
+        "pca": "pca",
+        "gmm": "gmm",
+        "flow": "flow",
+        "bootstrap": "bootstrap",
     },
     "table2": {
         "meshgan": "meshgan",
-        "meshgan-conv-off": None,
+        "meshgan-conv-off": "meshgan",
         "meshgan-pointwise": "pointwise",
         "coma": "coma",
         "coma-tuned": "coma-tuned",
-        "pca": None,
-        "gmm": None,
-        "flow": None,
-        "bootstrap": None,
+        "pca": "pca",
+        "gmm": "gmm",
+        "flow": "flow",
+        "bootstrap": "bootstrap",
     },
     "ablation": {
         "meshgan-paper": "paper",
@@ -74,12 +71,7 @@ TABLES: dict[str, dict[str, str | None]] = {
         "wgan-gp": "wgan-gp",
     },
 }
-FITTED: dict[str, Callable[[FaceSet, int, int], PcaModel]] = {  # of faces, faces to see in training, and a seed
-    "pca": lambda faces, seen, seed: fit_pca(faces, seed=seed),
-    "gmm": lambda faces, seen, seed: fit_coordinates(faces, "mixture", seed=seed),
-    "flow": lambda faces, seen, seed: fit_coordinates(faces, "flow", seen, seed=seed),
-    "bootstrap": lambda faces, seen, seed: fit_coordinates(faces, "bootstrap", seed=seed),
-}
+COMPUTED = ("pca", "gmm", "flow", "bootstrap")  # recipes without a network on the mesh: seconds, or a minute or two
 CHANGED = {"meshgan-conv-off": "meshgan"}  # the same weights, convolutions switched off
 SEEDED = ("meshgan", "coma", "coma-tuned", "flow")  # networks that train in minutes
 
@@ -137,7 +129,7 @@ def reproduce(table: str, out: Path, scale: str = "desk", device: str = "auto", 
 
 
 def named_models(names: Sequence[str], faces: FaceSet) -> dict[str, Model]:
-    """Models by the names of rows: folders, models that ship, or those of `FITTED`, which are fitted to `faces`.
+    """Models by the names of rows: folders, models that ship, or recipes of `COMPUTED`, fitted to `faces`.
 
     Raises `UsageError` for what is neither, and for what is named twice.
     """
@@ -148,9 +140,10 @@ def named_models(names: Sequence[str], faces: FaceSet) -> dict[str, Model]:
         try:
             model: Model = load_model(name)
         except UsageError:
-            if name not in FITTED:
+            if name not in COMPUTED:
                 raise
-            model = FITTED[name](faces, len(faces.split.train), 0)
+            with TemporaryDirectory() as run:
+                model = load_model(train(name, faces, Path(run) / name))
         short = Path(name).name or name
         while short in models:
             short += "+"
@@ -203,24 +196,13 @@ def corpus_of(table: str, out: Path, size: Scale) -> FaceSet:
     return expression_corpus(out, size) if table == "table2" else identity_corpus(out, size)
 
 
-def make_model(
-    run: Path, recipe: str | None, faces: FaceSet, changes: tuple[str, ...], device: str, seed: int = 0
-) -> None:
-    """Train a recipe into its run folder, or fit what has none, unless that is done, from the same recipe and faces."""
-    wanted = load_recipe(recipe or "meshgan", changes)  # what is fitted sees as many faces as MeshGAN
-    seen = wanted.schedule.faces or int((wanted.schedule.epochs or 1) * len(faces.split.train))
-    of = (
-        {"recipe": recipe_toml(wanted)}
-        if recipe
-        else {"fitted": run.name, "seen": seen, "code": code_of("data/principal.py", "model")}
-    )
-    key = key_of(**of, data=faces.fingerprint, seed=seed)
+def make_model(run: Path, recipe: str, faces: FaceSet, changes: tuple[str, ...], device: str, seed: int = 0) -> None:
+    """Train a recipe into its run folder, unless that is done, from the same recipe and faces."""
+    wanted = load_recipe(recipe, changes)
+    key = key_of(recipe=recipe_toml(wanted), data=faces.fingerprint, seed=seed)
     if (run / "model" / "model.json").is_file() and _mark(run) == key:
         return
-    if recipe:
-        train(wanted, faces, run, device, seed=seed, resume=True)
-    else:
-        _fit(run, FITTED[run.name.partition("-seed")[0]], faces, seen, seed)
+    train(wanted, faces, run, device, seed=seed, resume=True)
     with atomic_file(run / MARK) as partial:
         partial.write_text(key, encoding="utf-8")
 
@@ -243,12 +225,3 @@ def measure(model: Model, faces: FaceSet, path: Path, size: Scale) -> Evaluation
 
 def _parts(folder: Path) -> Path:
     return folder / "parts"
-
-
-def _fit(run: Path, fit: Callable[[FaceSet, int, int], PcaModel], faces: FaceSet, seen: int, seed: int) -> None:
-    start = time.monotonic()
-    model = fit(faces, seen, seed)
-    line = {"step": 1, "faces": model.card.origin.faces_seen, "seconds": round(time.monotonic() - start, 2)}
-    with atomic_file(run / "stats.jsonl") as partial:
-        partial.write_text(json.dumps(line) + "\n", encoding="utf-8")
-    model.save(run / "model", replace=True)

@@ -93,9 +93,13 @@ class Autoencoding:
 
 @dataclass(frozen=True)
 class Components:
-    """Principal components, `network.code` of them: the best linear auto-encoder, computed instead of trained."""
+    """Principal components, `network.code` of them: the best linear auto-encoder, computed instead of trained.
+
+    Their coordinates are drawn from a `distribution` of `model.coordinates`, or from N(0, Λ).
+    """
 
     kind: Literal["pca"] = "pca"
+    distribution: Literal["normal", "mixture", "bootstrap", "flow"] = "normal"
 
     phases: ClassVar[int] = 1
     prior: ClassVar[Literal["standard-normal"]] = "standard-normal"

@@ -17,7 +17,7 @@ from meshgan.errors import DiskError, MeshganError, UsageError
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.model.axes import Axes
 from meshgan.model.face_model import FaceModel, check_connectivity
-from meshgan.model.pca import fit_pca
+from meshgan.model.pca import fit_coordinates
 from meshgan.nn import kernel
 from meshgan.nn.detail import PatchCritic, Spectrum
 from meshgan.nn.networks import Decoder, Encoder, parameter_count
@@ -204,7 +204,8 @@ def first_model(init: str | Path | None, recipe: Recipe, faces: FaceSet) -> Face
 def fit_components(
     recipe: Recipe, faces: FaceSet, run: RunFolder, seed: int, resume: bool, init: str | Path | None
 ) -> Path:
-    """Principal components in a run folder like any other's; they are computed at once."""
+    """Principal components in a run folder like any other's; they are computed at once, and a flow on them trained."""
+    assert isinstance(recipe.objective, Components)
     if init is not None:
         raise UsageError("principal components are computed from nothing; leave out `init`.")
     run.check(resume)
@@ -217,14 +218,21 @@ def fit_components(
             began = time.monotonic()
             run.write_recipe(recipe)
             run.note_machine(torch.device("cpu"))
-            model = fit_pca(faces, recipe.network.code, seed, recipe.name, identity.recipe)
-            seen = len(faces.split.train)
+            kind, seen = recipe.objective.distribution, faces_to_see(recipe, len(faces.split.train))
+            model = fit_coordinates(faces, kind, seen, recipe.network.code, seed, recipe.name, identity.recipe)
             run.keep_lines(0)
-            run.append_line({"step": 1, "faces": seen, "seconds": round(time.monotonic() - began, 2)})
+            looked = model.card.origin.faces_seen
+            run.append_line({"step": 1, "faces": looked, "seconds": round(time.monotonic() - began, 2)})
             model.save(run.path / "model", replace=True)
             Axes.of(model).save(run.path / "model")
-            run.save(Checkpoint(identity, 1, {}), seen)
+            run.save(Checkpoint(identity, 1, {}), looked)
     return run.path / "model"
+
+
+def faces_to_see(recipe: Recipe, count: int) -> int:
+    """How many of `count` training faces the schedule asks for, each as often as it is seen."""
+    schedule = recipe.schedule
+    return schedule.faces or max(1, round((schedule.epochs or 1) * count))
 
 
 def total_steps(recipe: Recipe, steps_per_epoch: int) -> int:
