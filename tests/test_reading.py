@@ -191,7 +191,11 @@ def test_archives_that_lie_about_their_size_or_hold_objects_are_damaged(tmp_path
         header = io.BytesIO()
         np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (2**60,)})
         archive.writestr("a.npy", header.getvalue())
-    for number, content in enumerate((data, objects.getvalue(), huge.getvalue(), whole.getvalue()[:-200], b"")):
+    words = io.BytesIO()
+    with zipfile.ZipFile(words, "w") as archive:
+        archive.writestr("a.npy", "no array")
+    damaged = (data, objects.getvalue(), huge.getvalue(), words.getvalue(), whole.getvalue()[:-200], b"")
+    for number, content in enumerate(damaged):
         (tmp_path / f"{number}.npz").write_bytes(content)
         with pytest.raises(MeshganError, match=rf"{number}\.npz is damaged"):
             read_arrays(tmp_path / f"{number}.npz")

@@ -189,7 +189,10 @@ def read_arrays(path: str | Path, most: int = MOST_ARRAYS) -> dict[str, NDArray[
             if sum(entry.file_size for entry in archive.infolist()) > most:
                 raise MeshganError(f"{path} unfolds to more than {_size(most)}, the most that is read of such a file.")
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+            found = {name: arrays[name] for name in arrays.files}
+        if not all(isinstance(values, np.ndarray) for values in found.values()):
+            raise ValueError("numpy hands over the bytes of whatever is no array")
+        return found
     except (
         OSError,
         EOFError,

@@ -154,6 +154,7 @@ def rewrite(folder, change):
         lambda tensors: tensors.update({"generator/more": np.zeros(3, np.float32)}),
         lambda tensors: tensors.update({"generator/dense.bias": np.zeros(3, np.float32)}),
         lambda tensors: tensors["generator/dense.bias"].fill(np.nan),
+        lambda tensors: tensors["generator/dense.bias"].fill(1e30),
         lambda tensors: tensors["normalisation/std"].fill(0),
         lambda tensors: tensors.update({"sampler/mean": np.zeros(9)}),
         lambda tensors: tensors.update({"sampler/covariance": np.full((4, 4), np.nan)}),

@@ -32,6 +32,7 @@ MOST_FILE = 2**30  # bytes of one file of a model
 MOST_CARD = 2**20
 MOST_CODE = 4096  # numbers in a code
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+HEAVIEST = 1e6  # a weight: products of larger ones are soon no numbers
 FAR_MM = 1e6  # no face lies a kilometre away, nor do its vertices move so far
 
 Sampler = Literal["uniform", "standard-normal", "fitted-normal", "mixture", "bootstrap", "flow"]
@@ -206,9 +207,11 @@ def _tensors(content: bytes, path: Path) -> dict[str, Tensor]:
         tensors = safetensors.torch.load(content)
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise MeshganError(f"{path} is damaged; get the model again.") from error
-    bad = [name for name, tensor in tensors.items() if tensor.dtype not in FLOATS or not bool(tensor.isfinite().all())]
-    if bad:
-        raise MeshganError(f"{path} is damaged: '{bad[0][:80]}' holds what is no number; get the model again.")
+    for name, tensor in tensors.items():
+        if tensor.dtype not in FLOATS or not bool(tensor.isfinite().all()):
+            raise MeshganError(f"{path} is damaged: '{name[:80]}' holds what is no number; get the model again.")
+        if not name.startswith("sampler/") and tensor.numel() and float(tensor.abs().max()) > HEAVIEST:
+            raise MeshganError(f"{path} is damaged: '{name[:80]}' holds what no model does; get the model again.")
     return tensors
 
 
