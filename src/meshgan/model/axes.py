@@ -1,4 +1,4 @@
-"""The principal axes of a model's own faces: in its code, as changes of the face, and how far they reach.
+"""The principal axes of a model's own faces, as directions in its code.
 
 They take seconds to find and are the same each time, so they come with a model (`axes.npz` in its folder);
 where they do not, or are another model's, they are found anew.
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from meshgan.arrays import Codes, Faces, Floats, Singles
+from meshgan.arrays import Codes, Floats, Singles
 from meshgan.data.principal import principal_components
 from meshgan.errors import MeshganError
 from meshgan.model.load import Model
@@ -24,25 +24,17 @@ FILE = "axes.npz"  # in a model folder
 MOST_BYTES = 2**26
 COUNT = 10
 SAMPLES = 1000  # faces from which the axes are found
-EXTREMES = (1.0, 99.0)  # percentiles of an axis' scores that its reach ends at
 QUICK = 40  # steps of Eq. 2 for the template, which lies near the mean
 WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
 class Axes:
-    """The K strongest axes: `vectors` (K, D), what to add to a code to move a face by one standard deviation;
-    `shapes` (K, V, 3), orthonormal changes of a face; `shares` (K,) of the variance of faces.
-
-    `low` and `high` (K,) say how far, in mm along `shapes`, random faces reach from the template, and `neutral` (D,)
-    is the code nearest to the template.
-    """
+    """The K strongest axes: `vectors` (K, D), what to add to a code to move a face by one standard deviation, and
+    `shares` (K,) of the variance of faces. `neutral` (D,) is the code nearest to the template."""
 
     vectors: Codes
-    shapes: Faces
     shares: Singles
-    low: Singles
-    high: Singles
     neutral: Codes
 
     @classmethod
@@ -52,13 +44,9 @@ class Axes:
         template = model.template.vertices[None].astype(np.float32)
         found = principal_components(faces, np.arange(SAMPLES), count)
         scores = found.codes(faces)
-        low, high = np.percentile(scores - found.codes(template), EXTREMES, axis=0)
         return cls(
             vectors=principal_directions(codes, scores).astype(np.float32),
-            shapes=found.axes,
             shares=(found.variances / np.var(faces, axis=0, ddof=1, dtype=np.float64).sum()).astype(np.float32),
-            low=low.astype(np.float32),
-            high=high.astype(np.float32),
             neutral=model.fit(template, steps=QUICK).codes[0].astype(np.float32),
         )
 
@@ -70,7 +58,7 @@ class Axes:
             if path.is_file():
                 arrays = read_arrays(path, MOST_BYTES)
                 of = bytes(arrays.pop("of")).hex()
-                axes = cls(**{name: array.astype(np.float32) for name, array in arrays.items()})
+                axes = cls(**{part.name: arrays[part.name].astype(np.float32) for part in fields(cls)})
                 if of == model.card.files.get(WEIGHTS, "") and axes._fit(model):
                     return axes
         return cls.of(model)
@@ -78,20 +66,16 @@ class Axes:
     def save(self, folder: Path) -> None:
         """Write them into the folder of their model."""
         arrays: dict[str, NDArray[Any]] = {part.name: getattr(self, part.name) for part in fields(self)}
-        arrays["shapes"] = arrays["shapes"].astype(np.float16)  # to 0.01 mm, for half the size
         arrays["of"] = np.frombuffer(bytes.fromhex(read_card(folder).files[WEIGHTS]), np.uint8)
         with atomic_file(folder / FILE) as partial, partial.open("wb") as stream:
             np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]  # an array cannot be named allow_pickle
 
     def _fit(self, model: Model) -> bool:
         """Whether shapes and numbers are those of axes of the model."""
-        count, vertices = len(self.shares), len(model.template.vertices)
-        shapes = {"vectors": (count, model.code_size), "shapes": (count, vertices, 3), "neutral": (model.code_size,)}
-        return all(
-            (array := getattr(self, part.name)).shape == shapes.get(part.name, (count,))
-            and bool(np.isfinite(array).all())
-            for part in fields(self)
-        )
+        count, size = len(self.shares), model.code_size
+        shapes = {"vectors": (count, size), "shares": (count,), "neutral": (size,)}
+        arrays = {name: getattr(self, name) for name in shapes}
+        return all(arrays[name].shape == shapes[name] and np.isfinite(arrays[name]).all() for name in shapes)
 
 
 def principal_directions(codes: Codes, scores: NDArray[Any]) -> Floats:

@@ -19,17 +19,16 @@ from meshgan.model.model_folder import (
     FAR_MM,
     ModelCard,
     ModelParts,
-    Sampler,
     filled,
     find_model,
     read_model_folder,
     write_model_folder,
 )
-from meshgan.model.samplers import Samplers, chance, face_numbers, in_blocks
+from meshgan.model.samplers import Sampled, Samplers, chance, in_blocks
 from meshgan.nn.networks import Decoder, Encoder
 
 
-class FaceModel:
+class FaceModel(Sampled):
     """A generator of faces of one template. Arrays of faces are (B, V, 3) float32 in mm, codes (B, D) float32.
 
     Tensors go in where arrays do.
@@ -110,11 +109,6 @@ class FaceModel:
         return next(self.decoder.parameters()).device
 
     @property
-    def code_size(self) -> int:
-        """D, the length of a code."""
-        return self.card.code
-
-    @property
     def mean_face(self) -> Faces:
         """The mean (V, 3) of the faces that the model was trained on."""
         return self.normalisation.mean
@@ -123,14 +117,6 @@ class FaceModel:
     def encodes(self) -> bool:
         """Whether the model has an encoder: `encode` then takes one pass, and is not as near as `fit`."""
         return self.encoder is not None
-
-    def codes(self, count: int, seed: int = 0, sampler: Sampler | None = None) -> Codes:
-        """Draw codes (count, D); `sampler` is "uniform", "standard-normal" or "fitted-normal", else the model's own."""
-        return self.samplers.draw(count, seed, sampler)
-
-    def sample(self, count: int, seed: int = 0, sampler: Sampler | None = None) -> Faces:
-        """Draw faces (count, V, 3). The same seed gives the same faces, bit by bit on one machine."""
-        return self.decode(self.codes(count, seed, sampler), numbers=face_numbers(count, seed))
 
     @overload
     def decode(self, codes: Tensor, same_bits: bool = True, numbers: ArrayLike | None = None) -> Tensor: ...

@@ -13,32 +13,25 @@ from meshgan.errors import UsageError
 from meshgan.geometry.mesh import Mesh
 from meshgan.model.face_model import FaceModel
 from meshgan.model.latent import STEPS, Fit
-from meshgan.model.model_folder import ModelCard, Sampler, find_model, read_card
+from meshgan.model.model_folder import find_model, read_card
 from meshgan.model.pca import PcaModel
-from meshgan.model.samplers import Samplers
+from meshgan.model.samplers import Sampled
 
 
-class Model(Protocol):
+class Model(Sampled, Protocol):
     """A trained thing, of whatever kind: `FaceModel` says what each verb does.
 
     Faces are (B, V, 3) float32 in mm, codes (B, D) float32.
     """
 
-    card: ModelCard
     template: Mesh
-    samplers: Samplers
 
-    @property
-    def code_size(self) -> int: ...
     @property
     def device(self) -> torch.device: ...
     @property
     def mean_face(self) -> Faces: ...
     @property
     def encodes(self) -> bool: ...
-    def codes(self, count: int, seed: int = 0, sampler: Sampler | None = None) -> Codes: ...
-    def sample(self, count: int, seed: int = 0, sampler: Sampler | None = None) -> Faces: ...
-    def decode(self, codes: ArrayLike, same_bits: bool = True, numbers: ArrayLike | None = None) -> Faces: ...
     def encode(self, vertices: ArrayLike) -> Codes: ...
     def fit(self, vertices: ArrayLike, weights: ArrayLike | None = None, steps: int = STEPS) -> Fit: ...
     def fitting(self, steps: int = STEPS) -> str: ...

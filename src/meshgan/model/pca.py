@@ -22,18 +22,17 @@ from meshgan.model.model_folder import (
     ModelCard,
     ModelParts,
     Origin,
-    Sampler,
     find_model,
     read_model_folder,
     write_model_folder,
 )
-from meshgan.model.samplers import Samplers
+from meshgan.model.samplers import Sampled, Samplers
 
 COMPONENTS = 64  # the latent size of the paper's networks
 PRIOR = 1e-4  # mm² for each unit of |z|²/K: decides only what the given vertices leave open
 
 
-class PcaModel:
+class PcaModel(Sampled):
     """Faces = mean + Σ zₖ √λₖ axisₖ. Codes (B, K) count standard deviations: N(0, I) on them is N(0, Λ) on the axes."""
 
     def __init__(self, parts: ModelParts) -> None:
@@ -74,11 +73,6 @@ class PcaModel:
         return self._parts.tensors
 
     @property
-    def code_size(self) -> int:
-        """K, the number of components."""
-        return len(self.basis)
-
-    @property
     def device(self) -> torch.device:
         """The CPU."""
         return torch.device("cpu")
@@ -92,14 +86,6 @@ class PcaModel:
     def encodes(self) -> bool:
         """No: projecting is fitting."""
         return False
-
-    def codes(self, count: int, seed: int = 0, sampler: Sampler | None = None) -> Codes:
-        """Draw codes (count, K), from N(0, I) unless told otherwise."""
-        return self.samplers.draw(count, seed, sampler)
-
-    def sample(self, count: int, seed: int = 0, sampler: Sampler | None = None) -> Faces:
-        """Draw faces (count, V, 3) in mm."""
-        return self.decode(self.codes(count, seed, sampler))
 
     @overload
     def decode(self, codes: Tensor, same_bits: bool = True, numbers: ArrayLike | None = None) -> Tensor: ...

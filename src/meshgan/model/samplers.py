@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from meshgan.arrays import Codes, Faces, Floats, Singles
@@ -88,6 +88,30 @@ class Samplers:
         if chosen == "fitted-normal" and self.mean is not None and self.root is not None:
             normal = self.mean + np.einsum("nd,de->ne", normal, self.root)  # einsum: the same bits for any count
         return normal.astype(np.float32)
+
+
+class Sampled(Protocol):
+    """What a model of any kind does with its samplers."""
+
+    card: ModelCard
+    samplers: Samplers
+
+    @property
+    def code_size(self) -> int:
+        """D, the length of a code."""
+        return self.card.code
+
+    def codes(self, count: int, seed: int = 0, sampler: Sampler | None = None) -> Codes:
+        """Draw codes (count, D); `sampler` is one of `samplers.names`, else the model's own."""
+        return self.samplers.draw(count, seed, sampler)
+
+    def sample(self, count: int, seed: int = 0, sampler: Sampler | None = None) -> Faces:
+        """Draw faces (count, V, 3) in mm. The same seed gives the same faces, bit by bit on one machine."""
+        return self.decode(self.codes(count, seed, sampler), numbers=face_numbers(count, seed))
+
+    def decode(self, codes: ArrayLike, same_bits: bool = True, numbers: ArrayLike | None = None) -> Faces:
+        """The faces (B, V, 3) in mm of codes (B, D)."""
+        ...
 
 
 def in_blocks(network: nn.Module, *values: Codes | Faces) -> Singles:

@@ -12,8 +12,7 @@ from meshgan.arrays import Singles
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.spectrum import BandFilter
-from meshgan.nn.chebyshev import ChebConv
-from meshgan.nn.networks import COORDINATES, NetworkSpec, dense, ordered_levels
+from meshgan.nn.networks import COORDINATES, NetworkSpec, dense, narrowing, ordered_levels
 from meshgan.nn.sampling import Reordering, SparseOperator
 
 FLOOR = 1e-3  # of the mean deviation: where real faces never differ, what is seen stays finite
@@ -41,18 +40,7 @@ class PatchCritic(nn.Module):
         levels = ordered_levels(hierarchy, spec)
         self.order = Reordering(levels[0].order)
         self.laplacian = SparseOperator(levels[0].laplacian)
-        inputs = (3 * COORDINATES, *spec.widths)
-        self.layers = nn.ModuleList(
-            ChebConv(
-                SparseOperator(level.laplacian),
-                inputs[i],
-                inputs[i + 1],
-                spec.terms,
-                kept=torch.as_tensor(level.kept),
-                generator=generator,
-            )
-            for i, level in enumerate(levels)
-        )
+        self.layers = narrowing(levels, 3 * COORDINATES, spec, generator)
         self.spectrum: Spectrum | None = None
         self.heads = nn.ModuleList(dense(width, 1, generator) for width in spec.widths)
         self.register_buffer("deviations", torch.ones(2, self.laplacian.shape[0], COORDINATES))

@@ -55,20 +55,9 @@ class _Convolutions(nn.Module):
 
     def __init__(self, hierarchy: Hierarchy, spec: NetworkSpec, generator: torch.Generator | None) -> None:
         super().__init__()
-        inputs = (COORDINATES, *spec.widths)
         levels = ordered_levels(hierarchy, spec)
         self.order = Reordering(levels[0].order)
-        self.layers = nn.ModuleList(
-            ChebConv(
-                SparseOperator(level.laplacian),
-                inputs[i],
-                inputs[i + 1],
-                spec.terms,
-                kept=torch.as_tensor(level.kept),
-                generator=generator,
-            )
-            for i, level in enumerate(levels)
-        )
+        self.layers = narrowing(levels, COORDINATES, spec, generator)
         self.chain = Chain(list(self.layers), before=self.order)  # type: ignore[arg-type]
 
     def forward(self, vertices: Tensor) -> Tensor:
@@ -283,6 +272,24 @@ def ordered_levels(hierarchy: Hierarchy, spec: NetworkSpec) -> list[OrderedLevel
     if dense + linear + convolutions > LARGEST:
         raise UsageError(f"a network of {dense + linear + convolutions:,} weights is too large; choose a smaller one.")
     return ordered(hierarchy)
+
+
+def narrowing(
+    levels: Sequence[OrderedLevel], inputs: int, spec: NetworkSpec, generator: torch.Generator | None
+) -> nn.ModuleList:
+    """Convolutions from `inputs` channels through the widths of `spec`, each with the selection of the next level."""
+    channels = pairwise((inputs, *spec.widths))
+    return nn.ModuleList(
+        ChebConv(
+            SparseOperator(level.laplacian),
+            before,
+            after,
+            spec.terms,
+            kept=torch.as_tensor(level.kept),
+            generator=generator,
+        )
+        for level, (before, after) in zip(levels, channels, strict=True)
+    )
 
 
 def quarters(vertices: int, levels: int) -> list[int]:
