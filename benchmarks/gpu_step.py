@@ -1,6 +1,6 @@
 """Faces a second of the training step on a GPU, captured as one graph: `python benchmarks/gpu_step.py SET`.
 
-The step is the training loop's own (`meshgan.training.graph.stepper`), with the paper's recipe, at several batch sizes.
+The step is the training loop's own (`meshgan.training.loop.stepper`), with the paper's recipe, at several batch sizes.
 """
 
 import sys
@@ -10,10 +10,9 @@ import torch
 
 from meshgan.data.faceset import FaceSet
 from meshgan.geometry.hierarchy import Hierarchy
-from meshgan.training.batches import Batches
-from meshgan.training.graph import WARM_UP, stepper
-from meshgan.training.loop import start
+from meshgan.training.loop import WARM_UP, start, stepper
 from meshgan.training.recipe import load_recipe
+from meshgan.training.state import Batches
 from meshgan.training.team import team
 
 BATCHES = (16, 64, 256)

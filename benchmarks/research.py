@@ -26,8 +26,8 @@ from meshgan.data.principal import Components, principal_components
 from meshgan.evaluation.metrics import detail
 from meshgan.evaluation.yardstick import BAND_NAMES
 from meshgan.geometry.hierarchy import Hierarchy
+from meshgan.geometry.laplacian import BandFilter
 from meshgan.geometry.mesh import Mesh
-from meshgan.geometry.spectrum import BandFilter
 from meshgan.nn.chebyshev import ChebConv
 from meshgan.nn.detail import PatchCritic, Spectrum
 from meshgan.nn.networks import Decoder, NetworkSpec

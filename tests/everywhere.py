@@ -16,7 +16,7 @@ from meshgan.geometry.decomposition import principal_axes
 from meshgan.model.load import load_model
 from meshgan.registration.prior import learn
 from meshgan.studio.models import load_pair
-from meshgan.studio.state import read_seed
+from meshgan.studio.session import read_seed
 
 SEEDS = (
     "id=48213 exp=7051",

@@ -240,9 +240,8 @@ def kinds(place: Path) -> dict[str, Kind]:
     from meshgan.geometry.files import read_mesh, write_mesh
     from meshgan.geometry.hierarchy import Hierarchy
     from meshgan.geometry.mesh import Mesh
-    from meshgan.model.axes import Axes
     from meshgan.model.classifier import Classifier, ClassifierCard
-    from meshgan.model.directions import FILE, Directions, estimate_directions
+    from meshgan.model.directions import FILE, Axes, Directions, estimate_directions
     from meshgan.model.load import load_model
     from meshgan.nn.spline import ExpressionClassifier
     from meshgan.registration import jobs

@@ -3,10 +3,10 @@ import json
 import pytest
 import torch
 
-from meshgan.bench import floor, train_step
-from meshgan.bench.floor import Passes, Work, convolution, network, training_step
+from meshgan.bench import train_step, twins
 from meshgan.bench.hierarchy import hills
 from meshgan.bench.train_step import Player
+from meshgan.bench.twins import Passes, Work, convolution, network, training_step
 from meshgan.errors import MeshganError
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.nn.chebyshev import ChebConv
@@ -26,8 +26,8 @@ def test_the_file_holds_what_it_promises(monkeypatch, capsys, sheet) -> None:
     monkeypatch.setattr(train_step, "growth", lambda: {"linear": True})
     monkeypatch.setattr(train_step, "ROUNDS", 1)
     monkeypatch.setattr(train_step, "BATCH", 2)
-    monkeypatch.setattr(floor, "SIZE", 64)
-    monkeypatch.setattr(floor, "COPIED", 1000)
+    monkeypatch.setattr(twins, "SIZE", 64)
+    monkeypatch.setattr(twins, "COPIED", 1000)
     result = json.loads(json.dumps(train_step.run()))
     assert (result["vertices"], result["batch"]) == (196, 2)
     assert set(result["ms"]) == {"meshgan", "csr", "pyg"}
@@ -84,6 +84,6 @@ def test_growth_measures_time_and_memory(monkeypatch, tmp_path) -> None:
 
 
 def test_the_machine_is_described() -> None:
-    about = floor.conditions()
+    about = twins.conditions()
     assert about["threads"] >= 1
     assert about["processor"]

@@ -7,10 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from meshgan.cli.main import app
-from meshgan.data.corpora.draws import Draws
+from meshgan.data.corpora.draws import Draws, RegistrationNoise
 from meshgan.data.corpora.expressions import ExpressionPlan, make_expressions
 from meshgan.data.corpora.folds import LABELS
-from meshgan.data.corpora.noise import RegistrationNoise
 from meshgan.data.corpora.performance import NUMBERS, STRENGTHS, UNIT_ACTIONS
 from meshgan.data.corpora.recipes import EXPRESSIONS, RECIPES, UNITS
 from meshgan.data.faceset import FaceSet

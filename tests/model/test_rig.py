@@ -15,10 +15,10 @@ from meshgan.data.corpora.basis import FaceBasis, face_template
 from meshgan.data.corpora.draws import Draws
 from meshgan.data.corpora.population import draw_people
 from meshgan.errors import UsageError
+from meshgan.geometry.files import write_glb
 from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import closest_points
 from meshgan.model.rig import ARKIT, EXPRESSION_WEIGHTS, VISEMES, Rig, kind_of_rig, rig, rigger, spelled_out
-from meshgan.view.export import write_glb
 
 # fmt: off
 APPLE = [

@@ -7,8 +7,8 @@ import trimesh
 from operators import hierarchy
 from test_networks import DETAILED, SMALL, detailed, faces, seeded
 
+from meshgan.geometry.laplacian import band_energies
 from meshgan.geometry.mesh import Mesh
-from meshgan.geometry.spectrum import band_energies
 from meshgan.nn import paths
 from meshgan.nn.detail import PatchCritic, Spectrum
 

@@ -11,10 +11,9 @@ from PIL import Image
 from meshgan.data.corpora.basis import face_layout, face_template, layout_of
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry import glb
-from meshgan.geometry.files import read_mesh, write_mesh
+from meshgan.geometry.files import read_mesh, write_glb, write_mesh
 from meshgan.geometry.mesh import Layout, Mesh
 from meshgan.registration.bake import as_png, bake, check_size, covered, filled, read_painted
-from meshgan.view.export import write_glb
 
 FACE = face_template()
 

@@ -16,8 +16,8 @@ from meshgan.data.corpora.expressions import ExpressionPlan
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import UsageError
 from meshgan.model.face_model import FaceModel
-from meshgan.report import paper_figures, reproduce, scales
-from meshgan.report.scales import SCALES
+from meshgan.report import paper_figures, reproduce
+from meshgan.report.reproduce import SCALES
 from meshgan.training.recipe import load_recipe, parse_recipe
 
 RECIPE = {
@@ -141,15 +141,15 @@ def test_expression_corpora_are_pure_and_share_no_subject(tmp_path: Path) -> Non
         expressions=ExpressionPlan(subjects=3, posed=6, spontaneous=4),
         recognised=ExpressionPlan(part="classifier", subjects=3, posed=6, spontaneous=0),
     )
-    faces, unseen = scales.expression_corpus(tmp_path, size), scales.classifier_corpus(tmp_path, size)
+    faces, unseen = reproduce.expression_corpus(tmp_path, size), reproduce.classifier_corpus(tmp_path, size)
     assert (len(faces), len(unseen)) == (10, 6)
     assert "neutral" not in faces.labels["expression"]
     assert not set(faces.subjects) & set(unseen.subjects)
     moved = np.linalg.norm(faces.vertices - faces.template.vertices, axis=2).mean()
     assert moved < 4.0  # mm: an expression, not an identity
-    again = scales.expression_corpus(tmp_path, size)
+    again = reproduce.expression_corpus(tmp_path, size)
     np.testing.assert_array_equal(again.vertices, faces.vertices)
     with pytest.raises(UsageError, match=r"this scale has .*; choose another `out`"):
-        scales.expression_corpus(
+        reproduce.expression_corpus(
             tmp_path, replace(size, expressions=ExpressionPlan(subjects=4, posed=6, spontaneous=4))
         )

@@ -16,13 +16,11 @@ from meshgan.evaluation import yardstick
 from meshgan.evaluation.evaluate import evaluate
 from meshgan.machine import machine
 from meshgan.model.load import load_model
-from meshgan.report import pages, scales
+from meshgan.report import pages
 from meshgan.report import reproduce as module
-from meshgan.report.curves import curves_svg
-from meshgan.report.pages import write_run_page
-from meshgan.report.reproduce import TABLES, reproduce
+from meshgan.report.pages import curves_svg, write_run_page
+from meshgan.report.reproduce import SCALES, TABLES, Scale, reproduce
 from meshgan.report.results import Results
-from meshgan.report.scales import SCALES, Scale
 from meshgan.training.recipe import load_recipe, parse_recipe
 from meshgan.training.state import BALANCE
 
@@ -159,7 +157,7 @@ def test_what_an_objective_logs_is_drawn_though_no_panel_knows_it():
 
 def test_models_of_other_faces_or_another_split_are_refused(small, tmp_path):
     """A model of other faces is never taken for one of these, PCA's neither."""
-    faces = scales.identity_corpus(tmp_path, TINY)
+    faces = module.identity_corpus(tmp_path, TINY)
     other = replace(faces, card=faces.card.model_copy(update={"split_seed": 5}))
     for name in ("pca", "coma"):
         module.make_model(tmp_path / "runs" / name, name, faces, (), "cpu")
@@ -224,7 +222,7 @@ def small(monkeypatch, tiny_faces, recipe_table):
         made.append(recipe.name)
         return train(recipe, *arguments, **options)
 
-    monkeypatch.setattr(scales, "make_identities", corpus)
+    monkeypatch.setattr(module, "make_identities", corpus)
     monkeypatch.setattr(module, "load_recipe", recipe)
     monkeypatch.setattr(module, "train", counted)
     monkeypatch.setattr(yardstick, "SHAPE_RESAMPLES", 5)

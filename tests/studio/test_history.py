@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshgan.studio.state import PAUSE, REMEMBERED, History
+from meshgan.studio.session import PAUSE, REMEMBERED, History
 
 
 class Clock:

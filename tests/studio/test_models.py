@@ -6,7 +6,7 @@ import pytest
 from meshgan.data.principal import principal_components
 from meshgan.errors import UsageError
 from meshgan.geometry.mesh import Mesh
-from meshgan.model.axes import SAMPLES
+from meshgan.model.directions import SAMPLES
 from meshgan.model.face_model import FaceModel
 from meshgan.model.pca import PcaModel
 from meshgan.studio import models

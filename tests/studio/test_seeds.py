@@ -11,8 +11,7 @@ from meshgan.errors import UsageError
 from meshgan.model.samplers import chance, face_numbers
 from meshgan.studio.files import download, read_code
 from meshgan.studio.models import StudioModel
-from meshgan.studio.session import Session
-from meshgan.studio.state import Part, State, read_seed
+from meshgan.studio.session import Part, Session, State, read_seed
 
 
 def same(first: State, second: State, pair) -> bool:

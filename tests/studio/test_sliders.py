@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from meshgan.model.axes import principal_directions
-from meshgan.model.directions import estimate_directions
+from meshgan.model.directions import estimate_directions, principal_directions
 from meshgan.studio.models import expressions, traits
 
 RNG = np.random.default_rng(0)

@@ -22,8 +22,7 @@ from meshgan.model.pca import fit_pca
 from meshgan.studio import files
 from meshgan.studio.files import Upload, download, fit, read_code, read_upload
 from meshgan.studio.models import identity_model
-from meshgan.studio.session import Session
-from meshgan.studio.state import read_seed
+from meshgan.studio.session import Session, read_seed
 
 SCANS = Path(__file__).parents[2] / "../shared/data/scans"
 TURN = np.array([[0.8, 0, 0.6], [0, 1, 0], [-0.6, 0, 0.8]])

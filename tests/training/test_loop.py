@@ -17,11 +17,11 @@ from meshgan.geometry.mesh import Mesh
 from meshgan.model.face_model import FaceModel
 from meshgan.model.model_folder import read_model_folder
 from meshgan.training import watch
-from meshgan.training.batches import fixed_codes
 from meshgan.training.began import Began
 from meshgan.training.checkpoint import RunFolder, read_checkpoint
 from meshgan.training.loop import crossed, share_kept, start, total_steps, train
 from meshgan.training.recipe import load_recipe, parse_recipe
+from meshgan.training.state import fixed_codes
 from meshgan.training.team import Stopped, Team
 from meshgan.training.watch import diversity
 

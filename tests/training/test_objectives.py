@@ -13,10 +13,9 @@ from torch import nn
 from meshgan.nn import paths
 from meshgan.nn.networks import Encoder, NetworkSpec, ScalarCritic
 from meshgan.training.autoencoder import Autoencoding, weight_penalty
-from meshgan.training.began_cs import BeganCs
-from meshgan.training.gan import Gan, discriminator_loss, generator_loss
+from meshgan.training.began import BeganCs
+from meshgan.training.gan import Gan, Wgan, discriminator_loss, generator_loss, gradient_penalty
 from meshgan.training.state import Batch, State
-from meshgan.training.wgan import Wgan, gradient_penalty
 
 RATE = 0.1
 REAL, CODES = [1.0, 2.0], [1.0, -0.5]

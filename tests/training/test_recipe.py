@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from meshgan.errors import UsageError
 from meshgan.nn.networks import NetworkSpec
 from meshgan.training.began import Began
+from meshgan.training.gan import Wgan
 from meshgan.training.recipe import (
     SHIPPED,
     Adam,
@@ -22,7 +23,6 @@ from meshgan.training.recipe import (
     parse_recipe,
     recipe_toml,
 )
-from meshgan.training.wgan import Wgan
 
 NAMES = sorted(path.stem for path in SHIPPED.glob("*.toml"))
 

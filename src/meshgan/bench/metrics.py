@@ -19,8 +19,8 @@ from meshgan.evaluation.inception import graph_file, network_features
 from meshgan.evaluation.nearest import FaceIndex
 from meshgan.evaluation.yardstick import CHECKED, DETAILED
 from meshgan.geometry.hierarchy import Hierarchy
-from meshgan.geometry.spectrum import BandFilter
-from meshgan.geometry.validity import folded, intersecting
+from meshgan.geometry.laplacian import BandFilter
+from meshgan.geometry.surface import folded, intersecting
 from meshgan.machine import machine
 from meshgan.model.latent import STEPS, fit_codes
 from meshgan.nn.networks import Decoder

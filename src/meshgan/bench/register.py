@@ -27,8 +27,8 @@ from meshgan.data.faceset import FaceSet, create_faceset, some_rows
 from meshgan.data.principal import principal_components
 from meshgan.errors import MeshganError
 from meshgan.geometry.align import rigid
+from meshgan.geometry.laplacian import BANDS, BandFilter
 from meshgan.geometry.mesh import Mesh
-from meshgan.geometry.spectrum import BANDS, BandFilter
 from meshgan.geometry.surface import Surface, barycentric_matrix, closest_points
 from meshgan.progress import track
 from meshgan.registration.batch import register_all

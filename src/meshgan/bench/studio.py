@@ -38,7 +38,7 @@ def run() -> dict[str, Any]:
     """Median and 95th percentile of both figures in milliseconds; prints them."""
     if not find_spec("viser"):
         raise missing_extra("this", "studio")
-    from meshgan.bench.floor import conditions
+    from meshgan.bench.twins import conditions
     from meshgan.studio.page import Shared
 
     shared = Shared(*_models())

@@ -16,9 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from meshgan.bench.floor import conditions, copy_rate, matrix_product, network, training_step
 from meshgan.bench.hierarchy import hills, peak_mb, slope
-from meshgan.bench.layers import CsrConv, PygConv, Twin
+from meshgan.bench.twins import CsrConv, PygConv, Twin, conditions, copy_rate, matrix_product, network, training_step
 from meshgan.data.corpora.basis import face_template
 from meshgan.errors import MeshganError, install_command
 from meshgan.geometry.hierarchy import Hierarchy

@@ -183,7 +183,7 @@ def one_run_in(out: Path, names: Iterable[str]) -> Iterator[None]:
 
 
 def _names(stem: str, count: int, endings: Iterable[str]) -> list[str]:
-    from meshgan.view.export import face_names
+    from meshgan.geometry.files import face_names
 
     return [f"{name}.{ending}" for name in face_names(stem, count) for ending in endings]
 
@@ -199,9 +199,9 @@ def _write_faces(
     seed: int | None = None,
 ) -> list[Path]:
     from meshgan.data.corpora.basis import layout_of
+    from meshgan.geometry.files import write_faces
     from meshgan.model.rig import targets_of
     from meshgan.storage import disk_errors
-    from meshgan.view.export import write_faces
 
     def shapes(face: "Faces") -> "Targets":
         return targets_of(face, kind)
@@ -286,12 +286,12 @@ def compose(
     Example: `meshgan compose identity expression --out faces --count 16`, or `--identity mine.ply --count 4`
     """
     from meshgan.data.corpora.basis import layout_of
+    from meshgan.geometry.files import face_names, write_glb
     from meshgan.model.compose import compose_random, expression_targets
     from meshgan.model.load import load_model
     from meshgan.model.rig import kind_of_rig, targets_of
     from meshgan.progress import track
     from meshgan.storage import atomic_file
-    from meshgan.view.export import face_names, write_glb
     from meshgan.view.figures import comparison
 
     id_model, exp_model = load_model(identity), load_model(expression)

@@ -12,7 +12,7 @@ from meshgan.arrays import Floats
 from meshgan.data.faceset import FaceSet, some_rows
 from meshgan.data.principal import principal_components
 from meshgan.errors import UsageError
-from meshgan.geometry.spectrum import BANDS, BandFilter
+from meshgan.geometry.laplacian import BANDS, BandFilter
 from meshgan.progress import counted
 
 MOST_VALUES = 12  # a label with more different values is told by their number, or its range

@@ -35,9 +35,9 @@ from meshgan.evaluation.metrics import (
     share_score,
 )
 from meshgan.evaluation.nearest import FaceIndex
+from meshgan.geometry.laplacian import BANDS, BandFilter
 from meshgan.geometry.mesh import Mesh
-from meshgan.geometry.spectrum import BANDS, BandFilter
-from meshgan.geometry.validity import folded, intersecting
+from meshgan.geometry.surface import folded, intersecting
 from meshgan.model.model_folder import Sampler
 from meshgan.view.raster import LAMBERT, Camera, Light, render
 

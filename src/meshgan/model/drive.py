@@ -20,12 +20,12 @@ from scipy.spatial.transform import Rotation
 
 from meshgan.arrays import Bytes, Floats
 from meshgan.errors import MeshganError, MeshganWarning, UsageError
+from meshgan.geometry.files import write_glb
 from meshgan.geometry.glb import METRES, Animation
 from meshgan.model.rig import ARKIT, VISEMES, Rig, rigger
 from meshgan.progress import track
 from meshgan.reading import read_json, read_table, shown
 from meshgan.storage import atomic_file
-from meshgan.view.export import write_glb
 from meshgan.view.figures import tiles
 from meshgan.view.raster import Camera
 

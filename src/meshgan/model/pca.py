@@ -14,7 +14,6 @@ from meshgan.data.faceset import FaceSet
 from meshgan.data.principal import principal_components
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.mesh import Mesh
-from meshgan.model.coordinates import Bootstrap, Distribution, fit_flow, fit_mixture
 from meshgan.model.face_model import check_codes, check_faces
 from meshgan.model.latent import STEPS, Fit, check_weights
 from meshgan.model.model_folder import (
@@ -26,7 +25,7 @@ from meshgan.model.model_folder import (
     read_model_folder,
     write_model_folder,
 )
-from meshgan.model.samplers import Sampled, Samplers
+from meshgan.model.samplers import Bootstrap, Distribution, Sampled, Samplers, fit_flow, fit_mixture
 
 COMPONENTS = 64  # the latent size of the paper's networks
 PRIOR = 1e-4  # mm² for each unit of |z|²/K: decides only what the given vertices leave open

@@ -30,9 +30,9 @@ from meshgan.data.corpora.performance import STRENGTHS, UNIT_ACTIONS
 from meshgan.data.corpora.recipes import EXPRESSIONS
 from meshgan.errors import UsageError
 from meshgan.geometry.align import rigid
+from meshgan.geometry.files import write_glb
 from meshgan.geometry.laplacian import cotangent_weights, mass
 from meshgan.geometry.mesh import Layout, Mesh
-from meshgan.view.export import write_glb
 
 Kind = Literal["arkit", "expressions", "both", "none"]
 Targets = dict[str, Singles]

@@ -1,7 +1,20 @@
-"""Where codes come from: the distributions that a model can be sampled with."""
+"""Where codes come from: the distributions that a model can be sampled with.
+
+Uniform, normal and fitted normal ones are every model's. Some are of principal coordinates, and generate faces without
+any network on the mesh. A sceptic asks what convolutions add to them, so each is a sampler of a linear model
+(`PcaModel`), under the same verbs:
+
+mixture    a Gaussian mixture with full covariances (Dempster, Laird and Rubin 1977)
+bootstrap  coordinates of a random training face plus a little noise (Efron 1979): a memoriser, to test metrics with
+flow       a small network that carries N(0, I) to the coordinates, along straight lines on the average (Lipman et al.
+           2023, flow matching)
+
+All draw by sample: the same seed gives the same codes, and more of them begin with the same ones.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,16 +24,240 @@ from torch import Tensor, nn
 
 from meshgan.arrays import Codes, Faces, Floats, Singles
 from meshgan.errors import MeshganError, UsageError
-from meshgan.model.coordinates import DISTRIBUTIONS, Distribution, read_distribution
 from meshgan.model.model_folder import ModelCard, Sampler, filled
 from meshgan.nn import kernel
 from meshgan.nn.networks import MappingNetwork
+
+NOISE = 0.1  # of a smooth bootstrap, in deviations of each coordinate
+COMPONENTS = 30  # of a mixture
+RIDGES = (1e-3, 1e-2, 3e-2, 1e-1)  # added to variances of a mixture, which are about 1; the validation part chooses
+ROUNDS, ENOUGH = 200, 1e-4  # of expectation and maximisation; gain of the log-likelihood at which they end
+WIDTH, FREQUENCIES, STEPS = 256, 4, 40  # of the flow: of its layers, of its clock, of Heun's method
+RATES, BATCH, HALF_LIFE = (3e-4, 1e-3, 3e-3), 128, 20_000  # learning rates that the validation part chooses from
 
 NUMBERS = 2**62  # a face's number is below
 CHANCE = 1  # the stream of random numbers beside that of codes
 BLOCK = 32  # rows at a time; always the same, so that the bits do not depend on the count
 LARGEST = 1e9  # mean or covariance of a code
 ROUNDING = 1e-6  # a covariance whose eigenvalues fall below zero by more, relative to the largest, is none
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """`weights` (K,), `means` (K, D) and square roots (K, D, D) of covariances: Σ = rootᵀ root."""
+
+    weights: Floats
+    means: Floats
+    roots: Floats
+
+    def draw(self, count: int, seed: int) -> Codes:
+        """Codes (count, D)."""
+        chosen = np.searchsorted(np.cumsum(self.weights)[:-1], np.random.default_rng([seed, 1]).random(count))
+        normal = np.random.default_rng(seed).standard_normal((count, self.means.shape[1]))
+        return (self.means[chosen] + np.einsum("nd,nde->ne", normal, self.roots[chosen])).astype(np.float32)
+
+    def log_likelihood(self, codes: Codes) -> float:
+        """The mean log-density of codes (N, D)."""
+        return float(_log_sum(_log_densities(codes, self.weights, self.means, self.roots)).mean())
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """As a model folder holds it."""
+        values = {"weights": self.weights, "means": self.means, "roots": self.roots}
+        return {f"mixture/{name}": torch.from_numpy(value.astype(np.float32)) for name, value in values.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Bootstrap:
+    """Codes (N, D) of faces, and the deviation of the noise that is added to them."""
+
+    points: Codes
+    noise: float = NOISE
+
+    def draw(self, count: int, seed: int) -> Codes:
+        """Codes (count, D)."""
+        chosen = np.floor(np.random.default_rng([seed, 1]).random(count) * len(self.points)).astype(int)
+        normal = np.random.default_rng(seed).standard_normal((count, self.points.shape[1]))
+        return (self.points[chosen] + self.noise * normal).astype(np.float32)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """As a model folder holds it."""
+        return {"bootstrap/points": torch.from_numpy(self.points), "bootstrap/noise": torch.tensor([self.noise])}
+
+
+class Flow(nn.Module):
+    """The velocity (B, D) at codes (B, D) and times (B,); `draw` follows it from N(0, I) at time 0 to 1."""
+
+    def __init__(self, size: int, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        widths = (size + 2 * FREQUENCIES, WIDTH, WIDTH, WIDTH, size)
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        with torch.no_grad():
+            for layer in self.layers:
+                assert isinstance(layer, nn.Linear)
+                bound = (6 / sum(layer.weight.shape)) ** 0.5
+                layer.weight.copy_((2 * torch.rand(layer.weight.shape, generator=generator) - 1) * bound)
+                layer.bias.zero_()
+
+    def forward(self, codes: Tensor, times: Tensor) -> Tensor:
+        angles = times[:, None] * torch.pi * 2.0 ** torch.arange(FREQUENCIES).to(times)
+        values = torch.cat([codes, angles.sin(), angles.cos()], dim=1)
+        for layer in self.layers[:-1]:
+            values = nn.functional.silu(layer(values))
+        return self.layers[-1](values)
+
+    @torch.no_grad()
+    def draw(self, count: int, seed: int) -> Codes:
+        """Codes (count, D), by Heun's method, in blocks of one size so that the bits do not depend on the count."""
+        size = self.layers[-1].out_features
+        assert isinstance(size, int)
+        start = np.random.default_rng(seed).standard_normal((count + -count % BATCH, size)).astype(np.float32)
+        blocks = [self._carried(block) for block in torch.from_numpy(start).split(BATCH)]
+        return torch.cat(blocks)[:count].numpy() if blocks else start
+
+    def _carried(self, codes: Tensor) -> Tensor:
+        for step in range(STEPS):
+            now, then = (torch.full((len(codes),), (step + end) / STEPS) for end in (0, 1))
+            first = self(codes, now)
+            second = self(codes + first / STEPS, then)
+            codes = codes + (first + second) / (2 * STEPS)
+        return codes
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """As a model folder holds it."""
+        return {f"flow/{name}": value.detach() for name, value in self.state_dict().items()}
+
+
+Distribution = Mixture | Bootstrap | Flow
+DISTRIBUTIONS = ("mixture", "bootstrap", "flow")
+
+
+def read_distribution(kind: str, size: int, tensors: Mapping[str, Tensor]) -> Distribution:
+    """The distribution that a model folder holds. Raises `MeshganError` if it is not whole, or makes no codes."""
+    mine = {key.partition("/")[2]: value for key, value in tensors.items() if key.startswith(f"{kind}/")}
+    if any(not torch.isfinite(value).all() or value.abs().max() > 1e6 for value in mine.values() if value.numel()):
+        raise MeshganError(f"the sampler '{kind}' has numbers that no code has.")
+    shapes = {name: tuple(value.shape) for name, value in mine.items()}
+    if kind == "flow":
+        flow = Flow(size)
+        if shapes != {name: tuple(value.shape) for name, value in flow.state_dict().items()}:
+            raise MeshganError("the sampler 'flow' is of the wrong size.")
+        flow.load_state_dict(mine)
+        return flow.requires_grad_(False)
+    count = len(next(iter(mine.values()))) if mine and all(value.ndim for value in mine.values()) else 0
+    if kind == "mixture":
+        count = shapes.get("weights", (0,))[0] if len(shapes.get("weights", ())) == 1 else 0
+        wanted: dict[str, tuple[int, ...]] = {"weights": (count,), "means": (count, size), "roots": (count, size, size)}
+        if not count or shapes != wanted or mine["weights"].min() < 0 or abs(float(mine["weights"].sum()) - 1) > 1e-3:
+            raise MeshganError("the sampler 'mixture' is none.")
+        return Mixture(*(mine[name].double().numpy() for name in wanted))
+    points = shapes.get("points", ())
+    if len(points) != 2 or not points[0] or shapes != {"points": (points[0], size), "noise": (1,)}:
+        raise MeshganError("the sampler 'bootstrap' is none.")
+    return Bootstrap(mine["points"].float().numpy(), abs(float(mine["noise"])))
+
+
+def fit_mixture(codes: Codes, unseen: Codes, components: int = COMPONENTS, seed: int = 0) -> Mixture:
+    """The mixture of training codes (N, D) with the ridge, of `RIDGES`, under which `unseen` ones are likeliest."""
+    components = max(1, min(components, len(codes) // 4))
+    fits = [_expectation_maximisation(codes.astype(np.float64), components, ridge, seed) for ridge in RIDGES]
+    return max(fits, key=lambda fit: fit.log_likelihood(unseen if len(unseen) else codes))
+
+
+def _expectation_maximisation(codes: Floats, components: int, ridge: float, seed: int) -> Mixture:
+    size = codes.shape[1]
+    means = codes[_far_apart(codes, components, np.random.default_rng(seed))]
+    nearest = np.stack([np.square(codes - mean).sum(axis=1) for mean in means], axis=1).argmin(axis=1)
+    shares, before = np.eye(components)[nearest], -np.inf
+    for _ in range(ROUNDS):
+        totals = shares.sum(axis=0) + 1e-9
+        weights, means = totals / totals.sum(), shares.T @ codes / totals[:, None]
+        roots = np.empty((components, size, size))
+        for k in range(components):
+            apart = codes - means[k]
+            covariance = (shares[:, k, None] * apart).T @ apart / totals[k] + ridge * np.eye(size)
+            roots[k] = np.linalg.cholesky(covariance).T
+        fit = Mixture(weights, means, roots)
+        densities = _log_densities(codes, weights, means, roots)
+        sums = _log_sum(densities)
+        now = float(sums.mean())
+        if now - before < ENOUGH:
+            break
+        shares, before = np.exp(densities - sums[:, None]), now
+    return fit
+
+
+def _far_apart(codes: Floats, count: int, generator: np.random.Generator) -> list[int]:
+    """Rows to begin with: each drawn in proportion to its squared distance to those before (k-means++)."""
+    rows = [int(generator.integers(len(codes)))]
+    distances = np.square(codes - codes[rows[0]]).sum(axis=1)
+    while len(rows) < count:
+        chance = distances / distances.sum() if distances.sum() > 0 else np.full(len(codes), 1 / len(codes))
+        rows.append(int(generator.choice(len(codes), p=chance)))
+        distances = np.minimum(distances, np.square(codes - codes[rows[-1]]).sum(axis=1))
+    return rows
+
+
+def _log_densities(codes: Codes | Floats, weights: Floats, means: Floats, roots: Floats) -> Floats:
+    """The log of each component's weight times its density at each code: (N, K)."""
+    size = codes.shape[1]
+    columns = []
+    for weight, mean, root in zip(weights, means, roots, strict=True):
+        white = np.linalg.solve(root.T, (codes - mean).T)
+        volume = np.log(np.abs(np.diag(root))).sum()
+        exponent = np.square(white).sum(axis=0) + size * np.log(2 * np.pi)
+        columns.append(np.log(max(weight, 1e-300)) - volume - 0.5 * exponent)
+    return np.stack(columns, axis=1)
+
+
+def _log_sum(values: Floats) -> Floats:
+    highest = values.max(axis=1)
+    return highest + np.log(np.exp(values - highest[:, None]).sum(axis=1))
+
+
+def fit_flow(codes: Codes, unseen: Codes, seen: int, seed: int = 0) -> Flow:
+    """The flow to codes (N, D) after `seen` of them, with the learning rate under which `unseen` ones fit it best."""
+    held = torch.from_numpy(unseen if len(unseen) else codes)
+    fits = [_trained(torch.from_numpy(codes), rate, seen, seed) for rate in RATES]
+    return min(fits, key=lambda flow: _loss_of_unseen(flow, held))
+
+
+def _trained(codes: Tensor, rate: float, seen: int, seed: int) -> Flow:
+    generator = torch.Generator().manual_seed(seed)
+    flow = Flow(codes.shape[1], generator)
+    average = Flow(codes.shape[1])
+    average.load_state_dict(flow.state_dict())
+    steps = max(1, seen // BATCH)
+    optimiser = torch.optim.Adam(flow.parameters(), rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    keep = 0.5 ** (BATCH / min(HALF_LIFE, max(seen / 4, BATCH)))
+    for _ in range(steps):
+        rows = torch.randint(len(codes), (BATCH,), generator=generator)
+        loss = _matching_loss(flow, codes[rows], generator)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        with torch.no_grad():
+            for mine, theirs in zip(average.parameters(), flow.parameters(), strict=True):
+                mine.lerp_(theirs, 1 - keep)
+    return average.requires_grad_(False)
+
+
+def _matching_loss(flow: Flow, codes: Tensor, generator: torch.Generator) -> Tensor:
+    """Lipman et al. 2023, Eq. 23 with σ_min = 0: the velocity of straight lines from noise to codes."""
+    noise = torch.randn(codes.shape, generator=generator)
+    times = torch.rand(len(codes), generator=generator)
+    along = noise + times[:, None] * (codes - noise)
+    return (flow(along, times) - (codes - noise)).square().mean()
+
+
+@torch.no_grad()
+def _loss_of_unseen(flow: Flow, codes: Tensor) -> float:
+    generator = torch.Generator().manual_seed(0)
+    return sum(float(_matching_loss(flow, codes, generator)) for _ in range(20)) / 20
 
 
 @dataclass(frozen=True, eq=False)

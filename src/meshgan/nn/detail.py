@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from meshgan.arrays import Singles
 from meshgan.geometry.hierarchy import Hierarchy
+from meshgan.geometry.laplacian import BandFilter
 from meshgan.geometry.mesh import Mesh
-from meshgan.geometry.spectrum import BandFilter
 from meshgan.nn.networks import COORDINATES, NetworkSpec, dense, narrowing, ordered_levels
 from meshgan.nn.sampling import Reordering, SparseOperator
 

@@ -22,7 +22,7 @@ from jinja2 import Environment, PackageLoader
 
 from meshgan.data.corpora.basis import layout_of
 from meshgan.errors import UsageError
-from meshgan.geometry.files import MILLIMETRES, write_mesh
+from meshgan.geometry.files import MILLIMETRES, write_glb, write_mesh
 from meshgan.geometry.mesh import Mesh
 from meshgan.model.rig import targets_of
 from meshgan.progress import track
@@ -31,7 +31,6 @@ from meshgan.registration.jobs import Job, Outcome, result_of
 from meshgan.registration.pictures import WORST
 from meshgan.registration.quality import INTEROCULAR, THRESHOLDS, VERDICTS
 from meshgan.storage import atomic_file
-from meshgan.view.export import write_glb
 
 COLUMNS = (
     "scan", "verdict", "reason", "median_mm", "p95_mm", "landmark_mm", "coverage", "folded", "feature_mm", "gap_mm2",

@@ -22,8 +22,7 @@ from meshgan.model.compose import compose
 from meshgan.model.latent import interpolate
 from meshgan.model.load import Model, check_same_template, load_model
 from meshgan.model.samplers import face_numbers
-from meshgan.report.reproduce import TABLES, corpus_of, home_of, make_model
-from meshgan.report.scales import SCALES, Scale, classifier_corpus
+from meshgan.report.reproduce import SCALES, TABLES, Scale, classifier_corpus, corpus_of, home_of, make_model
 from meshgan.storage import atomic_file
 from meshgan.training.loop import train
 from meshgan.training.recipe import load_recipe

@@ -1,21 +1,32 @@
 """The paper's tables on open data, in one call: corpus, models, measurements, table, page.
 
-A table is a list of models, a scale says how much of everything. Each step finds what it has done before:
+A table is a list of models, a scale says how much of everything: seconds for a test, hours on a desk, or as much as the
+paper. Each step finds what it has done before:
 
-OUT/corpus/        the FaceSet (see `report.scales`)
-OUT/runs/MODEL/    run folders
+OUT/corpus/        the FaceSet of identities
+OUT/runs/MODEL/    run folders (that of PCA holds its model and how long it took)
 OUT/evaluations/   one JSON per model, and the parts they are made of
 OUT/figures/
 OUT/TABLE.json, .md, .tex, .csv and .html
 
-Table 2 is about expressions; its corpora, runs, evaluations and figures lie in OUT/expressions. The ablation sees fewer
-faces; its runs, evaluations and figures lie in OUT/ablation.
+Table 2 is about expressions; its runs, evaluations and figures lie in OUT/expressions, and its FaceSets, made when they
+are first asked for:
+
+OUT/expressions/raw/          neutral, posed and spontaneous faces of people of the expression corpus
+OUT/expressions/corpus/       their pure expressions: decoupled, on the template
+OUT/expressions/classifier/   pure posed expressions of other people, for the classifier
+
+The ablation sees fewer faces; its runs, evaluations and figures lie in OUT/ablation.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from meshgan.data.corpora.anny import make_identities
+from meshgan.data.corpora.expressions import ExpressionPlan, make_expressions
+from meshgan.data.expression import decouple
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import MeshganError, UsageError
 from meshgan.evaluation.evaluate import Evaluation, evaluate
@@ -29,11 +40,20 @@ from meshgan.reading import read_text
 from meshgan.remembered import key_of
 from meshgan.report.pages import minutes, sound_lines, write_reproduction_page
 from meshgan.report.results import Result, Results, real_result, results_of_seeds
-from meshgan.report.scales import SCALES, Scale, expression_corpus, identity_corpus
 from meshgan.storage import atomic_file
 from meshgan.training.loop import train
 from meshgan.training.recipe import load_recipe, recipe_toml
 from meshgan.training.team import Stopped
+
+EXPRESSIONS = ExpressionPlan()  # as many as the paper
+RECOGNISED = ExpressionPlan(part="classifier", posed=6000, spontaneous=0)
+SMOKE = (
+    "schedule.epochs=1",
+    "schedule.log_every=2",
+    "schedule.sample_every=80",
+    "sampling.faces=16",
+    "sampling.steps=3",
+)
 
 OWN = "your own"  # of a table of whatever models and faces
 TRAINED = 0.85  # of the corpus, the rest is to validate and test
@@ -74,6 +94,86 @@ TABLES: dict[str, dict[str, str]] = {
 COMPUTED = ("pca", "gmm", "flow", "bootstrap")  # recipes without a network on the mesh: seconds, or a minute or two
 CHANGED = {"meshgan-conv-off": "meshgan"}  # the same weights, convolutions switched off
 SEEDED = ("meshgan", "coma", "coma-tuned", "flow")  # networks that train in minutes
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of everything."""
+
+    identities: int
+    samples: int
+    fid: Fid
+    steps: int  # of Eq. 2 for each test face
+    changes: tuple[str, ...]  # to every recipe
+    ablation: tuple[str, ...]  # the same, where five objectives are compared
+    seeds: int = 3  # of networks that train in minutes
+    expressions: ExpressionPlan = EXPRESSIONS
+    recognised: ExpressionPlan = RECOGNISED  # the classifier's faces
+    classifier: tuple[str, ...] = ()  # changes to its recipe
+
+
+SCALES = {
+    "smoke": Scale(
+        identities=100,
+        samples=40,
+        fid="off",
+        steps=5,
+        changes=SMOKE,
+        ablation=SMOKE,
+        seeds=1,
+        expressions=ExpressionPlan(subjects=20, posed=120, spontaneous=80),
+        recognised=ExpressionPlan(part="classifier", subjects=20, posed=240, spontaneous=0),
+        classifier=("schedule.epochs=8", "optimiser.lr=1e-3"),
+    ),
+    "desk": Scale(
+        identities=12_000,
+        samples=10_000,
+        fid="inception",
+        steps=STEPS,
+        changes=("schedule.epochs=20",),
+        ablation=("schedule.epochs=5",),
+    ),
+    "paper": Scale(
+        identities=12_000,
+        samples=10_000,
+        fid="inception",
+        steps=STEPS,
+        changes=("schedule.epochs=300",),
+        ablation=("schedule.epochs=300",),
+    ),
+}
+
+
+def identity_corpus(out: Path, size: Scale) -> FaceSet:
+    """The default corpus of identities."""
+    path = out / "corpus"
+    if not (path / "card.json").is_file():
+        make_identities(path, size.identities)
+    faces = FaceSet.open(path)
+    if len(faces) != size.identities:
+        raise UsageError(f"{path} holds {len(faces)} faces, this scale has {size.identities}; choose another `out`.")
+    return faces
+
+
+def expression_corpus(out: Path, size: Scale) -> FaceSet:
+    """Pure expressions, posed and spontaneous."""
+    return _pure(out / "expressions" / "raw", out / "expressions" / "corpus", size.expressions)
+
+
+def classifier_corpus(out: Path, size: Scale) -> FaceSet:
+    """Pure posed expressions of people who are not in the expression corpus."""
+    return _pure(out / "expressions" / "classifier-raw", out / "expressions" / "classifier", size.recognised)
+
+
+def _pure(raw: Path, path: Path, plan: ExpressionPlan) -> FaceSet:
+    if not (raw / "card.json").is_file():
+        make_expressions(raw, plan)
+    faces = FaceSet.open(raw)
+    if len(faces) != len(plan):
+        raise UsageError(f"{raw} holds {len(faces)} faces, this scale has {len(plan)}; choose another `out`.")
+    if not (path / "card.json").is_file():
+        decouple(faces, path)
+    return FaceSet.open(path)
 
 
 def reproduce(table: str, out: Path, scale: str = "desk", device: str = "auto", own: FaceSet | None = None) -> Results:

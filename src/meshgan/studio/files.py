@@ -17,7 +17,7 @@ from meshgan.arrays import Codes, Faces, Floats
 from meshgan.data.corpora.basis import layout_of
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.align import rigid, similarity
-from meshgan.geometry.files import MILLIMETRES, READERS, read_mesh, write_mesh
+from meshgan.geometry.files import MILLIMETRES, READERS, read_mesh, write_glb, write_mesh
 from meshgan.geometry.mesh import Mesh
 from meshgan.model.compose import Shifts, sizes
 from meshgan.model.face_model import check_connectivity
@@ -26,8 +26,7 @@ from meshgan.model.rig import kind_of_rig, targets_of
 from meshgan.model.samplers import known_number
 from meshgan.reading import decoded, parse_json
 from meshgan.studio.models import StudioModel
-from meshgan.studio.state import IDENTITY, Part, faces_of
-from meshgan.view.export import write_glb
+from meshgan.studio.session import IDENTITY, Part, faces_of
 
 if TYPE_CHECKING:
     from meshgan.studio.session import Session

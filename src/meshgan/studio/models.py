@@ -9,8 +9,7 @@ import numpy as np
 
 from meshgan.arrays import Codes, Faces, Floats
 from meshgan.geometry.mesh import Mesh
-from meshgan.model.axes import Axes
-from meshgan.model.directions import FILE, Directions
+from meshgan.model.directions import FILE, Axes, Directions
 from meshgan.model.load import Model, check_same_template, load_model
 from meshgan.model.model_folder import find_model
 

@@ -18,7 +18,7 @@ from meshgan.geometry import glb
 from meshgan.geometry.files import MILLIMETRES
 from meshgan.geometry.mesh import Mesh
 from meshgan.studio.models import StudioModel
-from meshgan.view.backing import cones, holes
+from meshgan.view.figures import cones, holes
 from meshgan.view.raster import decoded
 
 CLAY, DARK = (205, 186, 172), (48, 36, 34)

@@ -95,7 +95,7 @@ class Autoencoding:
 class Components:
     """Principal components, `network.code` of them: the best linear auto-encoder, computed instead of trained.
 
-    Their coordinates are drawn from a `distribution` of `model.coordinates`, or from N(0, Λ).
+    Their coordinates are drawn from a `distribution` of `model.samplers`, or from N(0, Λ).
     """
 
     kind: Literal["pca"] = "pca"

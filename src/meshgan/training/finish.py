@@ -17,17 +17,16 @@ from meshgan.arrays import Floats
 from meshgan.data.faceset import FaceSet, some_rows
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.hierarchy import Hierarchy
-from meshgan.model.axes import Axes
 from meshgan.model.classifier import Classifier, ClassifierCard
+from meshgan.model.directions import Axes
 from meshgan.model.face_model import FaceModel
 from meshgan.model.latent import EXAMPLES, first_guess, invert
 from meshgan.model.model_folder import ModelCard, ModelParts, Origin
 from meshgan.nn.networks import Decoder, MappingNetwork
 from meshgan.nn.spline import ExpressionClassifier
-from meshgan.training.batches import GUESS, MOMENTS, fixed_codes
 from meshgan.training.classification import Classification
 from meshgan.training.recipe import Recipe, recipe_toml
-from meshgan.training.state import State
+from meshgan.training.state import GUESS, MOMENTS, State, fixed_codes
 from meshgan.training.watch import diversity
 
 COMPARED = 64  # samples whose spread is compared with that of as many real faces

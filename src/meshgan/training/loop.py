@@ -15,20 +15,18 @@ from meshgan.data.faceset import FaceSet, some_rows
 from meshgan.data.principal import principal_matrix
 from meshgan.errors import DiskError, MeshganError, UsageError
 from meshgan.geometry.hierarchy import Hierarchy
-from meshgan.model.axes import Axes
+from meshgan.model.directions import Axes
 from meshgan.model.face_model import FaceModel, check_connectivity
 from meshgan.model.pca import fit_coordinates
 from meshgan.nn import kernel
 from meshgan.nn.detail import PatchCritic, Spectrum
 from meshgan.nn.networks import Decoder, Encoder, parameter_count
 from meshgan.training.autoencoder import Components
-from meshgan.training.batches import Batches
 from meshgan.training.checkpoint import Checkpoint, Identity, RunFolder, check_same_run, read_checkpoint
 from meshgan.training.classification import Classification
 from meshgan.training.finish import finish
-from meshgan.training.graph import stepper
 from meshgan.training.recipe import Adam, Momentum, Recipe, load_recipe, recipe_toml
-from meshgan.training.state import State
+from meshgan.training.state import Batch, Batches, Objective, State
 from meshgan.training.team import Stopped, Team, stop_requests, team
 from meshgan.training.watch import Watch, announce, diversity, live_line
 
@@ -39,6 +37,10 @@ RAMP = 0.05  # averaging looks back over at most this share of the faces seen so
 
 Callback = Callable[[Mapping[str, float]], object]
 Sums = dict[str, Tensor]  # statistics summed since the last line of stats.jsonl, and "steps", how many
+
+WARM_UP = 3  # ordinary steps of each phase before it is captured: they allocate what the graph reuses
+
+Step = Callable[[Batch], dict[str, Tensor]]
 
 
 def train(
@@ -360,3 +362,51 @@ def summed(sums: Sums) -> Sums:
 def crossed(before: int, after: int, every: int) -> bool:
     """Whether a multiple of `every` lies in (before, after]."""
     return before // every != after // every
+
+
+def stepper(objective: Objective, state: State) -> Step:
+    """`objective.step` on `state`: as it is on a CPU and between several processes, captured on one GPU."""
+    if state.team.device.type == "cuda" and state.team.size == 1:
+        return _Captured(objective, state)
+    return lambda batch: objective.step(state, batch)
+
+
+class _Captured:
+    """Runs the first steps of each phase as they are (they count), then captures one graph for each phase."""
+
+    def __init__(self, objective: Objective, state: State) -> None:
+        self.objective, self.state = objective, state
+        self.seen: dict[int, int] = {}
+        self.graphs: dict[int, tuple[torch.cuda.CUDAGraph, Batch, dict[str, Tensor]]] = {}
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        self.seen[batch.phase] = self.seen.get(batch.phase, 0) + 1
+        if self.seen[batch.phase] <= WARM_UP:
+            return self._on_side_stream(batch)
+        if batch.phase not in self.graphs:
+            self.graphs[batch.phase] = self._capture(batch)
+        graph, inputs, stats = self.graphs[batch.phase]
+        inputs.faces.copy_(batch.faces)
+        inputs.codes.copy_(batch.codes)
+        inputs.mix.copy_(batch.mix)
+        for own, new in ((inputs.noise, batch.noise), (inputs.targets, batch.targets)):
+            if own is not None and new is not None:
+                own.copy_(new)
+        graph.replay()
+        return {name: value.clone() for name, value in stats.items()}
+
+    def _on_side_stream(self, batch: Batch) -> dict[str, Tensor]:
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            stats = self.objective.step(self.state, batch)
+        torch.cuda.current_stream().wait_stream(stream)
+        return stats
+
+    def _capture(self, batch: Batch) -> tuple[torch.cuda.CUDAGraph, Batch, dict[str, Tensor]]:
+        noise, targets = (None if values is None else values.clone() for values in (batch.noise, batch.targets))
+        inputs = Batch(batch.faces.clone(), batch.codes.clone(), batch.mix.clone(), batch.phase, noise, targets)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            stats = self.objective.step(self.state, inputs)
+        return graph, inputs, stats

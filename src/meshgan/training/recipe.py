@@ -15,12 +15,10 @@ from meshgan.errors import MeshganError, UsageError
 from meshgan.nn.networks import NetworkSpec, quarters
 from meshgan.reading import parse_toml, read_toml
 from meshgan.training.autoencoder import Autoencoding, Components
-from meshgan.training.began import Began
-from meshgan.training.began_cs import BeganCs
+from meshgan.training.began import Began, BeganCs
 from meshgan.training.began_judge import BeganJudge
 from meshgan.training.classification import Classification
-from meshgan.training.gan import Gan
-from meshgan.training.wgan import Wgan
+from meshgan.training.gan import Gan, Wgan
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
 KINDS = ("objective.kind", "optimiser.kind")  # they say which other keys a section has

@@ -21,10 +21,9 @@ from meshgan.errors import MeshganError, missing_extra
 from meshgan.nn import kernel
 from meshgan.progress import LINE_SECONDS, counted, duration
 from meshgan.storage import atomic_file
-from meshgan.training.batches import fixed_codes
 from meshgan.training.checkpoint import RunFolder
 from meshgan.training.recipe import Recipe
-from meshgan.training.state import Curves, State
+from meshgan.training.state import Curves, State, fixed_codes
 from meshgan.view.figures import contact_sheet
 
 GRID = 16  # faces in a grid of samples

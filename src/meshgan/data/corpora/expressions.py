@@ -16,10 +16,9 @@ from meshgan.arrays import Floats, Integers, Reals, Singles
 from meshgan.data.corpora.anny import LICENCE, SOURCE
 from meshgan.data.corpora.basis import FaceBasis, Neutral, Phenotype, average_adult, face_template
 from meshgan.data.corpora.detail import Traits, add_trait_labels, detail
-from meshgan.data.corpora.draws import Draws
+from meshgan.data.corpora.draws import Draws, RegistrationNoise
 from meshgan.data.corpora.folds import Folds
 from meshgan.data.corpora.motion import Manner, Wrinkles, contacts, draw_manner, gauges, motion
-from meshgan.data.corpora.noise import RegistrationNoise
 from meshgan.data.corpora.performance import NEUTRAL, POSED, SPONTANEOUS, Style, draw_actions, draw_style, draw_units
 from meshgan.data.corpora.population import People, draw_people
 from meshgan.data.corpora.recipes import EXPRESSIONS

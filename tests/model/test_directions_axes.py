@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from meshgan.data.principal import principal_components
-from meshgan.model.axes import COUNT, FILE, SAMPLES, Axes
+from meshgan.model.directions import AXES_FILE, COUNT, SAMPLES, Axes
 from meshgan.model.load import load_model
 from meshgan.model.model_folder import SHIPPED
 from meshgan.model.pca import fit_pca
@@ -51,7 +51,7 @@ def test_axes_that_came_with_the_model_are_read(folder, found_anew):
 def test_axes_that_do_not_fit_are_found_anew(folder, found_anew, damage):
     model = load_model(folder)
     Axes.of(model).save(folder)
-    path = folder / FILE
+    path = folder / AXES_FILE
     arrays = dict(np.load(path))
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-100])
@@ -73,5 +73,5 @@ def test_models_that_ship_bring_theirs(name, found_anew):
     model = load_model(name)
     axes = Axes.find(model, name)
     assert not found_anew
-    assert (SHIPPED / name / FILE).stat().st_size < 2**14
+    assert (SHIPPED / name / AXES_FILE).stat().st_size < 2**14
     assert np.abs(model.decode(axes.neutral[None]) - model.template.vertices).max() < 15

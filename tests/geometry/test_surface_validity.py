@@ -5,7 +5,7 @@ import pytest
 
 from meshgan.arrays import Booleans, Floats
 from meshgan.geometry.mesh import Mesh
-from meshgan.geometry.validity import folded, intersecting
+from meshgan.geometry.surface import folded, intersecting
 from shapes import bumpy, grid, icosphere, together
 
 

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from meshgan.errors import UsageError
-from meshgan.geometry.laplacian import cotangent_weights, mass
+from meshgan.geometry.laplacian import BANDS, BandFilter, band_energies, cotangent_weights, mass
 from meshgan.geometry.mesh import Floats, Mesh
-from meshgan.geometry.spectrum import BANDS, BandFilter, band_energies
 from shapes import bumpy, grid, icosphere, together
 
 ALL = ((np.inf, 128.0), *BANDS)

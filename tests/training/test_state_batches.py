@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from meshgan.errors import UsageError
-from meshgan.training.batches import Batches, fixed_codes
+from meshgan.training.state import Batches, fixed_codes
 from meshgan.training.team import Team
 
 

@@ -5,8 +5,7 @@ import pytest
 import trimesh
 
 from meshgan.geometry.mesh import Mesh
-from meshgan.view.backing import DARK, DEPTH, holes, with_backing
-from meshgan.view.figures import tiles
+from meshgan.view.figures import DARK, DEPTH, holes, tiles, with_backing
 from meshgan.view.raster import Camera
 
 CELLS = np.arange(64).reshape(8, 8)

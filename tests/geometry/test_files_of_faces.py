@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from khronos import accessor, issues_of, needs_validator
 from meshgan.errors import MeshganError
 from meshgan.geometry import glb
+from meshgan.geometry.files import write_faces, write_glb
 from meshgan.geometry.mesh import Mesh
-from meshgan.view.export import write_faces, write_glb
 
 pygltflib = pytest.importorskip("pygltflib")
 

@@ -6,8 +6,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from meshgan.errors import MeshganError
-from meshgan.model import coordinates
-from meshgan.model.coordinates import (
+from meshgan.model import samplers
+from meshgan.model.load import load_model
+from meshgan.model.pca import fit_coordinates
+from meshgan.model.samplers import (
     DISTRIBUTIONS,
     Bootstrap,
     Flow,
@@ -16,8 +18,6 @@ from meshgan.model.coordinates import (
     fit_mixture,
     read_distribution,
 )
-from meshgan.model.load import load_model
-from meshgan.model.pca import fit_coordinates
 
 
 def two_blobs(count, seed):
@@ -54,10 +54,10 @@ def test_the_log_likelihood_is_that_of_the_definition():
 
 def test_more_rounds_never_make_a_mixture_less_likely(monkeypatch):
     codes, values = two_blobs(300, 2), []
-    monkeypatch.setattr(coordinates, "RIDGES", (1e-6,))
-    monkeypatch.setattr(coordinates, "ENOUGH", -np.inf)
+    monkeypatch.setattr(samplers, "RIDGES", (1e-6,))
+    monkeypatch.setattr(samplers, "ENOUGH", -np.inf)
     for rounds in (1, 2, 4, 8):
-        monkeypatch.setattr(coordinates, "ROUNDS", rounds)
+        monkeypatch.setattr(samplers, "ROUNDS", rounds)
         values.append(fit_mixture(codes, codes, components=3).log_likelihood(codes))
     assert np.diff(values).min() > -1e-4
 

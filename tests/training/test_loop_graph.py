@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from meshgan.training.graph import WARM_UP, stepper
+from meshgan.training.loop import WARM_UP, stepper
 from meshgan.training.state import Batch, State
 from meshgan.training.team import Team
 
