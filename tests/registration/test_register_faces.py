@@ -16,10 +16,9 @@ from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import Surface
 from meshgan.registration import fake_scans, finding, models
 from meshgan.registration import register as module
-from meshgan.registration.detector import Detector, available
 from meshgan.registration.fake_scans import fake_scan, plain_people
 from meshgan.registration.finding import degrees_between, find_face
-from meshgan.registration.landmarks import Landmarks, read_landmarks
+from meshgan.registration.landmarks import Detector, Landmarks, available, read_landmarks
 from meshgan.registration.models import OWN, adopted, corpus_fingerprint, default_template
 from meshgan.registration.nricp import folded
 from meshgan.registration.quality import Quality, judge, measure, scan_distances
@@ -106,7 +105,7 @@ def test_a_fake_scan_in_any_orientation_is_brought_into_correspondence(template,
 def test_given_landmarks_do_without_the_detector(template, scanned, monkeypatch):
     mesh, truth = scanned
     monkeypatch.setattr(module, "available", lambda: False)
-    with pytest.raises(UsageError, match=r"meshgan\[landmarks\].*`landmarks`"):
+    with pytest.raises(UsageError, match=r"\[landmarks\].*`landmarks`"):
         register(mesh, template)
     few = [30, 36, 45, 48, 54, 8]
     result = register(mesh, template, marked(template, truth, few))

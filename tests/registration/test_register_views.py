@@ -6,7 +6,7 @@ from scipy.spatial.transform import Rotation
 
 from meshgan.geometry.mesh import Mesh
 from meshgan.registration.finding import _ordered, agreed, degrees_between, looking_along, sphere, turned
-from meshgan.registration.views import Frame, Scene
+from meshgan.registration.scan import Frame, Scene
 
 FRONT = Frame(np.eye(3), np.array([10.0, 0.0, 0.0]), 80.0)
 

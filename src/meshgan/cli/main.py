@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from meshgan import __version__
-from meshgan.cli import bench, data, evaluate, register, studio, train, use
+from meshgan.cli import bench, data, evaluate, studio, train, use
 from meshgan.errors import MeshganError, MeshganWarning
 from meshgan.machine import end_in_order
 
@@ -27,7 +27,7 @@ app = typer.Typer(
 )
 # What `meshgan -h` shows, in the order of a piece of work.
 GROUPS = {
-    "Data": (register.register, register.measure),
+    "Data": (data.register, data.measure),
     "Train": (train.train,),
     "Use": (use.sample, use.fit, use.interpolate, use.compose, use.drive, use.directions, studio.studio, studio.export),
     "Measure": (evaluate.evaluate, evaluate.report, evaluate.reproduce),

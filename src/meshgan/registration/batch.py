@@ -15,9 +15,8 @@ from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.files import MILLIMETRES, WRITERS
 from meshgan.reading import shown
 from meshgan.registration.bake import check_size
-from meshgan.registration.detector import MISSING, available
 from meshgan.registration.jobs import Job, Outcome, Settings, earlier_names, plan, result_of, run, take_over
-from meshgan.registration.landmarks import READERS
+from meshgan.registration.landmarks import READERS, available, no_detector
 from meshgan.registration.models import load_template
 from meshgan.registration.report import RESULTS, write_meshes, write_report, write_textures
 from meshgan.storage import alone_in, atomic_folder, keep_list, remove_written, require_replaceable, strangers
@@ -82,7 +81,7 @@ def register_all(
     named = with_landmarks(named_scans(scans), landmarks, _unchanged(out, landmarks))
     _require_kinship(out, {name for _, name, _ in named})
     if not available() and any(given is None for *_, given in named):
-        raise UsageError(MISSING)
+        raise no_detector()
     settings = Settings(unit, _absolute(template), _model_folder(model))
     face_template = load_template(settings.template, settings.model)  # a wrong one is told at once
     if bake is not None:

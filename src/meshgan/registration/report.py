@@ -28,8 +28,7 @@ from meshgan.model.rig import targets_of
 from meshgan.progress import track
 from meshgan.registration.bake import NEAR_MM, as_png, bake, no_colours, read_painted
 from meshgan.registration.jobs import Job, Outcome, result_of
-from meshgan.registration.pictures import WORST
-from meshgan.registration.quality import INTEROCULAR, THRESHOLDS, VERDICTS
+from meshgan.registration.quality import INTEROCULAR, THRESHOLDS, VERDICTS, WORST
 from meshgan.storage import atomic_file
 
 COLUMNS = (

@@ -14,8 +14,7 @@ from meshgan.geometry.surface import Surface
 from meshgan.registration.landmarks import Landmarks
 from meshgan.registration.nricp import Nodes
 from meshgan.registration.prior import Prior
-from meshgan.registration.scan import Pull
-from meshgan.registration.views import seen_from_before
+from meshgan.registration.scan import Pull, seen_from_before
 
 AROUND = 6.0  # mm: width of the neighbourhood from which a named landmark takes its place
 EYE_DEPTH = 15.0  # mm before and behind the lids
