@@ -29,8 +29,8 @@ from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.geometry.laplacian import BandFilter
 from meshgan.geometry.mesh import Mesh
 from meshgan.nn.chebyshev import ChebConv
-from meshgan.nn.detail import PatchCritic, Spectrum
 from meshgan.nn.networks import Decoder, NetworkSpec
+from meshgan.nn.patches import PatchCritic, Spectrum
 from meshgan.nn.plan import ordered
 from meshgan.nn.sampling import Reordering, SparseOperator
 from meshgan.training.autoencoder import l1

@@ -15,8 +15,8 @@ from meshgan.data.corpora.basis import FaceBasis, face_template
 from meshgan.geometry.decomposition import principal_axes
 from meshgan.model.load import load_model
 from meshgan.registration.prior import learn
-from meshgan.studio.models import load_pair
 from meshgan.studio.session import read_seed
+from meshgan.studio.sliders import load_pair
 
 SEEDS = (
     "id=48213 exp=7051",

@@ -246,11 +246,11 @@ def kinds(place: Path) -> dict[str, Kind]:
     from meshgan.nn.spline import ExpressionClassifier
     from meshgan.registration import jobs
     from meshgan.registration.landmarks import read_landmarks
-    from meshgan.registration.models import default_template, with_own_landmarks
+    from meshgan.registration.templates import default_template, with_own_landmarks
     from meshgan.remembered import remember, remember_array
     from meshgan.report.pages import write_run_page
     from meshgan.report.results import Results
-    from meshgan.studio.files import read_code as read_seed
+    from meshgan.studio.exchange import read_code as read_seed
     from meshgan.training.checkpoint import RunFolder, read_checkpoint
     from meshgan.training.loop import train
     from meshgan.training.recipe import load_recipe, parse_recipe

@@ -19,9 +19,9 @@ from meshgan.geometry.surface import closest_points
 from meshgan.registration.fake_scans import corpus_people
 from meshgan.registration.finding import HALF_WIDTH, detect
 from meshgan.registration.landmarks import POINTS, Detector
-from meshgan.registration.models import OWN, corpus_fingerprint
 from meshgan.registration.prior import learn
 from meshgan.registration.scan import Frame, Scene
+from meshgan.registration.templates import OWN, corpus_fingerprint
 
 NEUTRAL, EXPRESSIVE, SEED = 2048, 3000, 771  # the corpora that are made by default have seed 0: they are other people
 COMPONENTS, STEP_MM = 400, 0.005

@@ -12,7 +12,7 @@ from meshgan.geometry.surface import barycentric_matrix, closest_points
 from meshgan.registration import fake_scans
 from meshgan.registration.batch import Registered
 from meshgan.registration.landmarks import available
-from meshgan.registration.models import default_template
+from meshgan.registration.templates import default_template
 from shapes import icosphere
 
 

@@ -10,7 +10,7 @@ from test_networks import DETAILED, SMALL, detailed, faces, seeded
 from meshgan.geometry.laplacian import band_energies
 from meshgan.geometry.mesh import Mesh
 from meshgan.nn import paths
-from meshgan.nn.detail import PatchCritic, Spectrum
+from meshgan.nn.patches import PatchCritic, Spectrum
 
 
 @pytest.fixture(scope="module")

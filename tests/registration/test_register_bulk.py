@@ -30,8 +30,8 @@ from meshgan.registration.batch import named_scans, register_all, with_landmarks
 from meshgan.registration.fake_scans import fake_scan, plain_people
 from meshgan.registration.jobs import Outcome, Result, Settings, outcome_of, plan, result_of, save
 from meshgan.registration.landmarks import read_landmarks
-from meshgan.registration.models import default_template
 from meshgan.registration.report import own_places
+from meshgan.registration.templates import default_template
 from meshgan.storage import disk_errors
 
 GOOD = ("anna/smile.ply", "anna/still.ply", "bert/still.ply")

@@ -14,15 +14,15 @@ from meshgan.geometry.align import Similarity
 from meshgan.geometry.files import read_mesh
 from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import Surface
-from meshgan.registration import fake_scans, finding, models
+from meshgan.registration import fake_scans, finding, templates
 from meshgan.registration import register as module
 from meshgan.registration.fake_scans import fake_scan, plain_people
 from meshgan.registration.finding import degrees_between, find_face
 from meshgan.registration.landmarks import Detector, Landmarks, available, read_landmarks
-from meshgan.registration.models import OWN, adopted, corpus_fingerprint, default_template
 from meshgan.registration.nricp import folded
 from meshgan.registration.quality import Quality, judge, measure, scan_distances
 from meshgan.registration.register import register
+from meshgan.registration.templates import OWN, adopted, corpus_fingerprint, default_template
 
 SCANS = Path(__file__).parents[2] / ".." / "shared" / "data" / "scans"
 needs_detector = pytest.mark.skipif(not available(), reason="needs the extra [landmarks]")
@@ -319,7 +319,7 @@ def test_another_template_takes_over_what_is_known_of_ours(template, faces, monk
     other = fake_scan(template.mesh.with_vertices(faces[2]), np.random.default_rng(3))
     mesh = other.mesh.with_vertices(other.pose.inverse(other.mesh.vertices))
     laid = []
-    monkeypatch.setattr(models, "register", lambda *arguments: laid.append(register(*arguments)) or laid[-1])
+    monkeypatch.setattr(templates, "register", lambda *arguments: laid.append(register(*arguments)) or laid[-1])
     theirs = adopted(mesh, template, Path("theirs.ply"))
     places = theirs.landmark_rows @ mesh.vertices
     assert np.linalg.norm(places - template.landmark_rows @ faces[2], axis=1)[17:].mean() < 1.5
@@ -330,18 +330,18 @@ def test_another_template_takes_over_what_is_known_of_ours(template, faces, monk
     assert np.median(surface.closest(result.to_scan(result.vertices)).distance) < 0.4
     assert not folded(theirs.mesh.with_vertices(result.vertices), result.fitted).mean() > 0.002
     turn = Similarity(1.0, Rotation.from_euler("z", 90, degrees=True).as_matrix(), np.zeros(3))
-    monkeypatch.setattr(models, "register", lambda *_: replace(laid[0], to_scan=turn.after(laid[0].to_scan)))
+    monkeypatch.setattr(templates, "register", lambda *_: replace(laid[0], to_scan=turn.after(laid[0].to_scan)))
     on_its_side = mesh.with_vertices(turn(mesh.vertices))
     with pytest.raises(UsageError, match="along \\+z"):
         adopted(on_its_side, template, Path("theirs.ply"))
 
 
 def test_a_template_s_own_landmarks_go_before_those_found(template, tmp_path):
-    path = models.landmark_file(tmp_path / "mine.ply")
-    assert models.with_own_landmarks(template, path) is template
+    path = templates.landmark_file(tmp_path / "mine.ply")
+    assert templates.with_own_landmarks(template, path) is template
     mark = {"name": "nose_tip", "vertices": [3, 5, 8], "weights": [0.5, 0.25, 0.25]}
     path.write_text(json.dumps([mark]))
-    moved = models.with_own_landmarks(template, path).landmark_rows - template.landmark_rows
+    moved = templates.with_own_landmarks(template, path).landmark_rows - template.landmark_rows
     corners = template.mesh.vertices
     expected = 0.5 * corners[3] + 0.25 * corners[5] + 0.25 * corners[8] - template.landmark_rows[[30]] @ corners
     np.testing.assert_allclose((moved @ corners)[30], expected[0], atol=1e-9)
@@ -349,7 +349,7 @@ def test_a_template_s_own_landmarks_go_before_those_found(template, tmp_path):
     for wrong in ({"vertices": [3, 5, 999_999]}, {"name": "elbow"}, {"weights": [1, 2]}):
         path.write_text(json.dumps([mark | wrong]))
         with pytest.raises(UsageError, match=r"mine\.landmarks\.json"):
-            models.with_own_landmarks(template, path)
+            templates.with_own_landmarks(template, path)
 
 
 def test_a_trained_model_can_guide_the_fit(template, monkeypatch, tmp_path):
@@ -364,12 +364,12 @@ def test_a_trained_model_can_guide_the_fit(template, monkeypatch, tmp_path):
             return np.concatenate([plain_people(8, "model")] * 2)
 
     monkeypatch.setattr("meshgan.model.load.load_model", Model.load)
-    guided = models.load_template(None, tmp_path)
+    guided = templates.load_template(None, tmp_path)
     assert guided.mesh is template.mesh
     assert guided.prior.basis.shape[1] <= 16
     Model.template = Mesh(np.eye(3), [[0, 1, 2]])
     with pytest.raises(UsageError, match="another template"):
-        models.load_template(None, tmp_path)
+        templates.load_template(None, tmp_path)
 
 
 @needs_scans

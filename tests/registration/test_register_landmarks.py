@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from meshgan.errors import MeshganError, UsageError
 from meshgan.registration.landmarks import GROUPS, read_landmarks
-from meshgan.registration.models import default_template
+from meshgan.registration.templates import default_template
 
 NAMES = default_template().landmark_names
 coordinate = st.floats(-500, 500).map(lambda value: round(value, 6))

@@ -5,8 +5,8 @@ import pytest
 
 from meshgan.model.directions import estimate_directions
 from meshgan.model.pca import fit_pca
-from meshgan.studio.models import load_pair
 from meshgan.studio.page import Shared
+from meshgan.studio.sliders import load_pair
 
 
 @pytest.fixture(scope="session")

@@ -264,7 +264,7 @@ def test_who_takes_nothing_gets_no_second_file(studio, monkeypatch):
     """A browser that reads nothing does not fill the studio's memory with files."""
     monkeypatch.setattr("meshgan.studio.page.TAKING", 0.5)
     made = []
-    monkeypatch.setattr("meshgan.studio.files.download", lambda *_: made.append(1) or os.urandom(8 * 2**20))
+    monkeypatch.setattr("meshgan.studio.exchange.download", lambda *_: made.append(1) or os.urandom(8 * 2**20))
     address, unheard = (
         studio.addresses[0].replace("http", "ws"),
         {"max_size": None, "max_queue": 1, "ping_interval": None},

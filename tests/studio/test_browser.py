@@ -34,10 +34,10 @@ pytest.importorskip("playwright.sync_api", reason="needs playwright")
 from playwright.sync_api import Error, sync_playwright
 
 from meshgan.studio.guard import PROTOCOL
-from meshgan.studio.models import load_pair
 from meshgan.studio.page import Shared
 from meshgan.studio.server import Studio
 from meshgan.studio.session import GRID, SIMILAR, Session
+from meshgan.studio.sliders import load_pair
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SOFTWARE = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-sandbox"]

@@ -10,7 +10,7 @@ import trimesh
 from PIL import Image
 
 from khronos import accessor, issues_of, needs_validator
-from meshgan.studio.files import CURRENT, PICTURE, download, morph_targets
+from meshgan.studio.exchange import CURRENT, PICTURE, download, morph_targets
 from meshgan.studio.session import Session
 
 pytest.importorskip("pygltflib", reason="needs the extra studio")

@@ -9,8 +9,8 @@ from meshgan.geometry.mesh import Mesh
 from meshgan.model.directions import SAMPLES
 from meshgan.model.face_model import FaceModel
 from meshgan.model.pca import PcaModel
-from meshgan.studio import models
-from meshgan.studio.models import Range, decode, identity_model, load_pair
+from meshgan.studio import sliders
+from meshgan.studio.sliders import Range, decode, identity_model, load_pair
 
 RNG = np.random.default_rng(0)
 
@@ -66,8 +66,8 @@ def test_an_axis_slider_moves_one_component_of_the_models_faces_by_one_deviation
 
 
 def test_a_trait_that_moves_nothing_gets_no_slider(folders, monkeypatch):
-    monkeypatch.setattr(models, "LEAST_MM", 1e9)
-    ready = identity_model(PcaModel.load(folders / "identity"), models._directions(str(folders / "identity")))
+    monkeypatch.setattr(sliders, "LEAST_MM", 1e9)
+    ready = identity_model(PcaModel.load(folders / "identity"), sliders._directions(str(folders / "identity")))
     assert all(slider.expert for slider in ready.sliders.values())
 
 

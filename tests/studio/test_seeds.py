@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from meshgan.errors import UsageError
 from meshgan.model.samplers import chance, face_numbers
-from meshgan.studio.files import download, read_code
-from meshgan.studio.models import StudioModel
+from meshgan.studio.exchange import download, read_code
 from meshgan.studio.session import Part, Session, State, read_seed
+from meshgan.studio.sliders import StudioModel
 
 
 def same(first: State, second: State, pair) -> bool:

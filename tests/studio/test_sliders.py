@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from meshgan.model.directions import estimate_directions, principal_directions
-from meshgan.studio.models import expressions, traits
+from meshgan.studio.sliders import expressions, traits
 
 RNG = np.random.default_rng(0)
 

@@ -7,7 +7,7 @@ pytest.importorskip("viser", reason="needs the extra studio")
 
 from meshgan.bench.studio import CAMERA
 from meshgan.model.model_folder import SHIPPED
-from meshgan.studio.models import load_pair
+from meshgan.studio.sliders import load_pair
 from meshgan.studio.stage import FIELD_OF_VIEW, direction, distance, extent
 from visitor import Visitor
 

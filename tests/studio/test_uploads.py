@@ -19,10 +19,10 @@ from meshgan.geometry.mesh import Mesh
 from meshgan.model.compose import compose
 from meshgan.model.load import load_model
 from meshgan.model.pca import fit_pca
-from meshgan.studio import files
-from meshgan.studio.files import Upload, download, fit, read_code, read_upload
-from meshgan.studio.models import identity_model
+from meshgan.studio import exchange
+from meshgan.studio.exchange import Upload, download, fit, read_code, read_upload
 from meshgan.studio.session import Session, read_seed
+from meshgan.studio.sliders import identity_model
 
 SCANS = Path(__file__).parents[2] / "../shared/data/scans"
 TURN = np.array([[0.8, 0, 0.6], [0, 1, 0], [-0.6, 0, 0.8]])
@@ -153,7 +153,7 @@ def test_bad_files_are_one_sentence_without_our_paths(name, data, sentence, tmp_
 
 
 def test_a_file_that_is_too_large_is_not_even_read(monkeypatch, tmp_path):
-    monkeypatch.setattr(files, "MOST_BYTES", 10)
+    monkeypatch.setattr(exchange, "MOST_BYTES", 10)
     with pytest.raises(UsageError, match="larger than"):
         read("a.obj", b"v 0 0 0\n" * 9, "mm", tmp_path)
 

@@ -33,11 +33,11 @@ from meshgan.geometry.surface import Surface, barycentric_matrix, closest_points
 from meshgan.progress import track
 from meshgan.registration.batch import register_all
 from meshgan.registration.fake_scans import FakeScan, corpus_people, estranged, fake_scan, make_scans, plain_people
-from meshgan.registration.models import default_template
 from meshgan.registration.nricp import folded, nonrigid_icp, unfolded
 from meshgan.registration.quality import VERDICTS, judge, measure
 from meshgan.registration.register import Sighting, fit_model, register, sight
 from meshgan.registration.template import FaceTemplate
+from meshgan.registration.templates import default_template
 
 FACES, STRANGE, COMPARED = 50, 12, 3
 PEOPLE_SEED = 991  # people that the face model was not learned from

@@ -63,7 +63,7 @@ def _models() -> Any:
     from meshgan.model.face_model import FaceModel
     from meshgan.model.model_folder import ModelCard, ModelParts, Origin
     from meshgan.nn.networks import Decoder, NetworkSpec
-    from meshgan.studio.models import expression_model, identity_model
+    from meshgan.studio.sliders import expression_model, identity_model
 
     torch.manual_seed(0)
     template, spec = face_template(), NetworkSpec()

@@ -23,8 +23,8 @@ from meshgan.model.latent import Fit, target_of_points
 from meshgan.model.load import Model, load_model
 from meshgan.model.samplers import known_number
 from meshgan.reading import read_json, read_table, read_text, shown
-from meshgan.registration.models import default_template, same_triangles
 from meshgan.registration.register import register
+from meshgan.registration.templates import default_template, same_triangles
 from meshgan.storage import atomic_file
 from meshgan.view.figures import heat_maps
 

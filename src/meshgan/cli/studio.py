@@ -13,7 +13,7 @@ import typer
 from meshgan.errors import UsageError, missing_extra
 
 if TYPE_CHECKING:
-    from meshgan.studio.models import StudioModel
+    from meshgan.studio.sliders import StudioModel
 
 OLDEST_OPSET = 18  # older ones lack what the exporter writes
 DEMO = Path("demo/run")  # what `make demo` leaves
@@ -66,7 +66,7 @@ def _load(identity: str | None, expression: str | None) -> "tuple[StudioModel, S
     The shipped expressions also go with any identity model of their template.
     """
     from meshgan.model.model_folder import SHIPPED
-    from meshgan.studio.models import load_pair
+    from meshgan.studio.sliders import load_pair
 
     first = identity or ("identity" if _is_model(SHIPPED / "identity") else str(DEMO))
     if identity is None and first == str(DEMO) and not _is_model(DEMO / "model"):

@@ -15,6 +15,7 @@ from meshgan.progress import counted
 
 if TYPE_CHECKING:
     from meshgan.arrays import Codes, Faces, Integers
+    from meshgan.model.compose import Composition
     from meshgan.model.load import Model
     from meshgan.model.rig import Kind, Targets
 
@@ -310,16 +311,8 @@ def compose(
             targets = {TARGET: size * made.shifts[number]} | targets_of(made.identities[number], kind)
             targets |= {name: size * shift for name, shift in named.items()}
             names = list(targets)
-            codes = code if made.codes is None else made.codes[number]
-            about = {
-                "model": id_model.card.name,
-                "expression_model": exp_model.card.name,
-                "licence": "; ".join(dict.fromkeys(one.card.origin.licence for one in (id_model, exp_model))),
-                **({} if codes is None else {"code": codes.tolist()}),
-                **({} if face is None else {"identity": face.name}),
-                "expression_code": made.expression_codes[number].tolist(),
-                "seed": seed,
-            }
+            about = _composition(id_model, exp_model, made, number, code)
+            about |= {**({} if face is None else {"identity": face.name}), "seed": seed}
             mesh, file = template.with_vertices(made.identities[number]), files[number]
             title = f"{face.stem if face else id_model.card.name}-{seed}-{file.stem}"
             rights = str(about["licence"]) if face is None else ""
@@ -334,6 +327,20 @@ def compose(
         print(json.dumps(result, indent=2))
         return
     print(f"Wrote {count} GLB files with {len(names)} morph targets each to {out}; look at {out / 'sheet.png'}.")
+
+
+def _composition(
+    identity: "Model", expression: "Model", made: "Composition", number: int, code: "Codes | None"
+) -> dict[str, Any]:
+    """What stands beside and in the file of one of the faces: the models, and the codes, given (D,) or drawn."""
+    codes = code if made.codes is None else made.codes[number]
+    return {
+        "model": identity.card.name,
+        "expression_model": expression.card.name,
+        "licence": "; ".join(dict.fromkeys(one.card.origin.licence for one in (identity, expression))),
+        **({} if codes is None else {"code": codes.tolist()}),
+        "expression_code": made.expression_codes[number].tolist(),
+    }
 
 
 def drive(

@@ -375,38 +375,11 @@ def write(
     """
     targets = {key: np.asarray(shift, dtype=np.float64) for key, shift in (morph_targets or {}).items()}
     _check(mesh, targets, weights or {})
-    normals = _unit_normals(mesh)
-    rows = np.arange(len(mesh.vertices)) if layout is None else layout.owner
     buffer = _Buffer()
-    attributes = {
-        "POSITION": buffer.add_vectors(mesh.vertices[rows] * METRES),
-        "NORMAL": buffer.add_vectors(normals[rows]),
-    }
-    plain = {"metallicFactor": 0.0, "roughnessFactor": 0.6}
-    material = SKIN
-    if colours is not None:
-        attributes["COLOR_0"] = buffer.add_vectors(np.asarray(colours)[rows])
-        material = SKIN | {
-            "name": "colours",
-            "pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0},
-        }  # no shine
-    if layout is not None:
-        attributes["TEXCOORD_0"] = buffer.add_coordinates(layout.coordinates * [1, -1] + [0, 1])
-    corners = mesh.triangles if layout is None else layout.corners
-    primitive: dict[str, Any] = {"attributes": attributes, "indices": buffer.add_indices(corners, len(rows))}
-    primitive["material"] = 0
-    if layout is not None and len(layout.doubled):
-        primitive["extras"] = {DOUBLED: layout.doubled.tolist()}
-    body: dict[str, Any] = {"name": f"{name}-mesh", "primitives": [primitive]}
+    body: Document = {"name": f"{name}-mesh"} | _body(buffer, mesh, targets, colours, layout)
     if targets:
-        primitive["targets"] = [_target(buffer, mesh, shift, normals, rows) for shift in targets.values()]
         body["weights"] = [float((weights or {}).get(key, 0.0)) for key in targets]
-        body["extras"] = {"targetNames": list(targets)}
-    pictured: Document = {}
-    if picture:
-        material = SKIN | {"pbrMetallicRoughness": plain | {"baseColorTexture": {"index": 0}}}
-        image = {"bufferView": buffer.add_bytes(picture), "mimeType": "image/png", "name": "skin"}
-        pictured = {"images": [image], "textures": [{"source": 0, "sampler": 0}], "samplers": [LINEAR]}
+    material, pictured = _material(buffer, colours is not None, picture)
     nodes = [{"name": name, "mesh": 0}] if animation is None else animation.nodes(name)
     if about:
         nodes[0]["extras"] = dict(about)
@@ -427,6 +400,44 @@ def write(
     if targets:  # the turns of their normals are bytes
         document |= {"extensionsUsed": [QUANTISED], "extensionsRequired": [QUANTISED]}
     return _container(document, bytes(buffer.data))
+
+
+def _body(
+    buffer: "_Buffer", mesh: Mesh, targets: Mapping[str, Floats], colours: ArrayLike | None, layout: Layout | None
+) -> Document:
+    """The mesh of a document, of one primitive, with its morph targets."""
+    normals = _unit_normals(mesh)
+    rows = np.arange(len(mesh.vertices)) if layout is None else layout.owner
+    attributes = {
+        "POSITION": buffer.add_vectors(mesh.vertices[rows] * METRES),
+        "NORMAL": buffer.add_vectors(normals[rows]),
+    }
+    if colours is not None:
+        attributes["COLOR_0"] = buffer.add_vectors(np.asarray(colours)[rows])
+    if layout is not None:
+        attributes["TEXCOORD_0"] = buffer.add_coordinates(layout.coordinates * [1, -1] + [0, 1])
+    corners = mesh.triangles if layout is None else layout.corners
+    primitive: Document = {"attributes": attributes, "indices": buffer.add_indices(corners, len(rows)), "material": 0}
+    if layout is not None and len(layout.doubled):
+        primitive["extras"] = {DOUBLED: layout.doubled.tolist()}
+    body: Document = {"primitives": [primitive]}
+    if targets:
+        primitive["targets"] = [_target(buffer, mesh, shift, normals, rows) for shift in targets.values()]
+        body["extras"] = {"targetNames": list(targets)}
+    return body
+
+
+def _material(buffer: "_Buffer", coloured: bool, picture: bytes) -> tuple[Document, Document]:
+    """The material: the picture, else the colours of vertices, else a plain skin; and what a document says of it."""
+    if picture:
+        plain = {"metallicFactor": 0.0, "roughnessFactor": 0.6}
+        image = {"bufferView": buffer.add_bytes(picture), "mimeType": "image/png", "name": "skin"}
+        pictured = {"images": [image], "textures": [{"source": 0, "sampler": 0}], "samplers": [LINEAR]}
+        return SKIN | {"pbrMetallicRoughness": plain | {"baseColorTexture": {"index": 0}}}, pictured
+    if coloured:
+        dull = {"metallicFactor": 0.0, "roughnessFactor": 1.0}  # no shine
+        return SKIN | {"name": "colours", "pbrMetallicRoughness": dull}, {}
+    return SKIN, {}
 
 
 def _target(buffer: "_Buffer", mesh: Mesh, shift: Floats, normals: Singles, rows: Integers) -> Document:

@@ -23,7 +23,7 @@ from meshgan.data.faceset import FaceSet, blocks
 from meshgan.errors import UsageError
 from meshgan.geometry.align import rigid
 from meshgan.geometry.mesh import Mesh, connected
-from meshgan.registration.models import template_of
+from meshgan.registration.templates import template_of
 from meshgan.storage import atomic_file
 from meshgan.view.figures import heat_maps
 

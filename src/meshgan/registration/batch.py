@@ -17,8 +17,8 @@ from meshgan.reading import shown
 from meshgan.registration.bake import check_size
 from meshgan.registration.jobs import Job, Outcome, Settings, earlier_names, plan, result_of, run, take_over
 from meshgan.registration.landmarks import READERS, available, no_detector
-from meshgan.registration.models import load_template
 from meshgan.registration.report import RESULTS, write_meshes, write_report, write_textures
+from meshgan.registration.templates import load_template
 from meshgan.storage import alone_in, atomic_folder, keep_list, remove_written, require_replaceable, strangers
 
 

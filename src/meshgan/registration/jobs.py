@@ -36,10 +36,10 @@ from meshgan.machine import process_pool
 from meshgan.progress import track
 from meshgan.reading import read_arrays, read_text, shown
 from meshgan.registration.landmarks import read_landmarks
-from meshgan.registration.models import ASSET_FILES, OWN, landmark_file, load_template
 from meshgan.registration.quality import Quality, Verdict, draw_pictures, judge, measure
 from meshgan.registration.register import register
 from meshgan.registration.template import FaceTemplate
+from meshgan.registration.templates import ASSET_FILES, OWN, landmark_file, load_template
 from meshgan.storage import atomic_file, remove_file
 
 FORMAT = "5"  # of results, and how they come about; part of every key

@@ -9,10 +9,10 @@ import viser
 from PIL import Image
 
 from meshgan.geometry.files import READERS
-from meshgan.studio import files
-from meshgan.studio.models import Slider, StudioModel
+from meshgan.studio import exchange
 from meshgan.studio.page import Page, View
 from meshgan.studio.session import GRID, Half
+from meshgan.studio.sliders import Slider, StudioModel
 from meshgan.view.figures import fitting, heat_colours, tiles, write
 
 Icon = viser.Icon
@@ -134,7 +134,7 @@ def _pair(page: Page) -> np.ndarray:
     """A and B side by side, as a picture."""
     session = page.session
     drawn = tiles(
-        session.faces([session.a, session.b]), session.identity.template.triangles, THUMBNAIL, colour=files.COLOUR
+        session.faces([session.a, session.b]), session.identity.template.triangles, THUMBNAIL, colour=exchange.COLOUR
     )
     sheet = Image.new("RGB", (2 * THUMBNAIL, THUMBNAIL + LETTER), "white")
     for number, (name, picture) in enumerate(zip("AB", drawn, strict=True)):
@@ -162,7 +162,7 @@ def _send(page: Page, kind: str) -> None:
     def make() -> bytes:
         targets = page.shared.targets() if kind == "glb" else {}
         yaw, pitch = page.stage.view if kind == "png" else (0.0, 0.0)
-        return files.download(page.session, kind, targets, yaw, pitch)
+        return exchange.download(page.session, kind, targets, yaw, pitch)
 
     page.send(f"face.{kind}", make)
 
@@ -176,7 +176,7 @@ def plain(text: str) -> str:
 def _fit(page: Page) -> None:
     """A visitor's own mesh comes in, and the nearest face of the model is shown with its errors."""
     gui = page.gui
-    unit = gui.add_dropdown("Unit of the file", files.UNITS, hint="GLB is always in metres")
+    unit = gui.add_dropdown("Unit of the file", exchange.UNITS, hint="GLB is always in metres")
     smiling = gui.add_checkbox(
         "Fit expression",
         False,
@@ -214,10 +214,10 @@ def _load(page: Page, upload: viser.GuiUploadButtonHandle, unit: str, smiling: b
     session, shared = page.session, page.shared
     try:
         if name.lower().endswith(".json"):
-            session.use_seed(files.read_code(name, content))
+            session.use_seed(exchange.read_code(name, content))
             page.view = "face"
             return
-        files.check_upload(name, len(content), unit)
+        exchange.check_upload(name, len(content), unit)
         with page.busy("Your mesh") as tell:
             found = shared.worker.fit(name, content, unit, smiling, lambda: page.closed, tell)
     finally:

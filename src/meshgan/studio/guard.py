@@ -14,7 +14,7 @@ import msgspec
 import viser
 from msgspec import Meta, Struct
 
-from meshgan.studio.files import MOST_BYTES
+from meshgan.studio.exchange import MOST_BYTES
 
 PROTOCOL: Any = f"viser-v{viser.__version__}"
 MOST_TOGETHER = 4 * MOST_BYTES  # of the files of all visitors at a time

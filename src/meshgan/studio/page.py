@@ -14,10 +14,10 @@ import viser
 
 from meshgan.errors import MeshganError
 from meshgan.model.compose import Shifts
-from meshgan.studio.files import morph_targets
+from meshgan.studio.exchange import morph_targets
 from meshgan.studio.gate import Guest
-from meshgan.studio.models import StudioModel
 from meshgan.studio.session import Gallery, Measure, Session
+from meshgan.studio.sliders import StudioModel
 from meshgan.studio.stage import Stage
 from meshgan.studio.worker import GoneError, Worker
 from meshgan.view.figures import heat_colours, heat_limit

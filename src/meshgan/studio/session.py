@@ -23,7 +23,7 @@ from meshgan.errors import UsageError
 from meshgan.model.compose import compose
 from meshgan.model.latent import interpolate, nearer
 from meshgan.model.samplers import NUMBERS, face_numbers
-from meshgan.studio.models import Place, StudioModel
+from meshgan.studio.sliders import Place, StudioModel
 from meshgan.view.figures import factor_label
 
 SEEDS = 100_000  # random faces have seeds below this

@@ -17,7 +17,7 @@ from meshgan.arrays import Faces, Floats, Singles
 from meshgan.geometry import glb
 from meshgan.geometry.files import MILLIMETRES
 from meshgan.geometry.mesh import Mesh
-from meshgan.studio.models import StudioModel
+from meshgan.studio.sliders import StudioModel
 from meshgan.view.figures import cones, holes
 from meshgan.view.raster import decoded
 

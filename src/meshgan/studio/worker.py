@@ -30,7 +30,7 @@ from meshgan.arrays import Faces, Singles
 from meshgan.errors import MeshganError, UsageError
 from meshgan.model.load import Model, load_model
 from meshgan.storage import remove_file, remove_temporary
-from meshgan.studio.files import Fitted, fit, read_upload, safe_name
+from meshgan.studio.exchange import Fitted, fit, read_upload, safe_name
 
 READING, FITTING = 30.0, 120.0  # seconds
 STARTING = 120.0  # seconds for a worker to be there, on a busy machine

@@ -32,16 +32,13 @@ def generator_loss(fake: Tensor) -> Tensor:
     return softplus(-fake).mean()
 
 
-@dataclass(frozen=True)
-class Gan:
-    """Discriminator and generator in turn, one step each (k = 1 there)."""
+class _Adversaries:
+    """What both have in common: the generator of all models against a critic with one output."""
 
-    kind: Literal["gan"] = "gan"
+    kind: str
 
-    phases: ClassVar[int] = 1
     prior: ClassVar[Literal["uniform"]] = "uniform"
     keeps: ClassVar[tuple[str, ...]] = ("generator",)
-    curves: ClassVar[Curves] = {"Losses": {"L_critic": "discriminator", "L_generator": "generator"}}
 
     def check(self, spec: NetworkSpec) -> None:
         """Raise `ValueError` if a network is not made for this objective."""
@@ -49,7 +46,7 @@ class Gan:
         refuse_code_activation(spec, self.kind)
 
     def build(self, hierarchy: Hierarchy, spec: NetworkSpec, generator: torch.Generator) -> dict[str, nn.Module]:
-        """The generator that all models share, and a discriminator with one output."""
+        """The generator that all models share, and a critic with one output."""
         return {
             "generator": Decoder(hierarchy, spec, generator),
             "critic": ScalarCritic(hierarchy, spec, generator),
@@ -58,6 +55,16 @@ class Gan:
     def variables(self, spec: NetworkSpec) -> dict[str, Tensor]:
         """None."""
         return {}
+
+
+@dataclass(frozen=True)
+class Gan(_Adversaries):
+    """Discriminator and generator in turn, one step each (k = 1 there)."""
+
+    kind: Literal["gan"] = "gan"
+
+    phases: ClassVar[int] = 1
+    curves: ClassVar[Curves] = {"Losses": {"L_critic": "discriminator", "L_generator": "generator"}}
 
     def step(self, state: State, batch: Batch) -> dict[str, Tensor]:
         """First the discriminator, then the generator against the new discriminator; gradients never cross."""
@@ -91,7 +98,7 @@ def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, mix: Tensor)
 
 
 @dataclass(frozen=True)
-class Wgan:
+class Wgan(_Adversaries):
     """Five critic steps, on a batch each, for one step of the generator; give either `clip` or `penalty`."""
 
     kind: Literal["wgan"] = "wgan"
@@ -99,8 +106,6 @@ class Wgan:
     penalty: Annotated[float, Field(ge=0)] = 0.0  # weight of the gradient penalty; 0: none
 
     phases: ClassVar[int] = CRITIC_STEPS
-    prior: ClassVar[Literal["uniform"]] = "uniform"
-    keeps: ClassVar[tuple[str, ...]] = ("generator",)
     curves: ClassVar[Curves] = {
         "Wasserstein estimate": {"W": "E D(x) − E D(G(z))"},
         "Gradient penalty": {"slope": "E (‖∇D‖ − 1)²"},
@@ -109,22 +114,6 @@ class Wgan:
     def __post_init__(self) -> None:
         if (self.clip > 0) == (self.penalty > 0):
             raise ValueError("give either clip or penalty, larger than 0")
-
-    def check(self, spec: NetworkSpec) -> None:
-        """Raise `ValueError` if a network is not made for this objective."""
-        refuse_mapping(spec, self.kind)
-        refuse_code_activation(spec, self.kind)
-
-    def build(self, hierarchy: Hierarchy, spec: NetworkSpec, generator: torch.Generator) -> dict[str, nn.Module]:
-        """The generator that all models share, and a critic with one output."""
-        return {
-            "generator": Decoder(hierarchy, spec, generator),
-            "critic": ScalarCritic(hierarchy, spec, generator),
-        }
-
-    def variables(self, spec: NetworkSpec) -> dict[str, Tensor]:
-        """None."""
-        return {}
 
     def step(self, state: State, batch: Batch) -> dict[str, Tensor]:
         """One step of the critic, and in the last phase one of the generator; gradients never cross."""

@@ -19,8 +19,8 @@ from meshgan.model.directions import Axes
 from meshgan.model.face_model import FaceModel, check_connectivity
 from meshgan.model.pca import fit_coordinates
 from meshgan.nn import kernel
-from meshgan.nn.detail import PatchCritic, Spectrum
 from meshgan.nn.networks import Decoder, Encoder, parameter_count
+from meshgan.nn.patches import PatchCritic, Spectrum
 from meshgan.training.autoencoder import Components
 from meshgan.training.checkpoint import Checkpoint, Identity, RunFolder, check_same_run, read_checkpoint
 from meshgan.training.classification import Classification
@@ -91,11 +91,7 @@ def train(
         watch = Watch(recipe, faces, run, state, seed, step, tensorboard)
         advance, last = stepper(recipe.objective, state), total_steps(recipe, batches.steps_per_epoch)
         log_every, sample_every, checkpoint_every = schedule.intervals(last)
-        if step > last:
-            raise UsageError(
-                f"{run.path} has seen {step * schedule.batch:,} faces, more than the {last * schedule.batch:,} that "
-                "are asked for; a run may be made longer, and not shorter."
-            )
+        refuse_shorter(run, step * schedule.batch, last * schedule.batch)
         seen, finished = step * schedule.batch, step >= last
         if crew.leads and not finished:
             run.note_machine(crew.device)
@@ -235,6 +231,15 @@ def faces_to_see(recipe: Recipe, count: int) -> int:
     """How many of `count` training faces the schedule asks for, each as often as it is seen."""
     schedule = recipe.schedule
     return schedule.faces or max(1, round((schedule.epochs or 1) * count))
+
+
+def refuse_shorter(run: RunFolder, seen: int, asked: int) -> None:
+    """Raise `UsageError` where a run has seen more faces than are asked for."""
+    if seen > asked:
+        raise UsageError(
+            f"{run.path} has seen {seen:,} faces, more than the {asked:,} that are asked for; a run may be made "
+            "longer, and not shorter."
+        )
 
 
 def total_steps(recipe: Recipe, steps_per_epoch: int) -> int:

@@ -25,8 +25,8 @@ from meshgan.model.load import Model
 from meshgan.model.rig import kind_of_rig, targets_of
 from meshgan.model.samplers import known_number
 from meshgan.reading import decoded, parse_json
-from meshgan.studio.models import StudioModel
 from meshgan.studio.session import IDENTITY, Part, faces_of
+from meshgan.studio.sliders import StudioModel
 
 if TYPE_CHECKING:
     from meshgan.studio.session import Session
@@ -126,8 +126,8 @@ def in_correspondence(upload: Upload, template: Mesh) -> Faces:
 
 
 def _registered(upload: Upload, template: Mesh) -> Floats:
-    from meshgan.registration.models import default_template  # only the worker needs these
     from meshgan.registration.register import register
+    from meshgan.registration.templates import default_template  # only the worker needs these
 
     ours = default_template()
     if not np.array_equal(ours.mesh.triangles, template.triangles):
