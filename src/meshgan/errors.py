@@ -1,9 +1,6 @@
 """The errors, and the warning, that a person is meant to read: what is wrong, where, and what to do."""
 
 import json
-from importlib import metadata
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 
 class MeshganError(Exception):
@@ -30,6 +27,10 @@ def missing_extra(what: str, extra: str, otherwise: str = "") -> UsageError:
 
 def install_command(extra: str) -> str:
     """How pip adds an extra to this copy: by name if that is where it came from, else from its folder or address."""
+    from importlib import metadata  # these two take longer than all else of a verb's start
+    from urllib.parse import urlsplit
+    from urllib.request import url2pathname
+
     name, options = f"'meshgan[{extra}]'", ""
     try:
         origin = json.loads(metadata.distribution("meshgan").read_text("direct_url.json") or "{}")

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib import metadata
 from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -21,6 +20,8 @@ ENDING = [signal.SIGTERM] + ([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [
 
 def machine() -> str:
     """Processor, cores, system, and the versions that matter, in one line."""
+    from importlib import metadata
+
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     versions = f"Python {platform.python_version()}, torch {metadata.version('torch')}"
     return f"{processor()}, {cores} cores, {platform.system()} {platform.machine()}, {versions}"

@@ -79,7 +79,8 @@ def test_ctrl_c_also_ends_what_was_started_in_the_background(model, tmp_path):
 
 @pytest.mark.slow
 def test_ctrl_c_does_not_wait_for_a_fit(model, tmp_path):
-    endless = "import time, meshgan.studio.uploads as uploads\nuploads.fit = lambda *_: time.sleep(300)"
+    endless = "import time, meshgan.studio.worker as worker\n"
+    endless += "worker.Worker._do = lambda *given: (given[-1]('Please wait …'), time.sleep(300))"
     with Running(model, cwd=tmp_path, first=endless) as studio:
         with Visitor(studio.address) as visitor:
             visitor.upload("Load a mesh", "template.ply", (model / "template.ply").read_bytes())
@@ -99,7 +100,7 @@ def test_it_ends_when_the_machine_asks_it_to(model, tmp_path):
 def test_what_make_demo_has_trained_is_shown_by_default(model, tmp_path):
     (tmp_path / "demo" / "run").mkdir(parents=True)
     (tmp_path / "demo" / "run" / "model").symlink_to(model)
-    nothing = "import pathlib, meshgan.model.model_folder as module\nmodule.SHIPPED = pathlib.Path('nothing')"
+    nothing = "import pathlib, meshgan.cli.studio as module\nmodule.SHIPPED = pathlib.Path('nothing')"
     with Running(cwd=tmp_path, first=nothing) as studio:
         assert studio.end() == 0
 
@@ -137,7 +138,7 @@ def test_wrong_use_is_one_sentence(words, sentence):
 
 def test_without_any_model_it_says_how_to_get_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("meshgan.model.model_folder.SHIPPED", tmp_path / "nothing")
+    monkeypatch.setattr("meshgan.cli.studio.SHIPPED", tmp_path / "nothing")
     result = CliRunner().invoke(app, ["studio"])
     assert re.search(r"there is no model to show: .*make demo", str(result.exception))
 

@@ -10,9 +10,9 @@ pytest.importorskip("viser", reason="needs the extra studio")
 import websockets.exceptions
 
 from meshgan.errors import UsageError
-from meshgan.studio.gate import Gate
+from meshgan.studio.gate import Gate, public_address
 from meshgan.studio.guard import PROTOCOL
-from meshgan.studio.server import Studio, public_address
+from meshgan.studio.server import Studio
 from meshgan.studio.wire import COOKIE
 from visitor import Visitor
 
@@ -127,7 +127,7 @@ def test_who_says_nothing_is_not_waited_for(monkeypatch, studio):
 
 def test_a_port_that_is_taken_is_said(studio):
     with pytest.raises(UsageError, match=rf"{studio.port}.*choose another `port`"):
-        Gate("0.0.0.0", studio.port, 1, "token")
+        Gate("0.0.0.0", studio.port)
 
 
 def test_stopping_closes_open_connections(shared):
@@ -139,6 +139,22 @@ def test_stopping_closes_open_connections(shared):
         visitor._thread.join(10)
         assert not visitor._thread.is_alive()
     assert not running._gate._thread.is_alive()
+
+
+def test_who_comes_while_models_are_loaded_is_told_so_and_then_let_in(shared):
+    gate = Gate(port=0)
+    try:
+        status, answer, body = get(gate, "/")
+        assert (status, answer["Refresh"]) == (200, "1")
+        assert b"Loading the models" in body
+        running = Studio(shared, gate=gate)
+        status, answer, body = get(gate, "/")
+        assert status == 200
+        assert "Refresh" not in answer
+        assert b"Loading the models" not in body
+        running.stop()
+    finally:
+        gate.stop()
 
 
 # Behind a proxy

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from meshgan.cli.use import SHIPPED
 from meshgan.errors import UsageError, missing_extra
 
 if TYPE_CHECKING:
-    from meshgan.studio.sliders import StudioModel
+    from meshgan.studio.gate import Gate
 
 OLDEST_OPSET = 18  # older ones lack what the exporter writes
 DEMO = Path("demo/run")  # what `make demo` leaves
@@ -40,44 +41,69 @@ def studio(
 ) -> None:
     """Make faces in the browser: random ones, by sliders, between others, like a mesh of yours; then take them away.
 
-    Without models, the shipped ones are shown, or what `make demo` has trained. Ctrl-C stops the studio.
+    Without models, the shipped ones are shown, or what `make demo` has trained. The page opens at once, and shows faces
+    when the models are there. Ctrl-C stops the studio.
 
     Example: `meshgan studio runs/identity runs/expression`
     """
     if not find_spec("viser"):
         raise missing_extra("the studio", "studio")
-    from meshgan.studio.page import Shared
-    from meshgan.studio.server import Studio
+    first = _first(identity)
+    from meshgan.studio.gate import Gate  # what follows takes seconds, so the door is open before
 
-    shared = Shared(*_load(identity, expression))
-    asked = _asked_to_end()
-    running = Studio(shared, host, port, behind)
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where Ctrl-C was ignored when we began
+        signal.signal(number, _give_up)
+    gate = Gate(host, port, behind)
     try:
-        _announce(running.addresses, bool(running.token), wanted=port, got=running.port)
-        asked.get()
+        _announce(gate.addresses, bool(gate.token), wanted=port, got=gate.port)
+        _show(gate, first, expression)
+    except KeyboardInterrupt:
+        pass  # while models are being loaded
     finally:
-        running.stop()
+        gate.stop()
     print("The studio is closed.", flush=True)
 
 
-def _load(identity: str | None, expression: str | None) -> "tuple[StudioModel, StudioModel | None]":
-    """The models that were named, else the shipped ones, else the demo's.
+def _first(identity: str | None) -> str:
+    """The identity model that was named, else the one that ships, else the demo's; `UsageError` if there is none."""
+    if identity is None:
+        if _is_model(SHIPPED / "identity"):
+            return "identity"
+        if not _is_model(DEMO / "model"):
+            raise UsageError(
+                f"there is no model to show: name one, as in `meshgan studio runs/first`, or let `make demo` train "
+                f"{DEMO}."
+            )
+        return str(DEMO)
+    if not any(map(_is_model, (Path(identity), Path(identity) / "model", SHIPPED / identity))):
+        from meshgan.model.model_folder import find_model
+
+        find_model(identity)  # says what is wrong, before there is an address
+    return identity
+
+
+def _show(gate: "Gate", first: str, expression: str | None) -> None:
+    """Load the models, and let visitors in until somebody asks for the end.
 
     The shipped expressions also go with any identity model of their template.
     """
-    from meshgan.model.model_folder import SHIPPED
+    print(f"Loading {first} …", flush=True)
+    from meshgan.studio.page import Shared
+    from meshgan.studio.server import Studio
     from meshgan.studio.sliders import load_pair
 
-    first = identity or ("identity" if _is_model(SHIPPED / "identity") else str(DEMO))
-    if identity is None and first == str(DEMO) and not _is_model(DEMO / "model"):
-        raise UsageError(
-            f"there is no model to show: name one, as in `meshgan studio runs/first`, or let `make demo` train {DEMO}."
-        )
-    print(f"Loading {first} …", flush=True)
+    pair = None
     if expression is None and _is_model(SHIPPED / "expression"):
         with suppress(UsageError):
-            return load_pair(first, "expression")
-    return load_pair(first, expression)
+            pair = load_pair(first, "expression")
+    shared = Shared(*(pair or load_pair(first, expression)))
+    asked = _asked_to_end()
+    running = Studio(shared, gate=gate)
+    try:
+        print("Ready.", flush=True)
+        asked.get()
+    finally:
+        running.stop()
 
 
 def _is_model(folder: Path) -> bool:
@@ -96,11 +122,14 @@ def _announce(addresses: list[str], guarded: bool, wanted: int, got: int) -> Non
         )
 
 
+def _give_up(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def _asked_to_end() -> "SimpleQueue[int]":
     """A queue that gets something at Ctrl-C, or when the process is asked to end.
 
-    Also where Ctrl-C was ignored when we began, as it is for what a script starts in the background. A queue, because
-    it may be filled from a signal's handler, unlike an event, whose lock the waiting thread may hold.
+    A queue, because it may be filled from a signal's handler, unlike an event, whose lock the waiting thread may hold.
     """
     asked: SimpleQueue[int] = SimpleQueue()
     for number in (signal.SIGINT, signal.SIGTERM):

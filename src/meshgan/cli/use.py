@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from meshgan.model.load import Model
     from meshgan.model.rig import Kind, Targets
 
+SHIPPED = Path(__file__).parents[1] / "model" / "shipped"  # `model_folder.SHIPPED`, without importing PyTorch
 MOST_FACTORS = 200  # faces on a strip
 MOST_FACES = 100_000  # six gigabytes in memory, and as many files
 MOST_SHOWN = 400  # on a sheet
@@ -28,8 +29,7 @@ RESULTS = re.compile(r"(face|between)-\d{3,}\.(glb|obj|ply|json)|(sheet|strip|er
 
 def shipped(incomplete: str) -> list[str]:
     """Names of models that ship, for completion."""
-    folder = Path(__file__).parents[1] / "model" / "shipped"
-    return sorted(path.parent.name for path in folder.glob(f"{incomplete}*/model.json"))
+    return sorted(path.parent.name for path in SHIPPED.glob(f"{incomplete}*/model.json"))
 
 
 ModelArgument = Annotated[

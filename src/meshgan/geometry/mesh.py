@@ -13,6 +13,7 @@ from meshgan.arrays import Floats as Floats
 from meshgan.arrays import Integers as Integers
 from meshgan.errors import MeshganError
 
+CONNECTIVITY = ("edges", "boundary_edges", "boundary_vertices", "components", "_edges_and_uses", "_incidence")
 MOST = 10_000_000  # vertices, and triangles, of a mesh that is read: what fits in two gigabytes while it is read
 
 
@@ -41,10 +42,12 @@ class Mesh:
         object.__setattr__(self, "triangles", corners)
 
     def with_vertices(self, vertices: ArrayLike) -> "Mesh":
-        """The same connectivity with other vertices (V, 3)."""
+        """The same connectivity, with all that is known of it, and other vertices (V, 3)."""
         moved = Mesh(vertices, self.triangles)
         if moved.vertices.shape != self.vertices.shape:
             raise MeshganError(f"expected {len(self.vertices)} vertices, got {len(moved.vertices)}.")
+        known = self.__dict__
+        moved.__dict__.update({name: known[name] for name in CONNECTIVITY if name in known})
         return moved
 
     @cached_property

@@ -13,7 +13,7 @@ from meshgan.model.directions import FILE, Directions
 from meshgan.model.load import Model, check_same_template
 from meshgan.model.model_folder import find_model
 
-COMPARED, SWAPPED = 32, 2.0  # faces whose sizes are compared: those of people differ most
+COMPARED, SWAPPED = 16, 2.0  # faces whose sizes are compared: those of people differ most
 
 Shifts = dict[str, Singles]
 

@@ -25,13 +25,13 @@ from meshgan.model.load import Model
 from meshgan.model.rig import kind_of_rig, targets_of
 from meshgan.model.samplers import known_number
 from meshgan.reading import decoded, parse_json
+from meshgan.studio.guard import MOST_BYTES
 from meshgan.studio.session import IDENTITY, Part, faces_of
 from meshgan.studio.sliders import StudioModel
 
 if TYPE_CHECKING:
     from meshgan.studio.session import Session
 
-MOST_BYTES = 64 * 2**20  # of a file that comes in
 MOST_JSON_BYTES = 2**20
 UNKNOWN = "unknown"
 UNITS = (*MILLIMETRES, UNKNOWN)

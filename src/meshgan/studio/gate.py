@@ -1,5 +1,8 @@
 """The only door to the studio: who may enter, how many, and for how long.
 
+The gate opens before the viewer is there: whoever comes while models are still being loaded is shown so, and the page
+comes by itself.
+
 The viewer asks nobody who they are. So it listens on a port of this machine that nobody is told, and the gate listens
 in its place: it reads the head of each request, checks where it comes from, and fetches pages from the viewer or
 passes messages on, each of which `guard` reads first. Nobody enters without
@@ -16,10 +19,12 @@ out. A place is taken by the first message of a page, in one thread, so that no 
 """
 
 import asyncio
+import contextlib
 import gzip
 import hmac
 import ipaddress
 import secrets
+import socket
 import sys
 import threading
 import time
@@ -42,9 +47,13 @@ MOST_STRANGERS, MOST_SERVED, MOST_WAITING = 256, 64, 64  # connections at a time
 PATIENCE = 10.0  # seconds for a head to arrive, and for a page's first message
 RATE, BURST = 100.0, 300.0  # messages per second of one visitor, and how many may come at once
 FULL = 20.0  # seconds to read that the studio is full
+TRIES = 100  # ports from the wanted one
 DEPTH = 8  # of a path under which a proxy may have put the studio
 
-PAGE = """<!doctype html><title>meshgan studio</title>
+LOCAL = "127.0.0.1"
+STANDARD = {"http": 80, "https": 443}
+
+PAGE = """<!doctype html><html lang="en"><title>meshgan studio</title>
 <meta name="viewport" content="width=device-width">
 <body style="font:16px/1.5 sans-serif;max-width:26em;margin:20vh auto;padding:0 1em;color:#333">
 <h1 style="font-size:1.3em">meshgan studio</h1>
@@ -56,6 +65,8 @@ here.</p>
 """
 ELSEWHERE = """<p>This studio does not know this address. Open the one that <code>meshgan studio</code> has printed; for
 a proxy, start it with <code>--behind</code> and the address that browsers see.</p>
+"""
+LOADING = """<p>Loading the models &hellip; This page opens by itself.</p>
 """
 Result = TypeVar("Result")
 
@@ -90,24 +101,27 @@ class Room:
 
 
 class Gate:
-    """Listens on `host` and `port` from construction until `stop`, in front of the viewer at 127.0.0.1:`inner`.
+    """Listens on `host` and `port` from construction until `stop`; `lead_to` says where the viewer is.
 
-    `token` opens it; without one, all of this machine may enter. `behind` is the address that browsers see, if a proxy
-    stands in front. A port that is taken raises `UsageError`, or after `tries` ports in a row. `tell` is given, once
-    for each, a sentence about a page that was refused and may be the owner's proxy.
+    On this machine alone (a loopback `host`) everybody may enter; anywhere else, or `behind` a proxy at that address,
+    `token` opens it. Raises `UsageError` if the address cannot be had; a taken port of this machine moves on to the
+    next one. `tell` is given, once for each, a sentence about a page that was refused and may be the owner's proxy.
     """
 
     def __init__(
         self,
-        host: str,
-        port: int,
-        inner: int,
-        token: str = "",
+        host: str = LOCAL,
+        port: int = 8080,
         behind: str = "",
-        tries: int = 1,
         tell: Callable[[str], None] = lambda sentence: print(sentence, file=sys.stderr, flush=True),
     ) -> None:
-        self._host, self._inner, self._token, self._behind, self._tell = host, inner, token, urlsplit(behind), tell
+        if not host.strip():
+            raise UsageError("`host` is empty, which would mean every network; give an address, or leave it out.")
+        self._host, self._outside = host.strip(), public_address(behind) if behind else ""
+        self._behind, self._tell = urlsplit(self._outside), tell
+        alone = is_loopback(self._host)
+        self.token = "" if alone and not behind else secrets.token_urlsafe(16)
+        self._inner, self._led = 0, asyncio.Event()
         self._all: set[asyncio.Task[None]] = set()
         self._strangers, self._served, self._waiting = Room(MOST_STRANGERS), Room(MOST_SERVED), Room(MOST_WAITING)
         self._inside: set[Guest] = set()
@@ -118,20 +132,39 @@ class Gate:
         self._thread = threading.Thread(target=self._loop.run_forever, name="meshgan-gate", daemon=True)
         self._thread.start()
         try:
-            self._server = self._run(self._listen(port, tries))
+            self._server = self._run(self._listen(port, TRIES if alone else 1))
         except OSError as error:
             self._end()
-            raise UsageError(f"cannot listen on {host}:{port} ({error.strerror}); choose another `port`.") from error
+            raise UsageError(
+                f"cannot listen on {self._host}:{port} ({error.strerror}); choose another `port`."
+            ) from error
         self.port: int = self._server.sockets[0].getsockname()[1]
+
+    @property
+    def addresses(self) -> list[str]:
+        """What to type into a browser: what others see, on this machine, and on others of the network."""
+        everywhere = self._host in ("0.0.0.0", "::")
+        hosts = [LOCAL, _own_address()] if everywhere else [f"[{self._host}]" if ":" in self._host else self._host]
+        known = [f"http://{host}:{self.port}" for host in hosts]
+        if not self.token:
+            return known
+        outside = [self._outside + ("index.html" if self._behind.path != "/" else "")] if self._outside else []
+        return [f"{address}?token={self.token}" for address in (*outside, *(f"{address}/" for address in known))]
+
+    def lead_to(self, inner: int) -> None:
+        """Let those who may enter through to the viewer at 127.0.0.1:`inner`."""
+        self._inner = inner
+        self._loop.call_soon_threadsafe(self._led.set)
 
     def guest(self, shown: str | None) -> Guest | None:
         """Whose pass this is. Nobody's, if the gate has not made it."""
         return self._passes.get(shown or "")
 
     def stop(self) -> None:
-        """Close all connections and free the port."""
-        self._run(self._close())
-        self._end()
+        """Close all connections and free the port, once."""
+        if not self._loop.is_closed():
+            self._run(self._close())
+            self._end()
 
     async def _listen(self, port: int, tries: int) -> asyncio.Server:
         host = "127.0.0.1" if self._host == "localhost" else self._host  # of two families, each would have a free port
@@ -190,7 +223,7 @@ class Gate:
 
     def _refusal(self, request: Request) -> bytes:
         """The answer to who may not enter, or who has just shown the token; empty for everybody else."""
-        if self._token:
+        if self.token:
             if self._fits(request.given):
                 return self._cookie(request)
             if not any(self._fits(kept) for kept in request.kept):
@@ -201,7 +234,7 @@ class Gate:
         return b""
 
     def _fits(self, token: str) -> bool:
-        return hmac.compare_digest(token.encode(errors="replace"), self._token.encode())
+        return hmac.compare_digest(token.encode(errors="replace"), self.token.encode())
 
     def _known(self, request: Request) -> bool:
         """Whether the browser has asked for us by a name of ours, and from a page of ours.
@@ -211,16 +244,16 @@ class Gate:
         to pages of the same site only, is what lets it in.
         """
         host, origin, behind = request.host, parts_of(request.origin), self._behind
-        if not (self._token or is_loopback(_name(host)) or _name(host) == self._host.lower()):
+        if not (self.token or is_loopback(_name(host)) or _name(host) == self._host.lower()):
             return False
         if not request.origin:
-            return not (request.websocket and self._token)
+            return not (request.websocket and self.token)
         if behind.netloc and request.origin == f"{behind.scheme}://{behind.netloc}":
             return True
         if origin.netloc and origin.netloc == host != behind.netloc:
             return True
         proxied = origin.scheme == "https" and is_loopback(_name(host)) and not is_loopback(origin.hostname or "")
-        return bool(self._token) and not behind.netloc and proxied
+        return bool(self.token) and not behind.netloc and proxied
 
     def _mention(self, request: Request) -> None:
         """Tell the owner of a page that was refused, for it may be their proxy."""
@@ -240,13 +273,16 @@ class Gate:
         beneath = folder or self._behind.path.strip("/")
         place = f"{last}/" if last not in ("", "index.html") else "index.html" if beneath else "./"
         secure = "; Secure" if self._behind.scheme == "https" else ""
-        cookie = f"{COOKIE}-{self.port}={self._token}; HttpOnly; SameSite=Strict{secure}"
+        cookie = f"{COOKIE}-{self.port}={self.token}; HttpOnly; SameSite=Strict{secure}"
         return response("303 See Other", "", f"Location: {place}\r\nSet-Cookie: {cookie}\r\n")
 
     # What they get
 
     async def _file(self, request: Request, writer: Writer) -> None:
         """One of the viewer's files. A proxy may have put the studio under a path, which need not be told."""
+        if not self._led.is_set():
+            await send(writer, request, response("200 OK", PAGE + LOADING, "Refresh: 1\r\n"))
+            return
         folder, _, last = request.path.rpartition("/")
         if not last and (folder or self._behind.path.strip("/")):
             await send(writer, request, response("303 See Other", "", "Location: index.html\r\n"))
@@ -298,6 +334,7 @@ class Gate:
         if ours != PROTOCOL:  # a page that was opened before the viewer was renewed says so then
             await line.close(1002, f"Version mismatch. Client: {ours}, Server: {PROTOCOL}")
             return
+        await self._led.wait()
         guest, shown = Guest(), secrets.token_urlsafe(16)
         self._passes[shown] = guest
         try:
@@ -357,6 +394,30 @@ class Gate:
             guest.taking = True
             await line.say(data)
             guest.taking = False
+
+
+def public_address(text: str) -> str:
+    """An address that browsers see, as they write it, with a slash at its end. Raises `UsageError` if it is none."""
+    try:
+        parts = urlsplit(text.strip())
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    if parts.scheme not in STANDARD or not parts.hostname or parts.query or parts.fragment or parts.username:
+        raise UsageError(
+            f"`behind={text!r}` is no address; give what browsers see, as https://faces.example.org/studio/."
+        )
+    name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    place = name if port in (None, STANDARD[parts.scheme]) else f"{name}:{port}"
+    return f"{parts.scheme}://{place}{parts.path.rstrip('/')}/"
+
+
+def _own_address() -> str:
+    """This machine's address in its network. Nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+        probe.connect(("192.0.2.1", 9))  # an address that is reserved for documentation
+        return str(probe.getsockname()[0])
+    return socket.gethostname()
 
 
 def is_loopback(host: str) -> bool:

@@ -14,9 +14,8 @@ import msgspec
 import viser
 from msgspec import Meta, Struct
 
-from meshgan.studio.exchange import MOST_BYTES
-
 PROTOCOL: Any = f"viser-v{viser.__version__}"
+MOST_BYTES = 64 * 2**20  # of a file that comes in
 MOST_TOGETHER = 4 * MOST_BYTES  # of the files of all visitors at a time
 
 Name: TypeAlias = Annotated[str, Meta(max_length=300)]

@@ -10,15 +10,17 @@ boundary is a hole, and a dark cone is drawn behind it. Pictures only: no mesh i
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cache
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
 from meshgan.arrays import Bytes, Faces, Integers, Singles
+from meshgan.errors import MeshganError
 from meshgan.geometry.mesh import connected
 from meshgan.storage import atomic_file
 from meshgan.view.raster import CLAY, Camera, Light, encoded, render
@@ -81,10 +83,12 @@ def heat_colours(errors: ArrayLike, limit_mm: float, both_ways: bool = False) ->
 
     Of what goes `both_ways`, the colours run from `-limit_mm` to `limit_mm`.
     """
+    from matplotlib import colormaps
+
     values = np.asarray(errors, dtype=np.float64)
     share = np.clip(np.nan_to_num(values / limit_mm), -1 if both_ways else 0, 1)
     (low, high), name = (CHANGE_RANGE, CHANGE) if both_ways else (HEAT_RANGE, HEAT)
-    colours = matplotlib.colormaps[name](low + (high - low) * ((share + 1) / 2 if both_ways else share))[..., :3]
+    colours = colormaps[name](low + (high - low) * ((share + 1) / 2 if both_ways else share))[..., :3]
     return np.where(np.isnan(values)[..., None], UNKNOWN, colours).astype(np.float32)
 
 
@@ -262,7 +266,7 @@ def page(
     if bar_mm:
         _colour_bar(sheet, (left + columns * pitch_x + gap, top + gap), height - 2 * gap, bar_mm, letter, both_ways)
     with atomic_file(path) as partial:
-        sheet.save(partial, format="PNG", dpi=(DPI, DPI), compress_level=9)
+        sheet.save(partial, format="PNG", dpi=(DPI, DPI), compress_level=6)
 
 
 def _trim(rows: Sequence[Bytes]) -> list[Bytes]:
@@ -333,7 +337,16 @@ def write_upright(sheet: Image.Image, text: str, centre: tuple[float, float], fo
 
 
 def _font(size: float) -> Font:
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), round(size))
+    return ImageFont.truetype(_letters(), round(size))
+
+
+@cache
+def _letters() -> Path:
+    """The font that comes with matplotlib, which is not imported for it: that takes longer than a sheet."""
+    found = find_spec("matplotlib")
+    if found is None or found.origin is None:
+        raise MeshganError("matplotlib, whose font pictures are labelled in, is not installed; install it again.")
+    return Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
 
 
 def _pieces(text: str, font: Font) -> list[tuple[str, Font, float]]:

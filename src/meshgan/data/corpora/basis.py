@@ -157,6 +157,13 @@ class FaceBasis:
         return self.with_jaw(moved, motion[:, :3], motion[:, 3:] * scale)
 
 
+@cache
+def face_basis() -> FaceBasis:
+    """The basis of the package."""
+    return FaceBasis.read()
+
+
+@cache
 def face_template() -> Mesh:
     """The face template of the package: 5,036 vertices, the average adult, origin at the centroid of the surface."""
     with as_file(ASSETS / "face_template.ply") as path:

@@ -14,7 +14,6 @@ from functools import cache
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
-from scipy.interpolate import CubicSpline
 from scipy.spatial import cKDTree
 
 from meshgan.arrays import Booleans, Floats, Integers, Singles
@@ -310,6 +309,8 @@ def _pairs(template: Mesh, fold: Fold, points: Floats, allowed: Booleans) -> tup
 def _curve(template: Mesh, points: Floats) -> Floats:
     """Points (N, 3), close together, on the front of the template under a smooth curve through `points` (K, 2)."""
     if len(points) > 1:
+        from scipy.interpolate import CubicSpline  # brings half of scipy, and only who draws folds needs it
+
         places = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
         spline = CubicSpline(places, points)
         points = spline(np.linspace(0, places[-1], int(np.ceil(places[-1] / SAMPLES_MM)) + 1))

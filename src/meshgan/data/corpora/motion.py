@@ -20,10 +20,11 @@ from functools import cache, cached_property
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from meshgan.arrays import Floats, Integers, Singles
 from meshgan.compiled import compiled
-from meshgan.data.corpora.basis import FaceBasis, Neutral, face_template
+from meshgan.data.corpora.basis import FaceBasis, Neutral, face_basis, face_template
 from meshgan.data.corpora.draws import Draws
 from meshgan.data.corpora.eyes import Eye
 from meshgan.data.corpora.folds import FoldLines, Folds, fold_lines
@@ -140,7 +141,7 @@ class Motion:
         vertices = self.template.vertices
         rim = vertices[self.template.boundary_vertices]
         rim = rim[rim[:, 2] < vertices[self.lips.middle, 2].min()]
-        away = np.array([np.linalg.norm(rim - vertex, axis=1).min() for vertex in vertices])
+        away = cKDTree(rim).query(vertices)[0]
         thick = SKIN_MM * np.clip(away / RIM_MM, 0, 1) ** 2
         for eye in self.eyes:
             thick[eye.ball] = 0.0
@@ -298,13 +299,13 @@ class Gauges:
 @cache
 def contacts() -> Contacts:
     """Where the face template of the package touches itself."""
-    return Contacts(FaceBasis.read(), face_template())
+    return Contacts(face_basis(), face_template())
 
 
 @cache
 def motion() -> Motion:
     """The motion of the face template of the package."""
-    return Motion(FaceBasis.read(), face_template())
+    return Motion(face_basis(), face_template())
 
 
 @cache
