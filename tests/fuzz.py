@@ -29,6 +29,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import safetensors.torch
@@ -248,7 +249,7 @@ def kinds(place: Path) -> dict[str, Kind]:
     from meshgan.registration.landmarks import read_landmarks
     from meshgan.registration.templates import default_template, with_own_landmarks
     from meshgan.remembered import remember, remember_array
-    from meshgan.report.pages import write_run_page
+    from meshgan.report import pages
     from meshgan.report.results import Results
     from meshgan.studio.exchange import read_code as read_seed
     from meshgan.training.checkpoint import RunFolder, read_checkpoint
@@ -354,7 +355,20 @@ def kinds(place: Path) -> dict[str, Kind]:
     run_files = _names(place / "run")
     found["run"] = Kind(place / "run", run_files, sound_run)
     shutil.copytree(place / "run", place / "page")
-    found["run page"] = Kind(place / "page", run_files, lambda folder: write_run_page(folder, folder / "report.html"))
+    drawn, draw = {}, pages._panel
+
+    def panel(title: str, curves: Any) -> str:
+        """Draw each panel once: most damage leaves most of them as they are."""
+        key = repr((title, curves))
+        if key not in drawn:
+            drawn[key] = draw(title, curves)
+        return drawn[key]
+
+    def sound_page(folder: Path) -> None:
+        with patch.object(pages, "_panel", panel):
+            pages.write_run_page(folder, folder / "report.html")
+
+    found["run page"] = Kind(place / "page", run_files, sound_page)
     newest = sorted(place.glob("run/checkpoint-*"))[-1]
     folder = place / "checkpoint"
     folder.mkdir()
@@ -371,12 +385,15 @@ def kinds(place: Path) -> dict[str, Kind]:
     add("code", {"a.json": json.dumps({"code": [0.1] * 4, "mean_mm": 0.3})}, lambda path: read_code(model, path, "mm"))
     add("seed", {"a.json": json.dumps({"code": [0.1] * 4})}, lambda path: read_seed(path.name, path.read_bytes()))
 
+    anew = Axes.of(model)
+
     def sound_axes(folder: Path) -> None:
-        found = Axes.find(model, folder)
+        with patch.object(Axes, "of", lambda _: anew):  # the same each time
+            found = Axes.find(model, folder)
         assert found._fit(model)
 
     shutil.copytree(place / "model", place / "axes")
-    Axes.of(model).save(place / "axes")
+    anew.save(place / "axes")
     found["axes"] = Kind(place / "axes", ("axes.npz",), sound_axes)
 
     def sound_parts(folder: Path) -> None:

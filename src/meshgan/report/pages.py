@@ -59,6 +59,7 @@ Curves = Mapping[str, tuple[list[int], list[float]]]  # label → faces seen, va
 TIMES = {"step", "faces", "epoch", "seconds"}  # what a line says of when, not of what
 COLOURS = ("#1f6fb4", "#d1605e")
 MOST = 1500  # points of a curve
+MARGINS = (0.15, 0.2, 0.98, 0.89)  # left, bottom, right, top, of a panel's width and height
 LARGEST = 1e300  # beyond it, axes have no ticks
 
 
@@ -267,7 +268,8 @@ def _curves(lines: Lines, logged: Mapping[str, str]) -> Curves:
 
 
 def _panel(title: str, curves: Curves) -> str:
-    figure = Figure(figsize=(4.2, 2.4), layout="constrained")
+    figure = Figure(figsize=(4.2, 2.4))
+    figure.subplots_adjust(*MARGINS)  # the same for all panels; to fit them would take as long as the rest
     axis = figure.add_subplot()
     for (label, (seen, values)), colour in zip(curves.items(), COLOURS, strict=False):
         axis.plot(seen, values, color=colour, linewidth=1.3, label=label)
@@ -281,6 +283,7 @@ def _panel(title: str, curves: Curves) -> str:
     axis.grid(color="#e4e4e4", linewidth=0.6)
     axis.spines[["top", "right"]].set_visible(False)
     axis.xaxis.set_major_formatter(lambda seen, _: _count(seen))
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:.6g}")  # no power of ten where the title stands
     axis.set_xlabel("faces seen", fontsize=8.5, color="#555555")
     if len(curves) > 1:
         axis.legend(fontsize=8.5, frameon=False)
