@@ -16,6 +16,8 @@ from meshgan.errors import MeshganError
 from meshgan.geometry.align import rigid
 from meshgan.geometry.files import read_mesh, write_mesh
 from meshgan.geometry.mesh import Mesh
+from meshgan.geometry.surface import closest_points
+from meshgan.model.compose import compose_random
 from meshgan.model.face_model import FaceModel
 from meshgan.storage import alone_in
 
@@ -285,3 +287,14 @@ def test_what_a_verb_has_written_every_other_reads_at_the_same_size(tmp_path, ti
     found = read_mesh(tmp_path / f"between/between-001.{ending}")
     size, wanted = (np.ptp(points, axis=0).max() for points in (found.vertices, truth[1]))
     assert size == pytest.approx(wanted, rel=0.1)
+    out = tmp_path / f"template.{ending}"
+    around = ("--vertices", 60, "--radius", 150, "--up", "y", "--front", "z")
+    assert meshgan("data", "template", files[0], out, *around)[0] == 0
+    template, whole = read_mesh(out), read_mesh(files[0])
+    assert len(template.vertices) == 60
+    assert closest_points(template.vertices, whole).distance.max() < 1  # of the same size, at the same place
+    if ending == "glb":
+        assert meshgan("compose", tiny_run, tiny_run, "--out", tmp_path / "composed", "--count", 1)[0] == 0
+        (shown,) = compose_random(model, model, 1).faces
+        found = read_mesh(tmp_path / "composed/face-000.glb").vertices
+        np.testing.assert_allclose(found, shown, atol=2e-3)

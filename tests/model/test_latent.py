@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from meshgan.data.faceset import Normalisation
 from meshgan.errors import UsageError
+from meshgan.geometry.mesh import Mesh
 from meshgan.model.face_model import FaceModel
 from meshgan.model.latent import (
     CHUNK,
@@ -182,5 +183,5 @@ def test_points_that_cannot_be_are_refused(indices, points):
 @pytest.mark.parametrize("weights", [[1.0], [1, 1, -1], [0, 0, 0], [1, np.nan, 1], [[1, 1, 1]]])
 def test_weights_that_cannot_be_are_refused(weights):
     with pytest.raises(UsageError, match="weights must be 3 finite numbers"):
-        check_weights(weights, 3)
-    assert check_weights(None, 3).tolist() == [1, 1, 1]
+        check_weights(weights, Mesh(np.eye(3), [[0, 1, 2]]))
+    assert check_weights(None, Mesh(np.eye(3), [[0, 1, 2]])).tolist() == [1, 1, 1]

@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 
 from meshgan.data.faceset import Card, FaceSet, create_faceset
 from meshgan.data.principal import principal_components
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.mesh import Mesh
 from meshgan.model.load import load_model
+from meshgan.model.model_folder import ModelParts
 from meshgan.model.pca import PcaModel, fit_pca
 
 
@@ -142,3 +144,18 @@ def test_faces_and_codes_of_other_shapes_are_refused(model):
         model.fit(np.zeros((1, 119, 3)))
     with pytest.raises(UsageError, match="30"):
         model.decode(np.zeros((1, 31)))
+
+
+def test_vertices_that_no_triangle_uses_count_nowhere_in_a_fit(tiny_faces):
+    """Whoever makes a model of arrays may have such; where they lie in a face says nothing."""
+    whole = fit_pca(tiny_faces, 4)
+    far = np.full((5, 3), 1e4)
+    template = Mesh(np.concatenate([whole.template.vertices, far]), whole.template.triangles)
+    basis = np.random.default_rng(0).normal(size=(4, 5, 3))
+    more = {"pca/mean": torch.from_numpy(far), "pca/basis": torch.from_numpy(basis)}
+    wide = {name: torch.cat([whole.tensors[name], more[name].float()], -2) for name in more}
+    model = PcaModel(ModelParts(whole.card, template, None, {**whole.tensors, **wide}))
+    faces = tiny_faces.vertices[:3]
+    found = model.fit(np.concatenate([faces, np.zeros((3, 5, 3))], axis=1))
+    np.testing.assert_allclose(found.codes, whole.fit(faces).codes, atol=1e-5)
+    assert np.isnan(found.error_mm[:, -5:]).all()

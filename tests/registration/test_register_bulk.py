@@ -300,12 +300,13 @@ def test_the_way_back_leads_to_the_scan(scans, tmp_path):
     marks = json.loads((scans / GOOD[0]).with_suffix(".json").read_text())
     (tmp_path / "a.json").write_text(json.dumps({name: (np.array(p) / 10).tolist() for name, p in marks.items()}))
     out = tmp_path / "faces"
-    register_all(
-        [tmp_path / "scans"], out, "cm", landmarks=tmp_path / "a.json", formats=("ply", "glb"), in_scan_frame=True
-    )
+    formats = ("ply", "glb", "obj")
+    register_all([tmp_path / "scans"], out, "cm", landmarks=tmp_path / "a.json", formats=formats, in_scan_frame=True)
     back = read_mesh(out / "in-scan-frame" / "a.ply")
-    np.testing.assert_allclose(read_mesh(out / "in-scan-frame" / "a.glb").vertices, 10 * back.vertices, atol=1e-3)
-    for name in ("a.ply", "a.glb"):
+    for name in ("a.glb", "a.obj"):  # whoever says the unit of the scans reads all of them alike
+        again = read_mesh(out / "in-scan-frame" / name, "cm").vertices
+        np.testing.assert_allclose(again, 10 * back.vertices, atol=1e-3)
+    for name in ("a.ply", "a.glb", "a.obj"):
         np.testing.assert_allclose(read_mesh(out / "meshes" / name).vertices, FaceSet.open(out).vertices[0], atol=1e-4)
     assert np.median(Surface(scan).closest(10 * back.vertices).distance) < 0.3
     with (out / "transforms.csv").open(newline="") as stream:

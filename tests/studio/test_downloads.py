@@ -10,7 +10,8 @@ import trimesh
 from PIL import Image
 
 from khronos import accessor, issues_of, needs_validator
-from meshgan.studio.exchange import CURRENT, PICTURE, download, morph_targets
+from meshgan.geometry.align import rigid
+from meshgan.studio.exchange import CURRENT, PICTURE, download, in_correspondence, morph_targets, read_upload
 from meshgan.studio.session import Session
 
 pytest.importorskip("pygltflib", reason="needs the extra studio")
@@ -76,6 +77,17 @@ def test_meshes_hold_the_face_in_millimetres(session, kind):
     loaded = trimesh.load_mesh(io.BytesIO(download(session, kind, {})), file_type=kind, process=False)
     np.testing.assert_allclose(loaded.vertices, session.face, atol=1e-4)
     np.testing.assert_array_equal(loaded.faces, session.identity.template.triangles)
+
+
+@pytest.mark.parametrize("kind", ["glb", "obj", "ply"])
+def test_what_is_saved_can_be_brought_back(session, targets, pair, tmp_path, kind):
+    """The browser asks for a unit, and offers millimetres; a GLB is in metres all the same."""
+    path = tmp_path / f"mine.{kind}"
+    path.write_bytes(download(session, kind, targets))
+    for unit in ("mm", "m") if kind == "glb" else ("mm",):
+        vertices = in_correspondence(read_upload(path.name, path, unit), pair[0].template)
+        moved = rigid(session.face.astype(float), vertices.astype(float))(session.face)
+        np.testing.assert_allclose(moved, vertices, atol=2e-3)
 
 
 def test_the_picture_is_large_and_seen_from_where_the_visitor_stands(session):

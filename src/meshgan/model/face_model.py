@@ -168,7 +168,7 @@ class FaceModel(Sampled):
         `weights` (V,) says how much each vertex counts: zero leaves it out, so that a part of a face or landmarks
         alone can be fitted. The faces must be aligned as the template is. `steps` of Adam are taken.
         """
-        targets, shares = check_faces(vertices, self.template), check_weights(weights, len(self.template.vertices))
+        targets, shares = check_faces(vertices, self.template), check_weights(weights, self.template)
         whole = self.encodes and bool((shares == shares[0]).all())
         start = self.encode(targets) if whole else None
         examples = self.samplers.draw(EXAMPLES, 0, "fitted-normal" if self.samplers.mean is not None else None)

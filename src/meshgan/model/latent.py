@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from meshgan.arrays import Codes, Faces
 from meshgan.data.faceset import Normalisation
 from meshgan.errors import UsageError
+from meshgan.geometry.mesh import Mesh
 from meshgan.nn import kernel
 from meshgan.progress import track
 
@@ -127,10 +128,12 @@ def first_guess(decoder: nn.Module, examples: Tensor, faces: Tensor, scale: Tens
     return mean_code + ((faces.flatten(1) * root - mean_face) @ centred.T) @ solution
 
 
-def check_weights(weights: ArrayLike | None, count: int) -> Faces:
-    """Weights (V,) of vertices as float32, ones by default. Raises `UsageError` if they cannot be used."""
+def check_weights(weights: ArrayLike | None, template: Mesh) -> Faces:
+    """Weights (V,) of vertices as float32, by default ones where there is a surface: vertices that no triangle uses
+    count nowhere. Raises `UsageError` if they cannot be used."""
+    count = len(template.vertices)
     if weights is None:
-        return np.ones(count, dtype=np.float32)
+        return np.isin(np.arange(count), template.triangles).astype(np.float32)
     values = np.asarray(weights, dtype=np.float32)
     if values.shape != (count,) or not np.isfinite(values).all() or values.min() < 0 or values.max() <= 0:
         raise UsageError(f"weights must be {count} finite numbers, none negative and not all zero.")

@@ -115,7 +115,7 @@ class PcaModel(Sampled):
         `weights` (V,) says how much each vertex counts. What they leave open stays near the mean.
         `steps` are for other models.
         """
-        targets, shares = check_faces(vertices, self.template), check_weights(weights, len(self.mean))
+        targets, shares = check_faces(vertices, self.template), check_weights(weights, self.template)
         root = np.sqrt(shares / shares.sum(), dtype=np.float64)[:, None]
         basis = (self.basis * root).reshape(len(self.basis), -1)
         wanted = ((targets - self.mean) * root).reshape(len(targets), -1)
