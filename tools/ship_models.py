@@ -32,6 +32,14 @@ VERBS = {
     "identity": "meshgan sample identity --out faces --sheet faces.png",
     "expression": "meshgan compose identity expression --out faces",
 }
+DISTANCE = {  # how far real people are: docs/realism.md
+    "identity": """Real people are further away: 64 principal components of its corpus leave
+  1.1 mm of two real heads, and 0.6 mm of unseen people of the corpus (docs/realism.md).""",
+    "expression": """Real people are further away: 64 principal components of the
+  corpus leave 1.1 mm of two real heads and 0.6 mm of its own unseen people, identity alone (docs/realism.md).
+  How far real expressions are is not known: no scans of them that anyone may use were at hand. What is small in them
+  (dimples, asymmetries, folds of a person's own) is not in this model.""",
+}
 CARD = """# {name}
 
 {about}
@@ -51,7 +59,7 @@ A MeshGAN: `{verb}`.
 | FID | {fid:.2f} | {real_fid:.2f} |
 | generalisation (Eq. 2), mm | {generalisation:.3f} | |
 
-* **Limits**: it knows what the corpus knows. Real people are further away, see docs/realism.md.
+* **Limits**: it knows what the corpus knows. {distance}
   Its people are drawn from the head shapes that MakeHuman's artists made, in
   proportions that were chosen, not counted; ancestry is a blend of three such shapes and says nothing about anybody
   real. The face is a mask without eyeballs, teeth, hair or texture.
@@ -81,6 +89,7 @@ def card(name: str, parts: ModelParts, results: Results, row: Result, real: Resu
     return CARD.format(
         name=name.capitalize(),
         about=ABOUT[name],
+        distance=DISTANCE[name],
         verb=VERBS[name],
         recipe=parts.card.name,
         **{key: getattr(origin, key) for key in ("data", "source", "licence", "faces_seen", "seed")},

@@ -3,17 +3,10 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Item = TypeVar("Item")
 
@@ -27,6 +20,8 @@ def track(items: Iterable[Item], title: str, total: int | None = None, step: int
     `total` counts in units of `step` per item (a block of 256 faces is one item of step 256). Jobs under two
     seconds show nothing; without a terminal, a plain line appears every ten seconds.
     """
+    from rich.console import Console  # not by who only counts
+
     if total is None:
         total = len(items) * step if isinstance(items, Sized) else 0
     console = Console(stderr=True)
@@ -34,7 +29,16 @@ def track(items: Iterable[Item], title: str, total: int | None = None, step: int
     yield from follow(items, title, total, step, console)
 
 
-def _bar(items: Iterable[Item], title: str, total: int, step: int, console: Console) -> Iterator[Item]:
+def _bar(items: Iterable[Item], title: str, total: int, step: int, console: "Console") -> Iterator[Item]:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     start = time.monotonic()
     with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console, transient=True) as progress:
@@ -45,7 +49,7 @@ def _bar(items: Iterable[Item], title: str, total: int, step: int, console: Cons
             progress.update(task, completed=done, visible=time.monotonic() - start > QUIET_SECONDS)
 
 
-def _lines(items: Iterable[Item], title: str, total: int, step: int, console: Console) -> Iterator[Item]:
+def _lines(items: Iterable[Item], title: str, total: int, step: int, console: "Console") -> Iterator[Item]:
     start = last = time.monotonic()
     for done, item in enumerate(items):
         yield item

@@ -195,7 +195,7 @@ def test_vertices_without_triangles_stay_out_and_components_stay_in(tmp_path: Pa
         moved[0] += 1000 * number
         write(tmp_path / "meshes" / f"{number}.ply", moved, both)
     result = import_folder(tmp_path / "meshes", tmp_path / "set", "mm")
-    assert any("2 of 326 vertices were left out" in note for note in result.notes)
+    assert any("Left out 2 of 326 vertices" in note for note in result.notes)
     faces = FaceSet.open(tmp_path / "set")
     assert faces.vertices.shape == (4, len(two) - 2, 3)
     assert np.abs(faces.vertices[3] - faces.template.vertices).max() < 10

@@ -114,13 +114,13 @@ def test_labels_of_any_spreadsheet_are_the_same(header: str, tmp_path: Path) -> 
 def test_rows_of_no_mesh_are_counted(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("file,subject\na.ply,A\ngone.ply,B\nalso,C\n")
     assert unused_rows(["a.ply"], tmp_path / "labels.csv") == ["gone.ply", "also"]
-    with pytest.raises(UsageError, match=r"none of the 1 meshes.*rows name a\.ply, gone\.ply"):
+    with pytest.raises(UsageError, match=r"none of the 1 mesh .*rows name a\.ply, gone\.ply"):
         label_rows(["b.ply"], tmp_path / "labels.csv", None)
 
 
 def test_guesses_are_told_with_examples() -> None:
     rows, _ = label_rows(["S1_a.ply", "S1_b.ply", "S2_a.ply"], None, None)
-    assert guess_told(rows).startswith("2 subjects were guessed from the names (S1_a.ply is of S1, S2_a.ply is of S2)")
+    assert guess_told(rows).startswith("Guessed from the names: 2 subjects (S1_a.ply is of S1, S2_a.ply is of S2)")
 
 
 def test_linked_folders_are_read_once_and_circles_end(tmp_path: Path) -> None:

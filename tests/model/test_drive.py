@@ -126,7 +126,7 @@ def test_what_is_no_performance_is_told_in_a_sentence(
 
 def test_frames_without_a_face_are_bridged(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("Timecode,BlendShapeCount,JawOpen\n0:0:0:0,52,0\n0:0:0:1,0,\n0:0:0:2,52,1\n")
-    with pytest.warns(MeshganWarning, match="1 frames"):
+    with pytest.warns(MeshganWarning, match="bridged 1 frame without"):
         found = read_performance(tmp_path / "a.csv")
     assert found.at(np.array([found.times[1] / 2])).weights.max() == pytest.approx(0.5)
 

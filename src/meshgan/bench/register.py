@@ -30,7 +30,7 @@ from meshgan.geometry.align import rigid
 from meshgan.geometry.laplacian import BANDS, BandFilter
 from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import Surface, barycentric_matrix, closest_points
-from meshgan.progress import track
+from meshgan.progress import counted, track
 from meshgan.registration.batch import register_all
 from meshgan.registration.fake_scans import FakeScan, corpus_people, estranged, fake_scan, make_scans, plain_people
 from meshgan.registration.nricp import folded, nonrigid_icp, unfolded
@@ -312,7 +312,10 @@ def _pca_errors(faces: Floats, unseen: Floats) -> dict[str, float]:
 
 def _show_chain(summary: dict[str, Any]) -> None:
     counts = ", ".join(f"{count} {verdict}" for verdict, count in summary["registered"].items())
-    print(f"{summary['scans']} scans: {counts}; mean error {summary['error_mm']:.2f} mm, 95 % {summary['p95_mm']:.2f}")
+    print(
+        f"{counted(summary['scans'], 'scan')}: {counts}; mean error {summary['error_mm']:.2f} mm, "
+        f"95 % {summary['p95_mm']:.2f}"
+    )
     print("energy in mm² by wavelength in mm     " + " ".join(f"{a:g}-{b:g}".rjust(9) for a, b in summary["bands_mm"]))
     for name, values in summary["energies_mm2"].items():
         print(f"  {name:34s}  " + " ".join(f"{value:9.4f}" for value in values))

@@ -11,6 +11,7 @@ import typer
 from meshgan.errors import UsageError
 from meshgan.progress import counted
 
+Unit = Literal["mm", "cm", "m"]
 SHEET = 24  # faces on a sheet of `info`
 UpOption = Annotated[
     str | None,
@@ -29,12 +30,12 @@ def import_folder(
         Path, typer.Argument(help="The folder of meshes (OBJ, PLY, GLB, STL); folders in it are read too.")
     ],
     out: Annotated[Path, typer.Argument(help="The set of faces to write.")],
-    unit: Annotated[str, typer.Option(help="Unit of the meshes (mm, cm or m) that do not say it: OBJ, PLY, STL.")],
+    unit: Annotated[Unit, typer.Option(help="Unit of the meshes that do not say it: OBJ, PLY, STL.")],
     template: Annotated[Path | None, typer.Option(help="A mesh of the connectivity to compare with.")] = None,
     template_unit: Annotated[
-        str | None, typer.Option(help="Unit of the template; by default mm, or that of the meshes if it fits.")
+        Unit | None, typer.Option(help="Unit of the template; by default mm, or that of the meshes if it fits.")
     ] = None,
-    glb_unit: Annotated[str, typer.Option(help="Unit of GLB files, where it is not metres.")] = "m",
+    glb_unit: Annotated[Unit, typer.Option(help="Unit of GLB files, where it is not metres.")] = "m",
     up: UpOption = None,
     front: FrontOption = None,
     labels: Annotated[Path | None, typer.Option(help="A CSV with the columns file, subject and any others.")] = None,
@@ -68,7 +69,7 @@ def template(
     mesh: Annotated[Path, typer.Argument(help="A head or face (OBJ, PLY, GLB, STL), in any frame.")],
     out: Annotated[Path, typer.Argument(help="The template to write (PLY, OBJ, GLB or STL).")],
     vertices: Annotated[int, typer.Option(help="How many vertices the template has.")] = 5036,
-    unit: Annotated[str, typer.Option(help="Unit of the mesh: mm, cm or m; a GLB is in metres.")] = "mm",
+    unit: Annotated[Unit, typer.Option(help="Unit of the mesh; a GLB is in metres.")] = "mm",
     radius: Annotated[float, typer.Option(help="Keep what lies within so many mm of the tip of the nose.")] = 110.0,
     landmarks: Annotated[Path | None, typer.Option(help="Named points on the mesh (json, ljson, pp, csv).")] = None,
     up: UpOption = None,
@@ -247,7 +248,9 @@ def export(
 def register(
     scans: Annotated[list[Path], typer.Argument(help="Scans (OBJ, PLY, STL, GLB), or folders of them.")],
     out: Annotated[Path, typer.Option(help="The set of faces to write.")],
-    unit: Annotated[str, typer.Option(help="Unit of the scans: mm, cm, m, or auto for a scale without a unit.")],
+    unit: Annotated[
+        Literal["mm", "cm", "m", "auto"], typer.Option(help="Unit of the scans; auto for a scale without a unit.")
+    ],
     template: Annotated[
         Path | None,
         typer.Option(help="A face mesh in millimetres that looks along +z, instead of the default template."),

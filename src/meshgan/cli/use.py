@@ -168,7 +168,7 @@ def refuse_other_runs(out: Path, names: Iterable[str]) -> None:
         found = [path.name for path in out.iterdir() if RESULTS.fullmatch(path.name)] if out.is_dir() else []
     if left := sorted(set(found) - set(names)):
         raise UsageError(
-            f"{out} holds {len(left)} file{'s' * (len(left) > 1)} of another run, {left[0]} for example, that would "
+            f"{out} holds {counted(len(left), 'file')} of another run, {left[0]} for example, that would "
             "lie beside the new ones; choose another --out, or move them away."
         )
 
@@ -326,7 +326,10 @@ def compose(
         result = {"files": [str(file) for file in files], "sheet": str(out / "sheet.png"), "targets": names}
         print(json.dumps(result, indent=2))
         return
-    print(f"Wrote {count} GLB files with {len(names)} morph targets each to {out}; look at {out / 'sheet.png'}.")
+    print(
+        f"Wrote {counted(count, 'GLB file')} with {counted(len(names), 'morph target')}{' each' * (count > 1)} to "
+        f"{out}; look at {out / 'sheet.png'}."
+    )
 
 
 def _composition(
@@ -387,7 +390,10 @@ def drive(
     if as_json:
         print(json.dumps({"file": str(out), "frames": len(played.times), "seconds": seconds}))
         return
-    print(f"Wrote {len(played.times)} frames, {seconds:.1f} s, to {out}." + (f" Look at {preview}." if preview else ""))
+    print(
+        f"Wrote {counted(len(played.times), 'frame')}, {seconds:.1f} s, to {out}."
+        + (f" Look at {preview}." if preview else "")
+    )
 
 
 def directions(

@@ -30,7 +30,7 @@ from meshgan.arrays import Faces, Integers
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.files import WRITERS, read_mesh, write_mesh
 from meshgan.geometry.mesh import Mesh, surface_of
-from meshgan.progress import track
+from meshgan.progress import counted, track
 from meshgan.reading import check_file, read_json, read_text, shown
 from meshgan.storage import atomic_folder
 
@@ -165,7 +165,10 @@ class FaceSet:
         columns = {name: np.array([str(value) for value in column]) for name, column in (labels or {}).items()}
         columns.setdefault("subject", np.array([f"{row}" for row in range(len(faces))]))
         if wrong := [name for name, column in columns.items() if len(column) != len(faces)]:
-            raise UsageError(f"the label '{wrong[0]}' has {len(columns[wrong[0]])} values for {len(faces)} faces.")
+            raise UsageError(
+                f"the label '{wrong[0]}' has {counted(len(columns[wrong[0]]), 'value')} for "
+                f"{counted(len(faces), 'face')}."
+            )
         card = Card(name=name, source=source, licence=licence, synthetic=synthetic)
         faces.flags.writeable = False
         return cls(Path(name), card, template, faces, MappingProxyType(columns))
@@ -394,7 +397,7 @@ def _read_labels(path: Path, count: int) -> Labels:
     except (MeshganError, csv.Error) as error:
         raise MeshganError(f"{path} is missing or damaged; make the FaceSet again.") from error
     if "subject" not in header or len(rows) != count or any(len(row) != len(header) for row in rows):
-        raise MeshganError(f"{path} needs a column 'subject' and exactly {count} rows, one for each face.")
+        raise MeshganError(f"{path} needs a column 'subject' and exactly {counted(count, 'row')}, one for each face.")
     if len(set(header)) < len(header):
         raise MeshganError(f"{path} has two columns of one name; make the FaceSet again.")
     columns = dict(zip(header, zip(*rows, strict=True), strict=True))

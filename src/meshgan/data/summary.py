@@ -110,13 +110,13 @@ class Detail:
         """Lines for a person to read."""
         names = [band_name(band) for band in ALL_BANDS]
         rows = {"total": self.total, f"beyond PCA-{BEYOND}": self.beyond}
-        lines = [f"energy by wavelength in mm, mm² per vertex, {self.measured} faces of unseen people:"]
+        lines = [f"energy by wavelength in mm, mm² per vertex, {counted(self.measured, 'face')} of unseen people:"]
         lines.append(f"  {'':<14}" + "".join(f"{name:>10}" for name in names) + f"{'rms mm':>10}")
         for name, row in rows.items():
             values = "".join(f"{value:>10.3g}" for value in row)
             lines.append(f"  {name:<14}{values}{np.sqrt(row.sum()):>10.2f}")
         errors = ", ".join(f"{error:.3f} with {count}" for count, error in self.errors.items())
-        return "\n".join([*lines, f"principal components of {self.learned} faces leave, in mm: {errors}"])
+        return "\n".join([*lines, f"principal components of {counted(self.learned, 'face')} leave, in mm: {errors}"])
 
 
 def band_name(band: tuple[float, float]) -> str:

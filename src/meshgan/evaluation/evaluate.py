@@ -22,7 +22,7 @@ from meshgan.model.latent import STEPS
 from meshgan.model.load import Model
 from meshgan.model.model_folder import Sampler
 from meshgan.model.samplers import face_numbers
-from meshgan.progress import track
+from meshgan.progress import counted, track
 from meshgan.remembered import code_of, key_of, remember, remember_array
 
 BLOCK = 256  # samples in memory at a time
@@ -175,7 +175,7 @@ def fitting_errors(model: Model, faces: FaceSet, work: Path, steps: int = STEPS,
 def _check(model: Model, faces: FaceSet, samples: int, fid: Fid, part: Part) -> None:
     check_connectivity(faces.template, model.template, str(faces.path))
     if (count := len(faces.split.part(part))) < FEWEST:
-        raise UsageError(f"{faces.path} has {count} {part} faces; an evaluation needs {FEWEST} or more.")
+        raise UsageError(f"{faces.path} has {counted(count, f'{part} face')}; an evaluation needs {FEWEST} or more.")
     if samples < FEWEST:
         raise UsageError(f"an evaluation needs {FEWEST} samples or more, not {samples}.")
     if fid == "inception":

@@ -13,6 +13,7 @@ import numpy as np
 from meshgan.arrays import Booleans, Floats, Integers
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.mesh import Mesh
+from meshgan.progress import counted
 
 ROUND_SHARE = 4  # a round looks at a quarter as many half-edges as there are vertices, the cheapest ones
 BOUNDARY_WEIGHT = 1.0  # of the planes that hold boundary edges in place, against those of triangles
@@ -51,7 +52,7 @@ def decimate(mesh: Mesh, count: int, exact: bool = True) -> Decimation:
     `exact=False` returns the smallest mesh on the way there.
     """
     if not 1 <= count <= len(mesh.vertices):
-        raise UsageError(f"a mesh of {len(mesh.vertices)} vertices cannot be reduced to {count}.")
+        raise UsageError(f"a mesh of {counted(len(mesh.vertices), 'vertex', 'vertices')} cannot be reduced to {count}.")
     state = _State(mesh, count)
     stage = 0
     while state.surplus and stage < len(STAGES):
@@ -63,7 +64,8 @@ def decimate(mesh: Mesh, count: int, exact: bool = True) -> Decimation:
     if state.surplus and exact:
         fewest = state.surplus + count
         raise MeshganError(
-            f"the mesh cannot be reduced to {count} vertices without tearing or folding it; {fewest} is the fewest."
+            f"the mesh cannot be reduced to {counted(count, 'vertex', 'vertices')} without tearing or folding "
+            f"it; {fewest} is the fewest."
         )
     kept = np.flatnonzero(state.alive)
     number = np.cumsum(state.alive) - 1

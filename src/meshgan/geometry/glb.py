@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from meshgan.arrays import Floats, Integers, Singles
 from meshgan.errors import MeshganError
 from meshgan.geometry.mesh import MOST, Layout, Mesh, fans, strips, within_bounds
+from meshgan.progress import counted
 from meshgan.reading import decoded, parse_json, shown
 
 METRES = 1e-3  # per millimetre
@@ -97,9 +98,9 @@ def read(data: bytes) -> tuple[Any, ...]:
             faces = (seams[key][faces] if seams[key] is not None else faces) + offsets[key]
             size = within_bounds(size + len(faces), "triangles", most)
             triangles.append(faces[:, ::-1] if mirrored else faces)  # so that outside stays outside
-    left_out = [f"{lines} parts that are points or lines were left out"] if lines else []
+    left_out = [f"left out {counted(lines, 'part')} made of points or lines"] if lines else []
     if beside := scene.meshes_beside():
-        left_out.append(f"{beside} meshes outside of its default scene were left out")
+        left_out.append(f"left out {counted(beside, 'mesh', 'meshes')} outside of its default scene")
     return np.concatenate(vertices), np.concatenate(triangles), *left_out
 
 

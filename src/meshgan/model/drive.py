@@ -23,7 +23,7 @@ from meshgan.errors import MeshganError, MeshganWarning, UsageError
 from meshgan.geometry.files import write_glb
 from meshgan.geometry.glb import METRES, Animation
 from meshgan.model.rig import ARKIT, VISEMES, Rig, rigger
-from meshgan.progress import track
+from meshgan.progress import counted, track
 from meshgan.reading import read_json, read_table, shown
 from meshgan.storage import atomic_file
 from meshgan.view.figures import tiles
@@ -83,7 +83,7 @@ def read_performance(path: Path, fps: float | None = None) -> Performance:
     if not frames:
         raise MeshganError(f"{path} holds no frame.")
     if len(frames) > MOST_FRAMES:
-        raise MeshganError(f"{path} holds {len(frames):,} frames; at most {MOST_FRAMES:,} are read.")
+        raise MeshganError(f"{path} holds {counted(len(frames), 'frame')}; at most {MOST_FRAMES:,} are read.")
     if times is None:
         times = np.arange(len(frames)) / (fps or FPS)
     if (np.diff(times) <= 0).any():
@@ -111,7 +111,7 @@ def _of_table(path: Path, fps: float | None) -> tuple[list[dict[str, float]], Fl
     seen = [row for row in rows if count is None or row[count].strip() not in ("0", "")]
     if len(seen) < len(rows):
         warnings.warn(
-            f"{path}: {len(rows) - len(seen)} frames without a face are bridged.", MeshganWarning, stacklevel=3
+            f"{path}: bridged {counted(len(rows) - len(seen), 'frame')} without a face.", MeshganWarning, stacklevel=3
         )
     frames = [
         {name: _weight(row[column], name, f"{path}: frame {number}") for column, name in columns.items() if name}
@@ -171,7 +171,9 @@ def _of_json(path: Path) -> tuple[list[dict[str, float]], Floats | None, float |
         named = {_name(key, path): value for key, value in flat.items() if value is not inner}
         frames.append({name: _weight(value, name, f"{path}: frame {number}") for name, value in named.items() if name})
     if times and len(times) != len(frames):
-        raise MeshganError(f"{path}: only {len(times)} of {len(frames)} frames have a time.")
+        raise MeshganError(
+            f"{path} has times for {len(times)} of {counted(len(frames), 'frame')} only; give each one, or none."
+        )
     return frames, np.array(times) if times else None, rate
 
 

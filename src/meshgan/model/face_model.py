@@ -26,6 +26,7 @@ from meshgan.model.model_folder import (
 )
 from meshgan.model.samplers import Sampled, Samplers, chance, in_blocks
 from meshgan.nn.networks import Decoder, Encoder
+from meshgan.progress import counted
 
 
 class FaceModel(Sampled):
@@ -237,6 +238,6 @@ def check_connectivity(mesh: Mesh, template: Mesh, source: str) -> None:
     alike = mesh.vertices.shape == template.vertices.shape and mesh.triangles.shape == template.triangles.shape
     if not alike or not np.array_equal(in_one_order(mesh.triangles), in_one_order(template.triangles)):
         raise UsageError(
-            f"{source} is not of the model's template ({len(mesh.vertices)} vertices and other triangles, "
-            f"the template has {len(template.vertices)}); register it first."
+            f"{source} is not of the model's template ({counted(len(mesh.vertices), 'vertex', 'vertices')} and other "
+            f"triangles, the template has {len(template.vertices):,}); register it first."
         )

@@ -13,6 +13,7 @@ from meshgan.data.corpora.naming import ENDINGS, customary_subjects, mesh_files
 from meshgan.data.faceset import Card, create_faceset
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.files import MILLIMETRES, WRITERS
+from meshgan.progress import counted
 from meshgan.reading import shown
 from meshgan.registration.bake import check_size
 from meshgan.registration.jobs import Job, Outcome, Settings, earlier_names, plan, result_of, run, take_over
@@ -202,7 +203,7 @@ def _absolute(path: Path | None) -> Path | None:
 def _card(out: Path, settings: Settings, outcomes: Sequence[Outcome]) -> Card:
     return Card(
         name=out.name,
-        source=f"{len(outcomes)} scans registered with meshgan {version('meshgan')}",
+        source=f"{counted(len(outcomes), 'scan')} registered with meshgan {version('meshgan')}",
         licence="that of the scans",
         synthetic=False,
         parameters={

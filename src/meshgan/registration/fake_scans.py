@@ -20,7 +20,7 @@ from meshgan.errors import UsageError
 from meshgan.geometry.align import Similarity, rigid
 from meshgan.geometry.files import write_mesh
 from meshgan.geometry.mesh import Mesh
-from meshgan.progress import track
+from meshgan.progress import counted, track
 from meshgan.registration.scan import clustered
 from meshgan.storage import atomic_file
 
@@ -143,7 +143,9 @@ def make_scans(faces: FaceSet, out: Path, count: int, seed: int = 0) -> None:
     seed and i alone. Raises `UsageError` if the folder holds something, or the set has fewer faces.
     """
     if not 1 <= count <= len(faces):
-        raise UsageError(f"{faces.path} holds {len(faces)} faces, so `count` must be from 1 to {len(faces)}.")
+        raise UsageError(
+            f"{faces.path} holds {counted(len(faces), 'face')}, so `count` must be from 1 to {len(faces)}."
+        )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is not empty; choose another folder.")
     rows = np.sort(np.argsort(Draws(seed, "scanned", np.arange(len(faces))).uniform(1)[:, 0], kind="stable")[:count])

@@ -33,7 +33,7 @@ from meshgan.errors import DiskError, MeshganError, UsageError, missing_extra
 from meshgan.geometry.align import Similarity
 from meshgan.geometry.files import MILLIMETRES, read_mesh
 from meshgan.machine import process_pool
-from meshgan.progress import track
+from meshgan.progress import counted, track
 from meshgan.reading import read_arrays, read_text, shown
 from meshgan.registration.landmarks import read_landmarks
 from meshgan.registration.quality import Quality, Verdict, draw_pictures, judge, measure
@@ -181,8 +181,8 @@ def run(jobs: Sequence[Job], workers: int = 1, scheduler: str | None = None) -> 
     missing = [job for job, outcome in zip(jobs, outcomes, strict=True) if outcome is None]
     if missing:
         raise MeshganError(
-            f"{len(missing)} of {len(jobs)} scans have no result, {missing[0].name} among them; the others are kept, "
-            "so run the same command again."
+            f"no result for {len(missing)} of {counted(len(jobs), 'scan')}, {missing[0].name} for example; the others "
+            "are kept, so run the same command again."
         )
     return [outcome for outcome in outcomes if outcome is not None]
 

@@ -26,6 +26,7 @@ import numpy as np
 
 from meshgan.arrays import Bytes, Floats, Integers
 from meshgan.errors import MeshganError, UsageError, install_command
+from meshgan.progress import counted
 from meshgan.reading import cells, read_text
 
 FARTHEST = 1e12  # of a coordinate, in any unit
@@ -97,7 +98,7 @@ def _checked(rows: list[Row], millimetres: float) -> Landmarks:
     if len(np.unique(index)) != len(index):
         raise UsageError("a landmark is given twice.")
     if len(index) < FEWEST:
-        raise UsageError(f"it holds {len(index)} landmarks, but at least {FEWEST} are needed.")
+        raise UsageError(f"it holds {counted(len(index), 'landmark')}, but at least {FEWEST} are needed.")
     if np.linalg.matrix_rank(points - points.mean(axis=0), tol=1e-6 * np.abs(points).max()) < 2:
         raise UsageError("its landmarks lie on one line, which leaves the head's turn open.")
     order = np.argsort(index)

@@ -36,6 +36,7 @@ from meshgan.machine import machine, today
 from meshgan.model.face_model import FaceModel
 from meshgan.model.latent import STEPS
 from meshgan.model.load import Model, load_model
+from meshgan.progress import counted
 from meshgan.reading import read_text
 from meshgan.remembered import key_of
 from meshgan.report.pages import minutes, sound_lines, write_reproduction_page
@@ -151,7 +152,9 @@ def identity_corpus(out: Path, size: Scale) -> FaceSet:
         make_identities(path, size.identities)
     faces = FaceSet.open(path)
     if len(faces) != size.identities:
-        raise UsageError(f"{path} holds {len(faces)} faces, this scale has {size.identities}; choose another `out`.")
+        raise UsageError(
+            f"{path} holds {counted(len(faces), 'face')}, this scale has {size.identities}; choose another `out`."
+        )
     return faces
 
 
@@ -170,7 +173,9 @@ def _pure(raw: Path, path: Path, plan: ExpressionPlan) -> FaceSet:
         make_expressions(raw, plan)
     faces = FaceSet.open(raw)
     if len(faces) != len(plan):
-        raise UsageError(f"{raw} holds {len(faces)} faces, this scale has {len(plan)}; choose another `out`.")
+        raise UsageError(
+            f"{raw} holds {counted(len(faces), 'face')}, this scale has {len(plan)}; choose another `out`."
+        )
     if not (path / "card.json").is_file():
         decouple(faces, path)
     return FaceSet.open(path)

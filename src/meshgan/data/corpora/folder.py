@@ -34,7 +34,7 @@ from meshgan.geometry.align import rigid
 from meshgan.geometry.files import MILLIMETRES, millimetres_of, read_mesh
 from meshgan.geometry.mesh import Mesh, in_one_order, surface_of
 from meshgan.machine import process_pool
-from meshgan.progress import track
+from meshgan.progress import counted, track
 from meshgan.reading import shown
 
 BLOCK = 64  # meshes in memory at a time, twice: one block is read while the one before is aligned
@@ -57,11 +57,14 @@ class Imported:
 
     def summary(self) -> str:
         """A few lines for a person."""
-        lines = [f"{self.faces} meshes of {self.vertices} vertices imported, {self.subjects} subjects."]
+        lines = [
+            f"Imported {counted(self.faces, 'mesh', 'meshes')} of {counted(self.vertices, 'vertex', 'vertices')}, of "
+            f"{counted(self.subjects, 'subject')}."
+        ]
         reasons = Counter(self.skipped.values()).most_common()
         lines += [f"{times} skipped: {reason}." for reason, times in reasons[:REASONS]]
         rest = sum(times for _, times in reasons[REASONS:])
-        lines += [f"{rest} skipped for {len(reasons) - REASONS} other reasons."] * bool(rest)
+        lines += [f"{rest} skipped for {counted(len(reasons) - REASONS, 'other reason')}."] * bool(rest)
         return "\n".join([*lines, *self.notes])
 
 
@@ -85,7 +88,7 @@ class Connectivity:
     def differs(self, mesh: Mesh) -> str:
         """Why `mesh` is no face of this template, or ''."""
         if len(mesh.vertices) != self.vertices:
-            return f"{len(mesh.vertices)} vertices where the template has {self.vertices}"
+            return f"{counted(len(mesh.vertices), 'vertex', 'vertices')} where the template has {self.vertices:,}"
         if _digest(mesh.triangles) != self.in_order and _digest(in_one_order(mesh.triangles)) != self.sorted:
             return "its triangles are not the template's"
         if not 1 / OTHER_UNIT < _size(mesh) / self.size_mm < OTHER_UNIT:
@@ -144,11 +147,11 @@ def import_folder(
     notes += [told] * bool(told)
     if labels and (unused := unused_rows(files, labels)):
         some = ", ".join(unused[:3]) + (", …" if len(unused) > 3 else "")
-        notes.append(f"{len(unused)} rows of {labels.name} are of no mesh here: {some}.")
+        notes.append(f"Of no mesh here: {counted(len(unused), 'row')} of {labels.name}, {some}.")
     if len(kept) < len(raw.vertices):
         notes.append(
-            f"{len(raw.vertices) - len(kept)} of {len(raw.vertices)} vertices were left out: no triangle uses them, or "
-            "they lie where another does."
+            f"Left out {len(raw.vertices) - len(kept)} of {len(raw.vertices)} vertices, in no triangle, or just where "
+            "another one lies."
         )
     card = Card(
         name=shown(out.name),

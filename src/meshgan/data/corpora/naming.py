@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from meshgan.errors import UsageError
+from meshgan.progress import counted
 from meshgan.reading import read_table, shown
 
 ENDINGS = {".obj", ".ply", ".glb", ".stl"}
@@ -79,7 +80,9 @@ def label_rows(files: Sequence[str], labels: Path | None, pattern: str | None) -
         first = next(iter(without))
         nothing_fits = table and not any(_row_of(name, table) for name in files)
         beside = f"; its rows name {', '.join(list(table)[:2])}, …" if nothing_fits else ""
-        raise UsageError(f"none of the {len(files)} meshes can be labelled; {first}: {without[first]}{beside}.")
+        raise UsageError(
+            f"none of the {counted(len(files), 'mesh', 'meshes')} can be labelled; {first}: {without[first]}{beside}."
+        )
     return rows, without
 
 
@@ -96,7 +99,7 @@ def guess_told(rows: Sequence[Row]) -> str:
     subjects = list(dict.fromkeys(row["subject"] for row in rows))
     some = ", ".join(f"{examples[subject]} is of {subject}" for subject in subjects[:3])
     return (
-        f"{len(subjects)} subjects were guessed from the names ({some}{', …' if len(subjects) > 3 else ''}); "
+        f"Guessed from the names: {counted(len(subjects), 'subject')} ({some}{', …' if len(subjects) > 3 else ''}); "
         "if that is wrong, say it by `subject_pattern` or `labels`."
     )
 
