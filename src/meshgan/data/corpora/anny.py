@@ -50,6 +50,8 @@ def make_identities(out: Path, count: int = 12000, seed: int = 0, plain: bool = 
 def _blocks(count: int, seed: int, plain: bool) -> Iterator[tuple[slice, tuple[Singles, list[dict[str, object]]]]]:
     """Faces and labels of all people, block by block and in order; the next ones are computed meanwhile."""
     basis, template = FaceBasis.read(), face_template()
+    if not plain:
+        detail(), contacts()  # once, before threads share them
     with ThreadPoolExecutor(AT_ONCE) as pool:
         waiting: deque[tuple[slice, Future[tuple[Singles, list[dict[str, object]]]]]] = deque()
         for block in blocks(count, "making faces", BLOCK):

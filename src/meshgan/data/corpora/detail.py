@@ -20,6 +20,7 @@ import scipy.sparse as sp
 from scipy.spatial import cKDTree
 
 from meshgan.arrays import Floats, Integers, Singles
+from meshgan.compiled import compiled
 from meshgan.data.corpora.basis import FaceBasis, Neutral, average_adult, face_template
 from meshgan.data.corpora.draws import Draws
 from meshgan.data.corpora.folds import EYES, Folds, draw_folds, eye_gap, fold_lines
@@ -154,36 +155,37 @@ class Detail:
         coarse, fine = (np.zeros((len(self.points), count * 3), dtype=np.float32) for _ in range(2))
         for layer, blur, noise in zip(LAYERS, self.blurs, traits.noise, strict=True):
             field = coarse if layer.width > COARSE else fine
-            field += blur @ noise.transpose(1, 0, 2).reshape(noise.shape[1], -1)
+            white = np.ascontiguousarray(noise.transpose(1, 0, 2)).reshape(noise.shape[1], -1)
+            field += blur @ white
         coarse, fine = coarse.reshape(-1, count, 3), fine.reshape(-1, count, 3)
         fine[-len(EYES) :] = 0
-        coarse += self._scaled(faces, traits)
         coarse += fine
+        self._scale(coarse, faces, traits)
         self._hold(coarse)
-        moved = coarse.transpose(1, 0, 2)
-        vertices, joints = faces.vertices + moved[:, :last], faces.joints + moved[:, last]
-        flat = vertices.transpose(1, 0, 2).reshape(vertices.shape[1], -1)
-        relieved = np.zeros_like(flat)
-        for relief, gains in zip(self.reliefs, traits.gains, strict=True):
-            gain = (self.gain_blur @ gains.T) * self.relief_map[:, None]
-            relieved += (relief @ flat) * np.repeat(np.clip(gain, -0.6, 0.9), 3, axis=1)
-        vertices = vertices + relieved.reshape(-1, count, 3).transpose(1, 0, 2)
+        moved, joints = coarse[:last], faces.joints + coarse[last]
+        moved += faces.vertices.transpose(1, 0, 2)
+        flat = moved.reshape(last, -1)
+        reliefs = np.stack([relief @ flat for relief in self.reliefs]).reshape(-1, *moved.shape)
+        gains = np.stack([self.gain_blur @ gains.T for gains in traits.gains])
         along = traits.folds.displacement() + traits.folds.moles()
-        vertices += along[..., None] * self.normals
-        size = traits.size[:, None].astype(np.float32)
-        return Neutral(vertices * size[..., None], joints * size)
+        vertices, size = np.empty(faces.vertices.shape, dtype=np.float32), traits.size.astype(np.float32)
+        _finish(moved, reliefs, gains, self.relief_map, along, self.normals, size, vertices)
+        return Neutral(vertices, joints * size[:, None])
 
     def asymmetry(self, faces: Singles) -> Floats:
         """How far (B,) in mm, root mean square, faces (B, V, 3) in the template's place lie from being symmetric."""
         difference = faces - np.take(faces, self.mirror, axis=1) * np.array([-1, 1, 1], dtype=np.float32)
         return np.sqrt(np.einsum("bvc,bvc->b", difference, difference) / faces.shape[1]) / 2
 
-    def _scaled(self, faces: Neutral, traits: Traits) -> Singles:
-        """How far (V + 3, B, 3) proportions move points, the middle of the face staying where it is."""
-        eyes = np.stack([faces.vertices[:, ball].mean(axis=1) + into for ball, into in self.balls], axis=1)
-        points = np.concatenate([faces.vertices, faces.joints[:, None], eyes], axis=1)
-        middle = faces.vertices.mean(axis=1, keepdims=True)
-        return ((points - middle) * (traits.proportions[:, None] - 1).astype(np.float32)).transpose(1, 0, 2)
+    def _scale(self, field: Singles, faces: Neutral, traits: Traits) -> None:
+        """Add to a field (V + 3, B, 3) how proportions move points, the middle of the face staying where it is."""
+        eyes = np.stack([faces.vertices[:, ball].mean(axis=1) + into for ball, into in self.balls])
+        middle, last = faces.vertices.mean(axis=1), faces.vertices.shape[1]
+        growth = (traits.proportions - 1).astype(np.float32)
+        field[:last] += faces.vertices.transpose(1, 0, 2) * growth
+        field[:last] -= middle * growth
+        field[last] += (faces.joints - middle) * growth
+        field[-len(EYES) :] += (eyes - middle) * growth
 
     def _hold(self, field: Singles) -> None:
         """Let a field (V + 3, B, 3) move eyeballs as their middles are moved, and lids not into them or off them."""
@@ -301,3 +303,20 @@ def _feature_map(points: Floats) -> Floats:
 def _rise(values: Floats, low: float, high: float) -> Floats:
     t = np.clip((values - low) / (high - low), 0, 1)
     return np.asarray(t * t * (3 - 2 * t))
+
+
+@compiled()
+def _finish(moved, reliefs, gains, where, along, normals, sizes, vertices):  # type: ignore[no-untyped-def]
+    """Fill `vertices` (B, V, 3): those `moved` (V, B, 3), their R `reliefs` (R, V, B, 3) times `gains` (R, V, B) as far
+    as a map (V,) says where there may be any, and `along` (B, V) the `normals` (V, 3); all times `sizes` (B,)."""
+    least, most = np.float32(-0.6), np.float32(0.9)
+    for v in range(len(moved)):
+        for b in range(len(vertices)):
+            for k in range(3):
+                vertices[b, v, k] = moved[v, b, k] + along[b, v] * normals[v, k]
+            for r in range(len(reliefs)):
+                gain = min(max(gains[r, v, b] * where[v], least), most)
+                for k in range(3):
+                    vertices[b, v, k] += gain * reliefs[r, v, b, k]
+            for k in range(3):
+                vertices[b, v, k] *= sizes[b]

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
 from meshgan.arrays import Booleans, Floats, Integers, Singles
+from meshgan.compiled import compiled
 from meshgan.data.corpora.basis import face_template
 from meshgan.data.corpora.draws import Draws
 from meshgan.data.corpora.population import People
@@ -160,36 +161,24 @@ class Folds:
         names = ("depth", "capacity", "course", "width", "ends", "spots", "heights")
         return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
-    def profiles(self) -> Singles:
-        """(B, P): how far a fold of depth 1 moves each vertex of its reach along the normal."""
-        lines, fold = self.lines, self.lines.fold
-        along, f32 = lines.along, np.float32
-        shift, tilt, bend = (self.course[..., i].astype(f32)[:, fold] for i in range(3))
-        course = shift + tilt * (2 * along - 1) + bend * np.sin(np.float32(2 * np.pi) * along)
-        width = self.width.astype(f32)[:, fold]
-        u = (lines.away - course) / width
-        v = lines.beyond / width
-        square = u * u + v * v
-        bell = np.exp(np.float32(-0.5) * square)
-        kind = np.array([fold.kind for fold in lines.kinds])[fold]
-        start, end = (self.ends[..., i].astype(f32)[:, fold] for i in range(2))
-        taper = np.maximum((end - start) * np.float32(0.3), np.float32(1e-3))
-        window = _smooth((along - start) / taper) * _smooth((end - along) / taper)
-        profile = np.where(kind == BUMP, bell, -(1 - np.float32(0.4) * square) * bell)
-        there = np.flatnonzero(kind == STEP)
-        profile[:, there] += np.float32(0.75) * np.exp(
-            np.float32(-0.5) * (((u[:, there] - 2.4) / np.float32(1.5)) ** 2 + v[:, there] ** 2)
-        )
-        line = (kind == GROOVE) | (kind == STEP)
-        profile[:, line] *= window[:, line]
-        return profile.astype(f32)
+    def profiles(self, wanted: Booleans | None = None) -> Singles:
+        """(B, P): how far a fold of depth 1 moves each vertex of its reach along the normal; zero for those folds that
+        are not `wanted` (B, F)."""
+        lines, f32 = self.lines, np.float32
+        profiles = np.zeros((len(self.depth), len(lines.fold)), dtype=f32)
+        wanted = np.ones(self.depth.shape, dtype=np.bool_) if wanted is None else wanted
+        kinds = np.array([fold.kind for fold in lines.kinds])
+        own = (self.course.astype(f32), self.width.astype(f32), self.ends.astype(f32))
+        _profiles(kinds, lines.fold, lines.along, lines.away, lines.beyond, *own, wanted, profiles)
+        return profiles
 
     def displacement(self, depth: ArrayLike | None = None, profiles: Singles | None = None) -> Singles:
         """How far (B, V) in mm the skin lies along the template's normals if the folds have these depths (B, F);
         without, those at rest. `profiles` saves making them again."""
-        profiles = self.profiles() if profiles is None else profiles
         depth = self.depth if depth is None else np.asarray(depth)
-        return np.ascontiguousarray((self.lines.onto @ (profiles * depth.astype(np.float32)[:, self.lines.fold]).T).T)
+        profiles = self.profiles(depth != 0) if profiles is None else profiles
+        pairs = (profiles * depth.astype(np.float32)[:, self.lines.fold]).T
+        return np.ascontiguousarray((self.lines.onto @ pairs).T)
 
     def moles(self) -> Singles:
         """(B, V): how far moles stand out, in mm."""
@@ -317,19 +306,16 @@ def _curve(template: Mesh, points: Floats) -> Floats:
     corners = template.vertices[template.triangles]
     low, high = corners[..., :2].min(axis=1), corners[..., :2].max(axis=1)
     corners = corners[((low <= points.max(axis=0)) & (high >= points.min(axis=0))).all(axis=1)]
-    lifted = []
-    for point in points:
-        a, b, c = (corners[:, i, :2] - point for i in range(3))
-        shares = np.stack([_cross(b, c), _cross(c, a), _cross(a, b)], axis=1)
-        whole = shares.sum(axis=1)
-        inside = (shares >= -1e-9).all(axis=1) & (whole > 1e-9)
-        heights = (shares[inside] * corners[inside, :, 2]).sum(axis=1) / whole[inside]
-        lifted.append([*point, heights.max()])
-    return np.array(lifted)
+    a, b, c = (corners[:, i, :2] - points[:, None] for i in range(3))
+    shares = np.stack([_cross(b, c), _cross(c, a), _cross(a, b)], axis=2)
+    whole = shares.sum(axis=2)
+    inside = (shares >= -1e-9).all(axis=2) & (whole > 1e-9)
+    heights = (shares * corners[:, :, 2]).sum(axis=2) / np.where(inside, whole, 1.0)
+    return np.column_stack([points, np.where(inside, heights, -np.inf).max(axis=1)])
 
 
 def _cross(a: Floats, b: Floats) -> Floats:
-    return np.asarray(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0])
+    return np.asarray(a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0])
 
 
 def _nearest(template: Mesh, points: Floats) -> Integers:
@@ -348,6 +334,36 @@ def eye_gap(template: Mesh) -> Floats:
     return np.asarray(np.where(arms[..., 2] > 0, np.abs(gap), np.inf).min(axis=1))
 
 
-def _smooth(x: Singles) -> Singles:
-    x = np.clip(x, 0, 1)
-    return x * x * (3 - 2 * x)
+@compiled()
+def _profiles(kinds, folds, along, away, beyond, course, widths, ends, wanted, profiles):  # type: ignore[no-untyped-def]
+    """Fill the `profiles` (B, P) of the `wanted` folds (B, F), of `course` (B, F, 3), `widths` and `ends` (B, F, 2)."""
+    one, half, most = np.float32(1), np.float32(0.5), np.float32(1e-3)
+    for b in range(len(profiles)):
+        for i in range(len(folds)):
+            f, t = folds[i], along[i]
+            if not wanted[b, f]:
+                continue
+            kind, width = kinds[f], widths[b, f]
+            wave = np.sin(np.float32(2 * np.pi) * t)
+            u = (away[i] - (course[b, f, 0] + course[b, f, 1] * (t + t - one) + course[b, f, 2] * wave)) / width
+            v = beyond[i] / width
+            square = u * u + v * v
+            bell = np.exp(-half * square)
+            if kind == BUMP:
+                profiles[b, i] = bell
+                continue
+            profile = -(one - np.float32(0.4) * square) * bell
+            if kind == STEP:
+                beside = (u - np.float32(2.4)) / np.float32(1.5)
+                profile += np.float32(0.75) * np.exp(-half * (beside * beside + v * v))
+            if kind != PIT:
+                start, end = ends[b, f, 0], ends[b, f, 1]
+                taper = max((end - start) * np.float32(0.3), most)
+                profile *= _smooth((t - start) / taper) * _smooth((end - t) / taper)
+            profiles[b, i] = profile
+
+
+@compiled(inline="always")
+def _smooth(x):  # type: ignore[no-untyped-def]
+    x = min(max(x, np.float32(0)), np.float32(1))
+    return x * x * (np.float32(3) - np.float32(2) * x)

@@ -55,7 +55,9 @@ class Lips:
     """The lips of the template, and how they meet on any face of it.
 
     `surfaces` are the triangles of the upper and the lower lip; `vertices` (N,) move with them, by `weights` (2, N).
-    `pressed` are those of either lip that can be flattened: towards the corners, where lips do not move apart, all.
+    Those of `middle` are corners of `surfaces`. All that matters to a mouth are the vertices `near` (M,), and what is
+    private here works on them alone, faces (B, M, 3): `_moving`, `_middle` and `_pressed` (those of either lip that
+    can be flattened; towards the corners, where lips do not move apart, all) are places among them.
     """
 
     def __init__(self, template: Mesh) -> None:
@@ -82,76 +84,87 @@ class Lips:
         self.middle = np.unique(np.concatenate([surface.ravel() for surface in self.surfaces]))
         x = template.vertices[self.middle, 0]
         self.corners = template.vertices[self.middle[[x.argmin(), x.argmax()]]]
-        self.pressed = [
-            np.union1d(self.vertices[self.weights[lip] > OWN], self.surfaces[lip]).astype(np.int64) for lip in (0, 1)
-        ]
-        self.own = [np.searchsorted(self.middle, surface).astype(np.uint32) for surface in self.surfaces]
+        pressed = [np.union1d(self.vertices[self.weights[lip] > OWN], self.surfaces[lip]) for lip in (0, 1)]
+        self.near = np.unique(np.concatenate([self.vertices, self.middle, *pressed])).astype(np.int64)
+        self._moving, self._middle = (np.searchsorted(self.near, part) for part in (self.vertices, self.middle))
+        self._pressed = [np.searchsorted(self.near, part) for part in pressed]
+        self._yields = _in_y(YIELDS, self.weights)
+        self._shuts = _in_y(SHUT, self.weights)
+        self._own = [np.searchsorted(self.middle, surface).astype(np.uint32) for surface in self.surfaces]
 
     def contact(self, faces: Reals, off: tuple[float, float] = (0.0, 0.0)) -> Contact:
         """How the lips of faces (B, V, 3) lie to each other; the grid may lie parts of a step `off` in x and z."""
-        points, corner = self._placed(faces, off)
-        gap = np.empty((len(faces), PLACES))
-        _gaps(points, *self.own, corner, gap)
+        return self._contact(faces[:, self.near], off)
+
+    def _contact(self, mouths: Reals, off: tuple[float, float] = (0.0, 0.0)) -> Contact:
+        points, corner = self._placed(mouths, off)
+        gap = np.empty((len(mouths), PLACES))
+        _gaps(points, *self._own, corner, gap)
         return Contact(corner, gap)
 
-    def _placed(self, faces: Reals, off: tuple[float, float] = (0.0, 0.0)) -> tuple[Floats, Floats]:
+    def _placed(self, mouths: Reals, off: tuple[float, float] = (0.0, 0.0)) -> tuple[Floats, Floats]:
         """The vertices (B, M, 3) of both lips, and where the grid starts (B, 2)."""
-        points = faces[:, self.middle].astype(np.float64)
+        points = mouths[:, self._middle].astype(np.float64)
         middle = (points.min(axis=1) + points.max(axis=1))[:, [0, 2]] / 2
         return points, middle + STEP_MM * (np.array(off) - np.array([PLACES - 1, DEPTHS - 1]) / 2)
 
-    def _shift(self, faces: Singles, contact: Contact, amounts: Floats, shares: tuple[float, float]) -> None:
-        """Move the upper lip up and the lower one down by shares of `amounts` (B, G), in place."""
-        place = (faces[:, self.vertices, 0] - contact.corner[:, None, 0]) / STEP_MM
+    def _shift(self, mouths: Singles, contact: Contact, amounts: Floats, in_y: Floats) -> None:
+        """Move the lips up and down by shares `in_y` (N,) of `amounts` (B, G), in place."""
+        place = (mouths[:, self._moving, 0] - contact.corner[:, None, 0]) / STEP_MM
         place = np.clip(place, 0, PLACES - 1)
         first = np.minimum(place.astype(np.int64), PLACES - 2)
         low, high = (np.take_along_axis(amounts, first + offset, axis=1) for offset in (0, 1))
         there = low + (place - first) * (high - low)
-        faces[:, self.vertices, 1] += (there * (shares[0] * self.weights[0] - shares[1] * self.weights[1])).astype(
-            np.float32
-        )
+        mouths[:, self._moving, 1] += (there * in_y).astype(np.float32)
 
     def seal(self, faces: Singles, strength: Floats) -> None:
         """Bring open lips together, in place, by `strength` (B,) in [0, 1] of what is between them."""
         rows = np.flatnonzero(strength > 0)
         if not len(rows):
             return
-        parted = faces[rows]
-        contact = self.contact(parted)
+        parted = faces[np.ix_(rows, self.near)]
+        contact = self._contact(parted)
         gap = np.where(contact.gap < FAR / 2, SEAL_MM * np.tanh(np.maximum(contact.gap, 0) / SEAL_MM), 0.0)
-        self._shift(parted, contact, -_smoothed(gap) * strength[rows, None], SHUT)
-        faces[rows] = parted
+        self._shift(parted, contact, -_smoothed(gap) * strength[rows, None], self._shuts)
+        faces[np.ix_(rows, self.near)] = parted
 
     def part(self, faces: Singles) -> None:
         """Undo overlaps of the lips of faces (B, V, 3), in place."""
-        contact = self.contact(faces)
+        mouths = faces[:, self.near]
+        contact = self._contact(mouths)
         rows = np.flatnonzero((contact.gap < CLEAR_MM).any(axis=1))
         contact = Contact(contact.corner[rows], contact.gap[rows])
         sound = np.zeros(len(rows), dtype=np.int64)  # how often in turn no overlap was found
         for turn in range(ROUNDS):
             if not len(rows):
-                return
-            touching = faces[rows]
+                break
+            off = OFFSETS[turn % len(OFFSETS)]
             if turn:
-                contact = self.contact(touching, OFFSETS[turn % len(OFFSETS)])
-            sound = np.where((contact.gap < -OVERLAP_MM).any(axis=1), 0, sound + 1)
-            flat = 0.0 if turn else FLAT_MM
-            amounts = _spread(np.maximum(CLEAR_MM - contact.gap - flat, 0)) * (sound == 0)[:, None]
-            self._shift(touching, contact, amounts, YIELDS)
-            if (sound == 0).any():
-                pressed = touching[sound == 0]
-                self._flatten(pressed, OFFSETS[turn % len(OFFSETS)])
-                touching[sound == 0] = pressed
-            faces[rows] = touching
+                contact = self._contact(mouths[rows], off)
+            overlap = (contact.gap < -OVERLAP_MM).any(axis=1)
+            sound = np.where(overlap, 0, sound + 1)
+            if overlap.any():
+                touching = mouths[rows[overlap]]
+                there = Contact(contact.corner[overlap], contact.gap[overlap])
+                flat = 0.0 if turn else FLAT_MM
+                self._shift(touching, there, _spread(np.maximum(CLEAR_MM - there.gap - flat, 0)), self._yields)
+                self._flatten(touching, off)
+                mouths[rows[overlap]] = touching
             rows, sound = rows[sound < SOUND], sound[sound < SOUND]
+        faces[:, self.near] = mouths
 
-    def _flatten(self, faces: Singles, off: tuple[float, float]) -> None:
+    def _flatten(self, mouths: Singles, off: tuple[float, float]) -> None:
         """Flatten what overlaps onto the surface half-way, in place."""
-        points, corner = self._placed(faces, off)
-        upper, lower = (faces[:, own].astype(np.float64) for own in self.pressed)
-        _press(points, *self.own, corner, upper, lower)
-        for own, pressed in zip(self.pressed, (upper, lower), strict=True):
-            faces[:, own, 1] = pressed[..., 1]
+        points, corner = self._placed(mouths, off)
+        upper, lower = (mouths[:, own].astype(np.float64) for own in self._pressed)
+        _press(points, *self._own, corner, upper, lower)
+        for own, pressed in zip(self._pressed, (upper, lower), strict=True):
+            mouths[:, own, 1] = pressed[..., 1]
+
+
+def _in_y(shares: tuple[float, float], weights: Floats) -> Floats:
+    """How far (N,) vertices move up where the upper lip moves up, and the lower one down, by these shares."""
+    return shares[0] * weights[0] - shares[1] * weights[1]
 
 
 def _spread(amounts: Floats) -> Floats:
@@ -222,16 +235,35 @@ def _heights(points, triangles, sign, corner, field):  # type: ignore[no-untyped
         high = min(int(np.floor((max(p[0], q[0], r[0]) - corner[0]) / STEP_MM)), PLACES - 1)
         back = max(int(np.ceil((min(p[2], q[2], r[2]) - corner[1]) / STEP_MM)), 0)
         front = min(int(np.floor((max(p[2], q[2], r[2]) - corner[1]) / STEP_MM)), DEPTHS - 1)
-        share = 1 / flat
+        share = STEP_MM / flat  # barycentric coordinates s, t and 1 - s - t grow by these a step
+        s_x, s_z, t_x, t_z = share * vz, -share * vx, -share * uz, share * ux
+        x, z = (corner[0] - p[0]) / STEP_MM, (corner[1] - p[2]) / STEP_MM
         for g in range(low, high + 1):
-            x = corner[0] + g * STEP_MM - p[0]
-            for d in range(back, front + 1):
-                z = corner[1] + d * STEP_MM - p[2]
-                s, t = share * (x * vz - vx * z), share * (ux * z - x * uz)
-                if s >= -1e-9 and t >= -1e-9 and s + t <= 1 + 1e-9:
-                    height = p[1] + s * uy + t * vy
-                    if sign * height < sign * field[g, d]:
-                        field[g, d] = height
+            s, t = s_x * (x + g) + s_z * z, t_x * (x + g) + t_z * z  # at d = 0
+            start, stop = _inside(s, s_z, back, front)
+            start, stop = _inside(t, t_z, start, stop)
+            start, stop = _inside(1 - s - t, -s_z - t_z, start, stop)
+            height, slope = p[1] + s * uy + t * vy, s_z * uy + t_z * vy
+            for d in range(start, stop + 1):
+                there = height + d * slope
+                if sign * there < sign * field[g, d]:
+                    field[g, d] = there
+
+
+@compiled(inline="always")
+def _inside(value, slope, start, stop):  # type: ignore[no-untyped-def]
+    """Of steps from `start` to `stop`, those at which `value + step * slope` is not below zero."""
+    if slope > 0:
+        first = (-1e-9 - value) / slope
+        if first > start:
+            start = int(np.ceil(min(first, stop + 1.0)))
+    elif slope < 0:
+        last = (-1e-9 - value) / slope
+        if last < stop:
+            stop = int(np.floor(max(last, start - 1.0)))
+    elif value < -1e-9:
+        stop = start - 1
+    return start, stop
 
 
 @compiled()
