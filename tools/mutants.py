@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -110,34 +111,42 @@ def tests_of(module: str) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(group) for group in (direct, beside, indirect, others) if group)
 
 
-def run(copy: Path, tests: tuple[str, ...]) -> str | None:
-    """None where all pass, else the test that failed first, or "" where one hung."""
+def run(copy: Path, tests: tuple[str, ...], broken: Iterable[str] = ()) -> str | None:
+    """None where all pass but for those that are `broken` anyway; else the test that failed first, or "hung"."""
     environment = os.environ | {"PYTHONPATH": str(copy / "src"), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1",
                                 "OPENBLAS_NUM_THREADS": "1"}  # fmt: skip
     options = ("-q", "-x", "-rfE", "-p", "no:cacheprovider", "-m", "not slow and not gpu")
-    command = [sys.executable, "-m", "pytest", *options, *tests]
+    command = [sys.executable, "-m", "pytest", *options, *tests, *(f"--deselect={test}" for test in broken)]
     try:
         done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, timeout=PATIENCE, check=False)
     except subprocess.TimeoutExpired:
-        return ""
+        return "hung"
     if done.returncode in (0, 5):  # 5: none was collected, since all are slow
         return None
     first = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout.decode("utf-8", "replace"), re.MULTILINE)
     return first[1] if first else tests[0]
 
 
-def noticed(copy: Path, mutant: Mutant) -> tuple[str | None, str, str]:
-    """The test that fails with a mutant and not without it, if there is one; the source, and what it was changed to."""
+def noticed(copy: Path, mutant: Mutant, broken: set[str]) -> tuple[str | None, str, str]:
+    """The test that fails with a mutant and not without it, if there is one; the source, and what it was changed to.
+
+    Tests that fail without it, too, are added to those that are `broken`.
+    """
     path = copy / "src/meshgan" / mutant.module
     source = path.read_text("utf-8")
     changed = mutant.of(source)
     assert changed is not None
     for tests in tests_of(mutant.module):
-        path.write_text(changed, "utf-8")
-        failed = run(copy, tests)
-        path.write_text(source, "utf-8")
-        if failed is not None and (failed == "" or run(copy, (failed,)) is None):
-            return failed or "hung", source, changed
+        while True:
+            path.write_text(changed, "utf-8")
+            failed = run(copy, tests, broken)
+            path.write_text(source, "utf-8")
+            if failed is None:
+                break
+            if failed == "hung" or run(copy, (failed,)) is None or failed in broken:
+                return failed, source, changed
+            print(f"     {failed} fails without any change", flush=True)
+            broken.add(failed)
     return None, source, changed
 
 
@@ -152,7 +161,7 @@ def main() -> int:
     os.nice(19 - os.nice(0) if given.nice is None else given.nice)  # it takes hours: others at the machine go first
     everything = mutants(tuple(given.folders))
     drawn = random.Random(given.seed).sample(everything, min(given.sample, len(everything)))
-    killed, survived, clock = 0, 0, time.monotonic()
+    killed, survived, broken, clock = 0, 0, set[str](), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv*", "build", "demo", "__pycache__"))
@@ -161,7 +170,7 @@ def main() -> int:
                 break
             if mutant.of((ROOT / "src/meshgan" / mutant.module).read_text("utf-8")) is None:
                 continue  # the operator makes no change there after all
-            failed, source, changed = noticed(copy, mutant)
+            failed, source, changed = noticed(copy, mutant, broken)
             killed, survived = killed + (failed is not None), survived + (failed is None)
             print(f"{number:4} {mutant.module}: {'SURVIVED' if failed is None else failed}", flush=True)
             if failed is None:
