@@ -569,6 +569,10 @@ TOLD = {
     "comma.ply": (ply("ascii").decode() + ROWS.replace("0.5", "0,5"), "line 13: '0,5' is not a number; write"),
     "short.ply": (ply("ascii").decode() + ROWS.replace("0 1 0.5", "0 1"), "line 13 has fewer numbers"),
     "list.ply": (ply("ascii").decode() + ROWS.replace("3 0 1 2", "4 0 1 2"), "line 15 has fewer numbers"),
+    "second list.ply": (
+        ply("ascii", face="element face 3\nproperty list uchar int a\nproperty list uchar int b\n").decode() + ROWS,
+        "line 16 has fewer numbers",
+    ),
     "header.ply": (
         ply("ascii").decode().replace("float x", "quad x") + ROWS,
         "line 4, 'property quad x', means nothing",

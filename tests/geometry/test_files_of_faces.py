@@ -114,6 +114,9 @@ def test_the_container_is_well_formed() -> None:
     assert 28 + size + binary == len(data)
     assert document["buffers"][0]["byteLength"] == binary
     assert all(view["byteOffset"] % 4 == 0 for view in document["bufferViews"])
+    primitive, accessors = document["meshes"][0]["primitives"][0], document["accessors"]
+    for number, target in ((primitive["indices"], 34963), (primitive["attributes"]["POSITION"], 34962)):
+        assert document["bufferViews"][accessors[number]["bufferView"]]["target"] == target
 
 
 def test_the_same_face_gives_the_same_bytes(tmp_path: Path) -> None:
