@@ -3,7 +3,9 @@
 import copy
 import os
 import shutil
+import signal
 import tempfile
+import threading
 
 import numpy as np
 import pytest
@@ -34,7 +36,16 @@ def pytest_configure(config):
     """What holds for all tests: no clock decides, and what is remembered is kept in one place."""
     settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("tests")
+    _hear_signals()
     _share_a_cache(config)
+
+
+def _hear_signals():
+    """Tests send signals to themselves; a shell that runs them in the background has some ignored."""
+    if threading.current_thread() is threading.main_thread():
+        for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+            if signal.getsignal(number) is signal.SIG_IGN:
+                signal.signal(number, usual)
 
 
 def _share_a_cache(config):
