@@ -119,7 +119,7 @@ class Yardstick:
             )
         return cls(
             template, index, train_index, unseen, space, shape_codes(space, test),
-            bands, bands.energies(_beyond(space, detailed)), at_fault.mean(axis=0) < EXCUSED, camera,
+            bands, bands.energies(beyond(space, detailed)), at_fault.mean(axis=0) < EXCUSED, camera,
             features, large_features,
         )  # fmt: skip
 
@@ -138,7 +138,7 @@ class Yardstick:
                     "pairs": pair_distances(block, seed),
                     "shapes": shape_codes(self.space, block),
                     "to_train": self.train_index.nearest(first[0]).distance,
-                    "energies": self.bands.energies(_beyond(self.space, first[1])),
+                    "energies": self.bands.energies(beyond(self.space, first[1])),
                     "faults": self._faults(first[2]),
                 }
             )
@@ -351,7 +351,7 @@ def shape_codes(space: Components, faces: Faces) -> Floats:
     return space.codes(faces)[:, :COMPONENTS].astype(np.float64) / math.sqrt(faces.shape[1])
 
 
-def _beyond(space: Components, faces: Faces) -> Faces:
+def beyond(space: Components, faces: Faces) -> Faces:
     """What the components of a space leave of faces (N, V, 3)."""
     return faces - space.faces(space.codes(faces)) if len(faces) else faces
 

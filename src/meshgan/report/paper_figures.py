@@ -6,6 +6,7 @@ titled, in the order of their rows; faces are real ones of a FaceSet that no mod
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,14 @@ import numpy as np
 from meshgan.arrays import Codes, Faces, Integers
 from meshgan.data.corpora.recipes import EXPRESSIONS
 from meshgan.data.faceset import FaceSet, some_rows
+from meshgan.data.principal import principal_components
 from meshgan.errors import UsageError
 from meshgan.evaluation.semantics import FACTORS, Curve, chosen, confusion, extrapolation_hits, recognition_curve
+from meshgan.evaluation.yardstick import BAND_NAMES, COARSE, RAKING, THREE_QUARTERS, beyond
+from meshgan.geometry.laplacian import BandFilter
 from meshgan.model.classifier import Classifier
 from meshgan.model.compose import compose
+from meshgan.model.face_model import FaceModel
 from meshgan.model.latent import interpolate
 from meshgan.model.load import Model, check_same_template, load_model
 from meshgan.model.samplers import face_numbers
@@ -26,7 +31,18 @@ from meshgan.report.reproduce import SCALES, TABLES, Scale, classifier_corpus, c
 from meshgan.storage import atomic_file
 from meshgan.training.loop import train
 from meshgan.training.recipe import load_recipe
-from meshgan.view.figures import DPI, camera_for, factor_label, heat_limit, heat_tiles, page, tiles
+from meshgan.view.figures import (
+    DPI,
+    SUPERSAMPLE,
+    band_chart,
+    camera_for,
+    factor_label,
+    heat_limit,
+    heat_tiles,
+    page,
+    tiles,
+)
+from meshgan.view.raster import render
 
 Models = Mapping[str, Model]
 
@@ -34,6 +50,7 @@ EXAGGERATION = (1.0, 1.25, 1.5, 1.75, 2.0)
 GRID = (-0.5, 0.0, 0.5, 1.0, 1.5)
 DRAWN = 12  # random faces of which figure 7 shows two
 COLOURS = ("#c0504d", "#2a6fbd", "#6b6b6b", "#7a9a3a")
+DETAILED = 300  # faces whose spectra are shown
 TITLES = {"coma": "CoMA", "meshgan": "MeshGAN", "pca": "PCA"}
 UNSEEN = 6  # faces of figure 1
 IDENTITIES = {
@@ -67,6 +84,31 @@ def reconstructions(models: Models, faces: Faces, path: Path, size: int = 256) -
         captions += [[""] * len(faces), [f"mean {error:.2f} mm" for error in fit.error_mm.mean(axis=1)]]
     page(path, rows, titles, captions=captions, bar_mm=limit)
     return {name: float(fit.error_mm.mean()) for name, fit in fits.items()}
+
+
+def near(models: Models, unseen: Faces, path: Path, seed: int = 0, size: int = 512) -> None:
+    """Real faces and samples, then unseen faces (N, V, 3) and reconstructions, in raking light, which shows shape.
+
+    A row for real faces and one for each model, N columns: random faces in the first half, the others rebuilt.
+    """
+    half = len(unseen) // 2
+    rows = [unseen] + [
+        np.concatenate([model.sample(half, seed), model.fit(unseen[half:]).vertices]) for model in models.values()
+    ]
+    triangles, camera = next(iter(models.values())).template.triangles, camera_for(unseen)
+    aside, light = replace(camera, yaw=THREE_QUARTERS), replace(RAKING, background=(1.0,))
+    drawn = [render(row, triangles, size, SUPERSAMPLE, aside, light)[..., None].repeat(3, axis=-1) for row in rows]
+    titles = ["random face"] * half + ["unseen face, rebuilt"] * (len(unseen) - half)
+    page(path, drawn, ["real", *models], titles)
+
+
+def spectra(models: Models, faces: FaceSet, path: Path, seed: int = 0) -> None:
+    """How strong detail is by wavelength, of test faces and of samples: energy beyond 64 principal components."""
+    space, bands = principal_components(faces.vertices, faces.split.train, COARSE), BandFilter.of(faces.template)
+    test = np.asarray(faces.vertices[some_rows(faces.split.test, DETAILED)])
+    shown = {"real": test} | {name: model.sample(DETAILED, seed) for name, model in models.items()}
+    energies = {name: bands.energies(beyond(space, some)).mean(axis=0) for name, some in shown.items()}
+    band_chart(energies, BAND_NAMES, path)
 
 
 def exaggerations(
@@ -192,11 +234,19 @@ def reproduce_figure(figure: str, out: Path, scale: str = "desk", device: str = 
 
 
 def figure1(out: Path, size: Scale, device: str) -> list[Path]:
-    """Reconstructions of unseen faces, with their errors."""
-    models, faces = _models("table1", out, size, device, "coma", "meshgan")
-    path = out / "figures" / "figure1.png"
-    reconstructions(models, np.asarray(faces.vertices[some_rows(faces.split.test, UNSEEN)]), path)
-    return [path]
+    """Reconstructions of unseen faces, with their errors; samples and reconstructions seen near; their spectra."""
+    models, faces = _models("table1", out, size, device, "coma", "meshgan", "pca")
+    paths = [out / "figures" / f"figure1{part}.png" for part in ("", "-faces", "-spectra")]
+    unseen = np.asarray(faces.vertices[some_rows(faces.split.test, UNSEEN)])
+    reconstructions({name: models[name] for name in ("CoMA", "MeshGAN")}, unseen, paths[0])
+    ours = models["MeshGAN"]
+    shown: dict[str, Model] = {"MeshGAN": ours}
+    if isinstance(ours, FaceModel) and ours.has_linear_path:
+        shown["convolutions off"] = ours.without_convolutions()
+    shown |= {name: models[name] for name in ("CoMA", "PCA")}
+    near(shown, unseen, paths[1])
+    spectra(shown, faces, paths[2])
+    return paths
 
 
 def figure4(out: Path, size: Scale, device: str) -> list[Path]:
