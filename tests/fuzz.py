@@ -243,6 +243,7 @@ def kinds(place: Path) -> dict[str, Kind]:
     from meshgan.geometry.mesh import Mesh
     from meshgan.model.classifier import Classifier, ClassifierCard
     from meshgan.model.directions import FILE, Axes, Directions, estimate_directions
+    from meshgan.model.drive import read_performance
     from meshgan.model.load import load_model
     from meshgan.nn.spline import ExpressionClassifier
     from meshgan.registration import jobs
@@ -316,6 +317,24 @@ def kinds(place: Path) -> dict[str, Kind]:
     add("landmarks pp", {"a.pp": f"<!DOCTYPE PickedPoints><PickedPoints>{picked}</PickedPoints>"}, sound_marks)
     labels = "file,subject,age\n" + "".join(f"{k}.ply,s{k},{20 + k}\n" for k in range(9))
     add("labels", {"labels.csv": labels}, read_labels)
+
+    def sound_take(path: Path) -> None:
+        played = read_performance(path)
+        assert len(played.times) == len(played.weights) == len(played.head)
+        assert np.isfinite(played.weights).all()
+        assert np.isfinite(played.head).all()
+        assert (np.diff(played.times) > 0).all()
+
+    shots = [(k / 4, 0.1 * k, -0.02 * k) for k in range(9)]
+    take = "Timecode,BlendShapeCount,JawOpen,eyeBlinkLeft,HeadYaw\n"
+    take += "".join(f"10:25:59:{k:02d}.000,61,{open_},{0.5},{yaw}\n" for k, (_, open_, yaw) in enumerate(shots))
+    add("performance csv", {"a.csv": take}, sound_take)
+    timed = [
+        {"time": t, "blendshapes": {"jawOpen": open_, "viseme_aa": 0.2}, "headYaw": yaw} for t, open_, yaw in shots
+    ]
+    add("performance json", {"a.json": json.dumps(timed)}, sound_take)
+    matrix = {"exportFps": 30, "facsNames": ["jawOpen", "cheekPuff"], "weightMat": [[o, 0.5] for _, o, _ in shots]}
+    add("performance matrix", {"a.json": json.dumps({"fps": 30, **matrix})}, sound_take)
     add("recipe", {"a.toml": (Path(str(load_recipe.__globals__["SHIPPED"])) / "meshgan.toml").read_text()}, load_recipe)
 
     template = Mesh(ball.vertices, ball.triangles)

@@ -1,14 +1,17 @@
 """How far linear targets are from the motion that they stand for: the table of docs/heads.md.
 
     python tools/rig_figures.py [--people 8] [--combinations 200]
+    python tools/rig_figures.py --picture docs/images/heads-arkit.png
 
 For each ARKit shape, on random people of the corpus: how far it moves vertices at strength 1, and how far weight times
 target is from the non-linear motion at half its strength; over the vertices that move by more than 0.1 mm. Then the
 same for random faces of the corpus of expressions (several shapes at once), and how far lips that `jawOpen` parts
-are apart when `mouthClose` has closed them.
+are apart when `mouthClose` has closed them. Or, as a picture, the shapes at strength 1 on one face that the shipped
+model draws; `mouthClose` with the open jaw that it closes.
 """
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 
@@ -19,7 +22,9 @@ from meshgan.data.corpora.expressions import ExpressionPlan
 from meshgan.data.corpora.population import draw_people
 from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import closest_points
+from meshgan.model.load import load_model
 from meshgan.model.rig import ARKIT, rig, rigger
+from meshgan.view.figures import contact_sheet
 
 MOVED_MM = 0.1
 MEETING_MM = 1.0
@@ -47,12 +52,27 @@ def combinations(count: int) -> Floats:
     return weights
 
 
+def picture(path: Path) -> None:
+    """Draw each shape on one face, with its name."""
+    model = load_model("identity")
+    made = rig(model.sample(1, seed=4)[0], "arkit")
+    weights = [{name: 1.0} | ({"jawOpen": 1.0} if name == "mouthClose" else {}) for name in ARKIT]
+    captions = [" + ".join(reversed(row)) for row in weights]
+    contact_sheet(
+        np.stack([made.posed(row) for row in weights]), model.template.triangles, path, captions=captions, size=208
+    )
+
+
 def main() -> None:
-    """Print the tables."""
+    """Print the tables, or draw the picture."""
     parser = argparse.ArgumentParser(description="Errors of linear ARKit targets against the non-linear motion.")
     parser.add_argument("--people", type=int, default=8)
     parser.add_argument("--combinations", type=int, default=200)
+    parser.add_argument("--picture", type=Path)
     asked = parser.parse_args()
+    if asked.picture:
+        picture(asked.picture)
+        return
     basis = FaceBasis.read()
     drawn = draw_people(basis, Draws(7, "rig-figures", np.arange(asked.people)))
     faces = basis.neutral(drawn.phenotype, drawn.features).vertices.astype(np.float64)

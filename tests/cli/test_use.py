@@ -126,6 +126,15 @@ def test_vertices_that_do_not_count_are_ignored(tmp_path, tiny_run, meshes, mesh
     np.testing.assert_allclose(part, clean, atol=1e-3)
 
 
+def test_only_the_scale_of_a_scan_is_found(tmp_path, tiny_run, meshes, meshgan):
+    (tmp_path / "points.csv").write_text("vertex,x,y,z\n0,0,0,0\n")
+    for target, what in ((meshes[0], "the model's template"), (tmp_path / "points.csv", "landmarks")):
+        status, _, err = meshgan("fit", tiny_run, target, "--out", tmp_path / "fit", "--unit", "auto")
+        assert status == 2
+        assert what in err
+        assert "--unit" in err
+
+
 def test_interpolation_between_a_mesh_and_a_code(tmp_path, tiny_run, model, meshes, meshgan):
     (tmp_path / "b.json").write_text(json.dumps({"code": [0.5, -0.5, 0.2, 0.1]}))
     out = tmp_path / "between"

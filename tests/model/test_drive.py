@@ -17,6 +17,8 @@ from meshgan.errors import MeshganError, MeshganWarning, UsageError
 from meshgan.geometry.files import read_mesh, write_mesh
 from meshgan.model.drive import Performance, pivot, read_performance, write_driven, write_preview
 from meshgan.model.rig import ARKIT, VISEMES, Rig, rig
+from meshgan.registration import landmarks
+from meshgan.registration.landmarks import read_video
 
 EYES = [f"{side}Eye{way}" for side in ("Left", "Right") for way in ("Yaw", "Pitch", "Roll")]
 HEADER = [
@@ -185,6 +187,61 @@ def test_the_verb_drives_a_face_of_ones_own(tmp_path: Path, played: Performance)
     arguments[3], arguments[5] = str(tmp_path / "bad.csv"), str(tmp_path / "b.glb")
     assert isinstance(CliRunner().invoke(app, arguments).exception, MeshganError)
     assert not (tmp_path / "b.glb").exists()
+
+
+@pytest.mark.parametrize("time", ["9" * 400 + ":0:0:0", f"{10**12}:0:0:0"])
+def test_a_time_that_no_clock_shows_is_told(time: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"Timecode,JawOpen\n0:0:0:0,0\n{time},1\n")
+    with pytest.raises(MeshganError, match=r"a\.csv has times beyond"):
+        read_performance(tmp_path / "a.csv")
+
+
+needs_detector = pytest.mark.skipif(not landmarks.available(), reason="needs the extra landmarks")
+
+
+@needs_detector
+@pytest.mark.parametrize("content", [b"", b"no video", b"\0\0\0\x18ftypmp42" + bytes(500)])
+def test_what_is_no_video_is_told(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(content)
+    with pytest.raises(MeshganError, match=r"a\.mp4 is no video"):
+        read_video(tmp_path / "a.mp4")
+
+
+def test_a_video_needs_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(landmarks, "available", lambda: False)
+    arguments = ["drive", "identity", "--from", str(tmp_path / "a.MOV"), "--out", str(tmp_path / "a.glb")]
+    assert "extra `landmarks`" in str(CliRunner().invoke(app, arguments).exception)
+
+
+@pytest.mark.slow
+@needs_detector
+def test_a_film_is_read_as_it_was_played(tmp_path: Path, made: Rig) -> None:
+    times = np.arange(41) / 20
+    weights, head = np.zeros((41, 52)), np.zeros((41, 3))
+    weights[:, ARKIT.index("jawOpen")] = np.sin(3 * times) ** 2
+    weights[:, ARKIT.index("eyeBlinkLeft")] = np.sin(2 * times) ** 2
+    head[:, 0], head[:, 1] = 0.3 * np.sin(2.5 * times), 0.2 * np.sin(4 * times)
+    write_preview(tmp_path / "film.mp4", made, Performance(times, weights, head))
+    seen = read_video(tmp_path / "film.mp4")
+    np.testing.assert_allclose(seen.times, times, atol=1e-6)
+    opened, left, right = (ARKIT.index(name) for name in ("jawOpen", "eyeBlinkLeft", "eyeBlinkRight"))
+    assert np.corrcoef(seen.weights[:, opened], weights[:, opened])[0, 1] > 0.9
+    assert np.ptp(seen.weights[:, left]) > 1.3 * np.ptp(seen.weights[:, right])  # the person's own left
+    for axis in (0, 1):
+        assert np.corrcoef(seen.head[:, axis], head[:, axis])[0, 1] > 0.8
+
+
+@pytest.mark.slow
+@needs_detector
+def test_a_film_without_a_face_is_told(tmp_path: Path) -> None:
+    import cv2
+
+    film = cv2.VideoWriter(str(tmp_path / "a.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 20.0, (320, 240))
+    for _ in range(3):
+        film.write(np.full((240, 320, 3), 128, np.uint8))
+    film.release()
+    with pytest.raises(MeshganError, match="no face in 3 frames"):
+        read_video(tmp_path / "a.mp4")
 
 
 @pytest.mark.slow

@@ -129,6 +129,8 @@ def anny_expressions(
 ) -> None:
     """Make the default corpus of expressions: neutral, posed and spontaneous faces of a synthetic population.
 
+    Needs no download; all of them take about two minutes on two cores, and 0.9 GB.
+
     The labels are subject, session, expression, intensity, kind and row. `meshgan data decouple` takes the identity
     out. The classifier of expressions learns from people that no model has seen:
     `meshgan data anny-expressions faces --part classifier --posed 6000 --spontaneous 0`
@@ -281,7 +283,7 @@ def register(
 
     Scans may be open, holed, noisy, turned in any way, with hair and shoulders. Without --landmarks they are found
     (extra `landmarks`). OUT/report.html shows how good each result is; a run that was cut goes on where it stopped. One
-    into the OUT of an earlier run redoes what has changed, and only that.
+    into the OUT of an earlier run redoes what has changed, and only that. A scan takes about a second on one core.
 
     Example: `meshgan register scans/ --out faces --unit mm --workers 4`
     """

@@ -30,6 +30,7 @@ from meshgan.view.figures import heat_maps
 
 ROUNDS = 3  # of aligning and fitting, where only a part of the face is known
 OTHER_UNIT = 3.0  # a face so many times smaller or larger than the model's is in another unit
+AUTO = "auto"  # the unit of a scan whose scale is to be found
 MOST_CODE = 2**20  # bytes of a file with a code
 LONGEST = 200  # bytes of a result's name, without its ending
 RESERVED = frozenset({"summary", "errors"})  # files beside the results
@@ -152,8 +153,8 @@ def _write(model: Model, fit: Fit, back: Similarity, row: int, name: str, out: P
 
 def _read_targets(model: Model, paths: Sequence[Path], unit: str, part: Path | None) -> list[_Targets]:
     """What to fit: all meshes together, each landmark file for itself."""
-    if unit not in MILLIMETRES:
-        raise UsageError(f"unknown unit '{unit}': choose from {', '.join(MILLIMETRES)}.")
+    if unit not in (*MILLIMETRES, AUTO):
+        raise UsageError(f"unknown unit '{unit}': choose from {', '.join(MILLIMETRES)} and {AUTO}.")
     meshes = [path for path in paths if path.suffix.lower() != ".csv"]
     faces = [found for path in meshes for found in _read_faces(model, path, unit)]
     points = [path for path in paths if path not in meshes]
@@ -202,25 +203,27 @@ def _read_face(model: Model, path: Path, unit: str) -> Faces:
 
     Any other mesh is a raw scan, which is registered where the model is of the package's template.
     """
-    whole = mesh = read_mesh(path, unit)
+    whole = mesh = read_mesh(path, "mm" if unit == AUTO else unit)
     if len(mesh.vertices) != len(model.template.vertices):
         mesh = surface_of(mesh)[1]
     if not same_triangles(mesh, model.template) and same_triangles(model.template, default_template().mesh):
-        return _registered(whole, path, "m" if path.suffix.lower() == ".glb" else unit)
+        return _registered(whole, path, "m" if path.suffix.lower() == ".glb" and unit != AUTO else unit)
     check_connectivity(mesh, model.template, str(path))
+    if unit == AUTO:
+        raise UsageError(f"{path} is of the model's template, and only the scale of a scan is found; give its --unit.")
     _check_size(str(path), mesh.vertices, model.template.vertices, "m" if path.suffix.lower() == ".glb" else unit)
     return mesh.vertices.astype(np.float32)
 
 
 def _registered(mesh: Mesh, path: Path, unit: str) -> Faces:
-    """The package's template laid onto a scan (V, 3), where the scan lies."""
+    """The package's template laid onto a scan (V, 3), where the scan lies; one without a scale goes to the template."""
     print(f"{path} is of other triangles than the model; it is registered first.", file=sys.stderr)
     try:
         with threadpool_limits(1, user_api="blas"):
             found = register(mesh, default_template(), unit=unit)
     except MeshganError as error:
         raise type(error)(f"{path} is not of the model's template, and cannot be registered: {error}") from error
-    return found.to_scan(found.vertices).astype(np.float32)
+    return (found.vertices if unit == AUTO else found.to_scan(found.vertices)).astype(np.float32)
 
 
 def read_face(model: Model, path: Path, unit: str) -> tuple[Faces, Codes | None]:
@@ -267,6 +270,8 @@ def _part_weights(model: Model, path: Path | None) -> Faces:
 
 def _read_points(model: Model, path: Path, unit: str, name: str) -> _Targets:
     """Landmarks: a CSV file with the columns vertex, x, y, z."""
+    if unit == AUTO:
+        raise UsageError(f"{path} holds landmarks, and only the scale of a scan is found; give their --unit.")
     rows = read_table(path, ["vertex", "x", "y", "z"])
     try:
         indices = np.array([int(row["vertex"]) for row in rows], dtype=np.int64)

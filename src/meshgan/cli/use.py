@@ -43,7 +43,10 @@ RigOption = Annotated[
     Literal["arkit", "expressions", "both", "none"] | None,
     typer.Option(help="The morph targets of GLB files: Apple's 52 shapes, six expressions, both, or none."),
 ]
-UnitOption = Annotated[Literal["mm", "cm", "m"], typer.Option(help="Unit of the meshes; GLB is always in metres.")]
+UnitOption = Annotated[
+    Literal["mm", "cm", "m", "auto"],
+    typer.Option(help="Unit of the meshes, GLB is always in metres; auto for raw scans of an unknown scale."),
+]
 TARGET = "expressionRandom"  # the morph target that is on when a file is opened
 
 
@@ -90,7 +93,11 @@ def sample(
 def fit(
     model: ModelArgument,
     meshes: Annotated[
-        list[Path], typer.Argument(help="Meshes of the model's template, or CSV files of landmarks: vertex,x,y,z.")
+        list[Path],
+        typer.Argument(
+            metavar="MESH|SET...",
+            help="Meshes of the model's template, sets of them, raw scans, or CSV files of landmarks: vertex,x,y,z.",
+        ),
     ],
     out: OutOption,
     unit: UnitOption = "mm",
@@ -102,7 +109,8 @@ def fit(
 ) -> None:
     """Find the codes whose faces are nearest to given ones: Eq. 2 of the paper, all faces at once.
 
-    Writes each fitted mesh as PLY with its code and error as JSON, `summary.json`, and heat maps in `errors.png`.
+    A raw scan is registered first, which takes about a second. Writes each fitted mesh as PLY with its code and error
+    as JSON, `summary.json`, and heat maps in `errors.png`.
 
     Example: `meshgan fit runs/first scan1.ply scan2.ply --out fitted`
     """
@@ -351,23 +359,28 @@ def drive(
         str, typer.Argument(metavar="MODEL|MESH", help="An identity model, or a face of the template (GLB, OBJ, PLY).")
     ],
     source: Annotated[
-        Path, typer.Option("--from", help="CSV (Live Link Face) or JSON of ARKit weights over time; see docs/heads.md.")
+        Path,
+        typer.Option(
+            "--from", help="ARKit weights over time as CSV (Live Link Face) or JSON, or a video; see docs/heads.md."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="The animated GLB to write.")],
     preview: Annotated[Path | None, typer.Option(help="Also a moving picture: .gif or .mp4.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Which random face of the model.")] = 0,
     fps: Annotated[
-        float | None, typer.Option(min=1, max=1000, help="Frames a second of a file that does not say it.")
+        float | None, typer.Option(min=1, max=1000, help="Frames a second, where the file does not say it.")
     ] = None,
-    unit: UnitOption = "mm",
+    unit: Annotated[Literal["mm", "cm", "m"], typer.Option(help="Unit of the mesh; GLB is always in metres.")] = "mm",
     as_json: JsonOption = False,
 ) -> None:
     """Drive a face by recorded weights: a GLB with them as an animation of its 52 shapes, and the head's turns.
 
+    In a video, weights and turns are those that a network sees (extra `landmarks`), some 30 frames a second.
+
     Example: `meshgan drive identity --from take.csv --out driven.glb --preview driven.gif`
     """
     from meshgan.geometry.files import READERS, read_mesh
-    from meshgan.model.drive import PREVIEWS, read_performance, write_driven, write_preview
+    from meshgan.model.drive import PREVIEWS, VIDEOS, read_performance, write_driven, write_preview
     from meshgan.model.load import load_model
     from meshgan.model.rig import kind_of_rig
     from meshgan.model.rig import rig as rigged
@@ -376,7 +389,12 @@ def drive(
         raise UsageError(f"{out} should end in .glb.")
     if preview is not None and preview.suffix.lower() not in PREVIEWS:
         raise UsageError(f"{preview} should end in {' or '.join(PREVIEWS)}.")
-    played = read_performance(source, fps)
+    if source.suffix.lower() in VIDEOS:
+        from meshgan.registration.landmarks import read_video
+
+        played = read_video(source, fps)
+    else:
+        played = read_performance(source, fps)
     if Path(model).suffix.lower() in READERS:
         made = rigged(read_mesh(model, unit), "arkit")
     else:

@@ -33,6 +33,7 @@ FPS = 60.0  # of Live Link Face, where nothing else is said
 RATES = (24.0, 25.0, 30.0, 50.0, 60.0, 120.0)  # that the frames of a time code may count
 MOST_FRAMES = 100_000
 MOST_BYTES = 2**28
+MOST_SECONDS = 1e10  # since 1970 or any other moment
 MOST_WEIGHT = 5.0  # beyond, a number is no weight
 HEAD = ("headYaw", "headPitch", "headRoll")
 TIMES = ("time", "timestamp", "seconds")
@@ -44,6 +45,7 @@ PASSED_OVER = {"timecode", "blendshapecount", "frame", "framenumber", *TIMES} | 
 KNOWN = {name.lower(): name for name in (*ARKIT, *VISEMES, *HEAD)}
 PREVIEW_FPS, PREVIEW_SIZE, MOST_PREVIEWED = 20.0, 320, 1200  # pictures
 PREVIEWS = (".gif", ".mp4")
+VIDEOS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm")  # `registration.landmarks.read_video` reads them
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +76,9 @@ def read_performance(path: Path, fps: float | None = None) -> Performance:
     """
     ending = path.suffix.lower()
     if ending not in (".csv", ".json"):
-        raise UsageError(f"{path}: weights over time are read from .csv and .json files.")
+        raise UsageError(
+            f"{path}: weights over time are read from .csv and .json files, and from videos (.mp4, .mov, …)."
+        )
     if ending == ".csv":
         frames, times = _of_table(path, fps)
     else:
@@ -86,6 +90,8 @@ def read_performance(path: Path, fps: float | None = None) -> Performance:
         raise MeshganError(f"{path} holds {counted(len(frames), 'frame')}; at most {MOST_FRAMES:,} are read.")
     if times is None:
         times = np.arange(len(frames)) / (fps or FPS)
+    if not np.isfinite(times).all() or np.abs(times).max() > MOST_SECONDS:
+        raise MeshganError(f"{path} has times beyond {MOST_SECONDS:g} seconds; give them in seconds.")
     if (np.diff(times) <= 0).any():
         late = int(np.argmax(np.diff(times) <= 0)) + 2
         raise MeshganError(f"{path}: the time of frame {late} is not after that of the frame before.")
@@ -139,8 +145,8 @@ def _times(rows: Sequence[Mapping[str, str]], path: Path, fps: float | None) -> 
                 )
             parts = np.array([[float(part) for part in match.groups()] for match in found if match])
             whole = parts[:, :3] @ [3600.0, 60.0, 1.0]
-            counted = next((rate for rate in RATES if parts[:, 3].max() < rate), FPS)
-            rate = fps or (counted if np.ptp(whole) > 1 else max(FPS, counted))
+            usual = next((rate for rate in RATES if parts[:, 3].max() < rate), FPS)
+            rate = fps or (usual if np.ptp(whole) > 1 else max(FPS, usual))
             return np.asarray(whole + parts[:, 3] / rate)
     return None
 

