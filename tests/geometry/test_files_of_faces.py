@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from khronos import accessor, issues_of, needs_validator
 from meshgan.errors import MeshganError
 from meshgan.geometry import glb
-from meshgan.geometry.files import write_faces, write_glb
-from meshgan.geometry.mesh import Mesh
+from meshgan.geometry.files import read_mesh, write_faces, write_glb
+from meshgan.geometry.mesh import Layout, Mesh, Part
 
 pygltflib = pytest.importorskip("pygltflib")
 
@@ -80,6 +80,43 @@ def test_names_weights_and_normals_of_targets(tmp_path: Path) -> None:
     np.testing.assert_allclose(base + change, moved, atol=1.51 / 127)  # the turns are bytes, and the least are left out
     assert "meshgan" in gltf.asset.generator
     assert gltf.asset.copyright == "CC0"
+
+
+def in_two_parts() -> tuple[Mesh, Layout]:
+    """Two balls, one of which has a seam: three vertices with a second place in the texture."""
+    count = len(FACE.vertices)
+    mesh = Mesh(
+        np.concatenate([FACE.vertices, FACE.vertices + np.array([300.0, 0.0, 0.0])]),
+        np.concatenate([FACE.triangles, FACE.triangles + count]),
+    )
+    corners = mesh.triangles.copy()
+    doubled = mesh.triangles[-1]
+    corners[-1] = 2 * count + np.arange(3)
+    coordinates = RNG.random((2 * count + 3, 2))
+    parts = (Part("skin", count, (0.5, 0.3, 0.2)), Part("eye", count, (0.8, 0.8, 0.8), 0.1))
+    return mesh, Layout(coordinates, corners, doubled, parts)
+
+
+def test_parts_are_nodes_with_materials_and_the_targets_that_move_them(tmp_path: Path) -> None:
+    mesh, layout = in_two_parts()
+    count = len(FACE.vertices)
+    smile, look = np.zeros((2, *mesh.vertices.shape))
+    smile[:count], look[count:] = 1.0, 2.0
+    path = tmp_path / "head.glb"
+    motion = glb.Animation(np.arange(2.0), np.eye(2), np.tile([0.0, 0.0, 0.0, 1.0], (2, 1)), np.array([0.0, 0.1, 0.0]))
+    write_glb(path, mesh, {"smile": smile, "look": look}, {"look": 0.0}, "head", layout=layout, animation=motion)
+    gltf = pygltflib.GLTF2().load(str(path))
+    assert [node.name for node in gltf.nodes] == ["skin", "eye", "head", "head"]
+    assert [found.extras["targetNames"] for found in gltf.meshes] == [["smile"], ["look"]]
+    assert [material.name for material in gltf.materials] == ["head-skin", "head-eye"]
+    assert gltf.materials[1].pbrMetallicRoughness.roughnessFactor == 0.1
+    channels = [(channel.target.node, channel.target.path) for channel in gltf.animations[0].channels]
+    assert channels == [(0, "weights"), (1, "weights"), (3, "rotation")]
+    weights = [accessor(gltf, sampler.output)[:, 0] for sampler in gltf.animations[0].samplers[:2]]
+    np.testing.assert_array_equal(weights, np.eye(2))
+    read = read_mesh(path)
+    np.testing.assert_array_equal(read.triangles, mesh.triangles)
+    np.testing.assert_allclose(read.vertices, mesh.vertices, atol=1e-3)
 
 
 def test_bounds_are_those_of_the_stored_numbers(tmp_path: Path) -> None:

@@ -89,6 +89,20 @@ def test_given_counts_are_exact_or_refused() -> None:
         Hierarchy.build(mesh, kind="umbrella")
 
 
+def test_a_part_learns_from_itself_alone() -> None:
+    inner = icosphere(3)
+    outer = Mesh(inner.vertices * 1.001, inner.triangles)  # as lids lie on an eye
+    built = Hierarchy.build(together(inner, outer))
+    part = built.levels[0].mesh.components
+    for level in built.levels[:-1]:
+        coarse = part[level.kept]
+        assert set(coarse) == {0, 1}
+        up = level.up.tocoo()
+        np.testing.assert_array_equal(part[up.row], coarse[up.col])
+        np.testing.assert_allclose(level.up.sum(axis=1), 1.0)
+        part = coarse
+
+
 def test_a_template_of_many_small_parts_stops_at_its_floor() -> None:
     parts = together(*[grid(2, 2).with_vertices(grid(2, 2).vertices + np.array([5 * k, 0, 0])) for k in range(6)])
     assert Hierarchy.build(parts).counts == (54, 18, 18, 18, 18)

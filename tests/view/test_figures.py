@@ -1,6 +1,8 @@
 """Pictures: what is where on the page, and that the same faces give the same bytes."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from meshgan.errors import MeshganError
+from meshgan.geometry.mesh import Layout
 from meshgan.view import figures
 from meshgan.view.figures import (
     comparison,
@@ -20,6 +23,7 @@ from meshgan.view.figures import (
     heat_limit,
     heat_maps,
     strip,
+    worn,
 )
 
 BALL = trimesh.creation.icosphere(subdivisions=3, radius=50)
@@ -170,3 +174,17 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(MeshganError, match=r"sheet\.png"):
         contact_sheet(balls(1), TRIANGLES, tmp_path / "file" / "sheet.png", size=32)
+
+
+def test_parts_are_drawn_in_the_colours_of_their_picture() -> None:
+    pixels = np.zeros((2, 2, 3), dtype=np.uint8)
+    pixels[0, 0], pixels[1, 1] = (255, 0, 0), (0, 0, 255)  # upper left, lower right
+    stream = BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    corners = np.array([[0, 1, 3]])
+    layout = Layout(
+        np.array([[0.1, 0.9], [0.9, 0.1], [0.9, 0.9], [0.1, 0.2]]), corners, np.array([2]), (), stream.getvalue()
+    )
+    np.testing.assert_array_equal(worn(layout), [[1, 0, 0], [0, 0, 1], [0, 0, 0]])
+    assert worn(None) is None
+    assert worn(replace(layout, picture=b"")) is None

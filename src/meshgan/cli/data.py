@@ -204,9 +204,10 @@ def info(
 
     Example: `meshgan data info corpus --sheet corpus.png --spectrum spectrum.png`
     """
+    from meshgan.data.corpora.basis import layout_of
     from meshgan.data.faceset import FaceSet
     from meshgan.data.summary import ALL_BANDS, BEYOND, band_name, describe, measure_detail, summarise
-    from meshgan.view.figures import band_chart, contact_sheet
+    from meshgan.view.figures import band_chart, contact_sheet, worn
 
     faces = FaceSet.open(path)
     summary = summarise(faces)
@@ -219,7 +220,8 @@ def info(
         rows = {"total": found.total, f"beyond {BEYOND} principal components": found.beyond}
         band_chart(rows, [band_name(band) for band in ALL_BANDS], spectrum)
     if sheet is not None:
-        contact_sheet(faces.vertices[:SHEET], faces.template.triangles, sheet)
+        colour = worn(layout_of(faces.template))
+        contact_sheet(faces.vertices[:SHEET], faces.template.triangles, sheet, colour=colour)
 
 
 @app.command()

@@ -81,12 +81,14 @@ def sample(
     with one_run_in(out, [*_names("face", count, [*formats, "json"]), *([sheet.name] if sheet else [])]):
         written = _write_faces(loaded, codes, out, formats, "face", kind, numbers, seed)
         if sheet is not None:
+            from meshgan.data.corpora.basis import layout_of
             from meshgan.storage import atomic_file
-            from meshgan.view.figures import contact_sheet
+            from meshgan.view.figures import contact_sheet, worn
 
             with atomic_file(sheet) as partial:
                 shown = loaded.decode(codes[:MOST_SHOWN], numbers=numbers[:MOST_SHOWN])
-                contact_sheet(shown, loaded.template.triangles, partial)
+                colour = worn(layout_of(loaded.template))
+                contact_sheet(shown, loaded.template.triangles, partial, colour=colour)
     _report({"model": loaded.card.name, "files": written, "sheet": sheet}, as_json)
 
 
@@ -146,11 +148,12 @@ def interpolate(
     import numpy as np
 
     from meshgan.cli.fitting import read_code, read_number
+    from meshgan.data.corpora.basis import layout_of
     from meshgan.model.latent import interpolate as between
     from meshgan.model.latent import nearer
     from meshgan.model.load import load_model
     from meshgan.storage import atomic_file
-    from meshgan.view.figures import strip
+    from meshgan.view.figures import strip, worn
 
     formats, values, loaded = _formats(format), _factors(factors), load_model(model)
     codes = between(read_code(loaded, a, unit), read_code(loaded, b, unit), values)
@@ -161,7 +164,8 @@ def interpolate(
     with one_run_in(out, [*_names("between", len(codes), [*formats, "json"]), "strip.png"]):
         written = _write_faces(loaded, codes, out, formats, "between", numbers=numbers)
         with atomic_file(out / "strip.png") as partial:
-            strip(loaded.decode(codes, numbers=numbers), loaded.template.triangles, partial, values)
+            shown, colour = loaded.decode(codes, numbers=numbers), worn(layout_of(loaded.template))
+            strip(shown, loaded.template.triangles, partial, values, colour=colour)
     _report({"model": loaded.card.name, "files": written, "strip": out / "strip.png"}, as_json)
 
 
@@ -301,7 +305,7 @@ def compose(
     from meshgan.model.rig import kind_of_rig, targets_of
     from meshgan.progress import track
     from meshgan.storage import atomic_file
-    from meshgan.view.figures import comparison
+    from meshgan.view.figures import comparison, worn
 
     id_model, exp_model = load_model(identity), load_model(expression)
     kind, names = kind_of_rig(rig, id_model.template), [TARGET]
@@ -329,7 +333,7 @@ def compose(
                 partial.write_text(json.dumps(about) + "\n", encoding="utf-8")
         shown = slice(0, min(count, 8))
         rows = {"identity": made.identities[shown], "with expression": made.faces[shown]}
-        comparison(rows, template.triangles, out / "sheet.png")
+        comparison(rows, template.triangles, out / "sheet.png", colour=worn(layout_of(template)))
     if as_json:
         result = {"files": [str(file) for file in files], "sheet": str(out / "sheet.png"), "targets": names}
         print(json.dumps(result, indent=2))

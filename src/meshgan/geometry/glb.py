@@ -10,6 +10,7 @@ import json
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from meshgan.arrays import Floats, Integers, Singles
 from meshgan.errors import MeshganError
-from meshgan.geometry.mesh import MOST, Layout, Mesh, fans, strips, within_bounds
+from meshgan.geometry.mesh import MOST, Layout, Mesh, Part, fans, strips, within_bounds
 from meshgan.progress import counted
 from meshgan.reading import decoded, parse_json, shown
 
@@ -46,15 +47,7 @@ QUANTISED = "KHR_mesh_quantization"
 STILL = 0.01  # mm: a vertex that a morph target moves no further is not in it
 LEAST_TURN = 1  # of 127: a normal that turns no further, half a degree, stays
 DENSE = 12 / 14  # of the vertices: beyond, naming those that move takes more room than all
-SKIN = {
-    "name": "skin",
-    "pbrMetallicRoughness": {
-        "baseColorFactor": [0.58, 0.36, 0.27, 1.0],  # linear
-        "metallicFactor": 0.0,
-        "roughnessFactor": 0.6,
-    },
-    "doubleSided": True,  # a face is an open surface
-}
+PLAIN = (0.58, 0.36, 0.27)  # linear: skin
 
 Document = dict[str, Any]
 DOUBLED = "doubledVertices"  # in a primitive's extras: of which vertices the last ones are doubles, along seams
@@ -330,24 +323,17 @@ class Animation:
     rotations: Floats | None = None
     pivot: Floats | None = None
 
-    def nodes(self, name: str) -> list[Document]:
-        """The mesh's node, and one above it that turns it about the pivot."""
-        if self.rotations is None or self.pivot is None:
-            return [{"name": name, "mesh": 0}]
-        point = [float(x) for x in self.pivot]
-        below = {"name": name, "mesh": 0, "translation": [-x for x in point]}
-        return [below, {"name": "head", "translation": point, "children": [0]}]
-
-    def described(self, buffer: "_Buffer") -> Document:
-        """The animation of these nodes, its numbers appended to the buffer."""
+    def described(self, buffer: "_Buffer", moved: Mapping[int, Integers], turned: int) -> Document:
+        """The animation of the nodes `moved`, each with the columns of `weights` that it has, and of the one `turned`;
+        its numbers are appended to the buffer."""
         times = buffer.add_numbers(self.times)
-        found = [("weights", buffer.add_numbers(self.weights.ravel()))]
+        found = [(node, "weights", buffer.add_numbers(self.weights[:, own].ravel())) for node, own in moved.items()]
         if self.rotations is not None:
-            found.append(("rotation", buffer.add_numbers(self.rotations)))
+            found.append((turned, "rotation", buffer.add_numbers(self.rotations)))
         return {
             "name": "drive",
-            "channels": [{"sampler": i, "target": {"node": i, "path": path}} for i, (path, _) in enumerate(found)],
-            "samplers": [{"input": times, "output": output, "interpolation": "LINEAR"} for _, output in found],
+            "channels": [{"sampler": i, "target": {"node": n, "path": path}} for i, (n, path, _) in enumerate(found)],
+            "samplers": [{"input": times, "output": output, "interpolation": "LINEAR"} for *_, output in found],
         }
 
 
@@ -371,83 +357,157 @@ def write(
     `colours` (V, 3) are linear, from 0 to 1; without, the material is a plain skin tone. `rights` is the copyright
     line, and `about` what else to know of it (model, seed, code), in the node's extras. Node, mesh and material have
     names of their own, so that they do not clash in a scene. With a `layout`, the vertices on its seams are doubled,
-    behind all others, and `extras` tell of which they are; `picture` (PNG) is its texture. An `animation` moves weights
-    and head.
+    behind all others, and `extras` tell of which they are; `picture` (PNG) is its texture. Each part of the layout is a
+    node with a mesh and a material of its own, and with those targets that move it. An `animation` moves weights and
+    head.
     """
     targets = {key: np.asarray(shift, dtype=np.float64) for key, shift in (morph_targets or {}).items()}
     _check(mesh, targets, weights or {})
-    buffer = _Buffer()
-    body: Document = {"name": f"{name}-mesh"} | _body(buffer, mesh, targets, colours, layout)
-    if targets:
-        body["weights"] = [float((weights or {}).get(key, 0.0)) for key in targets]
-    material, pictured = _material(buffer, colours is not None, picture)
-    nodes = [{"name": name, "mesh": 0}] if animation is None else animation.nodes(name)
+    picture = picture or (layout.picture if layout is not None else b"")
+    buffer, file = _Buffer(), _File(mesh, targets, weights or {}, colours, layout)
+    pieces, bodies, owned = file.pieces(), [], []
+    for number, piece in enumerate(pieces):
+        body, columns = file.body(buffer, piece, f"{name}-{piece.name}" if piece.name else name)
+        body["primitives"][0]["material"] = number
+        bodies.append(body)
+        owned.append(columns)
+    pictured: Document = {}
+    if picture:
+        image = {"bufferView": buffer.add_bytes(picture), "mimeType": "image/png", "name": "skin"}
+        pictured = {"images": [image], "textures": [{"source": 0, "sampler": 0}], "samplers": [LINEAR]}
+    nodes: list[Document] = [{"name": piece.name or name, "mesh": i} for i, piece in enumerate(pieces)]
+    if len(nodes) > 1:
+        nodes.append({"name": name, "children": list(range(len(nodes)))})
+    top = nodes[-1]
     if about:
-        nodes[0]["extras"] = dict(about)
-    moving: Document = {"animations": [animation.described(buffer)]} if animation is not None else {}
+        top["extras"] = dict(about)
+    if animation is not None and animation.rotations is not None and animation.pivot is not None:
+        point = [float(x) for x in animation.pivot]
+        top["translation"] = [-x for x in point]
+        nodes.append({"name": "head", "translation": point, "children": [len(nodes) - 1]})
+    moving: Document = {}
+    if animation is not None:
+        moved = {node: columns for node, columns in enumerate(owned) if len(columns)}
+        moving = {"animations": [animation.described(buffer, moved, len(nodes) - 1)]}
     buffer.data += bytes(-len(buffer.data) % 4)
     document: Document = {
         "asset": {"version": "2.0", "generator": "meshgan"} | ({"copyright": rights} if rights else {}),
         "scene": 0,
         "scenes": [{"nodes": [len(nodes) - 1]}],
         "nodes": nodes,
-        "meshes": [body],
-        "materials": [material | {"name": f"{name}-{material['name']}"}],
+        "meshes": bodies,
+        "materials": [file.material(piece, name, bool(picture)) for piece in pieces],
         "accessors": buffer.accessors,
         "bufferViews": buffer.views,
         "buffers": [{"byteLength": len(buffer.data)}],
     }
     document |= pictured | moving
-    if targets:  # the turns of their normals are bytes
+    if any(map(len, owned)):  # the turns of their normals are bytes
         document |= {"extensionsUsed": [QUANTISED], "extensionsRequired": [QUANTISED]}
     return _container(document, bytes(buffer.data))
 
 
-def _body(
-    buffer: "_Buffer", mesh: Mesh, targets: Mapping[str, Floats], colours: ArrayLike | None, layout: Layout | None
-) -> Document:
-    """The mesh of a document, of one primitive, with its morph targets."""
-    normals = _unit_normals(mesh)
-    rows = np.arange(len(mesh.vertices)) if layout is None else layout.owner
-    attributes = {
-        "POSITION": buffer.add_vectors(mesh.vertices[rows] * METRES),
-        "NORMAL": buffer.add_vectors(normals[rows]),
-    }
-    if colours is not None:
-        attributes["COLOR_0"] = buffer.add_vectors(np.asarray(colours)[rows])
-    if layout is not None:
-        attributes["TEXCOORD_0"] = buffer.add_coordinates(layout.coordinates * [1, -1] + [0, 1])
-    corners = mesh.triangles if layout is None else layout.corners
-    primitive: Document = {"attributes": attributes, "indices": buffer.add_indices(corners, len(rows)), "material": 0}
-    if layout is not None and len(layout.doubled):
-        primitive["extras"] = {DOUBLED: layout.doubled.tolist()}
-    body: Document = {"primitives": [primitive]}
-    if targets:
-        primitive["targets"] = [_target(buffer, mesh, shift, normals, rows) for shift in targets.values()]
-        body["extras"] = {"targetNames": list(targets)}
-    return body
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """A part as a mesh of the file: the vertices that it has (N,), doubles behind, its triangles (F, 3) of those, and
+    the texture coordinates (N, 2)."""
+
+    name: str
+    rows: Integers
+    triangles: Integers
+    doubled: Integers
+    coordinates: Floats | None
+    part: Part | None
 
 
-def _material(buffer: "_Buffer", coloured: bool, picture: bytes) -> tuple[Document, Document]:
-    """The material: the picture, else the colours of vertices, else a plain skin; and what a document says of it."""
-    if picture:
-        plain = {"metallicFactor": 0.0, "roughnessFactor": 0.6}
-        image = {"bufferView": buffer.add_bytes(picture), "mimeType": "image/png", "name": "skin"}
-        pictured = {"images": [image], "textures": [{"source": 0, "sampler": 0}], "samplers": [LINEAR]}
-        return SKIN | {"pbrMetallicRoughness": plain | {"baseColorTexture": {"index": 0}}}, pictured
-    if coloured:
-        dull = {"metallicFactor": 0.0, "roughnessFactor": 1.0}  # no shine
-        return SKIN | {"name": "colours", "pbrMetallicRoughness": dull}, {}
-    return SKIN, {}
+class _File:
+    """What is written of a mesh, part by part."""
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        targets: Mapping[str, Floats],
+        weights: Mapping[str, float],
+        colours: ArrayLike | None,
+        layout: Layout | None,
+    ) -> None:
+        self.mesh, self.weights, self.layout = mesh, weights, layout
+        self.colours = None if colours is None else np.asarray(colours)
+        self.normals = _unit_normals(mesh)
+        self.targets = targets
+
+    @cached_property
+    def turns(self) -> dict[str, Singles]:
+        """How each target turns the normals (V, 3)."""
+        moved = {key: self.mesh.with_vertices(self.mesh.vertices + shift) for key, shift in self.targets.items()}
+        return {key: _unit_normals(mesh) - self.normals for key, mesh in moved.items()}
+
+    def pieces(self) -> list[_Piece]:
+        """The parts of the layout, or the mesh as one."""
+        count = len(self.mesh.vertices)
+        if self.layout is None:
+            none = np.empty(0, dtype=np.int64)
+            return [_Piece("", np.arange(count), self.mesh.triangles, none, None, None)]
+        layout, owner = self.layout, self.layout.owner
+        if not layout.parts:
+            return [_Piece("", owner, layout.corners, layout.doubled, layout.coordinates, None)]
+        pieces, start = [], 0
+        for part in layout.parts:
+            own = np.flatnonzero((owner >= start) & (owner < start + part.count))
+            number = np.full(len(owner), -1)
+            number[own] = np.arange(len(own))
+            inside = (self.mesh.triangles >= start) & (self.mesh.triangles < start + part.count)
+            corners = number[layout.corners[inside.all(axis=1)]]
+            doubled = owner[own[part.count :]] - start
+            pieces.append(_Piece(part.name, owner[own], corners, doubled, layout.coordinates[own], part))
+            start += part.count
+        return pieces
+
+    def body(self, buffer: "_Buffer", piece: _Piece, name: str) -> tuple[Document, Integers]:
+        """The mesh of a piece, and which of the targets it has; of a part only those that move it."""
+        rows = piece.rows
+        attributes = {
+            "POSITION": buffer.add_vectors(self.mesh.vertices[rows] * METRES),
+            "NORMAL": buffer.add_vectors(self.normals[rows]),
+        }
+        if self.colours is not None:
+            attributes["COLOR_0"] = buffer.add_vectors(self.colours[rows])
+        if piece.coordinates is not None:
+            attributes["TEXCOORD_0"] = buffer.add_coordinates(piece.coordinates * [1, -1] + [0, 1])
+        primitive: Document = {"attributes": attributes, "indices": buffer.add_indices(piece.triangles, len(rows))}
+        if len(piece.doubled):
+            primitive["extras"] = {DOUBLED: piece.doubled.tolist()}
+        body: Document = {"name": f"{name}-mesh", "primitives": [primitive]}
+        lengths = [np.linalg.norm(shift[rows], axis=1).max(initial=0.0) for shift in self.targets.values()]
+        columns = np.flatnonzero(np.array(lengths) > STILL) if piece.part is not None else np.arange(len(lengths))
+        if len(columns):
+            keys = [list(self.targets)[i] for i in columns]
+            primitive["targets"] = [_target(buffer, self.targets[k][rows], self.turns[k][rows]) for k in keys]
+            body["weights"] = [float(self.weights.get(key, 0.0)) for key in keys]
+            body["extras"] = {"targetNames": keys}
+        return body, columns
+
+    def material(self, piece: _Piece, name: str, pictured: bool) -> Document:
+        """The material of a piece: a picture, its own colours, those of its part, or a plain skin tone."""
+        look: Document = {"metallicFactor": 0.0, "roughnessFactor": 0.6}
+        if piece.part is not None:
+            look["roughnessFactor"] = piece.part.roughness
+        if pictured:
+            look["baseColorTexture"] = {"index": 0}
+        elif self.colours is not None:
+            look["roughnessFactor"] = 1.0  # no shine
+        else:
+            look["baseColorFactor"] = [*(PLAIN if piece.part is None else piece.part.colour), 1.0]
+        kind = piece.name or ("colours" if self.colours is not None and not pictured else "skin")
+        doubled = {"doubleSided": True}  # a face is an open surface
+        return {"name": f"{name}-{kind}", "pbrMetallicRoughness": look, **doubled}
 
 
-def _target(buffer: "_Buffer", mesh: Mesh, shift: Floats, normals: Singles, rows: Integers) -> Document:
-    """The accessors of one morph target: how vertices move (V, 3), in mm, and how their normals turn; `rows` are the
-    vertices that the file has."""
-    moves = (shift[rows] * METRES).astype("<f4")
-    turned = (_unit_normals(mesh.with_vertices(mesh.vertices + shift)) - normals)[rows]
+def _target(buffer: "_Buffer", shift: Floats, turned: Singles) -> Document:
+    """The accessors of one morph target: how the vertices move (N, 3), in mm, and how their normals turn (N, 3)."""
+    moves = (shift * METRES).astype("<f4")
     turns = np.round(np.clip(turned, -1, 1) * 127).astype("<i1")
-    moving = np.flatnonzero(np.linalg.norm(shift[rows], axis=1) > STILL)
+    moving = np.flatnonzero(np.linalg.norm(shift, axis=1) > STILL)
     dense = len(moving) > DENSE * len(moves)
     return {
         "POSITION": buffer.add_vectors(moves) if dense else buffer.add_sparse(moves, moving),

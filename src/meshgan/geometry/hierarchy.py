@@ -26,7 +26,7 @@ from meshgan.geometry.laplacian import (
     rescale,
 )
 from meshgan.geometry.mesh import Mesh
-from meshgan.geometry.surface import upsampling
+from meshgan.geometry.surface import barycentric_matrix, closest_points
 from meshgan.reading import read_arrays
 from meshgan.remembered import cache_folder, code_of, key_of
 from meshgan.storage import atomic_file
@@ -139,13 +139,32 @@ def _operator(mesh: Mesh, kind: Kind) -> sp.csr_array:
 
 
 def _way_up(coarse: Mesh, fine: Mesh, kept: Integers) -> sp.csr_array:
-    """Barycentric up-sampling; a kept vertex takes its own value, even where another lies at the same place."""
+    """Barycentric up-sampling, each connected part of the mesh from its own; a kept vertex takes its own value, even
+    where another lies at the same place."""
     gone = np.ones(len(fine.vertices))
     gone[kept] = 0.0
     own = sp.csr_array((np.ones(len(kept)), (kept, np.arange(len(kept)))), shape=(len(gone), len(kept)))
-    way = (sp.diags_array(gone) @ upsampling(coarse, fine) + own).tocsr()
+    way = (sp.diags_array(gone) @ _nearest(coarse, fine, fine.components, kept) + own).tocsr()
     way.eliminate_zeros()
     return way
+
+
+def _nearest(coarse: Mesh, fine: Mesh, part: Integers, kept: Integers) -> sp.csr_array:
+    """U (V_fine, V_coarse) of the closest points on the same `part` (V_fine,): an eye learns nothing from its lids."""
+    alive = part[kept[coarse.triangles[:, 0]]]
+    found, rest = [], np.ones(len(part), dtype=bool)
+    for number in np.unique(alive) if len(np.unique(alive)) > 1 else ():
+        rows = np.flatnonzero(part == number)
+        surface = Mesh(coarse.vertices, coarse.triangles[alive == number])
+        with suppress(MeshganError):  # a part without an area takes what is nearest
+            found.append((rows, barycentric_matrix(closest_points(fine.vertices[rows], surface), surface).tocoo()))
+            rest[rows] = False
+    if rest.any():
+        rows = np.flatnonzero(rest)
+        found.append((rows, barycentric_matrix(closest_points(fine.vertices[rows], coarse), coarse).tocoo()))
+    data = np.concatenate([way.data for _, way in found])
+    places = [np.concatenate(some) for some in zip(*[(rows[way.row], way.col) for rows, way in found], strict=True)]
+    return sp.csr_array((data, tuple(places)), shape=(len(part), len(kept)))
 
 
 def _packed(level: Level) -> dict[str, NDArray[Any]]:

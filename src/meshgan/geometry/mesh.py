@@ -115,17 +115,31 @@ class Mesh:
         return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class Part:
+    """A part of a mesh with a material of its own: its `name`, how many vertices it has, and how it looks: `colour` is
+    linear, from 0 to 1."""
+
+    name: str
+    count: int
+    colour: tuple[float, float, float]
+    roughness: float = 0.6
+
+
 @dataclass(frozen=True, eq=False)
 class Layout:
     """Where the triangles of a mesh lie in a texture: `coordinates` (T, 2) in the unit square, v upwards, of which
     `corners` (F, 3) are those of each triangle.
 
     Coordinate i < V belongs to vertex i; the T - V others are second ones of vertices on seams, `doubled` (T - V,).
+    The `parts` of the mesh, if it has several, follow one another; `picture` is a PNG that it wears by default.
     """
 
     coordinates: Floats
     corners: Integers
     doubled: Integers
+    parts: tuple[Part, ...] = ()
+    picture: bytes = b""
 
     @property
     def owner(self) -> Integers:

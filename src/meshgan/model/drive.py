@@ -26,7 +26,7 @@ from meshgan.model.rig import ARKIT, VISEMES, Rig, rigger
 from meshgan.progress import counted, track
 from meshgan.reading import read_json, read_table, shown
 from meshgan.storage import atomic_file
-from meshgan.view.figures import tiles
+from meshgan.view.figures import tiles, worn
 from meshgan.view.raster import Camera
 
 FPS = 60.0  # of Live Link Face, where nothing else is said
@@ -237,10 +237,11 @@ def write_preview(path: Path, rig: Rig, played: Performance) -> None:
     middle, turns = pivot(rig), shown_at.rotations.as_matrix()
     camera = Camera.framing(rig.mesh.vertices, yaw=12.0, margin=1.25)
     pictures: list[Bytes] = []
+    colour = worn(rig.layout)
     for row in track(range(count), "drawing"):
         vertices = rig.mesh.vertices + (shown_at.weights[row] @ targets).reshape(-1, 3)
         vertices = (vertices - middle) @ turns[row].T + middle
-        pictures.append(tiles(vertices[None], rig.mesh.triangles, PREVIEW_SIZE, camera=camera)[0])
+        pictures.append(tiles(vertices[None], rig.mesh.triangles, PREVIEW_SIZE, camera=camera, colour=colour)[0])
     with atomic_file(path) as partial:
         (_write_gif if path.suffix.lower() == ".gif" else _write_mp4)(partial, pictures)
 

@@ -133,9 +133,9 @@ def _blend(page: Page) -> None:
 def _pair(page: Page) -> np.ndarray:
     """A and B side by side, as a picture."""
     session = page.session
-    drawn = tiles(
-        session.faces([session.a, session.b]), session.identity.template.triangles, THUMBNAIL, colour=exchange.COLOUR
-    )
+    template = session.identity.template
+    pair = session.faces([session.a, session.b])
+    drawn = tiles(pair, template.triangles, THUMBNAIL, colour=exchange.colour_of(template))
     sheet = Image.new("RGB", (2 * THUMBNAIL, THUMBNAIL + LETTER), "white")
     for number, (name, picture) in enumerate(zip("AB", drawn, strict=True)):
         sheet.paste(Image.fromarray(picture), (number * THUMBNAIL, 0))

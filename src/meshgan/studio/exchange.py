@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from meshgan.arrays import Codes, Faces, Floats
+from meshgan.arrays import Codes, Faces, Floats, Singles
 from meshgan.data.corpora.basis import layout_of
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.align import rigid, similarity
@@ -28,6 +28,7 @@ from meshgan.reading import decoded, parse_json
 from meshgan.studio.guard import MOST_BYTES
 from meshgan.studio.session import IDENTITY, Part, faces_of
 from meshgan.studio.sliders import StudioModel
+from meshgan.view.figures import worn
 
 if TYPE_CHECKING:
     from meshgan.studio.session import Session
@@ -40,8 +41,16 @@ ROUNDS = 2  # of fitting identity and expression in turn
 
 FORMATS = ("glb", "obj", "ply", "png", "json")
 PICTURE = 1024  # pixels
-COLOUR = np.array([218, 198, 183], np.float32) / 255  # sRGB; in the light of pictures it looks as the page's clay does
+COLOUR: Singles = np.array(
+    [218 / 255, 198 / 255, 183 / 255], np.float32
+)  # sRGB; in the light of pictures it looks as the page's clay does
 CURRENT = "expressionCurrent"  # the morph target that is on when the GLB is opened
+
+
+def colour_of(template: Mesh) -> Singles:
+    """What faces of a template are drawn with: their parts' colours (V, 3), or clay (3,)."""
+    found = worn(layout_of(template))
+    return COLOUR if found is None else found
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,7 +221,8 @@ def _picture(session: "Session", yaw: float, pitch: float) -> bytes:
     from meshgan.view.raster import Camera
 
     camera = Camera.framing(session.face, yaw, pitch)
-    (image,) = tiles(session.face[None], session.identity.template.triangles, PICTURE, camera=camera, colour=COLOUR)
+    template = session.identity.template
+    (image,) = tiles(session.face[None], template.triangles, PICTURE, camera=camera, colour=colour_of(template))
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, format="PNG")
     return stream.getvalue()

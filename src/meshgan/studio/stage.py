@@ -14,11 +14,12 @@ import viser
 from numpy.typing import NDArray
 
 from meshgan.arrays import Faces, Floats, Singles
+from meshgan.data.corpora.basis import layout_of
 from meshgan.geometry import glb
 from meshgan.geometry.files import MILLIMETRES
 from meshgan.geometry.mesh import Mesh
 from meshgan.studio.sliders import StudioModel
-from meshgan.view.figures import cones, holes
+from meshgan.view.figures import cones, holes, worn
 from meshgan.view.raster import decoded
 
 CLAY, DARK = (205, 186, 172), (48, 36, 34)
@@ -106,6 +107,7 @@ class Stage:
         self.triangles = template.triangles.astype(np.uint32)
         self.middle, self.size = extent(identity)
         self.holes = holes(template.triangles, len(template.vertices))
+        self.worn = worn(layout_of(template))  # by eyes, teeth and skin
         self.clay, self.dark = self._clay("/face", face), self._hollow("/hollow", face)
         self.heat: viser.GlbHandle | None = None
         self.gallery: list[Any] = []
@@ -116,6 +118,9 @@ class Stage:
 
     def show(self, face: Faces) -> None:
         """Show a face (V, 3)."""
+        if self.worn is not None:
+            self.show_heat(face, self.worn)
+            return
         self.clay.vertices = face
         self.dark.vertices = self._cones(face)[0]
         self._only(self.clay)

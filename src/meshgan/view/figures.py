@@ -12,6 +12,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
+from io import BytesIO
 from itertools import chain
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from meshgan.arrays import Bytes, Faces, Integers, Singles
 from meshgan.errors import MeshganError
-from meshgan.geometry.mesh import connected
+from meshgan.geometry.mesh import Layout, connected
 from meshgan.storage import atomic_file
 from meshgan.view.raster import CLAY, Camera, Light, encoded, render
 
@@ -54,12 +55,23 @@ def tiles(
 ) -> Bytes:
     """Clay stills (N, size, size, 3) of faces (N, V, 3), all seen by one camera; without one, it frames the faces.
 
-    `colour` (3,), sRGB in [0, 1], takes the clay's place.
+    `colour`, sRGB in [0, 1], takes the clay's place: (3,), or (V, 3) as `worn` gives it.
     """
     camera = camera or camera_for(faces, view)
     clay = np.broadcast_to(encoded(CLAY.albedo) if colour is None else colour, np.shape(faces)[-2:])
     vertices, corners, colours = with_backing(faces, triangles, clay)
     return render(vertices, corners, size, SUPERSAMPLE, camera, CLAY, colours)
+
+
+def worn(layout: Layout | None) -> Singles | None:
+    """The colours (V, 3), sRGB in [0, 1], that the picture of a layout gives the vertices, if it has one."""
+    if layout is None or not layout.picture:
+        return None
+    with Image.open(BytesIO(layout.picture)) as picture:
+        pixels = np.asarray(picture.convert("RGB"), dtype=np.float32) / 255
+    own = layout.coordinates[: len(layout.coordinates) - len(layout.doubled)] * [1, -1] + [0, 1]
+    columns, rows = (own * (np.array(pixels.shape[1::-1]) - 1)).round().astype(np.int64).T
+    return pixels[rows, columns]
 
 
 def heat_tiles(
@@ -106,9 +118,10 @@ def contact_sheet(
     size: int = 192,
     captions: Sequence[str] | None = None,
     view: str = "frontal",
+    colour: ArrayLike | None = None,
 ) -> None:
     """Write faces (N, V, 3), in reading order, `columns` to a row, with a caption under each if there are any."""
-    drawn = tiles(faces, triangles, size, view)
+    drawn = tiles(faces, triangles, size, view, colour=colour)
     starts = range(0, len(drawn), columns)
     under = [captions[start : start + columns] for start in starts] if captions else None
     page(path, [drawn[start : start + columns] for start in starts], captions=under)
@@ -122,11 +135,11 @@ def strip(
     anchors: Collection[float] = (0.0, 1.0),
     size: int = 256,
     view: str = "frontal",
+    colour: ArrayLike | None = None,
 ) -> None:
     """Write one row of faces (N, V, 3) with their factors; the anchors, between which one interpolates, are boxed."""
-    comparison(
-        {"": faces}, triangles, path, [factor_label("f", f) for f in factors], _where(factors, anchors), size, view
-    )
+    titles = [factor_label("f", f) for f in factors]
+    comparison({"": faces}, triangles, path, titles, _where(factors, anchors), size, view, colour)
 
 
 def comparison(
@@ -137,10 +150,11 @@ def comparison(
     boxed: Collection[int] = (),
     size: int = 256,
     view: str = "frontal",
+    colour: ArrayLike | None = None,
 ) -> None:
     """Write titled rows of faces (N, V, 3) under each other, all at one scale; `boxed` columns are framed."""
     camera = camera_for(np.concatenate([np.asarray(faces) for faces in rows.values()]), view)
-    drawn = [tiles(faces, triangles, size, camera=camera) for faces in rows.values()]
+    drawn = [tiles(faces, triangles, size, camera=camera, colour=colour) for faces in rows.values()]
     boxes = {(row, column) for row in range(len(drawn)) for column in boxed}
     page(path, drawn, list(rows), column_titles, boxed=boxes)
 
