@@ -125,6 +125,7 @@ def test_the_chain_tells_what_is_lost_by_wavelength_and_to_a_model(tmp_path, mon
         (out / "truth.csv").write_text("\n".join(lines) + "\n")
 
     def register_all(scans, out, unit):
+        assert [path.name for path in scans] == [f"scan-{row}.ply" for row in range(8)]
         found = people[[5, 2, 7, 0]]  # in any order; not all are found
         mean = found.mean(axis=0)
         with create_faceset(out, template, 4, card) as writer:
@@ -143,4 +144,6 @@ def test_the_chain_tells_what_is_lost_by_wavelength_and_to_a_model(tmp_path, mon
     assert figures["unseen"] == 4  # who was scanned is not unseen, found or not
     assert figures["pca_mm"]["true"]["64"] <= figures["pca_mm"]["true"]["8"]
     assert figures["pca_mm"]["true"]["64"] == pytest.approx(figures["pca_mm"]["registered"]["64"], rel=1e-3)
+    for name, error in figures["network_mm"].items():
+        assert error <= 1.05 * figures["pca_mm"][name]["16"]  # it starts there
     assert "unseen true faces" in capsys.readouterr().out
