@@ -15,6 +15,7 @@ from meshgan.arrays import Floats, Integers
 from meshgan.data.corpora.basis import FaceBasis, average_adult, face_template
 from meshgan.data.corpora.detail import detail
 from meshgan.data.corpora.draws import Draws
+from meshgan.data.corpora.motion import contacts
 from meshgan.data.corpora.population import draw_people
 from meshgan.geometry.align import rigid
 
@@ -30,7 +31,8 @@ def people(seed: int, count: int, plain: bool) -> tuple[Floats, Floats]:
     drawn = draw_people(FaceBasis.read(), Draws(seed, "jaw-people", who), plain=plain)
     neutral = FaceBasis.read().neutral(drawn.phenotype, drawn.features)
     if not plain:
-        neutral = detail().applied(neutral, detail().draw(drawn, Draws(seed, "jaw-traits", who)))
+        traits = detail().draw(drawn, Draws(seed, "jaw-traits", who))
+        neutral = contacts().settled(detail().applied(neutral, traits))
     placed = rigid(neutral.vertices, face_template().vertices)
     return placed(neutral.vertices), placed(neutral.joints[:, None])[:, 0]
 

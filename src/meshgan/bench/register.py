@@ -360,7 +360,7 @@ def _network_error(faces: Floats, unseen: Floats) -> float:
                     best, answer = error, rebuilt(wanted).double().numpy() * size
         optimiser.zero_grad()
         loss = (rebuilt(told) - told).square().sum(dim=1).add(1e-8).sqrt().mean()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
     return float(np.linalg.norm((away - answer @ axes).reshape(len(away), -1, 3), axis=2).mean())
 

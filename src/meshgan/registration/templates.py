@@ -54,7 +54,7 @@ def corpus_fingerprint() -> str:
     That is files, and the named numbers of the modules that draw people and move faces.
     """
     digest = hashlib.sha256()
-    for name in ("face_template.ply", "face_basis.npz", "jaw_joint.npz"):
+    for name in ("face_template.ply", "face_basis.npz"):
         digest.update((ASSETS / name).read_bytes())
     for module in (population, detail, folds, motion, lips, eyes, recipes, performance, expressions):
         for name, value in sorted(vars(module).items()):
