@@ -13,11 +13,11 @@ import torch
 from meshgan.data.corpora import anny, expressions
 from meshgan.data.corpora.basis import FaceBasis, face_template
 from meshgan.geometry.decomposition import principal_axes
-from meshgan.model.load import load_model
 from meshgan.registration.prior import learn
 from meshgan.studio.session import read_seed
 from meshgan.studio.sliders import load_pair
 
+STEPS = 30  # of a fit: what rounding does to it is to be seen long before its end
 SEEDS = (
     "id=48213 exp=7051",
     "id=48213 id-1=1 id-2=-1 id-3=1 id-4=2 id-5=-2 exp=start",
@@ -33,12 +33,10 @@ def faces() -> dict[str, np.ndarray]:
         state = read_seed(seed, identity, expression)
         found[f"studio {number} identity"] = identity.decode(state.identity.code(identity)[None])
         found[f"studio {number} expression"] = expression.decode(state.expression.code(expression)[None])
-    for name in ("identity", "expression"):
-        model = load_model(name)
-        found[f"{name} sampled"] = model.sample(4, seed=5)
-    people = load_model("identity").sample(150, seed=1)
+    people = identity.model.sample(150, seed=1)
+    found |= {"identity sampled": people[:4], "expression sampled": expression.model.sample(4, seed=5)}
     bent = people[:2] + 2 * np.sin(people[:2] / 20)  # faces that no code gives exactly
-    found["identity fitted"] = load_model("identity").fit(bent).vertices
+    found["identity fitted"] = identity.model.fit(bent, steps=STEPS).vertices
     variances, axes = principal_axes(people.reshape(len(people), -1) - people.reshape(len(people), -1).mean(0), 64)
     found["principal axes, three deviations"] = (3 * np.sqrt(variances)[:, None] * axes).reshape(len(axes), -1, 3)
     symmetric = people.copy()  # left and right as large as each other, to the bit

@@ -307,3 +307,40 @@ def test_what_a_verb_has_written_every_other_reads_at_the_same_size(tmp_path, ti
         (shown,) = compose_random(model, model, 1).faces
         found = read_mesh(tmp_path / "composed/face-000.glb").vertices
         np.testing.assert_allclose(found, shown, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("data template HEAD HEAD --vertices 60", "`out` would take the place of `mesh`"),
+        ("sample RUN --out OUT --count 1 --sheet OUT/face-000.glb", "face-000.glb should end in .png"),
+        ("data info SET --sheet OUT/x.png --spectrum OUT/./x.png", "`--sheet` would take the place of `--spectrum`"),
+        ("measure SET --out SET/labels.csv --no-surface", "labels.csv belongs to the set, model or run"),
+        ("evaluate RUN --data SET --out RUN/model/model.json", "model.json belongs to the set, model or run"),
+        ("report RUN --out RUN/recipe.toml", "recipe.toml belongs to the set, model or run"),
+        ("report RUN --out OUT/page.toml", "page.toml should end in .html"),
+        ("data export SET --out SET", "`--out` would take the place of `path`"),
+    ],
+)
+def test_nothing_is_written_over_what_is_read(tmp_path, tiny_run, tiny_faces, meshes, meshgan, words, message):
+    places = {"HEAD": meshes[0], "RUN": tiny_run, "SET": tiny_faces.path, "OUT": tmp_path / "out"}
+    for name, place in places.items():
+        words = words.replace(name, str(place))
+    kept = (meshes[0], tiny_run / "recipe.toml", tiny_run / "model/model.json", tiny_faces.path / "labels.csv")
+    before = {place: place.read_bytes() for place in kept}
+    status, _, error = meshgan(*words.split())
+    assert (status, error.count("\n")) == (2, 1)
+    assert message in error
+    assert {place: place.read_bytes() for place in before} == before
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_template_of_a_head_in_another_unit_is_told_which_would_fit(tmp_path, tiny_run, model, meshgan):
+    told = {"a.ply": "`--unit m`", "b.obj": "measures 1.6e+03 mm, as mm", "c.glb": "`--glb-unit mm`"}
+    for name, scale in (("a.ply", 0.001), ("b.obj", 10.0), ("c.glb", 1000.0)):
+        write_mesh(tmp_path / name, model.template.with_vertices(model.template.vertices * scale))
+        status, _, error = meshgan("data", "template", tmp_path / name, tmp_path / "t.ply", "--vertices", 60)
+        assert (status, error.count("\n")) == (2, 1)
+        assert told[name] in error
+    status, _, error = meshgan("fit", tiny_run, tmp_path / "c.glb", "--out", tmp_path / "fitted")
+    assert (status, "a GLB is in metres: write it so" in error) == (2, True)

@@ -132,6 +132,19 @@ def test_linked_folders_are_read_once_and_circles_end(tmp_path: Path) -> None:
     assert mesh_files(tmp_path / "set") == ["linked/a.ply"]
 
 
+def test_every_name_says_who_it_is() -> None:
+    assert customary_subjects(["-a.ply", "b.ply"]) == {"-a.ply": "-a", "b.ply": "b"}
+    assert all(customary_subjects(["_1_x.ply", "__.ply", " 2.ply"]).values())
+
+
+def test_a_set_of_faces_is_no_folder_of_meshes(tmp_path: Path) -> None:
+    """It holds one, its template."""
+    for name in ("card.json", "vertices.npy", "template.ply"):
+        (tmp_path / name).touch()
+    with pytest.raises(UsageError, match="is a set of faces already"):
+        mesh_files(tmp_path)
+
+
 def test_meshes_without_a_subject_are_told() -> None:
     rows, without = label_rows(["S1.ply", "x.ply"], None, "(S1)")
     assert [row["file"] for row in rows] == ["S1.ply"]

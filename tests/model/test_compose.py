@@ -42,6 +42,12 @@ def test_faces_and_expressions_of_any_count_are_paired_as_arrays_are() -> None:
     np.testing.assert_allclose(table[2, 1], compose(identities[2, 0], expressions[0, 1], template))
 
 
+@pytest.mark.parametrize("faces", [np.zeros((2, 9, 3)), np.full((3, 9, 3), np.nan), np.zeros((3, 8, 3)), "faces", None])
+def test_arrays_that_do_not_compose_are_refused(faces) -> None:
+    with pytest.raises(UsageError):
+        compose(np.ones((3, 9, 3)), faces, np.eye(9, 3))
+
+
 def test_it_is_nearer_to_the_corpus_s_true_faces_than_the_plain_sum() -> None:
     """The corpus knows the neutral face, the pure expression of the template, and the face that has both."""
     plan = ExpressionPlan(subjects=12, posed=36, spontaneous=0, part="classifier", plain=True)

@@ -160,6 +160,9 @@ def test_codes_that_do_not_fit_each_other_are_refused():
         interpolate([1.0, 2.0], [1.0], [0.5])
     with pytest.raises(UsageError, match="same length"):
         interpolate([[1.0, 2.0]], [[1.0, 2.0]], [0.5])
+    for words in (([1.0], [np.nan], [0.5]), ([1.0], [2.0], [np.inf]), ("a", "b", [0.5]), ([1.0], [2.0], ["x"])):
+        with pytest.raises(UsageError, match="codes and factors must be"):
+            interpolate(*words)
 
 
 def test_points_become_a_target_with_weights():

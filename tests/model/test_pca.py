@@ -146,6 +146,21 @@ def test_faces_and_codes_of_other_shapes_are_refused(model):
         model.decode(np.zeros((1, 31)))
 
 
+@pytest.mark.parametrize("kind", ["pca", "network"])
+def test_no_faces_have_no_codes_and_words_are_no_numbers(tiny_faces, tiny_run, kind):
+    model = fit_pca(tiny_faces, 4) if kind == "pca" else load_model(tiny_run)
+    assert model.fit(tiny_faces.vertices[:0]).vertices.shape == (0, *tiny_faces.template.vertices.shape)
+    assert model.decode(np.zeros((0, 4))).shape == (0, *tiny_faces.template.vertices.shape)
+    assert model.encode(tiny_faces.vertices[:0]).shape == (0, 4)
+    for words in ([["a", "b", "c", "d"]], [[1, 2, 3, 4], [1]], None, [{}]):
+        with pytest.raises(UsageError):
+            FaceSet.create(words, tiny_faces.template)
+        with pytest.raises(UsageError, match="must be"):
+            model.decode(words)
+        with pytest.raises(UsageError, match="must be"):
+            model.fit(words)
+
+
 def test_vertices_that_no_triangle_uses_count_nowhere_in_a_fit(tiny_faces):
     """Whoever makes a model of arrays may have such; where they lie in a face says nothing."""
     whole = fit_pca(tiny_faces, 4)

@@ -13,6 +13,7 @@ import time
 from concurrent.futures import CancelledError
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ from meshgan.registration.batch import named_scans, register_all, with_landmarks
 from meshgan.registration.fake_scans import fake_scan, plain_people
 from meshgan.registration.jobs import Outcome, Result, Settings, outcome_of, plan, result_of, save
 from meshgan.registration.landmarks import read_landmarks
-from meshgan.registration.report import own_places
+from meshgan.registration.report import own_places, write_meshes
 from meshgan.registration.templates import default_template
 from meshgan.storage import disk_errors
 
@@ -315,6 +316,37 @@ def test_the_way_back_leads_to_the_scan(scans, tmp_path):
     moved = float(row["scale"]) * FaceSet.open(out).vertices[0] @ turn.T + [float(row[f"t{i}"]) for i in "xyz"]
     np.testing.assert_allclose(moved, back.vertices, atol=1e-4)
     assert float(row["scale"]) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("unit", ["mm", "auto"])
+def test_a_glb_is_in_metres_and_so_are_its_landmarks_and_the_way_back(jobs, tmp_path, monkeypatch, unit):
+    """Whatever the other scans of the run are in."""
+    mesh, way = default_template().mesh, Similarity(1.0, np.eye(3), np.array([0, 0, 300.0]))
+    write_mesh(tmp_path / "a.glb", mesh)
+    points = {"30": [0.0, 0.0, 0.1], "36": [0.03, 0.02, 0.1], "45": [-0.03, 0.02, 0.1], "8": [0.0, -0.05, 0.1]}
+    (tmp_path / "a.json").write_text(json.dumps(points))
+    (job,) = plan([(tmp_path / "a.glb", "a.glb", tmp_path / "a.json")], Settings(unit), jobs[0].work)
+    asked = []
+
+    def laid(scan, template, landmarks, of_unit):
+        asked.extend([np.ptp(scan.vertices), landmarks.points[2].tolist(), of_unit])
+        return SimpleNamespace(vertices=mesh.vertices, landmarks=landmarks, to_scan=way)
+
+    for name in ("measure", "judge", "draw_pictures"):
+        monkeypatch.setattr(bulk, name, lambda *_: ("good", ""))
+    monkeypatch.setattr(bulk, "register", laid)
+    monkeypatch.setattr(Outcome, "of", lambda name, *_: Outcome(scan=name, verdict="good", seconds=1.0))
+    bulk._register(job, 0.0)
+    assert asked == [pytest.approx(np.ptp(mesh.vertices)), [30, 20, 100], "m" if unit == "mm" else "auto"]
+    result = result_of(job)
+    np.testing.assert_allclose(result.to_scan(mesh.vertices), way(mesh.vertices) / 1000)
+    np.testing.assert_allclose(
+        result.landmarks[2], [0.03, 0.02, 0.4]
+    )  # the way back of a point in the template's frame
+    write_meshes(tmp_path / "back", mesh, [job], ("glb", "ply"), in_scan=True)
+    for place, of_unit in (("back/a.glb", "mm"), ("back/a.ply", "m")):
+        moved = read_mesh(tmp_path / place, of_unit).vertices
+        np.testing.assert_allclose(moved, way(mesh.vertices), atol=1e-3)
 
 
 def test_scans_that_differ_in_their_ending_alone_keep_their_own_files(jobs):

@@ -64,6 +64,12 @@ def test_where_a_mesh_lies_does_not_matter(mesh, pair):
     np.testing.assert_allclose(first.target, second.target, atol=1e-3)
 
 
+def test_vertices_that_no_triangle_uses_may_be_there_besides(mesh, pair):
+    more = Mesh(np.concatenate([mesh.vertices, [[0, 0, 9999.0]]]), mesh.triangles)
+    first, second = (fit(Upload("x", one, "mm"), pair[0].model) for one in (mesh, more))
+    np.testing.assert_array_equal(first.target, second.target)
+
+
 def test_identity_and_expression_are_fitted_in_turn(pair):
     identity, expression = pair
     person, feeling = identity.model.codes(1, seed=5), expression.model.codes(1, seed=6)

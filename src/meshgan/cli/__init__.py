@@ -1,0 +1,59 @@
+"""The command line: what all verbs have in common."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+from typer.models import CommandFunctionType
+
+from meshgan.errors import UsageError
+
+WRITTEN = ("out", "sheet", "spectrum", "change", "json_file")  # parameters that name what a verb writes
+PICTURES = ("sheet", "spectrum")
+MARKS = ("card.json", "model.json", "recipe.toml")  # a folder that holds one is a set, a model or a run
+KEPT = (*MARKS, "labels.csv", "template.ply", "machine.json")  # files of theirs whose endings others have too
+
+
+class Verbs(typer.Typer):
+    """A group of verbs, none of which writes over what it reads."""
+
+    def command(self, name: str | None = None, **options: Any) -> Callable[[CommandFunctionType], CommandFunctionType]:
+        """See `typer.Typer.command`."""
+        return super().command(name, **{"cls": _Verb} | options)
+
+
+class _Verb(TyperCommand):
+    def invoke(self, ctx: Any) -> Any:
+        """Call the verb, unless two of its files are one."""
+        check_places(ctx.params)
+        return super().invoke(ctx)
+
+
+def check_places(given: Mapping[str, Any]) -> None:
+    """Raise `UsageError` where what a verb writes would take the place of what it reads, of something else that it
+    writes, or of a file of a set, model or run; and for pictures that do not end in .png."""
+    places = [(name, path) for name, value in given.items() for path in _paths(value, name in WRITTEN)]
+    for name, path in places:
+        if name in PICTURES and path.suffix.lower() != ".png":
+            raise UsageError(f"{path} should end in .png.")
+        inside = any((path.parent / mark).is_file() for mark in MARKS)
+        if name in WRITTEN and inside and path.name.lower() in KEPT and path.is_file():
+            raise UsageError(f"{path} belongs to the set, model or run in its folder; choose another name.")
+    for name, path in places:
+        for other, taken in places:
+            if name in WRITTEN and name != other and path.resolve() == taken.resolve():
+                raise UsageError(f"`{name}` would take the place of `{other}`, {path}; give it a place of its own.")
+
+
+def _paths(value: Any, written: bool) -> Iterator[Path]:
+    """The paths that a parameter names: of those that are not written only what is there, the rest is other words."""
+    for word in value if isinstance(value, list | tuple) else (value,):
+        if isinstance(word, str | Path) and str(word):
+            path = Path(word)
+            try:
+                if written or path.exists():
+                    yield path
+            except (OSError, ValueError):  # no name that a file could have
+                continue

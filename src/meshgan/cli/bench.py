@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+from meshgan.cli import Verbs
 from meshgan.errors import UsageError
 from meshgan.storage import atomic_file
 
-app = typer.Typer(help="Measure how fast things are on this machine.", no_args_is_help=True)
+app = Verbs(help="Measure how fast things are on this machine.", no_args_is_help=True)
 
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures to this file.")]
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from meshgan.cli import Verbs
 from meshgan.errors import UsageError
 from meshgan.progress import counted
 
@@ -21,7 +22,7 @@ FrontOption = Annotated[
     str | None, typer.Option(help="The axis along which faces look. By default z, or -y where z is up.")
 ]
 
-app = typer.Typer(help="Make, import and look at sets of faces.", no_args_is_help=True)
+app = Verbs(help="Make, import and look at sets of faces.", no_args_is_help=True)
 
 
 @app.command("import")
@@ -70,6 +71,7 @@ def template(
     out: Annotated[Path, typer.Argument(help="The template to write (PLY, OBJ, GLB or STL).")],
     vertices: Annotated[int, typer.Option(help="How many vertices the template has.")] = 5036,
     unit: Annotated[Unit, typer.Option(help="Unit of the mesh; a GLB is in metres.")] = "mm",
+    glb_unit: Annotated[Unit, typer.Option(help="Unit of a GLB that is not in metres.")] = "m",
     radius: Annotated[float, typer.Option(help="Keep what lies within so many mm of the tip of the nose.")] = 110.0,
     landmarks: Annotated[Path | None, typer.Option(help="Named points on the mesh (json, ljson, pp, csv).")] = None,
     up: UpOption = None,
@@ -82,15 +84,20 @@ def template(
 
     Example: `meshgan data template head.obj template.ply --unit cm --vertices 5036`
     """
+    from meshgan.data.corpora.folder import size_told
     from meshgan.data.template import landmark_names, make_template, turn_upright
     from meshgan.geometry.files import MILLIMETRES, read_mesh
     from meshgan.registration.landmarks import read_landmarks
 
-    head, named = read_mesh(mesh, unit), {}
+    head, named = read_mesh(mesh, unit, glb_unit), {}
+    is_glb = mesh.suffix.lower() == ".glb"
+    own, option = (glb_unit, "glb_unit") if is_glb else (unit, "unit")
+    if wrong := size_told(head, str(mesh), own, option):
+        raise UsageError(f"{wrong}.")
     turn, told = turn_upright(head, str(mesh), up, front)
     head = head.with_vertices(head.vertices @ turn.T)
     if landmarks:
-        found = read_landmarks(landmarks, landmark_names(), MILLIMETRES["m" if mesh.suffix.lower() == ".glb" else unit])
+        found = read_landmarks(landmarks, landmark_names(), MILLIMETRES[own])
         named = {landmark_names()[index]: turn @ point for index, point in zip(found.index, found.points, strict=True)}
     result = make_template(head, vertices, centre=named.get("nose_tip"), radius_mm=radius)
     print("\n".join([*([told] if told else []), f"Wrote {', '.join(map(str, result.save(out, named)))}."]))

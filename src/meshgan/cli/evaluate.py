@@ -155,6 +155,8 @@ def report(
     from meshgan.report.pages import write_run_page
 
     page = out or run / "report.html"
+    if page.suffix.lower() != ".html":
+        raise UsageError(f"{page} should end in .html.")
     write_run_page(run, page)
     print(page)
 

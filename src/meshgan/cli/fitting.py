@@ -251,6 +251,8 @@ def _check_size(source: str, points: Floats, template: Floats, unit: str) -> Non
         return
     right = [u for u in MILLIMETRES if usual / 2 < size * MILLIMETRES[u] / MILLIMETRES[unit] < usual * 2]
     advice = f"--unit {right[0]} would fit" if right else "is it a face in one of the units mm, cm and m?"
+    if source.lower().endswith(".glb"):
+        advice = "a GLB is in metres: write it so, or as PLY or OBJ, and say the unit"
     extent, wanted = (float(np.ptp(some, axis=0).max()) for some in (points, template))
     raise UsageError(f"{source} measures {extent:.3g} mm, read in {unit}, the model's faces {wanted:.0f} mm; {advice}.")
 

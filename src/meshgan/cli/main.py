@@ -11,13 +11,13 @@ from typing import Annotated, Any
 import typer
 
 from meshgan import __version__
-from meshgan.cli import bench, data, evaluate, studio, train, use
+from meshgan.cli import Verbs, bench, data, evaluate, studio, train, use
 from meshgan.errors import MeshganError, MeshganWarning
 from meshgan.machine import end_in_order
 
 PARAMETER = re.compile(r"`([a-z_]+)(?:=([^`]*))?`")  # of a function, in what the library says
 
-app = typer.Typer(
+app = Verbs(
     name="meshgan",
     help="Generative models of 3D faces on triangle meshes.",
     no_args_is_help=True,

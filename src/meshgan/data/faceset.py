@@ -145,8 +145,11 @@ class FaceSet:
         `labels` are columns of N values each; without the column `subject`, every face is of another person. Raises
         `UsageError` for shapes that do not fit, and numbers that are none.
         """
-        faces = np.ascontiguousarray(vertices, dtype=np.float32)
-        if faces.shape != (len(faces), *template.vertices.shape) or not len(faces):
+        try:
+            faces = np.ascontiguousarray(vertices, dtype=np.float32)
+        except (ValueError, TypeError) as error:
+            raise UsageError(f"faces must be an array of numbers ({error}).") from error
+        if faces.ndim != 3 or faces.shape[1:] != template.vertices.shape or not len(faces):
             raise UsageError(
                 f"faces of shape {faces.shape} are not of a template of {len(template.vertices)} vertices; "
                 f"give at least one, as an array (N, {len(template.vertices)}, 3)."

@@ -42,8 +42,17 @@ def compose(identities: ArrayLike, expressions: ArrayLike, template: ArrayLike) 
     The deformation is enlarged as the identity is: small faces move less. On the corpus, where the true composition
     is known, this is three times as close as the plain sum (docs/expressions.md).
     """
-    people, neutral = np.asarray(identities), np.asarray(template)
-    return people + sizes(people, neutral)[..., None, None] * (np.asarray(expressions) - neutral)
+    try:
+        people, moved, neutral = (np.asarray(part) for part in (identities, expressions, template))
+        shape = np.broadcast_shapes(people.shape, moved.shape)
+        finite = all(np.isfinite(part).all() for part in (people, moved, neutral))
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"identities and expressions must be arrays of as many faces ({error}).") from error
+    if neutral.ndim != 2 or not shape[-2:] == people.shape[-2:] == moved.shape[-2:] == neutral.shape:
+        raise UsageError(f"faces of shapes {people.shape} and {moved.shape} are not of a template {neutral.shape}.")
+    if not finite:
+        raise UsageError("faces have coordinates that are NaN or infinite.")
+    return people + sizes(people, neutral)[..., None, None] * (moved - neutral)
 
 
 def sizes(faces: ArrayLike, template: ArrayLike) -> NDArray[Any]:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from meshgan.arrays import Codes, Faces
+from meshgan.arrays import Codes, Faces, Singles
 from meshgan.data.faceset import Normalisation
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.hierarchy import Hierarchy
@@ -215,20 +215,24 @@ def read_normalisation(parts: ModelParts) -> Normalisation:
 
 def check_codes(codes: ArrayLike | Tensor, size: int) -> Codes:
     """Codes (B, size) as float32, in memory. Raises `UsageError` for another shape."""
-    values = np.asarray(_plain(codes), dtype=np.float32)
+    values = _numbers(codes, "codes")
     if values.ndim != 2 or values.shape[1] != size or not np.isfinite(values).all():
         raise UsageError(f"codes must be finite numbers of shape (B, {size}), not {values.shape}.")
     return values
 
 
-def _plain(values: ArrayLike | Tensor) -> ArrayLike:
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+def _numbers(values: ArrayLike | Tensor, what: str) -> Singles:
+    """An array, tensor or nested list as float32, in memory. Raises `UsageError` for what is no array of numbers."""
+    try:
+        return np.asarray(values.detach().cpu().numpy() if isinstance(values, Tensor) else values, dtype=np.float32)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{what} must be an array of numbers ({error}).") from error
 
 
 def check_faces(vertices: ArrayLike | Tensor, template: Mesh) -> Faces:
     """Faces (B, V, 3) as float32, in memory. Raises `UsageError` for another shape."""
-    values = np.asarray(_plain(vertices), dtype=np.float32)
-    if values.shape != (len(values), *template.vertices.shape) or not np.isfinite(values).all():
+    values = _numbers(vertices, "faces")
+    if values.ndim != 3 or values.shape[1:] != template.vertices.shape or not np.isfinite(values).all():
         raise UsageError(f"faces must be finite and of shape (B, {len(template.vertices)}, 3), not {values.shape}.")
     return values
 

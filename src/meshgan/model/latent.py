@@ -157,10 +157,15 @@ def target_of_points(template: ArrayLike, indices: ArrayLike, points: ArrayLike)
 
 def interpolate(first: ArrayLike, second: ArrayLike, factors: Sequence[float]) -> Codes:
     """Eq. 3: (1 − f) z₁ + f z₂ for each factor f, as (len(factors), D); f below 0 or above 1 extrapolates."""
-    start, end = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    try:
+        start, end, wanted = (np.asarray(part, dtype=np.float64) for part in (first, second, factors))
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"codes and factors must be numbers ({error}).") from error
     if start.ndim != 1 or start.shape != end.shape:
         raise UsageError(f"two codes of the same length are needed, not of shapes {start.shape} and {end.shape}.")
-    f = np.asarray(factors, dtype=np.float64)[:, None]
+    if not all(np.isfinite(part).all() for part in (start, end, wanted)):
+        raise UsageError("codes and factors must be finite.")
+    f = wanted[:, None]
     return ((1.0 - f) * start + f * end).astype(np.float32)
 
 

@@ -98,7 +98,7 @@ class PcaModel(Sampled):
         if isinstance(codes, Tensor):
             mean, basis = (torch.from_numpy(part).to(codes.device) for part in (self.mean, self.basis))
             return mean + torch.einsum("bk,kvc->bvc", codes.float(), basis)
-        return self.mean + (values @ self.basis.reshape(len(self.basis), -1)).reshape(-1, *self.mean.shape)
+        return self.mean + (values @ self.basis.reshape(len(self.basis), -1)).reshape(len(values), *self.mean.shape)
 
     @overload
     def encode(self, vertices: Tensor) -> Tensor: ...
@@ -118,7 +118,7 @@ class PcaModel(Sampled):
         targets, shares = check_faces(vertices, self.template), check_weights(weights, self.template)
         root = np.sqrt(shares / shares.sum(), dtype=np.float64)[:, None]
         basis = (self.basis * root).reshape(len(self.basis), -1)
-        wanted = ((targets - self.mean) * root).reshape(len(targets), -1)
+        wanted = ((targets - self.mean) * root).reshape(len(targets), self.mean.size)
         normal = basis @ basis.T + PRIOR / len(basis) * np.eye(len(basis))
         codes = np.linalg.solve(normal, basis @ wanted.T).T.astype(np.float32)
         return Fit.of(codes, self.decode(codes), targets, shares)

@@ -19,7 +19,7 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import CancelledError, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,17 @@ class Job:
         """The result's file with this ending."""
         return self.work / f"{self.key}.{ending}"
 
+    @property
+    def millimetres(self) -> float:
+        """The length of the unit of the scan's own numbers, and of its landmarks: a GLB is in metres, whatever other
+        scans of the run are in; 1 where it is not known."""
+        return MILLIMETRES.get("m" if self.in_metres else self.settings.unit, 1.0)
+
+    @property
+    def in_metres(self) -> bool:
+        """Whether the scan is a GLB."""
+        return self.scan.suffix.lower() == ".glb"
+
 
 class Outcome(BaseModel):
     """What became of one scan."""
@@ -120,10 +131,12 @@ def plan(scans: Sequence[tuple[Path, str, Path | None]], settings: Settings, wor
     beside = landmark_file(settings.template) if settings.template else None
     own = [hashlib.sha256((OWN / name).read_bytes()).hexdigest() for name in ASSET_FILES]
     shared = _digest(FORMAT, *own, settings.unit, *map(_content, (settings.template, beside, settings.model)))
-    return [
-        Job(scan, name, landmarks, settings, work, _digest(shared, name, _content(scan), _content(landmarks)))
-        for scan, name, landmarks in scans
-    ]
+    jobs = []
+    for scan, name, landmarks in scans:
+        job = Job(scan, name, landmarks, settings, work, "")
+        own_unit = ["m"] if job.in_metres else []
+        jobs.append(replace(job, key=_digest(shared, name, _content(scan), _content(landmarks), *own_unit)))
+    return jobs
 
 
 def _digest(*parts: str) -> str:
@@ -222,11 +235,11 @@ def _mark(job: Job) -> None:
 
 def _register(job: Job, start: float) -> None:
     template, unit = _template(job.settings), job.settings.unit
-    millimetres = MILLIMETRES.get(unit, 1.0)
+    millimetres = job.millimetres
     names = template.landmark_names
     landmarks = read_landmarks(job.landmarks, names, millimetres) if job.landmarks else None
     mesh = read_mesh(job.scan, "mm" if unit == "auto" else unit)
-    result = register(mesh, template, landmarks, unit)
+    result = register(mesh, template, landmarks, "m" if job.in_metres and unit != "auto" else unit)
     quality = measure(result, template)
     verdict, reason = judge(quality)
     draw_pictures(result, template, job.file("jpg"))

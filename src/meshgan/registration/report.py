@@ -22,7 +22,7 @@ from jinja2 import Environment, PackageLoader
 
 from meshgan.data.corpora.basis import layout_of
 from meshgan.errors import UsageError
-from meshgan.geometry.files import MILLIMETRES, write_glb, write_mesh
+from meshgan.geometry.files import write_glb, write_mesh
 from meshgan.geometry.mesh import Mesh
 from meshgan.model.rig import targets_of
 from meshgan.progress import track
@@ -128,7 +128,7 @@ def write_meshes(folder: Path, template: Mesh, jobs: Sequence[Job], formats: Seq
             if in_scan:
                 vertices = result.to_scan(vertices)
             if in_scan and ending == "glb":  # it is written in metres, from millimetres
-                vertices = vertices * MILLIMETRES.get(job.settings.unit, 1.0)
+                vertices = vertices * job.millimetres
             write_mesh(folder / place, template.with_vertices(vertices))
 
 
@@ -146,8 +146,8 @@ def write_textures(folder: Path, template: Mesh, jobs: Sequence[Job], size: int)
             continue
         result = result_of(job)
         vertices = result.vertices.astype(np.float64)
-        there = result.to_scan(vertices) * MILLIMETRES.get(unit, 1.0)
-        near = NEAR_MM * float(result.to_scan.scale) * MILLIMETRES.get(unit, 1.0)
+        there = result.to_scan(vertices) * job.millimetres
+        near = NEAR_MM * float(result.to_scan.scale) * job.millimetres
         picture = as_png(bake(template.with_vertices(there), layout, painted, size, near))
         with atomic_file(folder / png) as partial:
             partial.write_bytes(picture)

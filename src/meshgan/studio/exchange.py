@@ -7,7 +7,7 @@ import io
 import json
 import re
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from meshgan.data.corpora.basis import layout_of
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.align import rigid, similarity
 from meshgan.geometry.files import MILLIMETRES, READERS, read_mesh, write_glb, write_mesh
-from meshgan.geometry.mesh import Mesh
+from meshgan.geometry.mesh import Mesh, surface_of
 from meshgan.model.compose import Shifts, sizes
 from meshgan.model.face_model import check_connectivity
 from meshgan.model.load import Model
@@ -126,9 +126,11 @@ def fit(upload: Upload, identity: Model, expression: Model | None = None, still:
 def in_correspondence(upload: Upload, template: Mesh) -> Faces:
     """The template's vertices (V, 3) in mm on an uploaded mesh, moved rigidly to where the template lies."""
     mesh = upload.mesh
+    if len(mesh.vertices) != len(template.vertices):
+        mesh = surface_of(mesh)[1]  # vertices that no triangle uses may be there besides
     if np.array_equal(mesh.triangles, template.triangles):
         check_connectivity(mesh, template, upload.name)
-        vertices = _of_human_size(upload, template)
+        vertices = _of_human_size(replace(upload, mesh=mesh), template)
     else:
         vertices = _registered(upload, template)
     return rigid(vertices, template.vertices)(vertices).astype(np.float32)
@@ -160,7 +162,8 @@ def _of_human_size(upload: Upload, template: Mesh) -> Floats:
         return vertices
     in_unit = {other: size * length / MILLIMETRES[unit] for other, length in MILLIMETRES.items()}
     fitting = [other for other, share in in_unit.items() if HUMAN[0] <= share <= HUMAN[1]]
-    advice = f"choose the unit {fitting[0]}" if fitting else f"choose {UNKNOWN}"
+    told = fitting and not upload.name.lower().endswith(".glb")  # which is in metres, whatever one says
+    advice = f"choose the unit {fitting[0]}" if told else f"choose {UNKNOWN}"
     raise UsageError(f"{upload.name} is {size:.2g} times as large as a face if its unit is {unit}; {advice}.")
 
 

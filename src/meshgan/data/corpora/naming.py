@@ -35,6 +35,8 @@ def mesh_files(folder: Path) -> list[str]:
     """
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder.")
+    if all((folder / name).is_file() for name in ("card.json", "vertices.npy")):
+        raise UsageError(f"{folder} is a set of faces already; `meshgan data export` makes meshes of it.")
     names, seen = [], set()
     for place, inside, files in os.walk(folder, followlinks=True):
         here = Path(place)
@@ -187,7 +189,7 @@ def _from_stems(stems: Sequence[str]) -> list[str]:
         None,
     )
     if first is None:
-        return [parts[0] for parts in words]
+        return [parts[0] or stem for parts, stem in zip(words, stems, strict=True)]
     last = first
     if first + 1 < shortest and all(DATE.fullmatch(parts[first]) for parts in words):
         last += 1  # a date and a number make a person
@@ -195,7 +197,7 @@ def _from_stems(stems: Sequence[str]) -> list[str]:
         if any(EXPRESSIONS.fullmatch(parts[last + 1]) for parts in words):
             break
         last += 1
-    return [_joined(stem, first, last) for stem in stems]
+    return [_joined(stem, first, last) or stem for stem in stems]
 
 
 def _joined(stem: str, first: int, last: int) -> str:
