@@ -141,7 +141,7 @@ def _times(rows: Sequence[Mapping[str, str]], path: Path, fps: float | None) -> 
             if None in found:
                 bad = found.index(None)
                 raise MeshganError(
-                    f"{path}: frame {bad + 1} has the time code '{shown(rows[bad][column])}', which is none."
+                    f"{path}: frame {bad + 1} has the time code '{shown(rows[bad][column][:40])}', which is none."
                 )
             parts = np.array([[float(part) for part in match.groups()] for match in found if match])
             whole = parts[:, :3] @ [3600.0, 60.0, 1.0]
@@ -157,7 +157,7 @@ def _of_json(path: Path) -> tuple[list[dict[str, float]], Floats | None, float |
     if isinstance(found, dict):
         rate = next((found[key] for key in ("fps", "exportFps", "frameRate") if key in found), None)
         if rate is not None and (type(rate) not in (int, float) or not 1 <= rate <= 1000):
-            raise MeshganError(f"{path}: a rate is a number of frames a second, not {shown(str(rate))}.")
+            raise MeshganError(f"{path}: a rate is a number of frames a second, not {shown(str(rate)[:40])}.")
         names = next((found[key] for key in ("names", "facsNames") if key in found), None)
         matrix = next((found[key] for key in ("weights", "weightMat") if key in found), None)
         if isinstance(names, list) and isinstance(matrix, list):
@@ -197,7 +197,7 @@ def _name(column: str, path: Path) -> str:
         return ""
     near = difflib.get_close_matches(key, plain, 1)
     hint = f"; did you mean {plain[near[0]]}" if near else ""
-    raise UsageError(f"{path}: '{shown(column)}' is no shape of ARKit and no viseme{hint}?")
+    raise UsageError(f"{path}: '{shown(column[:40])}' is no shape of ARKit and no viseme{hint}?")
 
 
 def _weight(value: Any, name: str, where: str) -> float:

@@ -150,8 +150,10 @@ def _ljson(text: str, names: Sequence[str]) -> Iterable[Row]:
     return rows or _whole(points, names)
 
 
-def _targets(label: str, count: int, names: Sequence[str]) -> Sequence[int]:
+def _targets(label: object, count: int, names: Sequence[str]) -> Sequence[int]:
     """What the members of an ljson label are in the scheme; nothing if the label means nothing to us."""
+    if not isinstance(label, str):
+        return []
     if label.lower() in GROUPS and len(GROUPS[label.lower()]) == count:
         return GROUPS[label.lower()]
     return [names.index(label)] if label in names and count == 1 else []
