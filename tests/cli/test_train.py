@@ -66,7 +66,7 @@ def test_tensorboard_is_written_on_request(tmp_path, recipe, tiny_faces, meshgan
         (["RECIPE", "--data", "DATA", "--out", "OUT", "--set", "objective.gamma=2"], "gamma"),
         (["RECIPE", "--data", "DATA", "--out", "OUT", "--device", "tpu"], "'tpu' is not one of"),
         (["RECIPE", "--data", "DATA", "--out", "OUT", "--set", "schedule.batch=500"], "fewer than one batch of 500"),
-        (["RECIPE", "--data", "DATA", "--out", "DATA"], "is not a run folder"),
+        (["RECIPE", "--data", "DATA", "--out", "DATA"], "would take the place of `--data`"),
         (["RECIPE", "--data", "DATA", "--out", "OUT", "--seed", "-1"], "seed"),
         (["RECIPE", "--data", "DATA"], "--out"),
     ],
