@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from meshgan.errors import MeshganError
 from meshgan.geometry.decimate import decimate
 from meshgan.geometry.mesh import Mesh
-from meshgan.geometry.surface import closest_points, upsampling
+from meshgan.geometry.surface import Surface, closest_points, upsampling
 from shapes import bumpy, grid, icosphere
 
 
@@ -59,6 +59,16 @@ def test_triangles_without_area_are_passed_over() -> None:
     found, expected = closest_points(points, dirty), closest_points(points, clean)
     np.testing.assert_array_equal(found.triangle, expected.triangle + 3)
     np.testing.assert_array_equal(found.barycentric, expected.barycentric)
+
+
+def test_normals_have_length_one_or_none_where_two_sides_meet() -> None:
+    ball = icosphere(2)
+    surface, points = Surface(ball), np.random.default_rng(0).standard_normal((30, 3)) * 2
+    normals = surface.normals(surface.closest(points))
+    np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-12)
+    assert (np.einsum("nc,nc->n", normals, points) > 0.95 * np.linalg.norm(points, axis=1)).all()
+    leaf = Mesh([[0, 0, 0], [1, 0, 0], [0, 1, 0]], [[0, 1, 2], [0, 2, 1]])
+    np.testing.assert_array_equal(Surface(leaf).normals(closest_points(points, leaf)), 0)
 
 
 @settings(max_examples=20)
