@@ -152,8 +152,8 @@ def _way_up(coarse: Mesh, fine: Mesh, kept: Integers) -> sp.csr_array:
 def _nearest(coarse: Mesh, fine: Mesh, part: Integers, kept: Integers) -> sp.csr_array:
     """U (V_fine, V_coarse) of the closest points on the same `part` (V_fine,): an eye learns nothing from its lids."""
     alive = part[kept[coarse.triangles[:, 0]]]
-    found, rest = [], np.ones(len(part), dtype=bool)
-    for number in np.unique(alive) if len(np.unique(alive)) > 1 else ():
+    parts, found, rest = np.unique(alive), [], np.ones(len(part), dtype=bool)
+    for number in parts if len(parts) > 1 else ():
         rows = np.flatnonzero(part == number)
         surface = Mesh(coarse.vertices, coarse.triangles[alive == number])
         with suppress(MeshganError):  # a part without an area takes what is nearest
