@@ -79,6 +79,23 @@ def test_settings_of_numba_are_left_as_they_were(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(numba, "njit", njit)
     monkeypatch.setattr(compiled, "_elsewhere", lambda: [tmp_path])
-    assert compiled.compiled()(len) is len
+    assert compiled.compiled()(len)([1, 2]) == 2
     assert tried == [(True, before), (True, str(tmp_path)), (False, before)]
     assert before == numba.config.CACHE_DIR
+
+
+def test_numba_is_imported_by_the_first_call_and_not_before(tmp_path: Path) -> None:
+    """Also where one compiled function calls another, which nothing else has called."""
+    (tmp_path / "pair.py").write_text(
+        "import sys\n"
+        "from meshgan.compiled import compiled\n"
+        "@compiled()\n"
+        "def inner(x):\n"
+        "    return 2 * x\n"
+        "@compiled()\n"
+        "def outer(x):\n"
+        "    return inner(x) + 1\n"
+        "assert 'numba' not in sys.modules\n"
+        "print(outer(20), inner(3), outer.__name__)\n"
+    )
+    assert said(tmp_path / "pair.py", dict(os.environ)) == "41 6 outer"

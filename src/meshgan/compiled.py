@@ -4,11 +4,10 @@ import os
 import stat
 import tempfile
 from collections.abc import Callable
+from functools import update_wrapper
 from pathlib import Path
 from threading import Lock
 from typing import Any
-
-import numba
 
 from meshgan.remembered import cache_folder
 
@@ -22,17 +21,43 @@ _one_at_a_time = Lock()
 def compiled(**options: Any) -> Callable[[Function], Any]:
     """Compile a function on its first call, without Python's lock, and keep the machine code for later processes.
 
-    Numba keeps it beside the source; where the installation is read-only, in the program's cache folder; where there is
-    none either, in a folder of the user's own among the temporary files; and else in memory alone.
+    Numba is imported then, which takes as long as numpy and scipy together. It keeps the code beside the source; where
+    the installation is read-only, in the program's cache folder; where there is none either, in a folder of the user's
+    own among the temporary files; and else in memory alone.
     """
 
     def decorate(function: Function) -> Any:
-        return _kept(function, {"nogil": True} | options)
+        return _Compiled(function, {"nogil": True} | options)
 
     return decorate
 
 
+class _Compiled:
+    """A function that is compiled when it is first called, by Python or by another compiled function."""
+
+    def __init__(self, function: Function, options: dict[str, Any]) -> None:
+        update_wrapper(self, function)
+        self._function, self._options, self._first = function, options, Lock()
+        self._machine: Any = None
+
+    def __call__(self, *given: Any) -> Any:
+        return (self._machine or self._made())(*given)
+
+    @property
+    def _numba_type_(self) -> Any:
+        """What numba takes this for where a compiled function calls it."""
+        return (self._machine or self._made())._numba_type_
+
+    def _made(self) -> Any:
+        with self._first:
+            if self._machine is None:
+                self._machine = _kept(self._function, self._options)
+        return self._machine
+
+
 def _kept(function: Function, options: dict[str, Any]) -> Any:
+    import numba
+
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # no place that it knows of: it looks for one now, and compiles later

@@ -44,6 +44,7 @@ PASSED_OVER = {"timecode", "blendshapecount", "frame", "framenumber", *TIMES} | 
 }
 KNOWN = {name.lower(): name for name in (*ARKIT, *VISEMES, *HEAD)}
 PREVIEW_FPS, PREVIEW_SIZE, MOST_PREVIEWED = 20.0, 320, 1200  # pictures
+FRAMED = 32  # of them tell how far the head goes
 PREVIEWS = (".gif", ".mp4")
 VIDEOS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm")  # `registration.landmarks.read_video` reads them
 
@@ -235,13 +236,18 @@ def write_preview(path: Path, rig: Rig, played: Performance) -> None:
     shown_at = played.at(np.arange(count) / PREVIEW_FPS)
     targets = np.stack([rig.targets[name] for name in ARKIT]).reshape(len(ARKIT), -1)
     middle, turns = pivot(rig), shown_at.rotations.as_matrix()
-    camera = Camera.framing(rig.mesh.vertices, yaw=12.0, margin=1.25)
-    pictures: list[Bytes] = []
     colour = worn(rig.layout)
-    for row in track(range(count), "drawing"):
+
+    def moved(row: int) -> Floats:
         vertices = rig.mesh.vertices + (shown_at.weights[row] @ targets).reshape(-1, 3)
-        vertices = (vertices - middle) @ turns[row].T + middle
-        pictures.append(tiles(vertices[None], rig.mesh.triangles, PREVIEW_SIZE, camera=camera, colour=colour)[0])
+        return np.asarray((vertices - middle) @ turns[row].T + middle)
+
+    some = np.unique(np.linspace(0, count - 1, min(count, FRAMED)).astype(int))
+    camera = Camera.framing(np.stack([rig.mesh.vertices, *map(moved, some)]), yaw=12.0, margin=1.1)
+    pictures = [
+        tiles(moved(row)[None], rig.mesh.triangles, PREVIEW_SIZE, camera=camera, colour=colour)[0]
+        for row in track(range(count), "drawing")
+    ]
     with atomic_file(path) as partial:
         (_write_gif if path.suffix.lower() == ".gif" else _write_mp4)(partial, pictures)
 

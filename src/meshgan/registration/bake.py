@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import trimesh
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from PIL import Image
 from scipy.ndimage import uniform_filter
 
 from meshgan.arrays import Booleans, Bytes, Floats, Integers
+from meshgan.compiled import compiled
 from meshgan.errors import MeshganError, MeshganWarning, UsageError
 from meshgan.geometry.files import read_mesh
 from meshgan.geometry.mesh import Layout, Mesh
@@ -189,7 +189,7 @@ def _sampled(picture: Bytes, x: Floats, y: Floats) -> Floats:
     return np.asarray(upper * (1 - down) + lower * down)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _cover(corners: Floats, owner: Integers, shares: NDArray[np.float32]) -> None:
     """Fill `owner` and `shares` with the triangles (F, 3, 2), in pixels, that the pixels' middles lie in."""
     size = owner.shape[0]
