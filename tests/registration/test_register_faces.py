@@ -234,8 +234,13 @@ SOUND = Quality(
         ({}, "good", ""),
         ({"feature_mm": 7.0}, "check", "left eye is missed by 7.0 mm"),
         ({"feature_mm": 40.0, "landmark_mm": 22.0}, "check", "left eye is missed by 40.0 mm"),
-        ({"feature_mm": 40.0, "median_mm": 0.6}, "failed", "left eye is missed by 40.0 mm"),
-        ({"feature_mm": 40.0, "interocular_mm": 100.0}, "failed", "is the unit right"),
+        ({"feature_mm": 40.0, "gap_mm2": 423.0}, "check", "left eye is missed by 40.0 mm"),
+        ({"feature_mm": 40.0, "interocular_mm": 100.0}, "check", "is the unit right"),
+        (
+            {"landmark_mm": np.inf, "feature_mm": np.inf, "unknown": "nose"},
+            "check",
+            "no landmark was found of the nose",
+        ),
         ({"feature_mm": 40.0, "noisy": True}, "check", "smoothed"),
         ({"feature_mm": 40.0, "unknown": "nose, mouth"}, "check", "no landmark was found of the nose and the mouth"),
         ({"median_mm": 2.1}, "failed", "half of the scan's face"),
@@ -244,7 +249,7 @@ SOUND = Quality(
         ({"folded": 0.03}, "failed", "folded over"),
     ],
 )
-def test_landmarks_alone_fail_no_face(change, verdict, words):
+def test_landmarks_fail_no_face(change, verdict, words):
     told, reason = judge(replace(SOUND, **change))
     assert told == verdict
     assert words in reason

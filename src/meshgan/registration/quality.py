@@ -46,20 +46,16 @@ GIVEN_COLOUR, RESULT_COLOUR = np.array([0.0, 200.0, 60.0]), np.array([230.0, 30.
 
 @dataclass(frozen=True)
 class Threshold:
-    """A measure is good up to `good`, worth a look up to `failed`, and beyond that the registration has failed.
-
-    Landmarks are no more than a detector's word, or a person's: `alone`, they want a look however far off they are.
-    A face has failed by them only if what the surface or the shape says wants a look as well.
-    """
+    """A measure is good up to `good`, worth a look up to `failed`, and beyond that the registration has failed."""
 
     name: str
     good: float
     failed: float
     wording: str
     meaning: str
-    alone: bool = True
 
 
+NEVER = np.inf  # landmarks are a detector's word: where they and the surface disagreed, the surface was right
 THRESHOLDS = (
     Threshold(
         "median_mm", 0.5, 2.0,
@@ -72,16 +68,14 @@ THRESHOLDS = (
         "the 95 % quantile of the same distance",
     ),
     Threshold(
-        "landmark_mm", 5.0, 10.0,
+        "landmark_mm", 5.0, NEVER,
         "half of the landmarks of nose, eyes and mouth are missed by {value:.1f} mm or more",
         "median distance between the landmarks of nose, eyes and mouth found or given and those of the result",
-        alone=False,
     ),
     Threshold(
-        "feature_mm", 6.0, 15.0,
+        "feature_mm", 6.0, NEVER,
         "the {feature} is missed by {value:.1f} mm",
         "the same for the worst of nose, right eye, left eye and mouth",
-        alone=False,
     ),
     Threshold(
         "uncovered", 0.25, 0.6,
@@ -187,18 +181,15 @@ def scan_distances(result: Registration, template: FaceTemplate) -> Floats:
 
 def judge(quality: Quality) -> tuple[Verdict, str]:
     """The verdict, and its reasons in words; of a good registration, the empty string."""
-    reasons = []
-    told = {True: 0, False: 0}  # the worst of what speaks for itself, and of what does not
+    worst, reasons = 0, []
     for threshold in THRESHOLDS:
         value = getattr(quality, threshold.name)
         level = int(value > threshold.good) + int(value > threshold.failed)
-        told[threshold.alone] = max(told[threshold.alone], level)
+        worst = max(worst, level)
         if level:
             reasons.append(threshold.wording.format(value=value, feature=quality.feature))
     if not INTEROCULAR[0] <= quality.interocular_mm <= INTEROCULAR[1]:
-        told[True] = max(told[True], 1)
         reasons.append(f"the eyes are {quality.interocular_mm:.0f} mm apart; is the unit right?")
-    worst = max(told.values()) if told[True] else min(told[False], 1)
     if quality.noisy:
         reasons.append("the scan is so noisy that it was smoothed before it was used")
     if quality.unknown:

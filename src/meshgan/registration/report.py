@@ -28,7 +28,7 @@ from meshgan.model.rig import targets_of
 from meshgan.progress import track
 from meshgan.registration.bake import NEAR_MM, as_png, bake, no_colours, read_painted
 from meshgan.registration.jobs import Job, Outcome, result_of
-from meshgan.registration.quality import INTEROCULAR, THRESHOLDS, VERDICTS, WORST
+from meshgan.registration.quality import INTEROCULAR, NEVER, THRESHOLDS, VERDICTS, WORST
 from meshgan.storage import atomic_file
 
 COLUMNS = (
@@ -159,7 +159,8 @@ def _thresholds() -> list[tuple[str, str, str, str]]:
     rows = []
     for threshold in THRESHOLDS:
         form = FORMS.get(threshold.name, "{:.1f} mm")
-        rows.append((threshold.name, form.format(threshold.good), form.format(threshold.failed), threshold.meaning))
+        failed = "never" if threshold.failed == NEVER else form.format(threshold.failed)
+        rows.append((threshold.name, form.format(threshold.good), failed, threshold.meaning))
     rows.append(
         (
             "interocular_mm",
