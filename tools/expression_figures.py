@@ -1,15 +1,14 @@
 """What the corpus of expressions holds for a model to learn: the figures of docs/expressions.md.
 
-    python tools/expression_figures.py [--subjects 180] [--posed 6651] [--spontaneous 7567] [--epochs 400] [--plain]
-        [--set FOLDER] [--only pure | identity]
+    python tools/expression_figures.py [--subjects 180] [--posed 6651] [--spontaneous 7567] [--plain] [--set FOLDER]
+        [--people FOLDER] [--steps 6000]
 
-`--set` is such a corpus that has been made already; `--only` measures a part: decoupled expressions, or faces with
-identity.
+`--set` is such a corpus that has been made already.
 
 Prints as JSON: how far PCA of 8 to 128 components is from the decoupled expressions of subjects that it has not seen
-(mean distance in mm); how far decoupled faces are from the truth, against how far vertices move; and on faces with
-identity and expression, of many subjects, PCA with 8 components against a small auto-encoder (a perceptron with a code
-of 8, on 128 principal coordinates).
+(mean distance in mm), and how far decoupled faces are from the truth, against how far vertices move. With `--people`, a
+corpus of identities, something else: on faces with identity and expression, PCA with 8 components against small
+auto-encoders (perceptrons with a code of 8, on 128 principal coordinates).
 """
 
 import argparse
@@ -20,16 +19,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from meshgan.arrays import Booleans, Floats, Singles
+from meshgan.arrays import Booleans, Floats, Integers, Singles
 from meshgan.data.corpora.expressions import ExpressionPlan, make_expressions
 from meshgan.data.expression import SMOOTHING_MM, decoupled, learn_smoother, pairs
-from meshgan.data.faceset import FaceSet
+from meshgan.data.faceset import FaceSet, some_rows
 from meshgan.data.principal import principal_components
 
 COMPONENTS = (8, 16, 32, 64, 128)
-CODE, WIDTH, RATE, BATCH = 8, 512, 1e-3, 256
+COORDINATES, CODE, WIDTH, RATE, BATCH = 128, 8, 256, 1e-3, 256
 PASSES = 4  # over the faces, for their components
-MANY = 20  # faces for each subject where identity counts: as many subjects as the faces allow
+MOST = 3000  # faces of either corpus that its components are learned from
+CHECKED = 200  # steps after which a network is looked at
 
 
 def principal(faces: Singles, unseen: Booleans, count: int) -> tuple[Singles, Singles]:
@@ -51,36 +51,108 @@ def pca_errors(faces: Singles, unseen: Booleans) -> dict[str, float]:
     return {str(k): distance(rest - codes[:, :k] @ axes[:, :k].T) for k in COMPONENTS}
 
 
-def perceptron_error(faces: Singles, unseen: Booleans, epochs: int) -> dict[str, float]:
-    """PCA with `CODE` components and an auto-encoder with a code as large, on unseen subjects."""
-    torch.manual_seed(0)
-    mean, axes = principal(faces, unseen, 128)
-    flat = faces.reshape(len(faces), -1) - mean
-    codes = torch.from_numpy(flat @ axes)
-    size = codes[torch.from_numpy(~unseen)].std(dim=0).max()
-    known, new = codes[torch.from_numpy(~unseen)] / size, codes[torch.from_numpy(unseen)] / size
+class Codes(torch.nn.Module):
+    """An auto-encoder with a code of `CODE`, on principal coordinates. One that starts `from_components` is the linear
+    map onto the first of them and back, to which perceptrons add what they learn."""
 
-    def half(first: int, last: int) -> list[torch.nn.Module]:
-        layers = [torch.nn.Linear(first, WIDTH), torch.nn.ELU(), torch.nn.Linear(WIDTH, WIDTH), torch.nn.ELU()]
-        return [*layers, torch.nn.Linear(WIDTH, last)]
+    def __init__(self, from_components: bool) -> None:
+        super().__init__()
+        self.encoder, self.decoder = _perceptron(COORDINATES, CODE), _perceptron(CODE, COORDINATES)
+        self.from_components = from_components
+        if from_components:
+            for half in (self.encoder, self.decoder):
+                torch.nn.init.zeros_(half[-1].weight)
+                torch.nn.init.zeros_(half[-1].bias)
 
-    network = torch.nn.Sequential(*half(128, CODE), *half(CODE, 128))
-    optimiser = torch.optim.Adam(network.parameters(), RATE)
-    steps = epochs * -(-len(known) // BATCH)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    for _ in range(steps):
-        batch = known[torch.randint(len(known), (BATCH,))]
-        optimiser.zero_grad()
-        loss = (network(batch) - batch).square().sum(dim=1).add(1e-8).sqrt().mean()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-    with torch.no_grad():
-        made = (network(new) * size).numpy()
-    rest = flat[unseen]
-    linear = distance(rest - (rest @ axes[:, :CODE]) @ axes[:, :CODE].T)
-    nonlinear = distance(rest - made @ axes.T)
-    return {"pca": linear, "perceptron": nonlinear, "ratio": linear / nonlinear}
+    def forward(self, coordinates: torch.Tensor) -> torch.Tensor:
+        code = self.encoder(coordinates)
+        if not self.from_components:
+            return self.decoder(code)
+        code = code + coordinates[:, :CODE]
+        return self.decoder(code) + torch.nn.functional.pad(code, (0, COORDINATES - CODE))
+
+
+def _perceptron(first: int, last: int) -> torch.nn.Sequential:
+    layers = [torch.nn.Linear(first, WIDTH), torch.nn.ELU(), torch.nn.Linear(WIDTH, WIDTH), torch.nn.ELU()]
+    return torch.nn.Sequential(*layers, torch.nn.Linear(WIDTH, last))
+
+
+def small_codes(moods: FaceSet, people: FaceSet, steps: int) -> dict[str, object]:
+    """PCA with `CODE` components against auto-encoders with a code as large, on faces with identity and expression.
+
+    A third of the subjects of `moods` is for the test, and a ninth says when training has to stop. The neutral faces
+    of `people` are seen as well: as faces, and `composed`, under the motions of those that are trained on.
+    """
+    subjects = np.unique(moods.subjects)
+    test, halt = subjects[::3], subjects[1::9]
+    known = np.flatnonzero(~np.isin(moods.subjects, np.concatenate([test, halt])))
+    sample = [moods.vertices[known[:: -(-len(known) // MOST)]], people.vertices[:: -(-len(people) // MOST)]]
+    found = principal_components(np.concatenate(sample), np.arange(sum(map(len, sample))), COORDINATES, passes=PASSES)
+    axes = found.axes.reshape(COORDINATES, -1).T
+
+    def coordinates(faces: FaceSet, rows: Integers) -> Singles:
+        blocks = [faces.vertices[part] for part in np.array_split(rows, -(-len(rows) // BATCH))]
+        return np.concatenate([(block - found.mean).reshape(len(block), -1) @ axes for block in blocks])
+
+    seen = coordinates(moods, known)
+    middle = seen.mean(axis=0)
+    turn = np.linalg.svd(seen - middle, full_matrices=False)[2].T  # to the principal axes of `moods` alone
+    seen, others = (seen - middle) @ turn, (coordinates(people, np.arange(len(people))) - middle) @ turn
+    at_rest = moods.labels["expression"][known] == "neutral"
+    motions = seen.copy()
+    for subject in np.unique(moods.subjects[known]):
+        own = moods.subjects[known] == subject
+        motions[own] -= seen[own & at_rest].mean(axis=0)
+    size = np.float32(seen.std(axis=0).max())
+    told = some_rows(np.flatnonzero(np.isin(moods.subjects, halt)), MOST // 2)
+    asked = some_rows(np.flatnonzero(np.isin(moods.subjects, test)), MOST // 2)
+    stop = torch.from_numpy((coordinates(moods, told) - middle) @ turn / size)
+    rest = (moods.vertices[asked] - found.mean).reshape(len(asked), -1)
+    both = rest @ axes
+    new = (both - middle) @ turn
+    draw = np.random.default_rng(0)
+
+    def faces(composed: bool) -> torch.Tensor:
+        """A batch: half of it faces of `moods`, half people, at rest or moving."""
+        half = BATCH // 2
+        persons = others[draw.integers(len(others), size=half)]
+        moving = persons + motions[draw.integers(len(motions), size=half)] if composed else persons
+        return torch.from_numpy(np.concatenate([seen[draw.integers(len(seen), size=half)], moving]) / size)
+
+    def trained(from_components: bool, composed: bool, decay: float) -> Singles:
+        torch.manual_seed(0)
+        network = Codes(from_components)
+        optimiser = torch.optim.AdamW(network.parameters(), RATE, weight_decay=decay)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+        best, kept = np.inf, {}
+        for step in range(steps + 1):
+            if step % CHECKED == 0:
+                with torch.no_grad():
+                    error = float((network(stop) - stop).norm(dim=1).mean())
+                if error < best:
+                    best, kept = error, {name: value.clone() for name, value in network.state_dict().items()}
+            batch = faces(composed)
+            optimiser.zero_grad()
+            loss = (network(batch) - batch).square().sum(dim=1).add(1e-8).sqrt().mean()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+        network.load_state_dict(kept)
+        with torch.no_grad():
+            return (network(torch.from_numpy(new / size)) * size).numpy()
+
+    first = np.arange(COORDINATES) < CODE
+    ways = {
+        "pca, of the corpus of expressions": new * first,
+        "pca, of both corpora": (both * first - middle) @ turn,
+        "perceptron": trained(False, False, 0.0),
+        "from pca": trained(True, False, 0.01),
+        "from pca, composed": trained(True, True, 0.01),
+    }
+    errors = {name: distance(rest - (made @ turn.T + middle) @ axes.T) for name, made in ways.items()}
+    linear = min(error for name, error in errors.items() if name.startswith("pca"))
+    ratios = {name: linear / error for name, error in errors.items()}
+    return {"test_subjects": len(test), "people": len(people), "mm": errors, "ratio": ratios}
 
 
 def corpus(folder: Path, plan: ExpressionPlan) -> FaceSet:
@@ -110,25 +182,19 @@ def pure_figures(faces: FaceSet) -> dict[str, object]:
 def main() -> None:
     """Make the corpora and measure."""
     parser = argparse.ArgumentParser(description="Measure the corpus of expressions.")
-    for name, value in (("subjects", 180), ("posed", 6651), ("spontaneous", 7567), ("epochs", 400)):
+    for name, value in (("subjects", 180), ("posed", 6651), ("spontaneous", 7567), ("steps", 6000)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--plain", action="store_true")
     parser.add_argument("--set", type=Path)
-    parser.add_argument("--only", choices=("pure", "identity"))
+    parser.add_argument("--people", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    sizes = {"posed": options.posed, "spontaneous": options.spontaneous, "plain": options.plain}
-    told: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as name:
-        if options.only != "identity":
-            made = options.set or Path(name) / "faces"
-            plan = ExpressionPlan(subjects=options.subjects, **sizes)
-            told |= pure_figures(FaceSet.open(made) if options.set else corpus(made, plan))
-        if options.only != "pure":
-            many = max(8, (options.posed + options.spontaneous) // MANY)
-            people = corpus(Path(name) / "people", ExpressionPlan(subjects=many, **sizes))
-            unseen = np.isin(people.subjects, np.unique(people.subjects)[::8])
-            told["code_of_8_with_identity"] = perceptron_error(np.asarray(people.vertices), unseen, options.epochs)
+        sizes = {"posed": options.posed, "spontaneous": options.spontaneous, "plain": options.plain}
+        plan = ExpressionPlan(subjects=options.subjects, **sizes)
+        faces = FaceSet.open(options.set) if options.set else corpus(Path(name) / "faces", plan)
+        people = options.people and FaceSet.open(options.people)
+        told = small_codes(faces, people, options.steps) if people else pure_figures(faces)
     print(json.dumps(told, indent=2))
 
 

@@ -24,7 +24,7 @@ GIVEN_SIGMA = 2.0  # mm: how well a person sets a landmark
 CONTOUR_SIGMA = 6.0  # mm: the 17 points of the jaw line, which slide along it
 CONTOUR = 17
 WORST_GIVEN = 12.0  # mm, median at the template's scale: above it, landmarks given are not what they are called
-HUMAN = (40.0, 90.0)  # mm between the middles of the eyes, with room for an inexact pose
+HUMAN = (36.0, 90.0)  # mm between the middles of the eyes, with room for an inexact pose: small faces have 40
 FIXED, FREE = 1e-4, SCALE_SIGMA  # how far the model may grow, as a share
 
 
