@@ -142,6 +142,8 @@ def test_bytes_that_are_no_text_are_named_by_their_line(tmp_path: Path) -> None:
         "[NaN]",
         "[-Infinity]",
         "[" + "9" * 5000 + "]",
+        "[" + "9" * 400 + "]",
+        f"[{-(2**64)}]",
         "{",
         "",
         '{"a": "\n"}',

@@ -112,14 +112,14 @@ def read_text(path: str | Path, most: int = MOST_TEXT) -> str:
 
 
 def read_json(path: str | Path, most: int = MOST_TEXT) -> Any:
-    """What a JSON file holds. Numbers are finite: NaN and infinity are no JSON."""
+    """What a JSON file holds. Numbers are finite and integers have 64 bits: NaN and infinity are no JSON."""
     return parse_json(read_text(path, most), str(path))
 
 
 def parse_json(text: str, source: str) -> Any:
     """The value of a JSON text; `source` names it in errors."""
     try:
-        return json.loads(text, parse_constant=_not_finite, parse_float=_finite)
+        return json.loads(text, parse_constant=_not_finite, parse_float=_finite, parse_int=_integer)
     except json.JSONDecodeError as error:
         raise MeshganError(f"{source} is no JSON: line {error.lineno}, column {error.colno}: {error.msg}.") from error
     except RecursionError as error:
@@ -255,6 +255,12 @@ def _outside_quotes(line: str) -> str:
 def _finite(text: str) -> float:
     value = float(text)
     return value if np.isfinite(value) else _not_finite(text)
+
+
+def _integer(text: str) -> int:
+    """A whole number of at most 64 bits: `float` cannot take every longer one, and nothing counts as far."""
+    value = int(text)
+    return value if abs(value) < 2**64 else int(_not_finite(text))
 
 
 def _not_finite(text: str) -> float:
