@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshgan.errors import MeshganError
-from meshgan.geometry.mesh import Mesh
+from meshgan.geometry.mesh import Mesh, in_one_order, surface_of, within_bounds
 from shapes import bumpy, grid, icosphere, together
 
 
@@ -91,3 +91,48 @@ def test_the_hash_sees_every_change_but_not_float64_digits(number: int, kind: st
     assert Mesh(vertices, triangles).content_hash != mesh.content_hash
     rounded = mesh.with_vertices(mesh.vertices.astype(np.float32))
     assert rounded.content_hash == mesh.content_hash
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 10**6))
+def test_the_same_triangles_come_in_one_order_and_face_as_they_did(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    triangles = np.stack([rng.permutation(12)[:3] for _ in range(9)])
+    turned = np.stack([np.roll(triangle, rng.integers(3)) for triangle in rng.permutation(triangles)])
+    found = in_one_order(turned)
+    rolled = [min(np.roll(triangle, k).tolist() for k in range(3)) for triangle in triangles]
+    assert found.tolist() == sorted(rolled)
+    assert in_one_order(triangles[:, ::-1]).tolist() != found.tolist()
+
+
+def test_the_surface_leaves_out_vertices_that_no_triangle_uses() -> None:
+    mesh = bumpy(3, 2)
+    spread = np.full((2 * len(mesh.vertices), 3), 77.0)
+    spread[1::2] = mesh.vertices
+    kept, surface = surface_of(Mesh(spread, 2 * mesh.triangles + 1))
+    np.testing.assert_array_equal(kept, np.arange(1, len(spread), 2))
+    np.testing.assert_array_equal(surface.vertices, mesh.vertices)
+    np.testing.assert_array_equal(surface.triangles, mesh.triangles)
+
+
+def test_triangles_that_share_nothing_are_joined_and_a_few_doubles_are_not() -> None:
+    mesh = bumpy(3, 2)
+    corners = mesh.vertices[mesh.triangles].reshape(-1, 3)
+    kept, joined = surface_of(Mesh(corners, np.arange(len(corners)).reshape(-1, 3)))
+    assert len(kept) == len(mesh.vertices)
+    np.testing.assert_array_equal(joined.vertices[joined.triangles], mesh.vertices[mesh.triangles])
+    np.testing.assert_array_equal(joined.vertices, corners[kept])
+    assert (np.diff(kept) > 0).all()
+    for doubles, count in ((2, 6), (3, 3)):  # of six vertices; half of them decide
+        vertices = np.arange(18.0).reshape(6, 3)
+        vertices[6 - doubles :] = vertices[:doubles]
+        kept, surface = surface_of(Mesh(vertices, [[0, 1, 2], [3, 4, 5]]))
+        assert kept.tolist() == list(range(count))
+        np.testing.assert_array_equal(surface.vertices[surface.triangles], vertices[[[0, 1, 2], [3, 4, 5]]])
+
+
+def test_counts_from_files_are_bounded() -> None:
+    assert within_bounds(3.0, "rows", 3) == 3
+    for count in (4, np.inf, np.nan, 3.5):
+        with pytest.raises(MeshganError, match="rows; 3 are read at most"):
+            within_bounds(count, "rows", 3)

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from meshgan.errors import MeshganError
 from meshgan.geometry.decimate import decimate
 from meshgan.geometry.mesh import Mesh
-from meshgan.geometry.surface import Surface, closest_points, upsampling
-from shapes import bumpy, grid, icosphere
+from meshgan.geometry.surface import ON, SPACING, ClosestPoints, Surface, closest_points, upsampling
+from shapes import bumpy, grid, icosphere, together
 
 
 def distance_by_search(point: np.ndarray, mesh: Mesh) -> float:
@@ -59,6 +59,84 @@ def test_triangles_without_area_are_passed_over() -> None:
     found, expected = closest_points(points, dirty), closest_points(points, clean)
     np.testing.assert_array_equal(found.triangle, expected.triangle + 3)
     np.testing.assert_array_equal(found.barycentric, expected.barycentric)
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 10**6), stretch=st.floats(0.1, 30))
+def test_many_searches_on_one_mesh_find_what_one_finds(seed: int, stretch: float) -> None:
+    rng = np.random.default_rng(seed)
+    mesh = icosphere(2, 50.0).with_vertices(icosphere(2, 50.0).vertices * [1, 1, stretch / 10])
+    points = rng.normal(scale=40, size=(200, 3))
+    matches, truth = Surface(mesh).closest(points), closest_points(points, mesh)
+    assert (matches.distance >= truth.distance - 1e-9).all()
+    assert (np.isclose(matches.distance, truth.distance, atol=1e-6)).mean() > 0.97  # rare corners may be missed
+    assert (matches.distance - truth.distance).max() < 3.0
+    corners = mesh.vertices[mesh.triangles[matches.triangle]]
+    np.testing.assert_allclose(matches.points, np.einsum("nk,nkc->nc", matches.barycentric, corners), atol=1e-9)
+    np.testing.assert_allclose(np.linalg.norm(matches.points - points, axis=1), matches.distance, atol=1e-9)
+
+
+def test_points_above_any_part_of_a_triangle_are_found() -> None:
+    """Over its inside, its sides and its corners, and beyond them: a lattice round one triangle, at any size."""
+    for size in (0.1, 1.0, 100.0):
+        mesh = Mesh(size * np.array([[0, 0, 0], [2, 0, 0], [1, 2, 0]]), [[0, 1, 2]])
+        points = size * np.stack(np.meshgrid(*[np.arange(-2, 4.5, 0.5)] * 2, [0.0, 1.0]), axis=-1).reshape(-1, 3)
+        expected = [distance_by_search(point, mesh) for point in points]
+        for found in (Surface(mesh).closest(points), closest_points(points, mesh)):
+            np.testing.assert_allclose(found.distance, expected, atol=1e-9 * size)
+            assert (found.barycentric >= 0).all()
+            np.testing.assert_allclose(found.barycentric.sum(axis=1), 1)
+
+
+def test_triangles_are_searched_from_samples_that_lie_close_on_them() -> None:
+    """No point of a triangle is further from its nearest sample than from the corners of a triangle of `SPACING`."""
+    small = grid(3, 3, jitter=0.2)
+    large = bumpy(5, 4).with_vertices(4.0 * bumpy(5, 4).vertices + [100.0, 0.0, 0.0])
+    mesh = together(small, Mesh([[50.0, 0.0, 0.0]], []), large)
+    surface = Surface(mesh)
+    samples, starts, owners = surface._tree.data, surface._starts, surface._owners
+    assert len(starts) == len(samples) + 1
+    assert starts[-1] == len(owners)
+    weights = np.random.default_rng(0).dirichlet([1, 1, 1], 30)
+    of = np.repeat(np.arange(len(samples)), np.diff(starts))
+    for number, corners in enumerate(mesh.vertices[mesh.triangles]):
+        own = samples[of[owners == number]]
+        assert len(np.unique(own.round(9), axis=0)) == len(own) >= 3
+        np.testing.assert_allclose(closest_points(own, Mesh(corners, [[0, 1, 2]])).distance, 0, atol=1e-9)
+        gaps = np.linalg.norm((weights @ corners)[:, None] - own, axis=2).min(axis=1)
+        assert gaps.max() <= SPACING / np.sqrt(3)
+    assert sum(owners < len(small.triangles)) == small.triangles.size  # small triangles are known by their corners
+
+
+def test_huge_triangles_are_searched_within() -> None:
+    mesh = Mesh([[0, 0, 0], [200, 0, 0], [0, 200, 0]], [[0, 1, 2]])
+    surface = Surface(mesh)
+    matches = surface.closest(np.array([[60.0, 60.0, 5.0], [300.0, -5.0, 0.0]]))
+    np.testing.assert_allclose(matches.points, [[60, 60, 0], [200, 0, 0]], atol=1e-9)
+    np.testing.assert_allclose(surface.normals(matches), [[0, 0, 1], [0, 0, 1]])
+    assert surface.on_border(matches).tolist() == [False, True]
+    assert len(surface._tree.data) < 600  # however huge
+
+
+def test_borders_are_told_from_the_inside() -> None:
+    """Against the definition, at and around corners and sides of all triangles; a closed surface has no border."""
+    mesh, ball = bumpy(4, 3), icosphere(1)
+    places = np.array([[1, 0, 0], [1 - ON / 2, ON / 4, ON / 4], [0.5, 0.5, 0], [0.5 - ON / 4, 0.5 - ON / 4, ON / 2],
+                       [1 - 4 * ON, 2 * ON, 2 * ON], [0.5 - ON, 0.5 - ON, 2 * ON], [0.2, 0.3, 0.5]])  # fmt: skip
+    places = np.concatenate([np.roll(places, turn, axis=1) for turn in range(3)])
+    border = {frozenset(edge) for edge in mesh.boundary_edges.tolist()}
+    ends = {vertex for edge in border for vertex in edge}
+    for triangle, (a, b, c) in enumerate(mesh.triangles.tolist()):
+        expected = []
+        for weights in places:
+            at = {v for v, weight in zip((a, b, c), weights, strict=True) if weight > 1 - ON}
+            sides = ({b, c}, {c, a}, {a, b})
+            on = {frozenset(side) for side, weight in zip(sides, weights, strict=True) if weight < ON}
+            expected.append(bool(at & ends or on & border))
+        number = np.full(len(places), triangle)
+        found = ClosestPoints(number, places, np.zeros((len(places), 3)), np.zeros(len(places)))
+        assert Surface(mesh).on_border(found).tolist() == expected
+        assert not Surface(ball).on_border(found).any()
 
 
 def test_normals_have_length_one_or_none_where_two_sides_meet() -> None:

@@ -84,3 +84,63 @@ def test_a_mesh_as_large_as_a_head_and_one_thin_triangle_across_it() -> None:
     found = intersecting(both.vertices[None], both.triangles)[0]
     assert found[-1]
     assert 2 <= found[:-1].sum() <= 8
+
+
+def hinge(first: float, second: float) -> Mesh:
+    """Two triangles that share an edge along y, each turned about it by so many degrees out of the plane z = 0."""
+    left, right = np.radians([first, second])
+    ends = [[-np.cos(left), 0, np.sin(left)], [np.cos(right), 0, np.sin(right)]]
+    return Mesh([[0, -1, 0], [0, 1, 0], *ends], [[0, 1, 2], [1, 0, 3]])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "found"),
+    [
+        (0, 89, [False, False]),
+        (0, 91, [False, True]),  # it alone turned over
+        (95, 0, [True, False]),
+        (50, 50, [True, True]),  # neither did: their edge is sharp all the same
+        (100, 100, [True, True]),  # both did
+        (100, -100, [False, False]),  # the whole was turned, and bent by no more than a right angle
+        (-60, 170, [False, True]),
+    ],
+)
+def test_of_two_sharp_triangles_the_one_that_turned_over_is_folded(first: float, second: float, found: list) -> None:
+    assert folded(hinge(first, second).vertices[None], hinge(0, 0))[0].tolist() == found
+
+
+def test_what_was_sharp_before_is_no_fold() -> None:
+    box = Mesh([[0, -1, 0], [0, 1, 0], [-1, 0, 0], [0, 0, 1]], [[0, 1, 2], [1, 0, 3]])  # a right angle
+    assert not folded(hinge(0, 170).vertices[None], box).any()
+    assert not folded(hinge(0, 170).vertices[None], hinge(0, 120)).any()
+    flat = Mesh(np.zeros((4, 3)), box.triangles)  # no normals, so nothing is known of it
+    assert not folded(hinge(0, 170).vertices[None], flat).any()
+    assert not folded(flat.vertices[None], hinge(0, 0)).any()
+    assert folded(np.empty((0, 4, 3)), box).shape == (0, 2)
+
+
+def spike(x: float, y: float, low: float = -1.0, high: float = 1.0) -> Mesh:
+    """A thin triangle, one side of which is a line along z."""
+    return Mesh([[x, y, low], [x, y, high], [x + 9.0, y + 7.0, high]], [[0, 1, 2]])
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "hit"),
+    [(0.6, 0.3, 1), (0.5, 0.5, 2), (1.0, 1.0, 6), (1.0, 0.5, 2), (-0.5, 0.5, 0)],
+    ids=["inside", "diagonal", "corner", "side", "beside"],
+)
+def test_what_a_line_passes_through_it_intersects_on_its_sides_too(x: float, y: float, hit: int) -> None:
+    plane = grid(2, 2)
+    pair = together(plane, spike(x, y))
+    found = intersecting(pair.vertices[None], pair.triangles)[0]
+    other = pair.vertices[pair.triangles[found]]
+    assert found[:-1].sum() >= hit  # its two other sides pass through the plane far away
+    near = (abs(other[:, :, :2] - [x, y]).max(axis=(1, 2)) <= 1.0).sum()
+    assert near == hit
+
+
+def test_a_line_that_ends_on_a_surface_does_not_intersect_it() -> None:
+    for low, high in ((0.0, 1.0), (1e-3, 1.0), (-1.0, -1e-3)):
+        pair = together(grid(2, 2), spike(0.6, 0.3, low, high))
+        assert not intersecting(pair.vertices[None], pair.triangles).any()
+    assert intersecting(np.empty((0, 3, 3)), np.array([[0, 1, 2]])).shape == (0, 1)

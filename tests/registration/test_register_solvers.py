@@ -1,4 +1,4 @@
-"""The numerical core against slow references: banded solver, closest points, similarity, folds, cleaning."""
+"""The numerical core against slow references: banded solver, similarity, folds, cleaning."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,6 @@ from scipy.spatial.transform import Rotation
 from meshgan.errors import MeshganError
 from meshgan.geometry.align import Similarity, robust_similarity, similarity
 from meshgan.geometry.mesh import Mesh
-from meshgan.geometry.surface import Surface, closest_points
 from meshgan.registration import scan
 from meshgan.registration.nricp import BandedForm, folded, unfolded
 
@@ -40,37 +39,6 @@ def test_banded_form_solves_what_the_dense_solver_solves(block):
     dense = rows.toarray()
     matrix = 0.7 * stiffness.toarray() + dense.T @ (weights[:, None] * dense)
     np.testing.assert_allclose(found, np.linalg.solve(matrix, dense.T @ (weights[:, None] * targets)), atol=1e-10)
-
-
-@settings(max_examples=20)
-@given(seed=st.integers(0, 10**6), stretch=st.floats(0.1, 30))
-def test_closest_points_are_those_of_an_exhaustive_search(seed, stretch):
-    rng = np.random.default_rng(seed)
-    mesh = sphere(2).with_vertices(sphere(2).vertices * [1, 1, stretch / 10])
-    points = rng.normal(scale=40, size=(200, 3))
-    matches, truth = Surface(mesh).closest(points), closest_points(points, mesh)
-    assert (matches.distance >= truth.distance - 1e-9).all()
-    assert (np.isclose(matches.distance, truth.distance, atol=1e-6)).mean() > 0.97  # rare corners may be missed
-    assert (matches.distance - truth.distance).max() < 3.0
-    np.testing.assert_allclose(np.linalg.norm(matches.points - points, axis=1), matches.distance, atol=1e-9)
-
-
-def test_huge_triangles_are_searched_within():
-    mesh = Mesh([[0, 0, 0], [200, 0, 0], [0, 200, 0]], [[0, 1, 2]])
-    surface = Surface(mesh)
-    matches = surface.closest(np.array([[60.0, 60.0, 5.0], [300.0, -5.0, 0.0]]))
-    np.testing.assert_allclose(matches.points, [[60, 60, 0], [200, 0, 0]], atol=1e-9)
-    np.testing.assert_allclose(surface.normals(matches), [[0, 0, 1], [0, 0, 1]])
-    assert surface.on_border(matches).tolist() == [False, True]
-
-
-def test_borders_are_told_from_the_inside():
-    whole = sphere(3)
-    cap = scan.around(whole, np.array([0.0, 0.0, 50.0]), 60.0)
-    surface, closed = Surface(cap), Surface(whole)
-    matches = surface.closest(np.array([[0.0, 0.0, 55.0], [0.0, 0.0, -55.0], [49.0, 0.0, -40.0]]))
-    assert surface.on_border(matches).tolist() == [False, True, True]
-    assert not closed.on_border(closed.closest(whole.vertices * 1.1)).any()
 
 
 @settings(max_examples=20)
