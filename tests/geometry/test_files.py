@@ -11,6 +11,7 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy.spatial.transform import Rotation
 
 from meshgan.errors import MeshganError, MeshganWarning, UsageError
 from meshgan.geometry import files, glb
@@ -775,3 +776,190 @@ def test_our_own_glb_is_in_metres_whatever_the_unit_of_other_files(tmp_path: Pat
     expected = MESH.vertices[MESH.triangles] * (1 if ending == ".glb" else files.MILLIMETRES[unit])
     mesh = read_mesh(tmp_path / f"a{ending}", unit)
     np.testing.assert_allclose(mesh.vertices[mesh.triangles], expected, rtol=1e-5, atol=1e-3)
+
+
+# --- GLB by the specification
+
+
+def triangle_glb(**parts) -> tuple[dict, bytes]:
+    """One triangle of corners e1, e2, e3 in metres, with other parts of the description."""
+    document = {
+        "asset": {"version": "2.0"},
+        "nodes": [{"mesh": 0}],
+        "meshes": [{"primitives": [{"attributes": {"POSITION": 0}}]}],
+        "accessors": [{"bufferView": 0, "componentType": 5126, "count": 3, "type": "VEC3"}],
+        "bufferViews": [{"buffer": 0, "byteLength": 36}],
+        "buffers": [{"byteLength": 36}],
+    }
+    return document | parts, np.eye(3, dtype="<f4").tobytes()
+
+
+def placed(**parts) -> np.ndarray:
+    """The vertices in metres of that triangle as they are read."""
+    return glb.read(glb_bytes(*triangle_glb(**parts)))[0]
+
+
+unit = st.floats(-1, 1)
+
+
+@settings(max_examples=30)
+@given(st.tuples(unit, unit, unit, unit).filter(lambda q: np.linalg.norm(q) > 0.1), st.tuples(unit, unit, unit))
+def test_glb_nodes_are_scaled_then_turned_then_moved(turn: tuple, other: tuple) -> None:
+    q = np.array(turn) / np.linalg.norm(turn)
+    x, y, z, w = q.tolist()
+    node = {"mesh": 0, "rotation": [x, y, z, w], "scale": [2, 3, 4], "translation": list(other)}
+    expected = (Rotation.from_quat(q).as_matrix() * [2, 3, 4]).T + other
+    np.testing.assert_allclose(placed(nodes=[node]), expected, atol=1e-7)
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = expected.T - np.array(other)[:, None], other
+    np.testing.assert_allclose(placed(nodes=[{"mesh": 0, "matrix": matrix.T.ravel().tolist()}]), expected, atol=1e-7)
+    parent = {"children": [0], "rotation": [0, 0, np.sqrt(0.5), np.sqrt(0.5)], "translation": [0, 0, 7]}
+    turned = np.stack([-expected[:, 1], expected[:, 0], expected[:, 2] + 7], axis=1)
+    np.testing.assert_allclose(placed(nodes=[node, parent]), turned, atol=1e-6)
+
+
+def test_glb_mirrored_nodes_keep_their_outside() -> None:
+    for scale, expected in (((1, 1, -1), [2, 1, 0]), ((1, -1, -1), [0, 1, 2]), ((-1, -1, -1), [2, 1, 0])):
+        document, binary = triangle_glb(nodes=[{"mesh": 0, "scale": scale}])
+        assert glb.read(glb_bytes(document, binary))[1].tolist() == [expected]
+
+
+def test_glb_the_scene_that_a_file_names_is_read_else_the_first_else_all_roots() -> None:
+    nodes = [{"mesh": 0, "translation": [10 * n, 0, 0]} for n in range(3)] + [{"children": [2]}]
+    scenes = [{"nodes": [0]}, {"nodes": [3, 1]}]
+    for parts, expected in (
+        ({"scenes": scenes}, [0]),
+        ({"scenes": scenes, "scene": 0}, [0]),
+        ({"scenes": scenes, "scene": 1}, [20, 10]),  # depth first, in the order of the file
+        ({}, [0, 10, 20]),
+    ):
+        found = placed(nodes=nodes, **parts)
+        assert found[1::3, 0].tolist() == expected
+
+
+def test_glb_nodes_may_lie_a_hundred_levels_deep() -> None:
+    chain = [{"children": [n + 1], "translation": [0, 0, 1]} for n in range(100)]
+    assert placed(nodes=[*chain, {"mesh": 0}])[2, 2] == 101
+    with pytest.raises(MeshganError, match="circles"):
+        placed(nodes=[*chain, {"children": [101]}, {"mesh": 0}])
+
+
+@pytest.mark.parametrize(("kind", "code"), [("i1", 5120), ("u1", 5121), ("i2", 5122), ("u2", 5123)])
+def test_glb_whole_numbers_are_read_as_they_are_or_as_shares(kind: str, code: int) -> None:
+    limits = np.iinfo(kind)
+    values = np.array([[limits.max, 0, 0], [0, limits.max, 0], [limits.min, 1, 100]], f"<{kind}")
+    rows = np.zeros((3, 4), f"<{kind}")
+    rows[:, :3] = values
+    views = [{"buffer": 0, "byteOffset": 8, "byteLength": rows.nbytes, "byteStride": rows.strides[0]}]
+    accessor = {"bufferView": 0, "byteOffset": 4, "componentType": code, "count": 3, "type": "VEC3"}
+    parts = triangle_glb(bufferViews=views, accessors=[accessor])[0]
+    binary = bytes(12) + rows.tobytes()
+    np.testing.assert_array_equal(glb.read(glb_bytes(parts, binary))[0], values)
+    accessor["normalized"] = True
+    shares = np.maximum(values / float(limits.max), -1)
+    np.testing.assert_allclose(glb.read(glb_bytes(parts, binary))[0], shares)
+    with pytest.raises(MeshganError, match="beyond the file"):
+        glb.read(glb_bytes(parts, binary[: -2 * values.itemsize]))  # the last row lacks a number
+    glb.read(glb_bytes(parts, binary[: -values.itemsize]))  # and here only what lies between the rows
+
+
+def test_glb_a_sparse_accessor_without_data_is_zero_elsewhere() -> None:
+    binary = struct.pack("<2H", 0, 2) + np.array([[1, 2, 3], [4, 5, 6]], "<f4").tobytes()
+    sparse = {"count": 2, "indices": {"bufferView": 0, "componentType": 5123}, "values": {"bufferView": 1}}
+    document, _ = triangle_glb(
+        accessors=[{"componentType": 5126, "count": 3, "type": "VEC3", "sparse": sparse}],
+        bufferViews=[{"buffer": 0, "byteLength": 4}, {"buffer": 0, "byteOffset": 4, "byteLength": 24}],
+    )
+    assert glb.read(glb_bytes(document, binary))[0].tolist() == [[1, 2, 3], [0, 0, 0], [4, 5, 6]]
+    with pytest.raises(MeshganError, match="outside its rows"):
+        glb.read(glb_bytes(document, struct.pack("<2H", 0, 3) + binary[4:]))
+
+
+@pytest.mark.parametrize(
+    ("indices", "reason"),
+    [([0, 1, 3], "point outside"), ([0, 1], "not complete"), ([0, 1, 2, 0], "not complete"), ([2, 0, 1, 1, 0, 2], "")],
+)
+def test_glb_indices_name_whole_triangles_of_its_vertices(indices: list[int], reason: str) -> None:
+    document, binary = triangle_glb()
+    document["meshes"][0]["primitives"][0]["indices"] = 1
+    document["accessors"].append({"bufferView": 1, "componentType": 5121, "count": len(indices), "type": "SCALAR"})
+    document["bufferViews"].append({"buffer": 0, "byteOffset": 36, "byteLength": len(indices)})
+    data = glb_bytes(document, binary + bytes(indices) + bytes(-len(indices) % 4))
+    if reason:
+        with pytest.raises(MeshganError, match=reason):
+            glb.read(data)
+    else:
+        assert glb.read(data)[1].ravel().tolist() == indices
+
+
+def skinned_glb(joints: list[list[int]], weights: list[list[float]]) -> tuple[dict, bytes]:
+    document, binary = triangle_glb(
+        nodes=[{"mesh": 0, "skin": 0}, {"translation": [0, 0, 1]}, {"translation": [0, 0, 5]}, {}],
+        scenes=[{"nodes": [0, 1, 2]}],
+        skins=[{"joints": [1, 2]}],
+    )
+    document["meshes"][0]["primitives"][0]["attributes"] |= {"JOINTS_0": 1, "WEIGHTS_0": 2}
+    for size, code in ((12, 5121), (48, 5126)):
+        views = document["bufferViews"]
+        views.append({"buffer": 0, "byteOffset": sum(view["byteLength"] for view in views), "byteLength": size})
+        document["accessors"].append({"bufferView": len(views) - 1, "componentType": code, "count": 3, "type": "VEC4"})
+    return document, binary + np.array(joints, "u1").tobytes() + np.array(weights, "<f4").tobytes()
+
+
+@pytest.mark.parametrize("block", [1, 2, 100])
+def test_glb_shares_of_joints_are_made_to_sum_to_one(monkeypatch, block: int) -> None:
+    monkeypatch.setattr(glb, "BLOCK", block)
+    document, binary = skinned_glb([[0, 1, 0, 0]] * 3, [[2, 0, 0, 0], [0.5, 0.5, 0.5, 0.5], [0, 0.3, 0, 0]])
+    found = glb.read(glb_bytes(document, binary))[0]
+    np.testing.assert_allclose(found, [[1, 0, 1], [0, 1, 2], [0, 0, 6]], atol=1e-6)
+
+
+def test_glb_skins_that_do_not_fit_are_refused() -> None:
+    document, binary = skinned_glb([[0, 2, 0, 0]] * 3, [[1, 0, 0, 0]] * 3)
+    with pytest.raises(MeshganError, match="does not fit"):
+        glb.read(glb_bytes(document, binary))
+    document["skins"][0]["joints"] = [1, 3, 2]
+    with pytest.raises(MeshganError, match="not in the scene"):
+        glb.read(glb_bytes(document, binary))
+    document["skins"][0]["joints"] = [1, 1, 2]
+    assert glb.read(glb_bytes(document, binary))[0][0].tolist() == [1, 0, 1]
+
+
+def test_glb_headers_are_checked_and_what_follows_the_file_is_left_out() -> None:
+    document, binary = triangle_glb()
+    whole = glb_bytes(document, binary)
+    np.testing.assert_array_equal(glb.read(whole + b"more")[0], np.eye(3))
+    size = struct.unpack_from("<I", whole, 12)[0]
+    for at, value, reason in (
+        (4, 1, "glTF version 1"),
+        (8, len(whole) + 1, "cut off"),
+        (12, len(whole) - 19, "cut off"),
+        (20 + size, len(binary) + 1, "binary part is cut off"),
+    ):
+        edited = bytearray(whole)
+        struct.pack_into("<I", edited, at, value)
+        with pytest.raises(MeshganError, match=reason):
+            glb.read(bytes(edited))
+    short = bytearray(whole[: 20 + size])
+    struct.pack_into("<I", short, 8, len(short))
+    with pytest.raises(MeshganError, match="beyond the file"):
+        glb.read(bytes(short))
+    with pytest.raises(MeshganError, match="KHR_draco_mesh_compression"):
+        placed(extensionsRequired=["KHR_draco_mesh_compression"])
+    np.testing.assert_array_equal(placed(extensionsRequired=["KHR_materials_unlit", "VRMC_vrm"]), np.eye(3))
+
+
+@pytest.mark.parametrize("doubled", [[0], [1], [0, 0], [0, 0, 0], [2], [-1], ["0"], 1, None])
+@pytest.mark.parametrize("changed", [False, True])
+def test_glb_doubles_along_seams_are_joined_where_they_are_doubles(doubled, changed: bool) -> None:
+    real = doubled in ([0], [1], [0, 0])
+    points = np.eye(3, dtype="<f4")
+    if real:
+        points[3 - len(doubled) :] = points[doubled]
+    points[2, 2] += changed  # somebody has moved it since
+    document, _ = triangle_glb()
+    document["meshes"][0]["primitives"][0]["extras"] = {"doubledVertices": doubled}
+    vertices, triangles, *_ = glb.read(glb_bytes(document, points.tobytes()))
+    owners = [*range(3 - len(doubled)), *doubled] if real and not changed else [0, 1, 2]
+    assert triangles.tolist() == [owners]
+    np.testing.assert_array_equal(vertices, points[: max(owners) + 1])

@@ -119,6 +119,87 @@ def test_parts_are_nodes_with_materials_and_the_targets_that_move_them(tmp_path:
     np.testing.assert_allclose(read.vertices, mesh.vertices, atol=1e-3)
 
 
+def described(*arguments: Any, **options: Any) -> dict[str, Any]:
+    """The description of a GLB."""
+    data = glb.write(*arguments, **options)
+    found: dict[str, Any] = json.loads(data[20 : 20 + struct.unpack_from("<I", data, 12)[0]])
+    return found
+
+
+def test_a_skin_is_plain_or_coloured_or_has_a_picture() -> None:
+    layout = Layout(RNG.random((len(FACE.vertices), 2)), FACE.triangles, np.empty(0, np.int64))
+    plain, worn = described(FACE), described(FACE, layout=layout, picture=b"a picture")
+    colours = RNG.random(FACE.vertices.shape)
+    coloured = described(FACE, colours=colours)
+    looks = [document["materials"][0]["pbrMetallicRoughness"] for document in (plain, worn, coloured)]
+    assert looks[0] == {"metallicFactor": 0.0, "roughnessFactor": 0.6, "baseColorFactor": [*glb.PLAIN, 1.0]}
+    assert looks[1] == {"metallicFactor": 0.0, "roughnessFactor": 0.6, "baseColorTexture": {"index": 0}}
+    assert looks[2] == {"metallicFactor": 0.0, "roughnessFactor": 1.0}
+    assert all(document["materials"][0]["doubleSided"] for document in (plain, worn, coloured))
+    assert [document["materials"][0]["name"] for document in (plain, worn, coloured)] == [
+        "face-skin", "face-skin", "face-colours"
+    ]  # fmt: skip
+    assert worn["textures"] == [{"source": 0, "sampler": 0}]
+    assert worn["samplers"] == [{"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}]
+    gltf = pygltflib.GLTF2.load_from_bytes(glb.write(FACE, layout=layout, picture=b"a picture"))
+    view = gltf.bufferViews[gltf.images[0].bufferView]
+    assert gltf.binary_blob()[view.byteOffset :][: view.byteLength] == b"a picture"
+    places = accessor(gltf, gltf.meshes[0].primitives[0].attributes.TEXCOORD_0)
+    np.testing.assert_allclose(places, layout.coordinates * [1, -1] + [0, 1], atol=1e-6)  # v is downwards there
+    gltf = pygltflib.GLTF2.load_from_bytes(glb.write(FACE, colours=colours))
+    np.testing.assert_allclose(accessor(gltf, gltf.meshes[0].primitives[0].attributes.COLOR_0), colours, atol=1e-6)
+
+
+def test_what_is_known_of_a_face_stands_at_its_top_node() -> None:
+    about = {"model": "m", "seed": 3}
+    assert described(FACE, about=about)["nodes"] == [{"name": "face", "mesh": 0, "extras": about}]
+    assert described(FACE)["scenes"] == [{"nodes": [0]}]
+    mesh, layout = in_two_parts()
+    *parts, top = described(mesh, layout=layout, about=about)["nodes"]
+    assert top == {"name": "face", "children": [0, 1], "extras": about}
+    assert parts == [{"name": "skin", "mesh": 0}, {"name": "eye", "mesh": 1}]
+
+
+def test_a_head_turns_about_its_pivot() -> None:
+    times, turns = np.array([0.0, 0.5, 2.0]), np.eye(4)[[3, 0, 3]]
+    pivot = np.array([0.1, 0.2, 0.3])
+    weights = RNG.random((3, 2))
+    data = glb.write(FACE, TARGETS, animation=glb.Animation(times, weights, turns, pivot))
+    gltf = pygltflib.GLTF2.load_from_bytes(data)
+    face, head = gltf.nodes
+    np.testing.assert_allclose(np.add(face.translation, head.translation), 0)
+    np.testing.assert_allclose(head.translation, pivot)
+    assert (head.name, head.children, gltf.scenes[0].nodes) == ("head", [0], [1])
+    (animation,) = gltf.animations
+    assert [(c.target.node, c.target.path, c.sampler) for c in animation.channels] == [
+        (0, "weights", 0),
+        (1, "rotation", 1),
+    ]
+    for sampler, values in zip(animation.samplers, (weights.reshape(-1, 1), turns), strict=True):
+        assert sampler.interpolation == "LINEAR"
+        np.testing.assert_array_equal(accessor(gltf, sampler.input)[:, 0], times)
+        np.testing.assert_allclose(accessor(gltf, sampler.output), values, atol=1e-7)
+    still = described(FACE, TARGETS, animation=glb.Animation(times, weights))
+    assert [channel["target"]["path"] for channel in still["animations"][0]["channels"]] == ["weights"]
+    assert "translation" not in still["nodes"][0]
+    assert "animations" not in described(FACE, TARGETS)
+
+
+def test_a_normal_that_hardly_turns_stays() -> None:
+    """Turns are bytes of 127; one of at most one is not in the target, one of two is."""
+    strip = Mesh([[0, 0, 0], [10, 0, 0], [0, 10, 0], [50, 0, 0], [60, 0, 0], [50, 10, 0]], [[0, 1, 2], [3, 4, 5]])
+    for degrees, rows in ((0.4, []), (0.6, []), (0.8, [3, 4, 5]), (80.0, [3, 4, 5])):
+        shift = np.zeros((6, 3))
+        shift[5, 2] = 10 * np.tan(np.radians(degrees))
+        gltf = pygltflib.GLTF2.load_from_bytes(as_bytes(strip, {"tilt": shift}))
+        target = gltf.meshes[0].primitives[0].targets[0]
+        turned = accessor(gltf, target["NORMAL"])
+        assert np.flatnonzero(turned.any(axis=1)).tolist() == rows
+        expected = np.zeros((6, 3))
+        expected[rows] = [0, -np.sin(np.radians(degrees)), np.cos(np.radians(degrees)) - 1]
+        np.testing.assert_allclose(turned, expected, atol=0.51 / 127)
+
+
 def test_bounds_are_those_of_the_stored_numbers(tmp_path: Path) -> None:
     write_glb(tmp_path / "face.glb", FACE, TARGETS)
     gltf = pygltflib.GLTF2().load(str(tmp_path / "face.glb"))

@@ -419,12 +419,14 @@ def test_the_window_looks_as_in_the_docs(browser, studio, size, name):
     known = Image.open(PICTURES / name).convert("RGB")
     small = (size["width"] // 10, size["height"] // 10)
 
-    def alike(taken):
+    def alike():
+        person.close_remarks()
+        taken = person.shot()
         assert known.size == taken.size
         was, now = (np.asarray(image.resize(small, Image.Resampling.BOX)).astype(float) for image in (known, taken))
         return difference(was, now) < 3 and (np.abs(was - now).max(axis=2) > 60).mean() < 0.01
 
-    until(lambda: alike(person.shot()))
+    until(alike)
     person.window.close()
 
 
@@ -601,6 +603,7 @@ def test_a_page_of_another_origin_does_not_get_in(browser, studio):
     finally:
         window.close()
         server.shutdown()
+        server.server_close()
 
 
 def test_a_foreign_name_that_leads_to_this_machine_is_refused(browser, studio):
