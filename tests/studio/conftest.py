@@ -43,8 +43,9 @@ def shared(pair):
 @pytest.fixture(scope="module")
 def studio(shared):
     """A studio that runs for the tests of one file, on this machine alone."""
+    from meshgan.studio.gate import Gate
     from meshgan.studio.server import Studio
 
-    running = Studio(shared, port=0)
+    running = Studio(shared, Gate(port=0))
     yield running
     running.stop()

@@ -345,7 +345,7 @@ def test_a_hostile_card_reaches_the_page_as_words(shared, monkeypatch):
     card = shared.identity.model.card.model_copy()
     object.__setattr__(card, "origin", bad)
     monkeypatch.setattr(shared.identity.model, "card", card)
-    running = Studio(shared, port=0)
+    running = Studio(shared, gate.Gate(port=0))
     try:
         with Visitor(running.addresses[0]) as visitor:
             visitor.wait(lambda: "was trained on" in visitor.page)
@@ -412,7 +412,7 @@ def test_who_gives_no_sign_of_life_is_hung_up_on(studio, monkeypatch):
 
 @pytest.fixture(scope="module")
 def public(shared):
-    running = Studio(shared, "0.0.0.0", 0)
+    running = Studio(shared, gate.Gate("0.0.0.0", 0))
     yield running
     running.stop()
 
@@ -443,7 +443,7 @@ def test_cookies_of_other_programs_lock_nobody_out(public, cookies):
 
 def test_two_studios_on_one_host_do_not_throw_each_other_out(public, shared):
     """Browsers keep one set of cookies for all ports of a host."""
-    other = Studio(shared, "0.0.0.0", 0)
+    other = Studio(shared, gate.Gate("0.0.0.0", 0))
     try:
         jar = {}
         for one in (public, other, public):
@@ -519,4 +519,4 @@ def test_a_page_of_an_older_viewer_is_told_so(studio, quiet):
 @pytest.mark.parametrize("host", ["", " ", "\t"])
 def test_no_host_is_not_every_network(pair, host):
     with pytest.raises(gate.UsageError, match="`host` is empty"):
-        Studio(Shared(*pair), host, 0)
+        Studio(Shared(*pair), gate.Gate(host, 0))

@@ -33,6 +33,7 @@ pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
 from playwright.sync_api import Error, sync_playwright
 
+from meshgan.studio.gate import Gate
 from meshgan.studio.guard import PROTOCOL
 from meshgan.studio.page import Shared
 from meshgan.studio.server import Studio
@@ -84,7 +85,7 @@ def models(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def studio(models):
-    running = Studio(Shared(*models), port=0)
+    running = Studio(Shared(*models), Gate(port=0))
     yield running
     running.stop()
 

@@ -19,7 +19,7 @@ from visitor import Visitor
 
 @pytest.fixture(scope="module")
 def studio(shared):
-    running = Studio(shared, "0.0.0.0", 0)
+    running = Studio(shared, Gate("0.0.0.0", 0))
     yield running
     running.stop()
 
@@ -97,7 +97,7 @@ def test_addresses_hold_the_token(studio):
 
 
 def test_each_studio_has_a_token_of_its_own(shared, studio):
-    other = Studio(shared, "0.0.0.0", 0)
+    other = Studio(shared, Gate("0.0.0.0", 0))
     other.stop()
     assert other.token != studio.token
 
@@ -131,7 +131,7 @@ def test_a_port_that_is_taken_is_said(studio):
 
 
 def test_stopping_closes_open_connections(shared):
-    running = Studio(shared, "0.0.0.0", 0)
+    running = Studio(shared, Gate("0.0.0.0", 0))
     headers = {"Cookie": f"{COOKIE}={running.token}", "Origin": f"http://127.0.0.1:{running.port}"}
     with Visitor(f"http://127.0.0.1:{running.port}", headers) as visitor:
         visitor.control("Random face")
@@ -147,7 +147,7 @@ def test_who_comes_while_models_are_loaded_is_told_so_and_then_let_in(shared):
         status, answer, body = get(gate, "/")
         assert (status, answer["Refresh"]) == (200, "1")
         assert b"Loading the models" in body
-        running = Studio(shared, gate=gate)
+        running = Studio(shared, gate)
         status, answer, body = get(gate, "/")
         assert status == 200
         assert "Refresh" not in answer
@@ -164,7 +164,7 @@ OUTSIDE = "https://faces.example.org"
 
 @pytest.fixture(scope="module")
 def proxied(shared):
-    running = Studio(shared, "127.0.0.1", 0, behind=f"{OUTSIDE}:443/studio")
+    running = Studio(shared, Gate("127.0.0.1", 0, behind=f"{OUTSIDE}:443/studio"))
     yield running
     running.stop()
 
@@ -232,7 +232,7 @@ def test_a_proxy_that_was_not_told_of_works_behind_the_token(studio):
 
 
 def test_who_may_be_the_owners_proxy_is_told_of_once(shared, capfd):
-    running = Studio(shared, port=0)
+    running = Studio(shared, Gate(port=0))
     try:
         for _ in range(3):
             assert upgraded(running, Origin=OUTSIDE, Host=f"127.0.0.1:{running.port}") == "403"
@@ -265,7 +265,7 @@ def test_what_is_no_public_address_is_said_so(given):
 
 def test_an_address_of_ipv6_has_brackets(shared):
     try:
-        running = Studio(shared, "::1", 0)
+        running = Studio(shared, Gate("::1", 0))
     except UsageError:
         pytest.skip("this machine has no IPv6")
     running.stop()

@@ -15,7 +15,7 @@ import trimesh
 pytest.importorskip("viser", reason="needs the extra studio")
 
 from meshgan.geometry.files import write_mesh
-from meshgan.studio.gate import is_loopback
+from meshgan.studio.gate import Gate, is_loopback
 from meshgan.studio.server import Studio
 from meshgan.studio.session import GRID, Session
 from visitor import Visitor, until
@@ -258,7 +258,7 @@ def test_a_visitor_who_leaves_while_the_page_is_built_leaves_no_words(studio, sl
 
 @pytest.mark.parametrize("after", [0.0, 0.1, 0.21, 0.25])
 def test_stopping_while_a_page_is_built_leaves_no_words(shared, slow_pages, capsys, after):
-    running = Studio(shared, port=0)
+    running = Studio(shared, Gate(port=0))
     with Visitor(running.addresses[0]):
         time.sleep(after)
         running.stop()
@@ -285,7 +285,7 @@ def test_a_full_studio_says_so(studio, monkeypatch):
 
 def test_stopping_ends_all_connections_and_threads(shared):
     before = {thread.name for thread in threading.enumerate()}
-    running = Studio(shared, port=0)
+    running = Studio(shared, Gate(port=0))
     with Visitor(running.addresses[0]) as visitor:
         visitor.control("Random face")
         running.stop()

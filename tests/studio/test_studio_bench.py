@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("viser", reason="needs the extra studio")
 
 from meshgan.bench import studio
+from meshgan.studio.gate import Gate
 from meshgan.studio.server import Studio
 
 
@@ -22,7 +23,7 @@ def test_the_benchmark_runs(monkeypatch, capsys, pair):
 
 
 def test_a_movement_has_arrived_when_it_returns(shared):
-    running = Studio(shared, port=0)
+    running = Studio(shared, Gate(port=0))
     try:
         with studio._visitor(running.addresses[0]) as move:
             (page,) = running.pages.values()

@@ -95,9 +95,10 @@ def _work(shared: Any) -> list[float]:
 
 
 def _round_trips(shared: Any) -> list[float]:
+    from meshgan.studio.gate import Gate
     from meshgan.studio.server import Studio
 
-    running = Studio(shared, port=0)
+    running = Studio(shared, Gate(port=0))
     try:
         with _visitor(running.addresses[0]) as move:
             return _times(move)

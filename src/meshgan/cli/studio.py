@@ -98,7 +98,7 @@ def _show(gate: "Gate", first: str, expression: str | None) -> None:
             pair = load_pair(first, "expression")
     shared = Shared(*(pair or load_pair(first, expression)))
     asked = _asked_to_end()
-    running = Studio(shared, gate=gate)
+    running = Studio(shared, gate)
     try:
         print("Ready.", flush=True)
         asked.get()

@@ -15,6 +15,7 @@ from meshgan.progress import counted
 
 if TYPE_CHECKING:
     from meshgan.arrays import Codes, Faces, Integers
+    from meshgan.geometry.mesh import Mesh
     from meshgan.model.compose import Composition
     from meshgan.model.load import Model
     from meshgan.model.rig import Kind, Targets
@@ -299,12 +300,11 @@ def compose(
     Example: `meshgan compose identity expression --out faces --count 16`, or `--identity mine.ply --count 4`
     """
     from meshgan.data.corpora.basis import layout_of
-    from meshgan.geometry.files import face_names, write_glb
+    from meshgan.geometry.files import face_names
     from meshgan.model.compose import compose_random, expression_targets
     from meshgan.model.load import load_model
     from meshgan.model.rig import kind_of_rig, targets_of
     from meshgan.progress import track
-    from meshgan.storage import atomic_file
     from meshgan.view.figures import comparison, worn
 
     id_model, exp_model = load_model(identity), load_model(expression)
@@ -325,12 +325,7 @@ def compose(
             names = list(targets)
             about = _composition(id_model, exp_model, made, number, code)
             about |= {**({} if face is None else {"identity": face.name}), "seed": seed}
-            mesh, file = template.with_vertices(made.identities[number]), files[number]
-            title = f"{face.stem if face else id_model.card.name}-{seed}-{file.stem}"
-            rights = str(about["licence"]) if face is None else ""
-            write_glb(file, mesh, targets, {TARGET: 1.0}, title, rights, layout=layout_of(template), about=about)
-            with atomic_file(file.with_suffix(".json")) as partial:
-                partial.write_text(json.dumps(about) + "\n", encoding="utf-8")
+            _write_composition(files[number], template.with_vertices(made.identities[number]), targets, about, face)
         shown = slice(0, min(count, 8))
         rows = {"identity": made.identities[shown], "with expression": made.faces[shown]}
         comparison(rows, template.triangles, out / "sheet.png", colour=worn(layout_of(template)))
@@ -342,6 +337,19 @@ def compose(
         f"Wrote {counted(count, 'GLB file')} with {counted(len(names), 'morph target')}{' each' * (count > 1)} to "
         f"{out}; look at {out / 'sheet.png'}."
     )
+
+
+def _write_composition(file: Path, mesh: "Mesh", targets: "Targets", about: dict[str, Any], face: Path | None) -> None:
+    """The GLB of an identity with its targets, the random expression on; what it is made of (`about`) beside it."""
+    from meshgan.data.corpora.basis import layout_of
+    from meshgan.geometry.files import write_glb
+    from meshgan.storage import atomic_file
+
+    title = f"{face.stem if face else about['model']}-{about['seed']}-{file.stem}"
+    rights = str(about["licence"]) if face is None else ""
+    write_glb(file, mesh, targets, {TARGET: 1.0}, title, rights, layout=layout_of(mesh), about=about)
+    with atomic_file(file.with_suffix(".json")) as partial:
+        partial.write_text(json.dumps(about) + "\n", encoding="utf-8")
 
 
 def _composition(

@@ -8,7 +8,7 @@ Reference: Khronos Group, glTF 2.0 Specification, sections 3.6 (accessors), 3.7 
 
 import json
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -375,16 +375,7 @@ def write(
     if picture:
         image = {"bufferView": buffer.add_bytes(picture), "mimeType": "image/png", "name": "skin"}
         pictured = {"images": [image], "textures": [{"source": 0, "sampler": 0}], "samplers": [LINEAR]}
-    nodes: list[Document] = [{"name": piece.name or name, "mesh": i} for i, piece in enumerate(pieces)]
-    if len(nodes) > 1:
-        nodes.append({"name": name, "children": list(range(len(nodes)))})
-    top = nodes[-1]
-    if about:
-        top["extras"] = dict(about)
-    if animation is not None and animation.rotations is not None and animation.pivot is not None:
-        point = [float(x) for x in animation.pivot]
-        top["translation"] = [-x for x in point]
-        nodes.append({"name": "head", "translation": point, "children": [len(nodes) - 1]})
+    nodes = _nodes([piece.name for piece in pieces], name, about, animation)
     moving: Document = {}
     if animation is not None:
         moved = {node: columns for node, columns in enumerate(owned) if len(columns)}
@@ -405,6 +396,24 @@ def write(
     if any(map(len, owned)):  # the turns of their normals are bytes
         document |= {"extensionsUsed": [QUANTISED], "extensionsRequired": [QUANTISED]}
     return _container(document, bytes(buffer.data))
+
+
+def _nodes(
+    parts: Sequence[str], name: str, about: Mapping[str, Any] | None, animation: Animation | None
+) -> list[Document]:
+    """A node for each part, with the mesh of its number; one above them all where there are several, `about` in it; and
+    one above that, which an animation turns. The last one is the scene's."""
+    nodes: list[Document] = [{"name": part or name, "mesh": number} for number, part in enumerate(parts)]
+    if len(nodes) > 1:
+        nodes.append({"name": name, "children": list(range(len(nodes)))})
+    top = nodes[-1]
+    if about:
+        top["extras"] = dict(about)
+    if animation is not None and animation.rotations is not None and animation.pivot is not None:
+        point = [float(x) for x in animation.pivot]
+        top["translation"] = [-x for x in point]
+        nodes.append({"name": "head", "translation": point, "children": [len(nodes) - 1]})
+    return nodes
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,7 +26,7 @@ from meshgan.geometry.laplacian import (
     rescale,
 )
 from meshgan.geometry.mesh import Mesh
-from meshgan.geometry.surface import barycentric_matrix, closest_points
+from meshgan.geometry.surface import ClosestPoints, barycentric_matrix, closest_points
 from meshgan.reading import read_arrays
 from meshgan.remembered import cache_folder, code_of, key_of
 from meshgan.storage import atomic_file
@@ -152,19 +152,28 @@ def _way_up(coarse: Mesh, fine: Mesh, kept: Integers) -> sp.csr_array:
 def _nearest(coarse: Mesh, fine: Mesh, part: Integers, kept: Integers) -> sp.csr_array:
     """U (V_fine, V_coarse) of the closest points on the same `part` (V_fine,): an eye learns nothing from its lids."""
     alive = part[kept[coarse.triangles[:, 0]]]
-    parts, found, rest = np.unique(alive), [], np.ones(len(part), dtype=bool)
-    for number in parts if len(parts) > 1 else ():
-        rows = np.flatnonzero(part == number)
-        surface = Mesh(coarse.vertices, coarse.triangles[alive == number])
-        with suppress(MeshganError):  # a part without an area takes what is nearest
-            found.append((rows, barycentric_matrix(closest_points(fine.vertices[rows], surface), surface).tocoo()))
-            rest[rows] = False
-    if rest.any():
-        rows = np.flatnonzero(rest)
-        found.append((rows, barycentric_matrix(closest_points(fine.vertices[rows], coarse), coarse).tocoo()))
-    data = np.concatenate([way.data for _, way in found])
-    places = [np.concatenate(some) for some in zip(*[(rows[way.row], way.col) for rows, way in found], strict=True)]
-    return sp.csr_array((data, tuple(places)), shape=(len(part), len(kept)))
+    triangle, weights = np.full(len(part), -1), np.zeros((len(part), 3))
+    numbers = np.unique(alive)
+    if len(numbers) > 1:
+        rows_of, triangles_of = _grouped(part, numbers), _grouped(alive, numbers)
+        for rows, own in zip(rows_of, triangles_of, strict=True):
+            used, corners = np.unique(coarse.triangles[own], return_inverse=True)
+            surface = Mesh(coarse.vertices[used], corners.reshape(-1, 3))
+            with suppress(MeshganError):  # a part without an area takes what is nearest
+                found = closest_points(fine.vertices[rows], surface)
+                triangle[rows], weights[rows] = own[found.triangle], found.barycentric
+    rest = np.flatnonzero(triangle < 0)
+    if len(rest):
+        found = closest_points(fine.vertices[rest], coarse)
+        triangle[rest], weights[rest] = found.triangle, found.barycentric
+    return barycentric_matrix(ClosestPoints(triangle, weights, fine.vertices, np.zeros(len(part))), coarse)
+
+
+def _grouped(labels: Integers, wanted: Integers) -> list[Integers]:
+    """The places, increasing, of each of the `wanted` labels, which increase."""
+    order = np.argsort(labels, kind="stable")
+    starts, stops = (np.searchsorted(labels[order], wanted, side) for side in ("left", "right"))
+    return [order[start:stop] for start, stop in zip(starts, stops, strict=True)]
 
 
 def _packed(level: Level) -> dict[str, NDArray[Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from meshgan.data.corpora.basis import layout_of
 from meshgan.data.corpora.naming import ENDINGS, customary_subjects, mesh_files
-from meshgan.data.faceset import Card, create_faceset
+from meshgan.data.faceset import Card, FaceSetWriter, create_faceset
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.files import MILLIMETRES, WRITERS
 from meshgan.progress import counted
@@ -99,21 +99,26 @@ def register_all(
             where = _only_report(out, subtitle, jobs, outcomes, face_template.landmark_names, keep)
             remove_written(work)
             raise MeshganError(f"no scan could be registered{where} ({outcomes[0].reason}).")
-        verdicts = {outcome.scan: outcome.verdict for outcome in outcomes}
-        subjects = customary_subjects([job.name for job in usable])
-        card = _card(out, settings, outcomes)
-        with create_faceset(out, face_template.mesh, len(usable), card, keep, listed=True) as writer:
-            for job in usable:
-                label = {"file": job.name, "subject": subjects[job.name], "verdict": verdicts[job.name]}
-                writer.append(result_of(job).vertices[None], [label])
+        card, mesh = _card(out, settings, outcomes), face_template.mesh
+        with create_faceset(out, mesh, len(usable), card, keep, listed=True) as writer:
+            _append(writer, usable, outcomes)
             write_report(writer.folder, out.name, subtitle, jobs, outcomes, face_template.landmark_names)
-            write_meshes(writer.folder / "meshes", face_template.mesh, usable, formats, in_scan=False)
+            write_meshes(writer.folder / "meshes", mesh, usable, formats, in_scan=False)
             if in_scan_frame:
-                write_meshes(writer.folder / "in-scan-frame", face_template.mesh, usable, formats, in_scan=True)
+                write_meshes(writer.folder / "in-scan-frame", mesh, usable, formats, in_scan=True)
             if bake is not None:
-                write_textures(writer.folder / "textures", face_template.mesh, usable, bake)
+                write_textures(writer.folder / "textures", mesh, usable, bake)
         remove_written(work)
     return _registered(outcomes)
+
+
+def _append(writer: FaceSetWriter, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> None:
+    """Append the results of `jobs` to a FaceSet, each labelled with its file, its subject and its verdict."""
+    verdicts = {outcome.scan: outcome.verdict for outcome in outcomes}
+    subjects = customary_subjects([job.name for job in jobs])
+    for job in jobs:
+        label = {"file": job.name, "subject": subjects[job.name], "verdict": verdicts[job.name]}
+        writer.append(result_of(job).vertices[None], [label])
 
 
 def _kept(out: Path, landmarks: Path | None) -> Callable[[PurePath], bool] | None:

@@ -20,16 +20,14 @@ ACCENT = (66, 99, 128)
 class Studio:
     """Runs from construction until `stop`; `pages` holds one page for each browser that is there.
 
-    Visitors come through a `gate` that is open already, or else through one of its own (see `Gate`).
+    Visitors come through the `gate`, which says where it listens, and who may enter; it is closed with the studio.
     """
 
-    def __init__(
-        self, shared: Shared, host: str = LOCAL, port: int = 8080, behind: str = "", gate: Gate | None = None
-    ) -> None:
+    def __init__(self, shared: Shared, gate: Gate) -> None:
         self.shared = shared
         self.pages: dict[int, Page] = {}
         self._guests: dict[int, Guest] = {}
-        self._gate = gate or Gate(host, port, behind)
+        self._gate = gate
         self.port, self.token, self.addresses = self._gate.port, self._gate.token, self._gate.addresses
         with _quiet():
             self.server = viser.ViserServer(LOCAL, 0, label="meshgan studio", verbose=False)
