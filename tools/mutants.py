@@ -124,7 +124,7 @@ def run(copy: Path, tests: tuple[str, ...], broken: Iterable[str] = ()) -> str |
         return "hung"
     if done.returncode in (0, 5):  # 5: none was collected, since all are slow
         return None
-    first = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout.decode("utf-8", "replace"), re.MULTILINE)
+    first = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", done.stdout.decode("utf-8", "replace"), re.MULTILINE)
     return first[1] if first else tests[0]
 
 

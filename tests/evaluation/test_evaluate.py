@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import trimesh
 from pydantic import TypeAdapter
 
 from meshgan.data.faceset import Card, FaceSet, create_faceset
@@ -13,11 +14,13 @@ from meshgan.evaluation import evaluate as module
 from meshgan.evaluation import yardstick as measuring
 from meshgan.evaluation.evaluate import Evaluation, evaluate, generalise, suitable_samplers
 from meshgan.evaluation.yardstick import BY_KEY, Yardstick, shape_codes
+from meshgan.geometry.mesh import Mesh
 from meshgan.model.face_model import FaceModel
 from meshgan.model.model_folder import find_model, read_model_folder
 from meshgan.model.pca import fit_pca
 from meshgan.training.loop import train
 from meshgan.training.recipe import parse_recipe
+from meshgan.view.raster import Camera
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -319,3 +322,66 @@ def test_json_is_for_people_too(evaluation):
         "fid",
     }
     assert table["generalisation"]["fitted_mm"]["mean"] == evaluation.generalisation.fitted_mm.mean
+
+
+def test_the_table_of_metrics_says_what_is_done():
+    """Numbers in its words are those that are used; digits and directions are those of all published tables."""
+    shown = [(metric.name, metric.unit, metric.digits, metric.better, metric.spread) for metric in measuring.METRICS]
+    assert shown == [
+        ("generalisation", "mm", 3, "lower", True),
+        ("specificity", "mm", 3, "as real", True),
+        ("fid", "", 2, "lower", False),
+        ("fid256", "", 2, "lower", False),
+        ("kid", "", 4, "lower", False),
+        ("shape_frechet", "mm2", 2, "lower", False),
+        ("diversity", "mm", 2, "as real", False),
+        ("coverage", "", 3, "higher", False),
+        ("precision", "", 3, "higher", False),
+        ("recall", "", 3, "higher", False),
+        ("detail", "", 3, "lower", False),
+        ("validity", "", 3, "higher", False),
+        ("memorising", "", 3, "as real", False),
+    ]
+    for name, words in (
+        ("fid", (f"{measuring.IMAGES:,} samples", f"{measuring.SIZE}×{measuring.SIZE} pictures")),
+        ("fid256", (f"{measuring.LARGE}×{measuring.LARGE} pictures", f"{measuring.IMAGES:,} samples")),
+        ("shape_frechet", (f"beyond {measuring.COMPONENTS} components",)),
+        ("detail", (f"{measuring.DETAILED:,} samples", f"the {measuring.COARSE} strongest")),
+        ("validity", (f"{measuring.CHECKED} samples",)),
+        ("memorising", (f"{measuring.MEMORIES:,} samples",)),
+    ):
+        (metric,) = (one for one in measuring.METRICS if one.name == name)
+        for word in words:
+            assert word in f"{metric.what}; {metric.of}; {metric.blind}", (name, word)
+    assert measuring.EXCUSED == 0.01  # "a hundredth or more of the training faces"
+    keys = [metric.key(part) for metric in measuring.METRICS[:3] for part in ("", "std", "interval", "parts")]
+    assert keys[:4] == [
+        "generalisation_mm",
+        "generalisation_std_mm",
+        "generalisation_interval_mm",
+        "generalisation_parts",
+    ]
+    assert keys[8:] == ["fid", "fid_std", "fid_interval", "fid_parts"]
+
+
+def test_large_pictures_are_of_a_face_that_looks_aside_in_light_that_grazes_it():
+    """On a ball the brightest place faces the light; a nose, in front of all, is beside the middle."""
+    sphere = trimesh.creation.icosphere(4, radius=80.0)
+    ball = Mesh(sphere.vertices, sphere.faces)
+    camera = Camera()
+    small, large = measuring._pictures(sphere.vertices[None], ball, camera)
+    assert (small.shape, large.shape, large.dtype) == ((1, 64, 64), (1, 256, 256), np.uint8)
+    rows, columns = np.nonzero(large[0] >= np.quantile(large[0], 0.999))
+    pixel = 240 / 256
+    x, y = (columns.mean() - 127.5) * pixel / 80, (127.5 - rows.mean()) * pixel / 80
+    light = np.array([-0.8, 0.5, 0.55]) / np.linalg.norm([-0.8, 0.5, 0.55])
+    np.testing.assert_allclose([x, y], light[:2], atol=0.05)
+    assert large[0].max() == pytest.approx(255 * 1.0, abs=12)  # nothing is burnt out, but hardly anything is black
+    assert np.median(large[0][large[0] > 0]) > 10
+    assert large[0, 0, 0] == 0
+    nose = np.where(sphere.vertices[:, 2:] > 79, [0.0, 0.0, 60.0], 0.0) + sphere.vertices
+    with_nose = measuring._pictures(nose[None], ball, camera)[1]
+    changed = np.abs(with_nose[0].astype(int) - large[0]) > 30
+    tip = (np.flatnonzero(changed.any(axis=0)).max() - 127.5) * pixel
+    assert tip == pytest.approx(140 * np.sin(np.radians(measuring.THREE_QUARTERS)), abs=3)
+    assert measuring.THREE_QUARTERS == 35

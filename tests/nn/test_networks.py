@@ -1,6 +1,8 @@
 """The networks: the paper's sizes, their options, and that they start alike from a seed."""
 
+import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,14 +10,16 @@ import torch
 from operators import hierarchy
 
 from meshgan.errors import UsageError
-from meshgan.nn import paths
+from meshgan.nn import networks, paths
 from meshgan.nn.networks import (
     Autoencoder,
     Decoder,
     Encoder,
+    MappingNetwork,
     NetworkSpec,
     ScalarCritic,
     parameter_count,
+    quarters,
 )
 
 COUNTS = (90, 60, 40, 30, 20)  # what counts for the sizes is the coarsest level
@@ -199,3 +203,67 @@ def test_details_need_a_linear_map() -> None:
     for wrong in ({"detail": True}, {"detail": True, "linear": True, "skips": True}):
         with pytest.raises(UsageError, match=r"network\.detail needs"):
             replace(SMALL, **wrong)
+
+
+def test_a_mapping_network_adds_a_perceptron_to_the_code() -> None:
+    mapping = MappingNetwork(NetworkSpec(code=3, mapping=5), seeded())
+    codes = torch.randn(4, 3, generator=seeded(1))
+    torch.testing.assert_close(mapping(codes), codes)  # the identity, to begin with
+    dense = [layer for layer in mapping.layers if isinstance(layer, torch.nn.Linear)]
+    assert [(layer.in_features, layer.out_features) for layer in dense] == [(3, 5), (5, 5), (5, 5), (5, 3)]
+    matrix, offset = torch.randn(3, 3, generator=seeded(2)), torch.randn(3, generator=seeded(3))
+    with torch.no_grad():
+        dense[-1].weight.normal_(generator=seeded(4))
+        mapping.append(matrix, offset)
+        values = codes
+        for layer in dense[:-1]:
+            values = layer(values)
+            values = torch.where(values > 0, values, 0.2 * values)
+        torch.testing.assert_close(mapping(codes), (codes + dense[-1](values)) @ matrix + offset)
+
+
+def test_a_network_that_nobody_trains_is_refused_at_its_number_of_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    linear = replace(SMALL, linear=True)
+    convolutions = 3 * (3 * 4 + 4 * 5 + 5 * 6 + 6 * 8)
+    for spec, weights in ((SMALL, 7 * 5 * 8 + convolutions), (linear, 7 * 5 * 8 + convolutions + 7 * 60 * 3)):
+        monkeypatch.setattr(networks, "LARGEST", weights)
+        Encoder(hierarchy(), spec)
+        monkeypatch.setattr(networks, "LARGEST", weights - 1)
+        with pytest.raises(UsageError, match=f"a network of {weights:,} weights is too large"):
+            Encoder(hierarchy(), spec)
+
+
+def test_levels_are_quarters_unless_told() -> None:
+    assert quarters(5036, 4) == [1259, 315, 79, 20]
+    assert quarters(3, 3) == [1, 1, 1]
+    for wrong, said in ((NetworkSpec(widths=(16, 32)), "has 4; set hierarchy.counts = [15, 4]."), (
+        replace(SMALL, widths=(4,) * 5), "5 widths need as many coarser levels, the hierarchy has 4; "
+    )):  # fmt: skip
+        with pytest.raises(UsageError, match=re.escape(said)):
+            Decoder(hierarchy(), wrong)
+    for wrong in ({"terms": 0}, {"widths": (4, 0)}, {"widths": ()}, {"code": -1}):
+        with pytest.raises(UsageError, match="of at least 1"):
+            NetworkSpec(**wrong)
+
+
+def test_which_path_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_cpu, on_gpu = torch.zeros(1), SimpleNamespace(device=torch.device("cuda"))
+    for compiler in (True, False):
+        monkeypatch.setattr(paths, "_can_compile", lambda found=compiler: found)
+        assert [paths.gathers(on_cpu), paths.fused(on_cpu), paths.compiled()] == [False, False, True]
+        assert [paths.gathers(on_gpu), paths.fused(on_gpu)] == [True, compiler]
+        with torch.no_grad():
+            assert not paths.fused(on_gpu)
+        for path, expected in (
+            ("kernel", [False, False, True]),
+            ("rows", [False, False, False]),
+            ("gather", [True, False, False]),
+            ("fused", [True, True, False]),
+        ):
+            with paths.forced(path):
+                for field in (on_cpu, on_gpu):
+                    assert [paths.gathers(field), paths.fused(field), paths.compiled()] == expected
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    for path in ("kernel", "rows", "gather", "fused"):
+        with paths.forced(path):
+            assert [paths.gathers(on_cpu), paths.fused(on_cpu), paths.compiled()] == [True, False, False]

@@ -15,11 +15,26 @@ from meshgan.errors import DiskError, MeshganError, UsageError
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.geometry.mesh import Mesh
 from meshgan.model.face_model import FaceModel
+from meshgan.model.load import load_model
 from meshgan.model.model_folder import read_model_folder
+from meshgan.nn import kernel
+from meshgan.nn.networks import parameter_count
 from meshgan.training import watch
 from meshgan.training.began import Began
 from meshgan.training.checkpoint import RunFolder, read_checkpoint
-from meshgan.training.loop import crossed, share_kept, start, total_steps, train
+from meshgan.training.loop import (
+    add,
+    check_faces_and_seed,
+    crossed,
+    faces_to_see,
+    means,
+    outlook,
+    share_kept,
+    start,
+    summed,
+    total_steps,
+    train,
+)
 from meshgan.training.recipe import load_recipe, parse_recipe
 from meshgan.training.state import fixed_codes
 from meshgan.training.team import Stopped, Team
@@ -431,3 +446,90 @@ def test_the_rate_falls_over_the_whole_run_whatever_its_length(tmp_path, tiny_fa
         rates = [line["lr"] for line in RunFolder(tmp_path / f"{faces}").lines()]
         steps = faces // 8
         np.testing.assert_allclose(rates, recipe.optimiser.lr * 0.1 ** (np.arange(steps) / steps))
+
+
+def test_what_training_would_do_is_told_before_it_begins(tmp_path, tiny_faces, tiny_recipe, recipe_table):
+    lines = outlook(tiny_recipe, tiny_faces, tmp_path / "run")
+    assert lines[:3] == [
+        "68 training faces of 162 vertices",
+        "320 faces seen, 40 steps, 5.0 epochs",
+        "levels of 162, 40, 10 vertices: hierarchy.counts = [40, 10]",
+    ]
+    assert lines[3] == "a line every 5 steps, a grid every 320 and a checkpoint every 80 faces seen"
+    first = start(tiny_recipe, tiny_faces, Hierarchy.cached(tiny_faces.template, (40, 10)), 0, Team()).networks
+    assert lines[4:] == [f"{name}: {parameter_count(network):,} weights" for name, network in first.items()]
+    assert not (tmp_path / "run").exists()
+    components = parse_recipe({"name": "x", "schedule": {"epochs": 1}, "objective": {"kind": "pca"}}, "x")
+    assert outlook(components, tiny_faces, tmp_path / "run") == lines[:1]
+    classes = {"name": "x", "schedule": {"epochs": 1}, "objective": {"kind": "classification"}}
+    for recipe, seed, reason in (
+        (tiny_recipe, -1, "a seed is"),
+        (tiny_recipe.changed(schedule={"batch": 100}), 0, "fewer than one batch"),
+        (parse_recipe(classes, "x"), 0, "no label column 'expression'"),
+    ):
+        with pytest.raises(UsageError, match=reason):
+            outlook(recipe, tiny_faces, tmp_path / "run", seed)
+    (tmp_path / "letter").write_text("Dear Ann")
+    with pytest.raises(UsageError, match="is a file"):
+        outlook(tiny_recipe, tiny_faces, tmp_path / "letter")
+
+
+def test_principal_components_are_a_run_like_any_other(tmp_path, tiny_faces, tiny_run):
+    table = {"name": "x", "schedule": {"epochs": 2}, "network": {"code": 3}, "objective": {"kind": "pca"}}
+    recipe, run = parse_recipe(table, "x"), RunFolder(tmp_path / "run")
+    train(recipe, tiny_faces, run.path)
+    (line,) = run.lines()
+    assert (line["step"], line["faces"]) == (1, 68)
+    assert (run.latest().step, run.latest().tensors, run.recipe()) == (1, {}, recipe)
+    assert load_model(run.path).codes(1).shape == (1, 3)
+    weights = run.path / "model" / "weights.safetensors"
+    before = weights.stat().st_mtime_ns
+    train(recipe, tiny_faces, run.path, resume=True)
+    assert weights.stat().st_mtime_ns == before
+    weights.unlink()
+    train(recipe, tiny_faces, run.path, resume=True)
+    assert weights.exists()
+    with pytest.raises(UsageError, match="leave out `init`"):
+        train(recipe, tiny_faces, tmp_path / "other", init=tiny_run)
+    with pytest.raises(UsageError, match="with `seed=0`, not 1"):
+        train(recipe, tiny_faces, run.path, seed=1, resume=True)
+    with pytest.raises(UsageError, match="exists already"):
+        train(recipe, tiny_faces, run.path)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_flow_on_components_sees_as_many_faces_as_the_schedule_asks_for():
+    def seen(**schedule):
+        return faces_to_see(parse_recipe({"name": "x", "schedule": schedule}, "x"), 68)
+
+    assert [seen(epochs=1), seen(epochs=2.5), seen(epochs=0.001), seen(faces=7)] == [68, 170, 1, 7]
+
+
+def test_statistics_are_means_since_the_last_line():
+    sums = {}
+    for value in (1.0, 2.0, 6.0):
+        add(sums, {"a": torch.tensor(value), "b": torch.tensor(-value)})
+    assert means(sums) == {"a": 3.0, "b": -3.0}
+    assert {name: value.item() for name, value in summed(sums).items()} == {"sum/a": 9, "sum/b": -9, "sum/steps": 3}
+
+
+def test_what_computes_is_said_once(capsys):
+    watch.announce(torch.device("cpu"))
+    watch.announce(torch.device("meta"))
+    on_cpu, on_other = capsys.readouterr().err.splitlines()
+    assert on_cpu == f"convolutions by {kernel.describe()}, threads: {kernel.threads()}"
+    assert on_other == "convolutions by PyTorch on meta"
+
+
+def test_the_spread_of_faces_is_the_mean_distance_of_all_pairs():
+    faces = np.random.default_rng(0).normal(size=(5, 7, 3))
+    pairs = [np.linalg.norm(faces[i] - faces[j], axis=1).mean() for i in range(5) for j in range(i)]
+    assert diversity(faces) == pytest.approx(np.mean(pairs))
+
+
+def test_two_training_faces_that_differ_are_enough(tiny_faces):
+    few = FaceSet.create(tiny_faces.vertices[:4], tiny_faces.template)
+    assert len(few.split.train) == 2
+    check_faces_and_seed(few, 2**63 - 1)
+    with pytest.raises(UsageError, match="no two training faces"):
+        check_faces_and_seed(FaceSet.create(tiny_faces.vertices[:3], tiny_faces.template), 0)

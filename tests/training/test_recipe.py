@@ -1,10 +1,12 @@
 """Recipes: strict in what they accept, and the same after a round trip through TOML."""
 
+import json
 import tomllib
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from meshgan.errors import UsageError
 from meshgan.nn.networks import NetworkSpec
@@ -169,3 +171,153 @@ def test_a_short_run_writes_as_often_as_a_long_one():
     assert long.intervals(2**26) == (50, 20_000, 20_000)
     assert Schedule(faces=1, log_every=7, sample_every=8, checkpoint_every=9).intervals(300) == (7, 8, 9)
     assert Schedule(faces=1, batch=16).intervals(1) == (1, 16, 16)
+
+
+KEYS = """
+Adam.kind "adam"
+Adam.lr 0.0003 > 0 <= 1000000.0
+Adam.beta1 0.5 >= 0 < 1
+Adam.beta2 0.999 >= 0 < 1
+Adam.decay 1.0 > 0 <= 1
+Adam.final 1.0 > 0 <= 1
+Adam.generator_factor 1.0 > 0 <= 1000000.0
+Adam.clip 0.0 >= 0
+Autoencoding.kind "autoencoder"
+Autoencoding.l2 0.0005 >= 0
+Averaging.half_life 0 >= 0 <= 1000000000000
+Began.kind "began"
+Began.gamma 0.7 > 0 <= 1
+Began.lambda_k 0.001 > 0
+BeganCs.kind "began-cs"
+BeganCs.gamma 0.7 > 0 <= 1
+BeganCs.lambda_k 0.001 > 0
+BeganCs.alpha 0.1 > 0
+BeganJudge.kind "began-judge"
+BeganJudge.gamma 0.7 > 0 <= 1
+BeganJudge.lambda_k 0.001 > 0
+BeganJudge.anchor 1.0 >= 0
+BeganJudge.window 128 >= 2 <= 1048576
+BeganJudge.memory 2048 >= 2 <= 1048576
+BeganJudge.penalty 0.3 >= 0
+BeganJudge.patches 0.0 >= 0
+BeganJudge.smoothness 0.3 >= 0
+BeganJudge.spectrum 0.0 >= 0
+Classification.kind "classification"
+Classification.label "expression" letters <= 100
+Classification.classes ["anger", "disgust", "fear", "happiness", "sadness", "surprise"] items >= 2 items <= 1000 letters <= 100
+Components.kind "pca"
+Components.distribution "normal"
+Gan.kind "gan"
+HierarchySpec.laplacian "cotangent"
+HierarchySpec.counts null items <= 16 >= 1 <= 1000000000000
+Momentum.kind "momentum"
+Momentum.lr 0.008 > 0 <= 1000000.0
+Momentum.momentum 0.9 >= 0 < 1
+Momentum.decay 0.99 > 0 <= 1
+Momentum.final 1.0 > 0 <= 1
+Momentum.generator_factor 1.0 > 0 <= 1000000.0
+Momentum.clip 0.0 >= 0
+NetworkSpec.code 64 <= 4096
+NetworkSpec.widths [16, 16, 16, 32] items <= 16 <= 4096
+NetworkSpec.terms 6 <= 64
+NetworkSpec.skips false
+NetworkSpec.linear false
+NetworkSpec.mapping 0 >= 0 <= 4096
+NetworkSpec.detail false
+NetworkSpec.code_activation "none"
+Sampling.kind "uniform"
+Sampling.faces 500 >= 0 <= 1000000000000
+Sampling.steps 40 >= 1 <= 1000000
+Schedule.batch 16 >= 1 <= 1048576
+Schedule.epochs null > 0 <= 1000000.0
+Schedule.faces null >= 1 <= 1000000000000
+Schedule.log_every null >= 1 <= 1000000000000
+Schedule.sample_every null >= 1 <= 1000000000000
+Schedule.checkpoint_every null >= 1 <= 1000000000000
+Schedule.collapse 0.05 >= 0 < 1
+Wgan.kind "wgan"
+Wgan.clip 0.0 >= 0
+Wgan.penalty 0.0 >= 0
+"""  # noqa: E501
+SIGNS = {
+    "exclusiveMinimum": ">",
+    "minimum": ">=",
+    "exclusiveMaximum": "<",
+    "maximum": "<=",
+    "minItems": "items >=",
+    "maxItems": "items <=",
+    "maxLength": "letters <=",
+}
+
+
+def bounds(field):
+    found = [f"{sign} {field[name]}" for name, sign in SIGNS.items() if name in field]
+    inner = [field["items"]] if isinstance(field.get("items"), dict) else []
+    return found + [bound for one in (*field.get("anyOf", ()), *inner) for bound in bounds(one)]
+
+
+def test_what_a_recipe_leaves_out_stays_what_it_was():
+    """Recipes in files and in models leave keys out: another default makes another run of them. By section and key,
+    with the bounds."""
+    sections = TypeAdapter(Recipe).json_schema()["$defs"]
+    found = [
+        " ".join([f"{section}.{key}", json.dumps(field.get("default")), *bounds(field)])
+        for section, one in sorted(sections.items())
+        for key, field in one["properties"].items()
+    ]
+    assert found == KEYS.strip().splitlines()
+
+
+def test_values_at_their_bounds_are_taken_and_those_beyond_are_not(recipe_table):
+    for section, key, taken, refused in (
+        ("schedule", "batch", [1, 2**20], [0, 2**20 + 1]),
+        ("schedule", "collapse", [0.0, 0.999], [-0.001, 1.0]),
+        ("optimiser", "decay", [1e-9, 1.0], [0.0, 1.001]),
+        ("optimiser", "lr", [1e-9, 1e6], [0.0, 1.1e6]),
+        ("sampling", "steps", [1, 10**6], [0, 10**6 + 1]),
+        ("averaging", "half_life", [0, 10**12], [-1, 10**12 + 1]),
+    ):
+        for value in taken + refused:
+            table = recipe_table | {section: recipe_table.get(section, {}) | {key: value}}
+            table["optimiser"] = {"kind": "adam"} | table.get("optimiser", {})
+            if value in taken:
+                found = getattr(getattr(parse_recipe(table, "x"), section), key)
+                assert found == value
+            else:
+                with pytest.raises(UsageError, match=rf"{section}.*{key}"):
+                    parse_recipe(table, "x")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "x" * 201}, "name"),
+        ({"description": "x" * 2001}, "description"),
+        ({"sampling": {"faces": 1}}, "2 or more"),
+        ({"sampling": {"kind": "fitted-normal", "faces": 0}}, "fit it to"),
+        ({"hierarchy": {"counts": [40]}}, r"2; for 5,000 vertices say \[1250, 312\]"),
+        ({"hierarchy": {"counts": [40, 10, 5]}}, "as many numbers as network.widths"),
+        ({"schedule": {"faces": 2**63}}, "64 bits"),
+        ({"schedule": {"faces": -(2**63)}}, "64 bits"),
+        ({"schedule": {"faces": 2**63 - 1}}, "less than or equal"),
+        ({"network": {"widths": [[4]]}}, "64 bits nor a list"),
+    ],
+)
+def test_parts_that_do_not_fit_each_other_are_named(recipe_table, changes, message):
+    with pytest.raises(UsageError, match=message):
+        parse_recipe({**recipe_table, **changes}, "x.toml")
+    parse_recipe({**recipe_table, "name": "x" * 200, "description": "x" * 2000}, "x.toml")
+    parse_recipe({**recipe_table, "sampling": {"kind": "fitted-normal", "faces": 2}}, "x.toml")
+
+
+def test_keys_have_few_parts_and_words_of_errors_an_end():
+    deepest = ".".join(["a"] * 8)
+    with pytest.raises(UsageError, match=r"unknown key 'a\.a'"):
+        load_recipe("paper", [f"{deepest}=1"])
+    with pytest.raises(UsageError, match="no key has so many parts"):
+        load_recipe("paper", [f"{deepest}.a=1"])
+    for length, shown in ((60, "x" * 60), (61, "x" * 59 + "…")):
+        with pytest.raises(UsageError, match=f"unknown key '{shown}'"):
+            load_recipe("paper", ["x" * length + "=1"])
+    with pytest.raises(UsageError, match="'a\\?b'"):
+        load_recipe("paper", ["a\x07b=1"])
