@@ -1,7 +1,8 @@
-"""Trials of docs/research.md, minutes each: details beyond principal components, and auto-encoders of small codes.
+"""Trials of docs/research.md, minutes each: details beyond principal components, small codes, convolutions only.
 
     python benchmarks/research.py details SET --out details.jsonl [--only NAME …] [--faces 5600]
     python benchmarks/research.py codes SET --out codes.jsonl --code 8 [--only NAME …] [--faces 32000]
+    python benchmarks/research.py convolutions SET --out convolutions.jsonl [--only NAME …] [--faces 64000]
 
 The faces of SET are reduced to a quarter of their vertices. Models learn from the training part and are measured on the
 validation part; the test part is not read. One line of JSON for each trial is appended to the file.
@@ -11,7 +12,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,17 +24,18 @@ from torch.nn.functional import softplus
 
 from meshgan.data.faceset import FaceSet, some_rows
 from meshgan.data.principal import Components, principal_components
-from meshgan.evaluation.metrics import detail
+from meshgan.evaluation.metrics import Gaussian, covered, detail, frechet_distance, pair_distances
 from meshgan.evaluation.yardstick import BAND_NAMES
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.geometry.laplacian import BandFilter
 from meshgan.geometry.mesh import Mesh
 from meshgan.nn.chebyshev import ChebConv
-from meshgan.nn.networks import Decoder, NetworkSpec
+from meshgan.nn.networks import Autoencoder, Decoder, Encoder, NetworkSpec
 from meshgan.nn.patches import PatchCritic, Spectrum
 from meshgan.nn.plan import ordered
 from meshgan.nn.sampling import Reordering, SparseOperator
 from meshgan.training.autoencoder import l1
+from meshgan.training.began import next_k
 from meshgan.training.began_judge import JITTER, LAZY, TINY, white
 
 WIDTHS = (16, 16, 32)
@@ -63,6 +65,30 @@ CODES: dict[str, dict[str, Any]] = {
     "64 components and wide bottleneck": {"laplacian": "combinatorial", "middle": 256, "components": 64},
     "perceptron": {"perceptron": 512, "batch": 64, "rate": 1e-3},
 }
+# Generators without a linear path, coordinates, or a judge of them.
+CONVOLUTIONS: dict[str, dict[str, Any]] = {
+    "CoMA as published, N(mean, covariance)": {"began": 0.0, "anchor": 1.0, "gaussian": True, "momentum": 0.9},
+    "CoMA with Adam, N(mean, covariance)": {"began": 0.0, "anchor": 1.0, "gaussian": True},
+    "the paper's recipe": {"momentum": 0.9, "average": 0.0},
+    "Adam and averaging": {},
+    "skips": {"skips": True},
+    "balance 1": {"gamma": 1.0},
+    "noise": {"noise": True},
+    "noise, critic of patches": {"noise": True, "patches": 0.1},
+    "noise, critic of patches, energies": {"noise": True, "patches": 0.1, "spectrum": 1.0},
+    "no BEGAN: critic of patches, energies": {"began": 0.0, "noise": True, "patches": 1.0, "spectrum": 1.0},
+    "encoder with codes made uniform": {"anchor": 1.0, "sliced": 1.0},
+    "encoder, noise, critic, energies": {"anchor": 1.0, "sliced": 1.0, "noise": True, "patches": 0.1, "spectrum": 1.0},
+    "encoder, noise, critic, energies, no BEGAN": {
+        "anchor": 1.0, "sliced": 1.0, "noise": True, "patches": 0.1, "spectrum": 1.0, "began": 0.0
+    },
+}  # fmt: skip
+BEGAN: dict[str, Any] = {
+    "began": 1.0, "gamma": 0.7, "lambda_k": 0.001, "skips": False, "noise": False, "patches": 0.0, "spectrum": 0.0,
+    "anchor": 0.0, "sliced": 0.0, "gaussian": False, "momentum": 0.0, "average": 0.999, "rate": 1e-3, "batch": 16,
+    "laplacian": "cotangent", "code": 64,
+}  # fmt: skip
+REMEMBERED, DIRECTIONS = 512, 64  # codes, and directions along which they are compared with the prior
 
 
 class Reduced:
@@ -101,8 +127,8 @@ class Reduced:
             yield max(share, 0.02), self.seen[torch.from_numpy(rng.integers(0, len(self.seen), size))], rng
 
 
-def adam(network: nn.Module, rate: float, beta1: float) -> torch.optim.Adam:
-    return torch.optim.Adam(network.parameters(), rate, (beta1, 0.99), fused=True)
+def adam(parameters: Iterable[Tensor], rate: float, beta1: float) -> torch.optim.Adam:
+    return torch.optim.Adam(list(parameters), rate, (beta1, 0.99), fused=True)
 
 
 def advance(optimiser: torch.optim.Adam, rate: float, parameters: list[Tensor]) -> None:
@@ -129,7 +155,7 @@ def try_details(data: Reduced, changes: Mapping[str, Any], faces: int) -> dict[s
     generator.deviations.copy_(critic.deviations[0])
     if not o["differential"]:
         critic.bent = torch.zeros_like  # type: ignore[method-assign,assignment]
-    of_generator, of_critic = adam(generator, 0.0, 0.0), adam(critic, 0.0, 0.0)
+    of_generator, of_critic = adam(generator.parameters(), 0.0, 0.0), adam(critic.parameters(), 0.0, 0.0)
     began = time.process_time()
     for step, (share, real, rng) in enumerate(data.batches(faces, o["batch"])):
         noise = torch.from_numpy(rng.standard_normal((len(real), generator.noise_size), np.float32))
@@ -260,7 +286,7 @@ def try_code(data: Reduced, changes: Mapping[str, Any], faces: int, code: int) -
     o = {"laplacian": "cotangent", "middle": 0, "fields": False, "components": 0, "perceptron": 0, "loss": "mm",
          "batch": 32, "rate": 2e-3, "code": code} | dict(changes)  # fmt: skip
     network, scale = Small(data, o), torch.from_numpy(data.std)
-    optimiser, began = adam(network, 0.0, 0.9), time.process_time()
+    optimiser, began = adam(network.parameters(), 0.0, 0.9), time.process_time()
 
     def distance(some: Tensor) -> Tensor:
         return (((network(some) - some) * scale).square().sum(dim=2) + 1e-8).sqrt().mean()
@@ -281,20 +307,161 @@ def try_code(data: Reduced, changes: Mapping[str, Any], faces: int, code: int) -
     }
 
 
+class Free(nn.Module):
+    """The paper's generator, with noise on the vertices of every level if asked for."""
+
+    def __init__(self, hierarchy: Hierarchy, spec: NetworkSpec, random: torch.Generator, noise: bool) -> None:
+        super().__init__()
+        self.decoder = Decoder(hierarchy, spec, random)
+        self.stages = [*self.decoder.layers, self.decoder.end]
+        inputs = [layer.inputs for layer in (*self.decoder.layers, self.decoder.last)]
+        self.gains = nn.ParameterList(torch.full((width,), 0.1) for width in inputs if noise)
+
+    def forward(self, codes: Tensor, random: torch.Generator | None = None) -> Tensor:
+        if not len(self.gains) or random is None:
+            return self.decoder(codes)
+        values = self.decoder.dense(codes).unflatten(1, (-1, self.decoder.spec.widths[-1]))
+        for stage, gain in zip(self.stages, self.gains, strict=True):
+            noise = torch.randn(*values.shape[:2], 1, generator=random)
+            values = stage(torch.addcmul(values, noise, gain))
+        return values
+
+
+def sliced(codes: Tensor, prior: Tensor, random: torch.Generator) -> Tensor:
+    """The sliced Wasserstein distance of codes and of as many from the prior, (N, code) both."""
+    directions = torch.nn.functional.normalize(torch.randn(codes.shape[1], DIRECTIONS, generator=random), dim=0)
+    return ((codes @ directions).sort(dim=0)[0] - (prior @ directions).sort(dim=0)[0]).square().mean()
+
+
+def try_convolutions(data: Reduced, changes: Mapping[str, Any], faces: int) -> dict[str, Any]:
+    """Train a generator that is convolutions alone, and an auto-encoding discriminator like it; measure its samples."""
+    o = BEGAN | dict(changes)
+    hierarchy = Hierarchy.cached(data.template, data.counts, o["laplacian"])
+    random = torch.Generator().manual_seed(0)
+    spec = NetworkSpec(o["code"], WIDTHS, skips=o["skips"])
+    generator, encoder = Free(hierarchy, spec, random, o["noise"]), Encoder(hierarchy, spec, random)
+    critic, patches = Autoencoder(hierarchy, spec, random), PatchCritic(hierarchy, spec, random)
+    spectrum = Spectrum(data.template, data.std)
+    patches.measure(data.seen[:1000], spectrum)
+    of_generator = [*generator.parameters(), *encoder.parameters()]
+    players = [of_generator, list(critic.parameters()), list(patches.parameters())]
+    if o["momentum"]:  # as published: 0.008, falling by a hundredth each epoch
+        optimisers: list[torch.optim.Optimizer] = [torch.optim.SGD(some, 0.0, o["momentum"]) for some in players]
+        rate = 0.008
+    else:
+        optimisers, rate = (
+            [adam(some, 0.0, beta) for some, beta in zip(players, (0.5, 0.5, 0.0), strict=True)],
+            o["rate"],
+        )
+    averaged = [parameter.detach().clone() for parameter in of_generator]
+    k, remembered, began = torch.zeros(()), torch.empty(0, o["code"]), time.process_time()
+    for step, (share, real, _) in enumerate(data.batches(faces, o["batch"])):
+        codes = 2 * torch.rand(len(real), o["code"], generator=random) - 1
+        made, loss = generator(codes, random), torch.zeros(())
+        if o["began"]:
+            of_real, of_fake = l1(real, critic(real)), l1(made, critic(made))
+            of_critic = torch.autograd.grad(of_real - k * of_fake, players[1], retain_graph=True)
+            for parameter, gradient in zip(players[1], of_critic, strict=True):
+                parameter.grad = gradient
+            loss = loss + o["began"] * of_fake
+            k = next_k(k, of_real.detach(), of_fake.detach(), o["gamma"], o["lambda_k"])
+        if o["anchor"]:
+            own = encoder(real)
+            loss = loss + o["anchor"] * l1(real, generator(own))
+            if o["sliced"]:
+                both = torch.cat([own, remembered])
+                prior = 2 * torch.rand(both.shape, generator=random) - 1
+                loss = loss + o["sliced"] * sliced(both, prior, random)
+                remembered = torch.cat([own.detach(), remembered])[:REMEMBERED]
+        if o["spectrum"]:
+            loss = loss + o["spectrum"] * ((spectrum(made) + TINY).sqrt() - 1).square().mean()
+        if o["patches"]:
+            fake = made.detach()
+            theirs, ours = patches(real, real), patches(fake, fake)
+            total = softplus(ours).mean() + softplus(-theirs).mean()
+            if step % LAZY == 0:
+                jitter = JITTER * torch.randn(real.shape, generator=random)
+                steep = (patches(real + jitter, real + jitter) - theirs) / JITTER
+                total = total + LAZY * 0.15 * steep.square().mean()
+            total.backward(inputs=players[2])
+            loss = loss + o["patches"] * softplus(-patches(made, made)).mean()
+        if loss.requires_grad:
+            theta = of_generator if o["anchor"] else list(generator.parameters())
+            loss.backward(inputs=theta)
+        for optimiser, some in zip(optimisers, players, strict=True):
+            for group in optimiser.param_groups:
+                group["lr"] = rate * share if not o["momentum"] else rate * 0.99 ** (step * o["batch"] / len(data.seen))
+            if not o["momentum"]:
+                nn.utils.clip_grad_norm_(some, 1.0)
+            optimiser.step()
+            optimiser.zero_grad()
+        keep = min(o["average"], step / (step + 10))
+        torch._foreach_lerp_(averaged, [parameter.detach() for parameter in of_generator], 1 - keep)
+    for parameter, value in zip(of_generator, averaged, strict=True):
+        parameter.data.copy_(value)
+    seconds = time.process_time() - began
+    return (
+        {"balance": round(float(k), 3)} | samples_of(data, generator, encoder, o, random) | {"seconds": round(seconds)}
+    )
+
+
+@torch.no_grad()
+def samples_of(
+    data: Reduced, generator: Free, encoder: Encoder, o: Mapping[str, Any], random: torch.Generator
+) -> dict[str, Any]:
+    """Samples, and training faces as if they were samples, against validation faces; distances are roots of means."""
+    count = len(data.unseen)
+    codes = 2 * torch.rand(count, o["code"], generator=random) - 1
+    if o["gaussian"]:
+        known = torch.cat([encoder(part) for part in data.seen.split(50)]).double()
+        factor = torch.linalg.cholesky(known.T.cov() + 1e-9 * torch.eye(known.shape[1]))
+        codes = (known.mean(dim=0) + torch.randn(codes.shape, generator=random, dtype=torch.float64) @ factor.T).float()
+    made = torch.cat([generator(part, random) for part in codes.split(50)])
+    components, bands = data.components(64), BandFilter.of(data.template)
+    found: dict[str, Any] = {}
+    unseen = data.millimetres(data.unseen)
+    flat = torch.from_numpy(unseen).flatten(1)
+    energies = bands.energies(unseen - components.faces(components.codes(unseen)))
+    truth = Gaussian.of_features(components.codes(unseen) / np.sqrt(components.variances))
+    picked = data.seen[torch.randperm(len(data.seen), generator=random)[:count]]
+    for name, values in (("", made), ("real_", picked)):
+        drawn = data.millimetres(values)
+        coordinates = components.codes(drawn)
+        beyond = bands.energies(drawn - components.faces(coordinates))
+        score = detail(beyond, energies, BAND_NAMES, resamples=2)
+        distances = torch.cdist(torch.from_numpy(drawn).flatten(1), flat).numpy() / np.sqrt(drawn.shape[1])
+        found |= {
+            f"{name}detail": round(score.value, 3) if score else None,
+            f"{name}ratios": [round(ratio, 2) for ratio in score.parts.values()] if score else None,
+            f"{name}frechet": round(
+                frechet_distance(Gaussian.of_features(coordinates / np.sqrt(components.variances)), truth), 2
+            ),
+            f"{name}specificity": round(float(distances.min(axis=1).mean()), 3),
+            f"{name}diversity": round(float(pair_distances(drawn).mean()), 2),
+            f"{name}coverage": round(float(covered(distances.argmin(axis=1), count).mean()), 3),
+        }
+    if o["anchor"]:
+        rebuilt = torch.cat([generator(encoder(part)) for part in data.unseen.split(50)])
+        found["generalisation"] = round(float(np.linalg.norm(data.millimetres(rebuilt) - unseen, axis=2).mean()), 3)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("details", "codes"))
+    parser.add_argument("what", choices=("details", "codes", "convolutions"))
     parser.add_argument("data")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", nargs="*", help="names of trials")
     parser.add_argument("--faces", type=int, help="seen in training")
     parser.add_argument("--code", type=int, default=8)
     given = parser.parse_args()
-    trials = DETAILS if given.what == "details" else CODES
+    trials = {"details": DETAILS, "codes": CODES, "convolutions": CONVOLUTIONS}[given.what]
     data = Reduced(given.data)
     for name in given.only or trials:
         if given.what == "details":
             found = try_details(data, trials[name], given.faces or 5600)
+        elif given.what == "convolutions":
+            found = try_convolutions(data, trials[name], given.faces or 64_000)
         else:
             found = try_code(data, trials[name], given.faces or 32_000, given.code)
         with given.out.open("a", encoding="utf-8") as stream:
