@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshgan.errors import UsageError
-from meshgan.evaluation import metrics
+from meshgan.evaluation import evaluate, metrics, nearest, semantics, yardstick
 from meshgan.evaluation.nearest import FaceIndex
+from values import assert_sound_values
 
 VERTICES = 60
 
@@ -222,3 +223,8 @@ def test_a_copy_is_nearer_to_its_original_than_to_all_others():
     for samples, expected in ((fresh[200:], (0.9, 1.1)), (people[:400] + noise, (0.0, 0.3))):
         to_train, to_test = (index.nearest(samples).distance for index in (train, test))
         assert expected[0] < metrics.memorising(to_train, to_test, real).value < expected[1]
+
+
+def test_values_cannot_be_changed_and_arrays_are_not_compared():
+    for module in (evaluate, metrics, nearest, semantics, yardstick):
+        assert_sound_values(module)

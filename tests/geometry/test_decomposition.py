@@ -87,3 +87,18 @@ def test_a_cut_through_a_cluster_is_the_same_everywhere():
     turn = orthonormal(8, 5)  # other rows, the same covariance
     _, again = principal_axes(turn @ corners, 2)
     np.testing.assert_allclose(again, axes, atol=1e-9)
+
+
+@pytest.mark.parametrize("size", [1e-9, 1.0, 1e9])
+def test_what_is_alike_and_what_is_noise_follows_the_size(size):
+    """Axes at either side of the limit, whatever the unit."""
+    base = np.eye(5)[[0, 0, 1, 1, 2, 2, 3, 3]] * np.array([1, -1] * 4)[:, None]
+    deviations = np.array([1.0, 0.5, 2 * ALIKE, 0.5 * ALIKE, 0.0])
+    variances, axes = principal_axes(size * base * deviations, 5)
+    np.testing.assert_allclose(np.sqrt(variances * 7 / 2) / size, deviations[:3], rtol=1e-5)
+    np.testing.assert_allclose(np.abs(axes), np.eye(5)[:3], atol=1e-6)
+    for gap, mixed in ((2.0, False), (0.5, True)):
+        near = size * np.array([1.0, 0.5 + gap * ALIKE, 0.5])
+        values, vectors = canonical(near**2, np.eye(3))
+        assert (values[1] == values[2]) == mixed
+        assert (np.abs(vectors[1]).max() < 0.999) == mixed

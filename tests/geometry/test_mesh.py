@@ -6,8 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshgan.errors import MeshganError
+from meshgan.geometry import align, decimate, files, glb, hierarchy, laplacian, plaintext, ply, surface
+from meshgan.geometry import mesh as mesh_module
 from meshgan.geometry.mesh import Mesh, in_one_order, surface_of, within_bounds
 from shapes import bumpy, grid, icosphere, together
+from values import assert_sound_values
 
 
 def test_it_cannot_be_changed() -> None:
@@ -136,3 +139,14 @@ def test_counts_from_files_are_bounded() -> None:
     for count in (4, np.inf, np.nan, 3.5):
         with pytest.raises(MeshganError, match="rows; 3 are read at most"):
             within_bounds(count, "rows", 3)
+
+
+def test_values_cannot_be_changed_and_arrays_are_not_compared() -> None:
+    for module in (align, decimate, glb, hierarchy, laplacian, mesh_module, plaintext, ply, surface):
+        assert_sound_values(module, {"_Scene"})
+
+
+def test_faces_are_numbered_with_three_digits_or_as_many_as_they_need() -> None:
+    assert files.face_names("face", 3) == ["face-000", "face-001", "face-002"]
+    assert files.face_names("face", 1000)[-1] == "face-999"
+    assert files.face_names("face", 1001)[::500] == ["face-0000", "face-0500", "face-1000"]

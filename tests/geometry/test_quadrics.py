@@ -1,8 +1,14 @@
+from types import SimpleNamespace
+
 import numpy as np
+import pytest
 
 from meshgan.geometry.decimate import (
     BOUNDARY_WEIGHT,
     SPREAD_WEIGHT,
+    Stage,
+    _harmed,
+    _normals_and_quality,
     monomials,
     plane_quadrics,
     point_quadrics,
@@ -54,3 +60,43 @@ def test_in_a_plane_only_the_spread_costs_anything() -> None:
     area = mesh.areas[(mesh.triangles == inside).any(axis=1)].sum()
     expected = SPREAD_WEIGHT * area * ((place[0] - mesh.vertices[inside]) ** 2).sum()
     np.testing.assert_allclose(at(vertex_quadrics(mesh)[[inside]], place), expected)
+
+
+def test_quality_is_one_for_equal_sides_and_falls_to_zero() -> None:
+    """4√3 area over the sum of squared sides, whatever the size and place; normals are right-handed."""
+    corners = RNG.standard_normal((40, 3, 3))
+    corners[0] = np.eye(3)  # equilateral
+    corners[1] = [[0, 0, 0], [1, 0, 0], [3, 0, 0]]  # without area
+    corners[2] = 7.0  # a point
+    normals, quality = _normals_and_quality(corners)
+    for (a, b, c), normal, found in zip(corners, normals, quality, strict=True):
+        area = np.linalg.norm(np.cross(b - a, c - a)) / 2
+        squares = sum(side @ side for side in (a - b, b - c, c - a))
+        assert found == pytest.approx(4 * np.sqrt(3) * area / squares if squares else 0, abs=1e-12)
+        np.testing.assert_allclose(normal * 2 * area, np.cross(b - a, c - a), atol=1e-12)
+        assert np.linalg.norm(normal) == pytest.approx(1.0 if area else 0.0)
+    assert quality[0] == pytest.approx(1)
+    np.testing.assert_allclose(_normals_and_quality(9 * corners + 5)[1][3:], quality[3:])
+
+
+def test_a_collapse_harms_what_it_turns_thins_or_turns_away() -> None:
+    """Each reason alone, at either side of its limit, and none where it was so before."""
+    stage = Stage(cosine=0.5, quality=0.2)
+
+    def tip(height: float, degrees: float = 0.0) -> np.ndarray:
+        """The third corner of a triangle on the side from 0 to 1, turned out of the plane about it."""
+        return np.array([0.5, height * np.cos(np.radians(degrees)), height * np.sin(np.radians(degrees))])
+
+    def harmed(before: np.ndarray, after: np.ndarray, *normal: float) -> bool:
+        """The third corner moves; all vertices of the original surface face along `normal`."""
+        points = np.array([[0, 0, 0], [1, 0, 0], before, after])
+        state = SimpleNamespace(points=points, normals=np.array([normal] * 4))
+        return bool(_harmed(state, np.array([[0, 1, 2]]), np.array([[0, 1, 3]]), stage)[0])
+
+    assert [harmed(tip(1), tip(1, degrees), 0, 0, 0) for degrees in (0, 59, 61, 120)] == [False, False, True, True]
+    assert not harmed(tip(1), tip(1, 50), 0, -1, 0)  # towards the side that the surface faces
+    assert harmed(tip(1), tip(1, -50), 0, -1, 0)  # away from it
+    assert not harmed(tip(1), tip(0.9), 0, 0, -1)  # which it was before
+    assert not harmed(tip(0), tip(1), 0, 0, 1)  # there was no area that could turn
+    assert [harmed(tip(1), tip(height), 0, 0, 1) for height in (0.08, 0.1)] == [True, False]  # qualities 0.18, 0.23
+    assert not harmed(tip(0.07), tip(0.08), 0, 0, 1)  # it was thinner

@@ -12,6 +12,7 @@ import shutil
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -85,8 +86,11 @@ def models(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def studio(models):
+    """A studio in which every visitor draws the same faces: some are smaller than others."""
     running = Studio(Shared(*models), Gate(port=0))
-    yield running
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("meshgan.studio.page.Session", partial(Session, seed=0))
+        yield running
     running.stop()
 
 

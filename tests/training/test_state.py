@@ -6,7 +6,20 @@ import pytest
 import torch
 from torch import nn
 
+from meshgan.training import (
+    autoencoder,
+    began,
+    began_judge,
+    checkpoint,
+    classification,
+    gan,
+    recipe,
+    state,
+    team,
+    watch,
+)
 from meshgan.training.state import State
+from values import assert_sound_values
 
 
 def make(optimiser=torch.optim.Adam, seed=0):
@@ -85,3 +98,8 @@ def test_updating_one_network_leaves_the_other_alone():
     state.update("critic")
     assert torch.equal(state.networks["generator"].weight, before)
     assert state.networks["critic"].weight.grad is None
+
+
+def test_values_cannot_be_changed_and_tensors_are_not_compared():
+    for module in (autoencoder, began, began_judge, checkpoint, classification, gan, recipe, state, team, watch):
+        assert_sound_values(module, {"State", "LiveLine"})

@@ -23,7 +23,7 @@ MARK = b"\xef\xbb\xbf"
 Letters = NDArray[np.uint8]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Words:
     """Words of a text: where each begins and ends (W,), and how many of all there are on each line (L,)."""
 

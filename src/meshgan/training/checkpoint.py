@@ -59,7 +59,7 @@ class _Header(BaseModel):
     digest: str  # SHA-256 of all the rest
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Checkpoint:
     """The state of a run after `step` steps."""
 

@@ -34,7 +34,7 @@ ORDER, CODES, GRID, GUESS, MOMENTS = range(5)  # independent streams of random n
 RESIDENT_SHARE = 0.5  # of a card's free memory that the data set may take
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """The input of one step, on the device; every number in it follows from the seed and the step alone."""
 
