@@ -420,6 +420,7 @@ def test_the_window_looks_as_in_the_docs(browser, studio, size, name):
     person.tab("Expression")
     person.window.wait_for_timeout(2000)
     if os.environ.get("MESHGAN_PICTURES") == "new":
+        person.still()
         person.shot().save(PICTURES / name, optimize=True)
     known = Image.open(PICTURES / name).convert("RGB")
     small = (size["width"] // 10, size["height"] // 10)
