@@ -1,6 +1,6 @@
 """What registration knows of the default template, derived from the corpus: src/meshgan/registration/assets/.
 
-face_prior.npz       the principal components of the corpora's faces: neutral ones, and expressions
+face_prior.npz       the principal components of the corpora's faces (neutral ones, and expressions) and of plain people
 detector_points.npz  where on the template the face detector sees its points
 
 For the second, the detector looks at faces of the corpus, whose every surface point is known on the template, exactly
@@ -14,16 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meshgan.data.corpora.basis import face_template
+from meshgan.geometry.decomposition import principal_axes
 from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import closest_points
-from meshgan.registration.fake_scans import corpus_people
+from meshgan.registration.fake_scans import corpus_people, plain_people
 from meshgan.registration.finding import HALF_WIDTH, detect
 from meshgan.registration.landmarks import POINTS, Detector
-from meshgan.registration.prior import learn
+from meshgan.registration.prior import Prior, learn
 from meshgan.registration.scan import Frame, Scene
 from meshgan.registration.templates import OWN, corpus_fingerprint
 
 NEUTRAL, EXPRESSIVE, SEED = 2048, 3000, 771  # the corpora that are made by default have seed 0: they are other people
+PLAIN, ACTIVE = 2000, 0.15  # plain people, of whom every other one moves this share of the facial actions
+PLAIN_COMPONENTS, PLAIN_SHARE = 200, 0.8
 COMPONENTS, STEP_MM = 400, 0.005
 DETECTED_FACES, DETECTED_SEED = 160, 772
 LEAST_SEEN = 0.4  # share of faces on which a point must have been found
@@ -33,9 +36,27 @@ RMS_OF_MEDIAN = np.sqrt(3) / 1.538  # of the lengths of Gaussian vectors in spac
 Places = NDArray[np.float64]
 
 
+def mixed(one: Prior, other: Prior, share: float) -> Prior:
+    """`COMPONENTS` of the Gaussian with the mean and the covariance of a mixture, `share` of which is the `other`."""
+    mean = (1 - share) * one.mean + share * other.mean
+    between = np.sqrt(share * (1 - share)) * (other.mean - one.mean)
+    parts = (np.sqrt(1 - share) * one.basis, np.sqrt(share) * other.basis, between.T[:, None])
+    rows = np.concatenate([part.transpose(1, 2, 0).reshape(part.shape[1], -1) for part in parts])
+    variances, axes = principal_axes(rows.astype(np.float32) * np.sqrt(np.float32(len(rows) - 1)), COMPONENTS)
+    basis = np.sqrt(variances)[:, None] * axes
+    basis = basis.reshape(len(basis), -1, 3).transpose(2, 0, 1)
+    return Prior(mean, np.ascontiguousarray(basis, dtype=np.float32))
+
+
 def prior() -> dict[str, NDArray[np.generic]]:
-    """The arrays of face_prior.npz: `mean` (V, 3), `basis` (3, K, V) in steps of `step_mm`."""
-    learned = learn(corpus_people(NEUTRAL, EXPRESSIVE, SEED), COMPONENTS)
+    """The arrays of face_prior.npz: `mean` (V, 3), `basis` (3, K, V) in steps of `step_mm`.
+
+    Learned from the corpora alone, it would leave plain people a third further off than a model of plain people does;
+    as a mixture it is good at both (docs/registration.md has the figures that the share was chosen by).
+    """
+    corpora = learn(corpus_people(NEUTRAL, EXPRESSIVE, SEED), COMPONENTS)
+    plain = learn(plain_people(PLAIN, "registration prior", ACTIVE), PLAIN_COMPONENTS)
+    learned = mixed(corpora, plain, PLAIN_SHARE)
     basis = np.rint(learned.basis / STEP_MM).astype(np.int16)
     return {"mean": learned.mean.astype(np.float32), "basis": basis, "step_mm": np.array(STEP_MM)}
 

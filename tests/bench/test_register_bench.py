@@ -1,11 +1,14 @@
 """The benchmark of registration: failures are counted, faces unlike the model are bent as said, limits are kept."""
 
+import sys
+
 import numpy as np
 import pytest
 
 from meshgan.bench import register as bench
 from meshgan.data.faceset import Card, FaceSet, create_faceset
 from meshgan.errors import MeshganError
+from meshgan.geometry.files import write_mesh
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import barycentric_matrix, closest_points
@@ -58,6 +61,75 @@ def test_a_face_unlike_the_model_is_bent_smoothly_and_as_much_as_stated():
     i, j = face.edges.T
     steps = np.linalg.norm(motion[i] - motion[j], axis=1) / np.linalg.norm(face.vertices[i] - face.vertices[j], axis=1)
     assert np.percentile(steps, 99) < 0.5
+
+
+def test_meshmonk_is_a_row_where_it_is_installed_and_starts_where_others_do(monkeypatch):
+    """A stand-in, which finds every vertex 2 mm before where the pose puts it, and is shown both meshes as they are."""
+    template, scan = default_template(), Mesh(60 * icosphere(2).vertices, icosphere(2).triangles)
+    pose = fake_scans.Similarity(1.5, np.eye(3), np.array([1.0, 2.0, 3.0]))
+
+    class Monk:
+        @staticmethod
+        def features_from_vertices(vertices, triangles):
+            return np.concatenate([vertices, Mesh(vertices, triangles).vertex_normals], axis=1).astype(np.float32)
+
+        @staticmethod
+        def pyramid_register(floating_features, target_features, floating_faces, target_faces):
+            np.testing.assert_array_equal(target_features[:, :3], scan.vertices.astype(np.float32))
+            np.testing.assert_array_equal(target_faces, scan.triangles)
+            np.testing.assert_array_equal(floating_faces, template.mesh.triangles)
+            return type("Found", (), {"aligned_vertices": floating_features[:, :3] + np.float32([0, 0, 2])})
+
+    monkeypatch.setitem(sys.modules, "meshmonk", Monk)
+    monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: Monk)
+    method = bench._methods()["meshmonk"]
+    found = method(scan, type("Start", (), {"pose": pose}), template)
+    np.testing.assert_allclose(found, pose(template.mesh.vertices) + np.array([0, 0, 2]), atol=1e-4)
+    monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: None)
+    assert "meshmonk" not in bench._methods()
+
+
+def test_a_model_of_plain_people_takes_the_place_of_the_present_one_and_of_nothing_else(monkeypatch):
+    """`plain` is heard, and then nothing is set beside other methods."""
+    template, asked = default_template(), []
+    monkeypatch.setattr(bench, "_plain_model", lambda: template.prior.at(np.arange(3)))
+    monkeypatch.setattr(bench, "corpus_people", lambda *counts: np.zeros((2, 3, 3)))
+    monkeypatch.setattr(bench, "plain_people", lambda *counts: np.zeros((2, 3, 3)))
+    monkeypatch.setattr(bench, "_scans", lambda truth, template: [fake_scans.FakeScan(None, None)])
+    monkeypatch.setattr(bench, "register", lambda mesh, template: None)
+    monkeypatch.setattr(bench, "_errors", lambda scans, truth, template: asked.append(template.prior.mean.shape))
+    monkeypatch.setattr(bench, "_show", lambda summary: None)
+    assert "beside_trimesh" not in bench.run(2, 0, 1, plain=True)
+    assert asked == [(3, 3), (3, 3)]
+
+
+def test_a_real_scan_is_held_against_the_landmarks_beside_it(monkeypatch, tmp_path):
+    """Marks that lie 1 mm before the template's, on the jaw line 2 mm; not in millimetres, it is made of face size."""
+    template, units = default_template(), []
+    marks = template.landmark_rows @ template.mesh.vertices + np.where(np.arange(79) < 17, 2, 1)[:, None] * [0, 0, 1]
+    lines = [f"{name},{x},{y},{z}" for name, (x, y, z) in zip(template.landmark_names, marks, strict=True)]
+    (tmp_path / "head.csv").write_text("\n".join(["name,x,y,z", *lines]))
+    write_mesh(tmp_path / "head.ply", template.mesh)
+
+    def register(mesh, template, unit="mm"):
+        units.append(unit)
+        if unit == "mm":
+            raise MeshganError("the eyes are 4 mm apart")
+        return Placed(mesh)
+
+    class Placed:
+        def __init__(self, mesh):
+            self.vertices, self.to_scan = mesh.vertices, lambda points: points
+
+    quality = {"median_mm": 0.1, "p95_mm": 1.0, "coverage": 1.0, "folded": 0.0}
+    monkeypatch.setattr(bench, "register", register)
+    monkeypatch.setattr(bench, "measure", lambda result, template: type("Quality", (), quality))
+    monkeypatch.setattr(bench, "judge", lambda quality: ("good", ""))
+    figures = bench._real(tmp_path / "head.ply", template)
+    assert units == ["mm", "auto"]
+    assert figures["without_jaw_mm"] == pytest.approx(1.0, abs=1e-3)
+    assert figures["landmarks_mm"] == pytest.approx((17 * 2 + 62) / 79, abs=1e-3)
+    assert figures["p95_mm"] == 1.0
 
 
 @pytest.mark.slow

@@ -141,3 +141,21 @@ def test_the_extent_of_a_scan_ignores_specks():
     centre, radius = scan.extent(both)
     assert np.linalg.norm(centre) < 1.0
     assert 50 < radius < 100
+
+
+def test_stray_pieces_are_not_looked_at_but_a_scan_torn_to_pieces_is():
+    """Pieces that are a twentieth of the largest one, wherever they float, and as many small ones as make a face."""
+    ball, shift = sphere(3), np.array([400.0, 0, 0])
+    parts = [ball, ball.with_vertices(0.5 * ball.vertices - shift), ball.with_vertices(0.1 * ball.vertices + shift)]
+    starts = np.cumsum([0] + [len(part.vertices) for part in parts])
+    whole = Mesh(
+        np.concatenate([part.vertices for part in parts]),
+        np.concatenate([part.triangles + start for part, start in zip(parts, starts, strict=False)]),
+    )
+    kept = scan.bulk(whole)
+    np.testing.assert_array_equal(kept.vertices, whole.vertices[: starts[2]])
+    assert kept.areas.sum() == pytest.approx(1.25 * ball.areas.sum())
+    assert scan.bulk(kept) is kept
+    torn = Mesh(ball.vertices[ball.triangles].reshape(-1, 3), np.arange(ball.triangles.size).reshape(-1, 3))
+    crumbs = torn.with_vertices(torn.vertices * np.repeat(1 + 9 * (np.arange(len(ball.triangles)) == 0), 3)[:, None])
+    assert scan.bulk(crumbs) is crumbs

@@ -2,21 +2,25 @@
 
 Fake scans of corpus faces (other triangles, noise, holes, a border cut off, turned at random) go through the whole
 of `meshgan register`, landmarks detected, not given. The face model that guides the fit comes from other people of the
-same population; so the same is done with faces that carry a smooth random deformation which no model knows.
+same populations; so the same is done with faces that carry a smooth random deformation which no model knows, and, where
+they are given, with real scans, of which only the surface and perhaps landmarks are known.
 
 `foreign` measures the same on any set of faces of one connectivity, of people that no model here has seen. `chain`
 goes the paper's whole way: faces become raw scans, scans become faces again, and what they have become is set beside
 what they were, by wavelength, and by a model learned from either.
 
 Then, on some scans, from the same landmarks and the same start, the model fit with non-rigid ICP, and non-rigid ICP
-alone, are set beside `trimesh.registration.nricp_amberg` with its own settings.
+alone, are set beside `trimesh.registration.nricp_amberg` and MeshMonk with their own settings.
 """
 
 import csv
+import importlib
+import importlib.util
 import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
@@ -28,15 +32,18 @@ from meshgan.data.faceset import FaceSet, create_faceset, some_rows
 from meshgan.data.principal import principal_components
 from meshgan.errors import MeshganError
 from meshgan.geometry.align import rigid
+from meshgan.geometry.files import read_mesh
 from meshgan.geometry.laplacian import BANDS, BandFilter
 from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import Surface, barycentric_matrix, closest_points
 from meshgan.progress import counted, track
 from meshgan.registration.batch import register_all
 from meshgan.registration.fake_scans import FakeScan, corpus_people, estranged, fake_scan, make_scans, plain_people
+from meshgan.registration.landmarks import READERS, read_landmarks, silence
 from meshgan.registration.nricp import folded, nonrigid_icp, unfolded
+from meshgan.registration.prior import Prior, learn
 from meshgan.registration.quality import VERDICTS, judge, measure
-from meshgan.registration.register import Sighting, fit_model, register, sight
+from meshgan.registration.register import CONTOUR, Sighting, fit_model, register, sight
 from meshgan.registration.template import FaceTemplate
 from meshgan.registration.templates import default_template
 
@@ -53,28 +60,68 @@ KINDS = {
 LIMITS = {"mean_mm": 1.0, "p95_mm": 2.5, "folded": 0.001, "times_faster": 5.0}
 
 
-def run(faces: int = FACES, strange: int = STRANGE, compared: int = COMPARED) -> dict[str, Any]:
-    """Errors against the truth over `faces` fake scans and `strange` others, and `compared` beside trimesh."""
-    template, strange, compared = default_template(), min(strange, faces), min(compared, faces)
+def run(
+    faces: int = FACES,
+    strange: int = STRANGE,
+    compared: int = COMPARED,
+    plain: bool = False,
+    scans: Sequence[Path] = (),
+) -> dict[str, Any]:
+    """Errors against the truth over `faces` fake scans and `strange` others, and `compared` beside trimesh.
+
+    With `plain`, a face model of plain people guides the fit, as that of version 0.1 did: the same scans, to see what
+    the present one is worth. Then nothing is set beside trimesh. `scans` are real ones.
+    """
+    template, strange, compared = default_template(), min(strange, faces), 0 if plain else min(compared, faces)
+    if plain:
+        template = replace(template, prior=_plain_model())
+    summary: dict[str, Any] = {"limits": LIMITS, "real": {path.name: _real(path, template) for path in scans}}
     half = corpus_people((faces + 1) // 2, (faces + 1) // 2, PEOPLE_SEED)
     turns = np.arange(len(half)).reshape(2, -1).T.ravel()[:faces]  # neutral ones and expressions in turn
-    summary: dict[str, Any] = {"limits": LIMITS}
     for kind, people in (("fake_scans", half[turns]), ("plain_people", plain_people(faces, "bench"))):
         truth = people.astype(np.float64)
-        scans = _scans(truth, template)
-        register(scans[0].mesh, template)  # compiles
-        summary[kind] = _errors(scans, truth, template)
+        fakes = _scans(truth, template)
+        register(fakes[0].mesh, template)  # compiles
+        summary[kind] = _errors(fakes, truth, template)
         if strange:
             bent = [template.mesh.with_vertices(face) for face in truth[:strange]]
             others = np.array([estranged(face, np.random.default_rng([k, 1])) for k, face in enumerate(bent)])
             summary[f"{kind}_with_bumps"] = _errors(_scans(others, template), others, template)
-        if kind == "fake_scans":
-            pairs = [_beside_trimesh(scans[k], truth[k], template) for k in track(range(compared), "comparing")]
-            summary["beside_trimesh"] = (
-                {name: _mean([pair[name] for pair in pairs]) for name in pairs[0]} if pairs else {}
-            )
+        if kind == "fake_scans" and compared:
+            pairs = [_beside_trimesh(fakes[k], truth[k], template) for k in track(range(compared), "comparing")]
+            summary["beside_trimesh"] = {name: _mean([pair[name] for pair in pairs]) for name in pairs[0]}
     _show(summary)
     return summary
+
+
+def _plain_model() -> Prior:
+    """The face model of version 0.1: 200 components of 2,000 plain people, every other one with an expression."""
+    return learn(plain_people(2000, "registration prior", 0.15), 200)
+
+
+def _real(path: Path, template: FaceTemplate) -> dict[str, Any]:
+    """Figures of one real scan, in millimetres or, if no human eyes are so far apart, in no unit.
+
+    Landmarks in a file of the same name beside it are not used; how far the result is from them is told, with the jaw
+    line and without.
+    """
+    mesh = read_mesh(path)
+    try:
+        result = register(mesh, template)
+    except MeshganError:
+        result = register(mesh, template, unit="auto")
+    quality = measure(result, template)
+    figures: dict[str, Any] = {"verdict": judge(quality)[0], "coverage": quality.coverage, "folded": quality.folded}
+    figures |= {"median_mm": quality.median_mm, "p95_mm": quality.p95_mm}
+    for marks in (path.with_suffix(ending) for ending in READERS):
+        if marks.is_file():
+            given = read_landmarks(marks, template.landmark_names)
+            here = result.to_scan(template.landmark_rows[given.index] @ result.vertices)
+            missed = np.linalg.norm(here - given.points, axis=1)
+            figures["landmarks_mm"] = float(missed.mean())
+            figures["without_jaw_mm"] = float(missed[given.index >= CONTOUR].mean())
+            break
+    return figures
 
 
 def _scans(faces: Floats, template: FaceTemplate) -> list[FakeScan]:
@@ -129,13 +176,26 @@ def _beside_trimesh(fake: FakeScan, face: Floats, template: FaceTemplate) -> dic
     """Both methods from one sighting on one scan, and trimesh's in its two ways of finding closest points."""
     sighting, scan, to_scan = sight(fake.mesh, template)
     goal = to_scan.inverse(fake.pose(face))
-    methods: dict[str, Callable[[], Floats]] = {
-        "meshgan": partial(_ours, scan, sighting, template),
-        "meshgan, no face model": partial(_ours_alone, scan, sighting, template),
-        "trimesh, faces": partial(_theirs, scan, sighting, template, True),
-        "trimesh, vertices": partial(_theirs, scan, sighting, template, False),
+    methods = _methods() | {"trimesh, vertices": partial(_theirs, use_faces=False)}
+    return {
+        name: _timed(partial(method, scan, sighting, template), goal, Surface(scan), template)
+        for name, method in methods.items()
     }
-    return {name: _timed(method, goal, Surface(scan), template) for name, method in methods.items()}
+
+
+def _methods() -> dict[str, Callable[[Mesh, Sighting, FaceTemplate], Floats]]:
+    """What lays a template onto a scan from one start: ours, and others with their own settings.
+
+    MeshMonk (White et al. 2019) is among them if PyPI's `meshmonk` (0.3.0) is installed.
+    """
+    ways: dict[str, Callable[[Mesh, Sighting, FaceTemplate], Floats]] = {
+        "meshgan": _ours,
+        "meshgan, no face model": _ours_alone,
+        "trimesh, faces": partial(_theirs, use_faces=True),
+    }
+    if importlib.util.find_spec("meshmonk") is not None:
+        ways["meshmonk"] = _monk
+    return ways
 
 
 def _timed(method: Callable[[], Floats], goal: Floats, surface: Surface, template: FaceTemplate) -> dict[str, float]:
@@ -179,6 +239,22 @@ def _theirs(scan: Mesh, sighting: Sighting, template: FaceTemplate, use_faces: b
         use_faces=use_faces,
     )
     return np.asarray(found, dtype=np.float64)
+
+
+def _monk(scan: Mesh, sighting: Sighting, template: FaceTemplate) -> Floats:
+    """MeshMonk's pyramid, which knows no landmarks: its start is the pose alone."""
+    meshmonk: Any = importlib.import_module("meshmonk")
+    start = template.mesh.with_vertices(sighting.pose(template.mesh.vertices))
+    sides = [(np.asarray(m.vertices, np.float32), np.asarray(m.triangles, np.int32)) for m in (start, scan)]
+    features = [meshmonk.features_from_vertices(*side) for side in sides]
+    with silence():  # it tells of every triangle that its meshes leave out
+        found = meshmonk.pyramid_register(
+            floating_features=features[0],
+            target_features=features[1],
+            floating_faces=sides[0][1],
+            target_faces=sides[1][1],
+        )
+    return np.asarray(found.aligned_vertices, dtype=np.float64)
 
 
 def foreign(faces: FaceSet, count: int) -> dict[str, Any]:
@@ -226,14 +302,9 @@ def _by_each_method(mesh: Mesh, template: FaceTemplate) -> Iterator[tuple[str, F
     try:
         sighting, scan, to_scan = sight(mesh, template)
     except MeshganError:
-        yield from ((name, None, 0.0) for name in ("meshgan", "meshgan, no face model", "trimesh, faces"))
+        yield from ((name, None, 0.0) for name in _methods())
         return
-    ways: dict[str, Callable[[Mesh, Sighting, FaceTemplate], Floats]] = {
-        "meshgan": _ours,
-        "meshgan, no face model": _ours_alone,
-        "trimesh, faces": partial(_theirs, use_faces=True),
-    }
-    for name, method in ways.items():
+    for name, method in _methods().items():
         start = time.perf_counter()
         vertices = method(scan, sighting, template)
         yield name, to_scan(vertices), time.perf_counter() - start
@@ -389,6 +460,14 @@ def _show(summary: dict[str, Any]) -> None:
     for kind, name in KINDS.items():
         if kind in summary:
             _show_errors(name, summary[kind])
+    for name, row in summary["real"].items():
+        away = f"; landmarks {row['landmarks_mm']:.2f}, without the jaw line {row['without_jaw_mm']:.2f}"
+        print(
+            f"{name}: {row['verdict']}; scan → result {row['median_mm']:.2f} mm, 95 % {row['p95_mm']:.2f}; "
+            f"coverage {row['coverage']:.0%}; folded {row['folded']:.2%}{away if 'landmarks_mm' in row else ''}"
+        )
+    if "beside_trimesh" not in summary:
+        return
     print("same landmarks, start and scan:   seconds   error mm   surface mm   folded")
     for name, row in summary["beside_trimesh"].items():
         figures = f"{row['seconds']:9.2f} {row['error_mm']:10.2f} {row['surface_mm']:12.3f} {row['folded']:8.3%}"

@@ -75,6 +75,12 @@ def register(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where the scans and sets of --chain are kept.")] = None,
     faces: Annotated[int | None, typer.Option(min=2, help="How many faces: 50, 12 of --truth, 300 of --chain.")] = None,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Let a face model of plain people guide the fit, as in version 0.1.")
+    ] = False,
+    scans: Annotated[
+        list[Path] | None, typer.Option("--scan", help="A real scan besides, in mm or in no unit; may be repeated.")
+    ] = None,
     json_file: Json = None,
 ) -> None:
     """Registering scans: fake ones of the corpus, or faces of anybody's whose correspondence is known.
@@ -86,6 +92,8 @@ def register(
     """
     if truth is not None and chain is not None:
         raise UsageError("--truth and --chain are two measurements; give one of them.")
+    if (plain or scans) and (truth is not None or chain is not None):
+        raise UsageError("--plain and --scan go with fake scans, neither with --truth nor with --chain.")
     if (chain is None) != (out is None):
         raise UsageError("--chain needs --out, a folder for its scans and sets, and nothing else does.")
     from threadpoolctl import threadpool_limits
@@ -100,7 +108,7 @@ def register(
         elif chain is not None:
             figures = bench.chain(FaceSet.open(chain), out, faces or 300)
         else:
-            figures = bench.run(faces or 50)
+            figures = bench.run(faces or 50, plain=plain, scans=scans or ())
         _finish(figures, json_file)
 
 

@@ -8,6 +8,7 @@ detector's points on several views, lifted to the surface, kept where views agre
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -18,7 +19,7 @@ from meshgan.geometry.align import Similarity, robust_similarity
 from meshgan.geometry.decomposition import eigen
 from meshgan.geometry.mesh import Mesh
 from meshgan.registration.landmarks import POINTS, Detector
-from meshgan.registration.scan import Frame, Hits, Scene, extent
+from meshgan.registration.scan import Frame, Hits, Scene, bulk, extent
 from meshgan.registration.template import FaceTemplate
 
 HALF_WIDTH = 125.0  # mm at the template's scale: a face with some air around it
@@ -102,12 +103,12 @@ def agreed(points: Floats, trust: Floats) -> Detection:
 DIRECTIONS = 48  # some 32 degrees between neighbours
 SEARCH_SIZE = 160  # pixels; the network scales its input to 128
 ALIKE_DEGREES = 25.0  # two answers this far apart still support each other (Gaussian width)
-BEST = 5  # modes worth a closer look
+BEST = 5  # modes worth a closer look, before others have had theirs
 NUDGES = (-25.0, 0.0, 25.0)  # degrees around a mode
 
 
 def search(scene: Scene, detector: Detector, centre: Floats, radius: float) -> Iterator[Frame]:
-    """Frames that look at what may be a face, upright, the best first; none if no side of the scan shows any.
+    """Frames that look at what may be a face, upright, the likeliest first; none if no side of the scan shows any.
 
     What lies within `radius` of `centre` (3,) is looked at.
     """
@@ -121,7 +122,7 @@ def search(scene: Scene, detector: Detector, centre: Floats, radius: float) -> I
     for index in np.argsort(-support):
         if all(degrees_between(rotations[index], mode.rotation) > ALIKE_DEGREES for mode in modes):
             modes.append(answers[index][0])
-    yield from (_best_around(mode, scene, detector) for mode in modes[:BEST])
+    yield from (_best_around(mode, scene, detector) for mode in modes)
 
 
 def _best_around(frame: Frame, scene: Scene, detector: Detector) -> Frame:
@@ -222,27 +223,25 @@ class Found:
 def find_face(mesh: Mesh, detector: Detector, template: FaceTemplate) -> Found:
     """The best face of the scan. Raises `MeshganError` if nothing in it has the shape of a face.
 
-    The scan is looked at in a size of its own, since the numbers in a file may be in any unit; first as a whole, then
-    its ends, for a body's head is small in it. Of ordered surfaces the side is looked at first that faces away from
-    the scan's middle; the other one too, unless that leaves no doubt: a face that is inside out looks like a hollow
-    one from behind, and a hollow one from behind like a face.
+    The scan is looked at without stray pieces, beside which a face would be small, and in a size of its own, since the
+    numbers in a file may be in any unit; first as a whole, then its ends, for a body's head is small in it, and then
+    as a whole again for less likely views: chance likenesses on a smooth skull may agree more than those of the face.
+    Of ordered surfaces the side is looked at first that faces away from the scan's middle; the other one too, unless
+    that leaves no doubt: a face that is inside out looks like a hollow one from behind, and a hollow one from behind
+    like a face.
     """
+    mesh = bulk(mesh)
     centre, radius = extent(mesh)
     if not radius > 0:
         raise MeshganError("all of the scan lies at one place.")
     own = Similarity(radius / LOOKED_AT, np.eye(3), centre)  # of what is looked at into the scan
     small = mesh.with_vertices(own.inverse(mesh.vertices))
     sides = (0,) if not _ordered(mesh) else (1, -1) if _faces_out(small) else (-1, 1)
-    found: list[Found] = []
-    for windows in ([(np.zeros(3), LOOKED_AT)], _ends(small)):
-        for outward in sides:
-            scene = Scene(small, outward)
-            for middle, reach in windows:
-                found += _faces(scene, detector, template, middle, reach)
-                if any(face.misfit_mm < SURE_MISFIT for face in found):
-                    break
-            if any(face.misfit_mm < SURE_MISFIT for face in found):
-                break
+    scenes = [Scene(small, outward) for outward in sides]
+    whole = [(scene, search(scene, detector, np.zeros(3), LOOKED_AT)) for scene in scenes]
+    ends = [(scene, search(scene, detector, *window)) for scene in scenes for window in _ends(small)]
+    for looks in (_first(whole), _first(ends), whole):
+        found = list(_faces(looks, detector, template))
         if found:
             best = min(found, key=lambda face: face.misfit_mm)
             return Found(
@@ -272,14 +271,23 @@ def _ends(mesh: Mesh) -> list[tuple[Floats, float]]:
     return windows
 
 
-def _faces(scene: Scene, detector: Detector, template: FaceTemplate, centre: Floats, radius: float) -> Iterator[Found]:
-    """What holds up of the candidates, until one is beyond doubt."""
-    for frame in search(scene, detector, centre, radius):
-        face = _closer_look(scene, detector, template, frame)
-        if face is not None:
-            yield face
-            if face.misfit_mm < SURE_MISFIT:
-                return
+Looks = list[tuple[Scene, Iterator[Frame]]]
+
+
+def _first(looks: Looks) -> Looks:
+    """The same, with the `BEST` frames of each alone."""
+    return [(scene, islice(frames, BEST)) for scene, frames in looks]
+
+
+def _faces(looks: Looks, detector: Detector, template: FaceTemplate) -> Iterator[Found]:
+    """What holds up of the candidates, each scene's in turn, until one is beyond doubt."""
+    for scene, frames in looks:
+        for frame in frames:
+            face = _closer_look(scene, detector, template, frame)
+            if face is not None:
+                yield face
+                if face.misfit_mm < SURE_MISFIT:
+                    return
 
 
 def _ordered(mesh: Mesh) -> bool:

@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from meshgan.arrays import Booleans, Bytes, Floats, Integers
 from meshgan.errors import MeshganError
-from meshgan.geometry.mesh import Mesh
+from meshgan.geometry.mesh import Mesh, connected
 
 FEWEST_TRIANGLES = 500  # a face needs some
 MOST_TRIANGLES = 12_000_000  # beyond it, memory is no longer bounded by what a workstation has
@@ -25,6 +25,7 @@ MOST_LAYERS = 12.0  # of a surface as large as the sphere around it; hair has a 
 NOISY = 0.16  # of an edge's length: noise beyond it hides which way a surface faces
 CALMING = 10  # rounds in which every vertex goes half of the way to its neighbours' mean
 NEAR = 20.0  # mm: triangles this close to the model decide which way a scan faces
+STRAY = 0.05  # of the largest connected part's area: a smaller part is no part of the face
 GRID = 2**20  # cells per side of the box in which vertices count as one
 
 LIGHT = np.array([0.25, 0.45, 1.0]) / np.linalg.norm([0.25, 0.45, 1.0])  # viewer's frame: above, a little right
@@ -154,6 +155,19 @@ def facing_like(mesh: Mesh, model: Mesh) -> Mesh:
         return mesh
     turned = agreement < 0 if wrong < 0.75 else np.ones(len(middles), dtype=bool)
     return Mesh(mesh.vertices, np.where(turned[:, None], mesh.triangles[:, ::-1], mesh.triangles))
+
+
+def bulk(mesh: Mesh) -> Mesh:
+    """The mesh without stray pieces: connected parts of less than `STRAY` of the largest one's area.
+
+    A scan that is torn to pieces, so that those would be half of it, comes back unchanged.
+    """
+    part = connected(mesh.edges, len(mesh.vertices))[mesh.triangles[:, 0]]
+    areas = np.bincount(part, mesh.areas)
+    large = areas >= STRAY * areas.max()
+    if large[areas > 0].all() or areas[large].sum() < 0.5 * areas.sum():
+        return mesh
+    return _used(mesh.vertices, mesh.triangles[large[part]])
 
 
 def extent(mesh: Mesh) -> tuple[Floats, float]:
