@@ -40,6 +40,14 @@ def test_every_verb_has_a_sentence_an_example_and_help_for_each_option():
             assert parameter.help[-1] in ".)…", (verb.name, parameter.name, parameter.help)
 
 
+def test_what_is_wrong_with_a_word_is_said_without_python():
+    shown = CliRunner().invoke(app, ["sample", "identity", "--out", "x", "--rig", "arkitt"])
+    assert shown.exit_code == 2
+    assert "'arkitt' is not one of 'arkit', 'expressions'" in shown.output
+    assert "Value error" not in shown.output
+    assert "{MODEL}" in shown.output
+
+
 def test_choices_are_those_that_there_are():
     assert get_args(Made) == (*TABLES, *FIGURES, "all")
     shown = CliRunner().invoke(app, ["reproduce", "table3", "--out", "x"])

@@ -48,9 +48,9 @@ def import_folder(
 ) -> None:
     """Make a set of faces of a folder of registered meshes of one connectivity.
 
-    Without --template, the first usable mesh is the template. All meshes are moved rigidly onto it. What cannot be
-    used is skipped, and OUT/report.csv says why. Without --labels and --subject-pattern, subjects are guessed from
-    the names of folders and files; the guess is printed.
+    Without --template, the commonest connectivity counts, and the mean of its meshes is the template. All are moved
+    rigidly onto it. What cannot be used is skipped, and OUT/report.csv says why. Without --labels and
+    --subject-pattern, subjects are guessed from the names of folders and files; the guess is printed.
 
     Example: `meshgan data import scans faces --unit mm --subject-pattern "(S[0-9]+)_"`
     """

@@ -207,7 +207,7 @@ def _read_face(model: Model, path: Path, unit: str) -> Faces:
     if len(mesh.vertices) != len(model.template.vertices):
         mesh = surface_of(mesh)[1]
     if not same_triangles(mesh, model.template) and same_triangles(model.template, default_template().mesh):
-        return _registered(whole, path, "m" if path.suffix.lower() == ".glb" and unit != AUTO else unit)
+        return _registered(whole, path, unit)
     check_connectivity(mesh, model.template, str(path))
     if unit == AUTO:
         raise UsageError(f"{path} is of the model's template, and only the scale of a scan is found; give its --unit.")
@@ -220,7 +220,7 @@ def _registered(mesh: Mesh, path: Path, unit: str) -> Faces:
     print(f"{path} is of other triangles than the model; it is registered first.", file=sys.stderr)
     try:
         with threadpool_limits(1, user_api="blas"):
-            found = register(mesh, default_template(), unit=unit)
+            found = register(mesh, default_template(), unit=unit, glb=path.suffix.lower() == ".glb")
     except MeshganError as error:
         raise type(error)(f"{path} is not of the model's template, and cannot be registered: {error}") from error
     return (found.vertices if unit == AUTO else found.to_scan(found.vertices)).astype(np.float32)

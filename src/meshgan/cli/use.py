@@ -24,6 +24,7 @@ SHIPPED = Path(__file__).parents[1] / "model" / "shipped"  # `model_folder.SHIPP
 MOST_FACTORS = 200  # faces on a strip
 MOST_FACES = 100_000  # six gigabytes in memory, and as many files
 MOST_SHOWN = 400  # on a sheet
+MOST_TOLD = 20  # faces, each in a line
 FORMATS = ("glb", "obj", "ply")
 RESULTS = re.compile(r"(face|between)-\d{3,}\.(glb|obj|ply|json)|(sheet|strip|errors)\.png|summary\.json")  # of verbs
 
@@ -42,7 +43,10 @@ FormatOption = Annotated[str, typer.Option("--format", help="glb, obj, ply, or s
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 RigOption = Annotated[
     Literal["arkit", "expressions", "both", "none"] | None,
-    typer.Option(help="The morph targets of GLB files: Apple's 52 shapes, six expressions, both, or none."),
+    typer.Option(
+        metavar="KIND",
+        help="The morph targets of GLB files: arkit (Apple's 52 shapes), expressions (six), both, or none.",
+    ),
 ]
 UnitOption = Annotated[
     Literal["mm", "cm", "m", "auto"],
@@ -60,7 +64,11 @@ def sample(
     sheet: Annotated[Path | None, typer.Option(help="Also draw the faces on a contact sheet (PNG).")] = None,
     sampler: Annotated[
         Literal["uniform", "standard-normal", "fitted-normal", "mixture", "bootstrap", "flow"] | None,
-        typer.Option(help="How codes are drawn; by default as the model was trained to."),
+        typer.Option(
+            metavar="KIND",
+            help="How codes are drawn: uniform, standard-normal, fitted-normal, mixture, bootstrap or flow; by default "
+            "as the model was trained to.",
+        ),
     ] = None,
     rig: RigOption = None,
     as_json: JsonOption = False,
@@ -123,10 +131,13 @@ def fit(
     if as_json:
         print(json.dumps(summary, indent=2))
         return
-    for face in summary["faces"]:
+    faces = summary["faces"]
+    for face in faces[: len(faces) if len(faces) <= MOST_TOLD else MOST_TOLD - 1]:
         print(
             f"{face['file']}: mean {face['mean_mm']:.2f} mm, median {face['median_mm']:.2f}, max {face['max_mm']:.2f}"
         )
+    if len(faces) > MOST_TOLD:
+        print(f"… and {len(faces) - MOST_TOLD + 1:,} more, all in {out / 'summary.json'}.")
     print(f"All: mean {summary['mean_mm']:.2f} mm. Fitted meshes, codes and heat maps lie in {out}.")
 
 

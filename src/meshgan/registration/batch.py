@@ -98,7 +98,7 @@ def register_all(
         if not usable:
             where = _only_report(out, subtitle, jobs, outcomes, face_template.landmark_names, keep)
             remove_written(work)
-            raise MeshganError(f"no scan could be registered{where} ({outcomes[0].reason}).")
+            raise MeshganError(f"no scan could be registered{where} ({outcomes[0].reason.rstrip('.')}).")
         card, mesh = _card(out, settings, outcomes), face_template.mesh
         with create_faceset(out, mesh, len(usable), card, keep, listed=True) as writer:
             _append(writer, usable, outcomes)

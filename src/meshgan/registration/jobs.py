@@ -239,7 +239,7 @@ def _register(job: Job, start: float) -> None:
     names = template.landmark_names
     landmarks = read_landmarks(job.landmarks, names, millimetres) if job.landmarks else None
     mesh = read_mesh(job.scan, "mm" if unit == "auto" else unit)
-    result = register(mesh, template, landmarks, "m" if job.in_metres and unit != "auto" else unit)
+    result = register(mesh, template, landmarks, unit, glb=job.in_metres)
     quality = measure(result, template)
     verdict, reason = judge(quality)
     draw_pictures(result, template, job.file("jpg"))

@@ -144,7 +144,8 @@ def _registered(upload: Upload, template: Mesh) -> Floats:
     if not np.array_equal(ours.mesh.triangles, template.triangles):
         check_connectivity(upload.mesh, template, upload.name)
     try:
-        return register(upload.mesh, ours, unit="auto" if upload.unit == UNKNOWN else upload.unit).vertices
+        unit, glb = "auto" if upload.unit == UNKNOWN else upload.unit, upload.name.lower().endswith(".glb")
+        return register(upload.mesh, ours, unit=unit, glb=glb).vertices
     except MeshganError as error:
         advice = re.sub(
             r"`unit='(\w+)'`", r"the unit \1", str(error).replace("give `unit='auto'`", f"choose {UNKNOWN}")

@@ -232,8 +232,8 @@ def check_same_run(path: Path, old: Identity, new: Identity) -> None:
     if old.recipe != new.recipe:
         before, after = _parse(path, old.recipe), _parse(path, new.recipe)
         length = replace(before.schedule, epochs=after.schedule.epochs, faces=after.schedule.faces)
-        if replace(before, schedule=length) != after:
-            changed = ", ".join(differences(before, after))
+        if (lengthened := replace(before, schedule=length)) != after:
+            changed = ", ".join(differences(lengthened, after))
             raise UsageError(f"{path} was started with another recipe: {changed}; choose another `out` for it.")
     if old.data != new.data:
         raise UsageError(f"{path} was started with other data; give the FaceSet that it was started with.")

@@ -189,7 +189,9 @@ def find_recipe(name: str | Path) -> Path:
         return path
     if shipped.is_file():
         return shipped
-    raise UsageError(f"{name} is neither a file nor a recipe that ships; those are {', '.join(recipe_names())}.")
+    near = difflib.get_close_matches(str(name), recipe_names(), n=1)
+    meant = f"; did you mean '{near[0]}'? There are" if near else "; those are"
+    raise UsageError(f"{name} is neither a file nor a recipe that ships{meant} {', '.join(recipe_names())}.")
 
 
 def parse_recipe(table: Mapping[str, Any], source: str) -> Recipe:
