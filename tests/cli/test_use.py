@@ -255,7 +255,7 @@ def test_a_raw_scan_is_registered_before_it_is_fitted(tmp_path, tiny_run, tiny_f
     face = tiny_faces.vertices[0].astype(float)
     laid = SimpleNamespace(vertices=face - 5, to_scan=lambda points: points + 5)
     monkeypatch.setattr(fitting, "default_template", lambda: SimpleNamespace(mesh=model.template))
-    monkeypatch.setattr(fitting, "register", lambda mesh, template, unit: laid)
+    monkeypatch.setattr(fitting, "register", lambda mesh, template, unit, glb: laid)
     scan = trimesh.creation.icosphere(3, radius=80)
     write_mesh(tmp_path / "scan.ply", Mesh(scan.vertices, scan.faces))
     status, _, error = meshgan("fit", tiny_run, tmp_path / "scan.ply", "--out", tmp_path / "fitted")
@@ -266,7 +266,7 @@ def test_a_raw_scan_is_registered_before_it_is_fitted(tmp_path, tiny_run, tiny_f
     back = rigid(face, model.template.vertices).inverse
     np.testing.assert_allclose(fitted, back(expected), atol=0.05)
 
-    def fails(mesh, template, unit):
+    def fails(mesh, template, unit, glb):
         raise MeshganError("no face was found.")
 
     monkeypatch.setattr(fitting, "register", fails)
