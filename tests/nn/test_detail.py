@@ -1,5 +1,7 @@
 """What judges details: the critic of patches and the energies by wavelength."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import trimesh
 from operators import hierarchy
 from test_networks import DETAILED, SMALL, detailed, faces, seeded
 
-from meshgan.geometry.laplacian import band_energies
+from meshgan.geometry.laplacian import band_energies, cotangent_weights, mass
 from meshgan.geometry.mesh import Mesh
 from meshgan.nn import paths
 from meshgan.nn.patches import PatchCritic, Spectrum
@@ -70,3 +72,35 @@ def test_rough_fields_weigh_in_the_last_moment_and_smooth_ones_in_the_first_band
     energies = spectrum(smooth)
     assert energies[0] > 1000 * energies[-1]
     assert not torch.equal(spectrum(rough), spectrum(smooth))
+
+
+def test_energies_are_those_of_bands_of_harmonics_and_moments_of_the_rest(sphere: Mesh) -> None:
+    """By the definition, with dense matrices; the bands are each a fixed ratio wide."""
+    ones, details = np.ones((642, 3), np.float32), faces(3, 642)
+    spectrum = Spectrum(sphere, ones)
+    roots = np.sqrt(mass(sphere))
+    weighted = cotangent_weights(sphere).toarray() / np.outer(roots, roots)
+    operator = 2 * weighted / (1.01 * np.linalg.eigvalsh(weighted)[-1])
+    columns = details.numpy() * roots[:, None]
+    harmonics = spectrum.harmonics.numpy().astype(np.float64)
+    np.testing.assert_allclose(harmonics @ harmonics.T, np.eye(len(harmonics)), atol=1e-4)
+    codes = np.einsum("kv,nvc->nkc", harmonics, columns)
+    rest = columns - np.einsum("kv,nkc->nvc", harmonics, codes)
+    ends = np.cumsum([0, *spectrum.sizes])
+    assert (ends[1], ends[-1], len(spectrum.sizes)) == (9, len(harmonics), 10)
+    ratios = ends[2:] / ends[1:-1]
+    np.testing.assert_allclose(ratios, (len(harmonics) / 9) ** (1 / 9), rtol=0.07)
+    expected = [np.square(codes[:, start:stop]).sum() / 3 for start, stop in pairwise(ends)]
+    for power in range(5):
+        waves = np.einsum("uv,nvc->nuc", np.linalg.matrix_power(operator, power), rest)
+        expected.append((rest * waves).sum() / 3)
+    np.testing.assert_allclose(spectrum(details).numpy(), expected, rtol=1e-3)
+
+
+def test_what_real_faces_never_do_stays_finite(sphere: Mesh) -> None:
+    critic, real = PatchCritic(hierarchy((642, 60, 30, 15, 8)), SMALL), faces(5, 642)
+    real[:, 7] = 0.0
+    critic.measure(real, Spectrum(sphere, np.ones((642, 3), np.float32)))
+    place = critic.deviations[0]
+    torch.testing.assert_close(place[7], torch.full((3,), 1e-3) * place.square().mean().sqrt(), rtol=1e-3, atol=0)
+    torch.testing.assert_close(critic.deviations[0, 8], real[:, 8].square().mean(dim=0).sqrt())

@@ -15,7 +15,7 @@ from meshgan.model.face_model import FaceModel
 from meshgan.model.model_folder import ModelParts
 from meshgan.nn.networks import Decoder, MappingNetwork, NetworkSpec
 from meshgan.training.began import reconstruction_loss
-from meshgan.training.began_judge import BeganJudge, newest, remembered, weights, with_deviations
+from meshgan.training.began_judge import BeganJudge, newest, remembered, weights, white, with_deviations
 from meshgan.training.checkpoint import RunFolder
 from meshgan.training.loop import start, train
 from meshgan.training.recipe import Adam, parse_recipe
@@ -245,3 +245,77 @@ def test_only_details_can_tell_a_face_from_what_is_made_of_its_coordinates(tiny_
 def test_weights_of_details_need_details(recipe):
     with pytest.raises(ValueError, match=r"set network\.detail = true"):
         replace(recipe.objective, patches=0.1).check(recipe.network)
+
+
+@pytest.mark.parametrize("phase", [0, 3, 4])
+def test_details_follow_the_losses_as_the_docstring_states_them(tiny_faces, detailed, phase):
+    """One step of plain descent of the critic of patches and of the generator, with its penalty and without."""
+    objective = replace(detailed.objective, anchor=0.5, patches=0.7, spectrum=0.3, smoothness=2.0)
+    hierarchy = Hierarchy.cached(tiny_faces.template, detailed.hierarchy.counts)
+    state = start(detailed, tiny_faces, hierarchy, 0, Team())
+    noise = torch.randn(8, sum(hierarchy.counts), generator=torch.Generator().manual_seed(0))
+    batch = replace(batch_of(tiny_faces, phase), noise=noise)
+    generator, critic, mapping, patches = (state.networks[n] for n in ("generator", "critic", "mapping", "patches"))
+    torch.nn.init.normal_(generator.last.weight, std=0.1, generator=torch.Generator().manual_seed(0))
+    seen = generator.project(batch.faces).detach()
+    fake_loss = reconstruction_loss(critic, generator(mapping(batch.codes).detach()))
+    anchor = (batch.faces - generator(seen)).abs().mean()
+    faces, codes = batch.faces[:2], seen[:2]  # one of four
+    made = generator(codes, noise[:2])
+    linear = (codes @ generator.linear).view_as(made)
+    off = (patches.spectrum(made - linear).sqrt() - 1).square().mean()
+    fooled = softplus(-patches(made, made - linear)).mean()
+    still, real = (made - linear).detach(), faces - linear
+    loss = softplus(-patches(faces, real)).mean() + softplus(patches(made.detach(), still)).mean()
+    chance = torch.stack([noise[:2, -162:].roll(54 * part, 1) for part in range(3)], dim=-1)
+    step = 0.1 * patches.deviations[0] * chance
+    slope = (patches(faces + step, real + step) - patches(faces, real)) / 0.1
+    penalty = 4 * 2.0 / 2 * slope.square().mean() if phase in (0, 4) else 0.0  # in one step of four, so four times
+    expected = {
+        "generator": fake_loss + 0.5 * anchor + 0.3 * off + 0.7 * fooled,
+        "patches": loss + penalty,
+    }
+    expected = {
+        name: torch.autograd.grad(one, list(state.networks[name].parameters()), retain_graph=True, allow_unused=True)
+        for name, one in expected.items()
+    }
+    before = {name: [p.detach().clone() for p in state.networks[name].parameters()] for name in expected}
+    for name, network in state.networks.items():
+        state.optimisers[name] = torch.optim.SGD(network.parameters(), lr=1.0)
+    stats = objective.step(state, batch)
+    assert stats["spectrum"].item() == pytest.approx(off.item(), rel=1e-4)
+    assert stats["patches"].item() == pytest.approx(loss.item(), rel=1e-4)
+    for name, gradients in expected.items():
+        for parameter, old, gradient in zip(state.networks[name].parameters(), before[name], gradients, strict=True):
+            torch.testing.assert_close(old - parameter.detach(), gradient, rtol=1e-3, atol=1e-5)
+    assert all(parameter.requires_grad for parameter in patches.parameters())
+
+
+def test_without_a_weight_the_critic_of_patches_does_not_learn(tiny_faces, detailed):
+    hierarchy = Hierarchy.cached(tiny_faces.template, detailed.hierarchy.counts)
+    state = start(detailed, tiny_faces, hierarchy, 0, Team())
+    before = [parameter.detach().clone() for parameter in state.networks["patches"].parameters()]
+    noise = torch.randn(8, sum(hierarchy.counts), generator=torch.Generator().manual_seed(0))
+    stats = replace(detailed.objective, patches=0.0).step(state, replace(batch_of(tiny_faces), noise=noise))
+    assert "patches" not in stats
+    for parameter, old in zip(state.networks["patches"].parameters(), before, strict=True):
+        assert torch.equal(parameter, old)
+
+
+def test_each_number_of_chance_serves_three_vertices():
+    rows = torch.arange(6.0)[None]
+    assert white(rows)[0].T.tolist() == [[0, 1, 2, 3, 4, 5], [4, 5, 0, 1, 2, 3], [2, 3, 4, 5, 0, 1]]
+
+
+def test_coordinates_are_judged_by_the_roots_of_their_deviations(state):
+    generator = state.networks["generator"]
+    deviations = generator.linear.norm(dim=1)
+    torch.testing.assert_close(weights(generator), (3 * deviations / deviations.max()) ** 0.5)
+
+
+def test_a_window_is_no_larger_than_the_memory():
+    BeganJudge(window=8, memory=8)
+    with pytest.raises(ValueError, match="window cannot be larger"):
+        BeganJudge(window=9, memory=8)
+    assert BeganJudge().trouble({"M": 10.0}) is None
+    assert BeganJudge().trouble({"M": 10.1}) == "the losses exploded (M = 10.1)"
