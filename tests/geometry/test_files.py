@@ -892,6 +892,17 @@ def test_glb_indices_name_whole_triangles_of_its_vertices(indices: list[int], re
         assert glb.read(data)[1].ravel().tolist() == indices
 
 
+def test_glb_one_vertex_is_enough_for_a_triangle_without_area() -> None:
+    document, binary = triangle_glb()
+    document["meshes"][0]["primitives"][0]["indices"] = 1
+    document["accessors"][0]["count"] = 1
+    document["accessors"].append({"bufferView": 1, "componentType": 5121, "count": 3, "type": "SCALAR"})
+    document["bufferViews"].append({"buffer": 0, "byteOffset": 36, "byteLength": 3})
+    assert glb.read(glb_bytes(document, binary + bytes(4)))[1].tolist() == [[0, 0, 0]]
+    with pytest.raises(MeshganError, match="point outside"):
+        glb.read(glb_bytes(document, binary + bytes([0, 0, 1, 0])))
+
+
 def skinned_glb(joints: list[list[int]], weights: list[list[float]]) -> tuple[dict, bytes]:
     document, binary = triangle_glb(
         nodes=[{"mesh": 0, "skin": 0}, {"translation": [0, 0, 1]}, {"translation": [0, 0, 5]}, {}],

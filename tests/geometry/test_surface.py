@@ -78,7 +78,7 @@ def test_many_searches_on_one_mesh_find_what_one_finds(seed: int, stretch: float
 
 def test_points_above_any_part_of_a_triangle_are_found() -> None:
     """Over its inside, its sides and its corners, and beyond them: a lattice round one triangle, at any size."""
-    for size in (0.1, 1.0, 100.0):
+    for size in (1e-6, 0.1, 1.0, 100.0, 1e12):
         mesh = Mesh(size * np.array([[0, 0, 0], [2, 0, 0], [1, 2, 0]]), [[0, 1, 2]])
         points = size * np.stack(np.meshgrid(*[np.arange(-2, 4.5, 0.5)] * 2, [0.0, 1.0]), axis=-1).reshape(-1, 3)
         expected = [distance_by_search(point, mesh) for point in points]

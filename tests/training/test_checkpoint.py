@@ -14,6 +14,7 @@ from meshgan.training.checkpoint import (
     Checkpoint,
     Identity,
     RunFolder,
+    _Header,
     check_same_run,
     read_checkpoint,
 )
@@ -210,3 +211,44 @@ def test_recipe_toml_says_what_the_run_does_whatever_was_edited(run):
     (run.path / "recipe.toml").write_text("name = 'another'")
     run.write_recipe(load_recipe("quick"))
     assert load_recipe(run.path / "recipe.toml") == load_recipe("quick")
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "taken", "refused"),
+    [
+        ("run", "seed", [0, 2**63 - 1], [-1, 2**63]),
+        ("run", "data", ["x" * 200], ["x" * 201]),
+        ("run", "init", ["", "x" * 200], ["x" * 201]),
+        ("run", "recipe", ["x" * 100_000], ["x" * 100_001]),
+        (None, "step", [0, 10**15], [-1, 10**15 + 1, 1.5, "1"]),
+    ],
+)
+def test_what_a_checkpoint_says_of_its_run_is_within_bounds(part, key, taken, refused):
+    for value in taken + refused:
+        header = {"run": IDENTITY.model_dump(), "step": 1, "digest": ""}
+        (header[part] if part else header)[key] = value
+        if value in taken:
+            _Header.model_validate_json(json.dumps(header), strict=True)
+        else:
+            with pytest.raises(ValueError, match=key):
+                _Header.model_validate_json(json.dumps(header), strict=True)
+
+
+def test_tensors_of_other_kinds_are_no_checkpoint(run):
+    for dtype in (torch.float32, torch.float64, torch.int64):
+        read_checkpoint(run.save(Checkpoint(IDENTITY, 1, {"a": torch.zeros(2, dtype=dtype)}), 16))
+    for dtype in (torch.float16, torch.int32, torch.bool):
+        with pytest.raises(MeshganError, match="is damaged"):
+            read_checkpoint(run.save(Checkpoint(IDENTITY, 1, {"a": torch.zeros(2, dtype=dtype)}), 16))
+
+
+def test_names_of_checkpoints_sort_by_faces_seen(run):
+    assert save(run, 7).name == "checkpoint-0000000112.safetensors"
+
+
+@pytest.mark.parametrize("init", ["", "abc"])
+def test_a_run_goes_on_only_with_the_model_that_it_began_with(tmp_path, init):
+    began = IDENTITY.model_copy(update={"init": init})
+    check_same_run(tmp_path, began, began)
+    with pytest.raises(UsageError, match="from a model" if init else "without a model to begin with"):
+        check_same_run(tmp_path, began, IDENTITY.model_copy(update={"init": "other"}))

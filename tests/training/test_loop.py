@@ -1,5 +1,6 @@
 """The loop as a whole, in one process: what it writes, how it stops, how it goes on, and when it gives up."""
 
+import json
 import os
 import shutil
 import signal
@@ -23,6 +24,7 @@ from meshgan.training import watch
 from meshgan.training.began import Began
 from meshgan.training.checkpoint import RunFolder, read_checkpoint
 from meshgan.training.loop import (
+    RAMP,
     add,
     check_faces_and_seed,
     crossed,
@@ -533,3 +535,20 @@ def test_two_training_faces_that_differ_are_enough(tiny_faces):
     check_faces_and_seed(few, 2**63 - 1)
     with pytest.raises(UsageError, match="no two training faces"):
         check_faces_and_seed(FaceSet.create(tiny_faces.vertices[:3], tiny_faces.template), 0)
+
+
+def test_the_clock_of_a_run_goes_on_where_it_was(tmp_path, tiny_run, tiny_faces, tiny_recipe):
+    run = RunFolder(shutil.copytree(tiny_run, tmp_path / "run"))
+    lines = [{**line, "seconds": 1000.0 * number} for number, line in enumerate(run.lines())]
+    (run.path / "stats.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    train(tiny_recipe.changed(schedule={"faces": 360}), tiny_faces, run.path, resume=True)
+    assert [line["seconds"] for line in run.lines()[:8]] == [1000.0 * number for number in range(8)]
+    assert 7000 <= run.lines()[8]["seconds"] < 8000
+
+
+def test_no_share_of_the_weights_stays_where_none_are_averaged(tiny_recipe):
+    last = tiny_recipe.changed(averaging={"half_life": 0})
+    assert share_kept(last, 10**9) == 0
+    ramp = [share_kept(tiny_recipe.changed(averaging={"half_life": 10**6}), seen) for seen in (100, 1000)]
+    assert ramp == [0.5 ** (8 / (RAMP * 100)), 0.5 ** (8 / (RAMP * 1000))]
+    assert 0.01 < RAMP < 0.5

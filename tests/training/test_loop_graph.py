@@ -153,6 +153,10 @@ def test_a_cpu_asks_no_device_for_anything(stand_in):
     assert set(stand_in) == {"step on main"}
 
 
+def test_three_steps_warm_up_as_pytorch_asks_for():
+    assert WARM_UP == 3
+
+
 def test_several_processes_run_plain_steps():
     objective = Adding()
     state = State({}, {}, {"total": torch.zeros(())}, team=Team(0, 2, torch.device("cuda")))
