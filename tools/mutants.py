@@ -8,12 +8,14 @@ killed.
 
 import argparse
 import ast
+import compileall
 import difflib
+import importlib
 import os
 import random
 import re
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import time
@@ -22,6 +24,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import pytest
 from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator, operator_names
@@ -36,6 +39,10 @@ TURNS = {"Eq": ["NotEq"], "NotEq": ["Eq"], "Lt": ["GtE", "LtE"], "LtE": ["Gt", "
 OTHERS = ("NumberReplacer", "ReplaceTrueWithFalse", "ReplaceFalseWithTrue", "ReplaceAndWithOr", "ReplaceOrWithAnd",
           "ReplaceBreakWithContinue", "ReplaceContinueWithBreak", "AddNot", "ReplaceUnaryOperator_Delete_Not",
           "ReplaceUnaryOperator_Delete_USub", "ZeroIterationForLoop")  # fmt: skip
+
+
+LARGE = ("torch", "numba", "scipy.sparse.linalg", "scipy.spatial", "scipy.optimize", "matplotlib.pyplot", "pydantic",
+         "safetensors.torch", "PIL.Image", "rich.progress", "typer", "trimesh", "point_cloud_utils")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -113,19 +120,40 @@ def tests_of(module: str) -> tuple[tuple[str, ...], ...]:
 
 
 def run(copy: Path, tests: tuple[str, ...], broken: Iterable[str] = ()) -> str | None:
-    """None where all pass but for those that are `broken` anyway; else the test that failed first, or "hung"."""
-    environment = os.environ | {"PYTHONPATH": str(copy / "src"), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1",
-                                "OPENBLAS_NUM_THREADS": "1"}  # fmt: skip
-    options = ("-q", "-x", "-rfE", "-p", "no:cacheprovider", "-m", "not slow and not gpu")
-    command = [sys.executable, "-m", "pytest", *options, *tests, *(f"--deselect={test}" for test in broken)]
-    try:
-        done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, timeout=PATIENCE, check=False)
-    except subprocess.TimeoutExpired:
-        return "hung"
-    if done.returncode in (0, 5):  # 5: none was collected, since all are slow
+    """None where all pass but for those that are `broken` anyway; else the test that failed first, or "hung".
+
+    In a fork of this process, which has the large libraries already: loading them takes longer than most tests.
+    """
+    said = copy / "said.txt"
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        os._exit(_tested(copy, tests, broken, said))
+    deadline = time.monotonic() + PATIENCE
+    while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
+        if time.monotonic() > deadline:
+            os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return "hung"
+        time.sleep(0.1)
+    if os.waitstatus_to_exitcode(ended[1]) in (0, 5):  # 5: none was collected, since all are slow
         return None
-    first = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", done.stdout.decode("utf-8", "replace"), re.MULTILINE)
+    first = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", said.read_text("utf-8", "replace"), re.MULTILINE)
     return first[1] if first else tests[0]
+
+
+def _tested(copy: Path, tests: tuple[str, ...], broken: Iterable[str], said: Path) -> int:
+    """The exit status of the tests, run in this process, which writes what they say into a file."""
+    output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(output, stream)
+    os.environ["PYTHONPATH"] = str(copy / "src")
+    os.chdir(copy)
+    sys.path.insert(0, str(copy / "src"))
+    options = ("-q", "-x", "-rfE", "-p", "no:cacheprovider", "-m", "not slow and not gpu")
+    status = int(pytest.main([*options, *tests, *(f"--deselect={test}" for test in broken)]))
+    sys.stdout.flush()
+    return status
 
 
 def noticed(copy: Path, mutant: Mutant, broken: set[str]) -> tuple[str | None, str, str]:
@@ -164,9 +192,14 @@ def main() -> int:
     everything = mutants(tuple(given.folders))
     drawn = random.Random(given.seed).sample(everything, min(given.sample, len(everything)))
     killed, survived, broken, clock = 0, 0, set[str](), time.monotonic()
+    os.environ |= {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    sys.dont_write_bytecode = True
+    for library in LARGE:
+        importlib.import_module(library)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv*", "build", "demo", "__pycache__"))
+        compileall.compile_dir(copy / "src", quiet=2)
         for number, mutant in list(enumerate(drawn, start=1))[given.start - 1 :]:
             if time.monotonic() - clock > 60 * given.minutes:
                 break
