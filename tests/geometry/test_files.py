@@ -578,6 +578,12 @@ TOLD = {
         ply("ascii").decode().replace("float x", "quad x") + ROWS,
         "line 4, 'property quad x', means nothing",
     ),
+    "no corners.ply": (
+        ply("ascii", face="element face 3\nproperty list uchar int corners\n").decode() + ROWS,
+        "its element 'face' has no property 'vertex_indices'",
+    ),
+    "header alone.stl": ("\0" * 84, "it holds no triangles"),
+    "less than a header.stl": ("\0" * 83, "it is shorter than a header"),
     "no x.ply": (ply("ascii").decode().replace("float x", "float a") + ROWS, "'vertex' has no property 'x'"),
     "comma.stl": (TEXT_STL.replace("0.5", "0,5"), "'0,5' is not a number; write decimals with a point"),
     "short.stl": (TEXT_STL.replace("vertex 0 1 0.5", "vertex 0 1"), "a vertex needs three coordinates"),
@@ -890,6 +896,26 @@ def test_glb_indices_name_whole_triangles_of_its_vertices(indices: list[int], re
             glb.read(data)
     else:
         assert glb.read(data)[1].ravel().tolist() == indices
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda d: d["nodes"][0].update(mesh=-1),
+        lambda d: d["accessors"][0].update(bufferView=-1),
+        lambda d: d["accessors"][0].update(count=3.0),
+        lambda d: d["accessors"][0].update(byteOffset=-0.0),
+        lambda d: d["bufferViews"][0].update(byteOffset=-4),
+        lambda d: d["bufferViews"][0].update(byteStride=True),
+        lambda d: d["meshes"][0]["primitives"][0]["attributes"].update(POSITION=-1),
+    ],
+)
+def test_glb_indices_and_sizes_are_whole_and_not_negative(edit) -> None:
+    """Python would count from the end."""
+    document, binary = triangle_glb()
+    edit(document)
+    with pytest.raises(MeshganError, match="an index or a size that cannot be"):
+        glb.read(glb_bytes(document, binary))
 
 
 def test_glb_one_vertex_is_enough_for_a_triangle_without_area() -> None:

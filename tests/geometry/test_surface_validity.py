@@ -62,6 +62,10 @@ def test_surfaces_that_touch_do_not_intersect() -> None:
     above = plane.with_vertices(plane.vertices + np.array([0.3, 0.2, 0.0]))  # in the same plane
     pair = together(plane, above)
     assert not intersecting(pair.vertices[None], pair.triangles).any()
+    rng = np.random.default_rng(0)
+    turns = [np.linalg.qr(rng.standard_normal((3, 3)))[0] for _ in range(4)]  # now rounding moves them off the plane
+    turned = np.stack([size * pair.vertices @ turn for turn in turns for size in (1e-4, 1.0, 1e4)])
+    assert not intersecting(turned, pair.triangles).any()
 
 
 def test_a_vertex_pulled_over_its_neighbour_folds() -> None:

@@ -204,7 +204,7 @@ BeganJudge.smoothness 0.3 >= 0
 BeganJudge.spectrum 0.0 >= 0
 Classification.kind "classification"
 Classification.label "expression" letters <= 100
-Classification.classes ["anger", "disgust", "fear", "happiness", "sadness", "surprise"] items >= 2 items <= 1000 letters <= 100
+Classification.classes ["anger", "disgust", "fear", "happiness", "sadness", "surprise"] items >= 2 items <= 1000 letters >= 1 letters <= 100
 Components.kind "pca"
 Components.distribution "normal"
 Gan.kind "gan"
@@ -246,6 +246,7 @@ SIGNS = {
     "maximum": "<=",
     "minItems": "items >=",
     "maxItems": "items <=",
+    "minLength": "letters >=",
     "maxLength": "letters <=",
 }
 
