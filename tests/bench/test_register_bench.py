@@ -103,7 +103,7 @@ def test_a_model_of_plain_people_takes_the_place_of_the_present_one_and_of_nothi
     assert asked == [(3, 3), (3, 3)]
 
 
-def test_a_real_scan_is_held_against_the_landmarks_beside_it(monkeypatch, tmp_path):
+def test_a_real_scan_is_held_against_the_landmarks_beside_it(monkeypatch, tmp_path, capsys):
     """Marks that lie 1 mm before the template's, on the jaw line 2 mm; not in millimetres, it is made of face size."""
     template, units = default_template(), []
     marks = template.landmark_rows @ template.mesh.vertices + np.where(np.arange(79) < 17, 2, 1)[:, None] * [0, 0, 1]
@@ -130,6 +130,9 @@ def test_a_real_scan_is_held_against_the_landmarks_beside_it(monkeypatch, tmp_pa
     assert figures["without_jaw_mm"] == pytest.approx(1.0, abs=1e-3)
     assert figures["landmarks_mm"] == pytest.approx((17 * 2 + 62) / 79, abs=1e-3)
     assert figures["p95_mm"] == 1.0
+    bare = {name: value for name, value in figures.items() if name not in ("landmarks_mm", "without_jaw_mm")}
+    bench._show({"real": {"with marks": figures, "without": bare}})
+    assert capsys.readouterr().out.count("landmarks 1.22, without the jaw line 1.00") == 1
 
 
 @pytest.mark.slow

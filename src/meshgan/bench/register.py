@@ -461,10 +461,12 @@ def _show(summary: dict[str, Any]) -> None:
         if kind in summary:
             _show_errors(name, summary[kind])
     for name, row in summary["real"].items():
-        away = f"; landmarks {row['landmarks_mm']:.2f}, without the jaw line {row['without_jaw_mm']:.2f}"
+        away = ""
+        if "landmarks_mm" in row:
+            away = f"; landmarks {row['landmarks_mm']:.2f}, without the jaw line {row['without_jaw_mm']:.2f}"
         print(
             f"{name}: {row['verdict']}; scan → result {row['median_mm']:.2f} mm, 95 % {row['p95_mm']:.2f}; "
-            f"coverage {row['coverage']:.0%}; folded {row['folded']:.2%}{away if 'landmarks_mm' in row else ''}"
+            f"coverage {row['coverage']:.0%}; folded {row['folded']:.2%}{away}"
         )
     if "beside_trimesh" not in summary:
         return
