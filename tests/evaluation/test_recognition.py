@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from meshgan.evaluation.semantics import confusion, extrapolation_hits, recognition_curve
+from meshgan.evaluation.semantics import FACTORS, confusion, extrapolation_hits, recognition_curve
 from meshgan.model.pca import fit_pca
 
 
@@ -55,3 +55,18 @@ def test_faces_are_exaggerated_away_from_the_template(tiny_faces) -> None:
     neutral = model.fit(template[None]).vertices[0]
     for factor, exaggerated in zip((1.0, 2.5), seen, strict=True):
         np.testing.assert_allclose(exaggerated, neutral + factor * (faces - neutral), atol=0.05)
+
+
+def test_expressions_are_exaggerated_up_to_three_times() -> None:
+    """The paper's Fig. 6."""
+    assert FACTORS == (1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0)
+
+
+def test_the_limits_of_the_band_are_its_quantiles() -> None:
+    """Two people, one always right: of four draws one has neither, two have one, one has both."""
+    curve = recognition_curve(np.array([[True, False]]), np.array(["a", "b"]), resamples=4000)
+    assert (curve.rate[0], curve.low[0], curve.high[0]) == (0.5, 0.0, 1.0)
+    hits = np.arange(200)[None] < 100
+    curve = recognition_curve(hits, np.arange(200).astype(str), resamples=20_000)
+    low, high = (curve.low[0] - 0.5) * np.sqrt(800), (curve.high[0] - 0.5) * np.sqrt(800)
+    assert (low, high) == (pytest.approx(-1.96, abs=0.1), pytest.approx(1.96, abs=0.1))  # 96.5 % would be 1.81

@@ -222,3 +222,11 @@ def test_without_a_place_for_the_cache_it_still_builds(tmp_path: Path, monkeypat
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert Hierarchy.cached(bumpy(9, 9)).counts[:3] == (100, 25, 6)
+
+
+@pytest.mark.parametrize("name", ["identity", "expression"])
+def test_the_hierarchies_of_the_shipped_models_are_read(name: str) -> None:
+    """Files of a format that is not read any more would be no hierarchy."""
+    found = Hierarchy.load(Path(hierarchy_module.__file__).parents[1] / "model" / "shipped" / name / "hierarchy.npz")
+    assert found.counts == (5036, 1259, 315, 79, 20)
+    assert found.kind == "cotangent"

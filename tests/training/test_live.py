@@ -47,7 +47,10 @@ def test_on_a_terminal_one_line_changes(clock, monkeypatch):
     monkeypatch.setattr(watch, "Console", lambda stderr: Console(file=screen, force_terminal=True, width=160))
     with live_line(total=100, start=0, shown=True) as line:
         line.show(50, STATS)
-        clock[0] += 1.0
+        clock[0] += 0.15
+        line.show(55, STATS)  # too soon for an eye
+        assert line.bar.tasks[0].percentage == 50
+        clock[0] += 0.85
         line.show(60, STATS)
         assert line.bar.tasks[0].percentage == 60
         assert line.bar.tasks[0].fields["left"] == "1 s left"

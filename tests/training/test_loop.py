@@ -67,7 +67,11 @@ def test_a_run_leaves_lines_grids_two_checkpoints_and_a_model(tiny_run):
     ]
     (grid,) = (tiny_run / "samples").iterdir()
     assert grid.name == "faces-seen-00000320.png"
-    assert np.asarray(Image.open(grid)).std() > 1
+    with Image.open(grid) as picture:
+        assert np.asarray(picture).std() > 1
+        width, height = picture.size
+    assert 0.8 < width / height < 1.25  # sixteen faces, four in a row
+    assert 400 < width < 600
     line = RunFolder(tiny_run).lines()[-1]
     assert line["faces"] == 320
     assert {"L_real", "L_fake", "k", "M", "diversity_mm", "lr", "seconds", "epoch"} <= line.keys()

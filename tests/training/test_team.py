@@ -15,7 +15,7 @@ from meshgan.errors import UsageError
 from meshgan.training.checkpoint import RunFolder, read_checkpoint
 from meshgan.training.loop import train
 from meshgan.training.recipe import parse_recipe, recipe_toml
-from meshgan.training.team import Team, team
+from meshgan.training.team import Team, _choose_device, team
 
 PATIENCE = 600.0  # seconds, on a busy machine
 
@@ -146,3 +146,24 @@ def test_unknown_devices_are_refused():
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="no CUDA device was found"), team("cuda"):
             pass
+
+
+def test_the_device_is_the_one_that_is_asked_for_or_the_process_s_own_card(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: chosen[-1])
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert [_choose_device(name) for name in ("cpu", "cuda", "auto")] == [
+        torch.device(d) for d in ("cpu", "cuda:0", "cuda:0")
+    ]
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert _choose_device("auto") == torch.device("cuda:3")
+    assert _choose_device("cpu") == torch.device("cpu")
+    assert chosen == [0, 0, 3]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert _choose_device("auto") == _choose_device("cpu") == torch.device("cpu")
+    with pytest.raises(UsageError, match="no CUDA device was found"):
+        _choose_device("cuda")
+    with pytest.raises(UsageError, match="unknown device 'tpu'"):
+        _choose_device("tpu")
