@@ -951,6 +951,28 @@ def test_glb_shares_of_joints_are_made_to_sum_to_one(monkeypatch, block: int) ->
     np.testing.assert_allclose(found, [[1, 0, 1], [0, 1, 2], [0, 0, 6]], atol=1e-6)
 
 
+def test_glb_targets_that_are_added_move_skinned_vertices_in_the_scene() -> None:
+    """Through joints that turn and scale, and mixtures of them; what animated the shapes of before is gone."""
+    document, binary = skinned_glb([[0, 1, 0, 0]] * 3, [[1, 0, 0, 0], [0, 1, 0, 0], [0.25, 0.75, 0, 0]])
+    document["nodes"][1] |= {"rotation": [0, 0, 0.6, 0.8], "scale": [2, 2, 2]}
+    document["nodes"][2] |= {"rotation": [0.6, 0, 0, 0.8]}
+    times = {"input": 1, "output": 1}
+    channels = [{"sampler": 0, "target": {"node": node, "path": path}} for node, path in ((0, "weights"), (1, "scale"))]
+    document["animations"] = [{"samplers": [times], "channels": channels}]
+    data = glb_bytes(document, binary)
+    (surface,) = glb.placed(data)
+    np.testing.assert_allclose(surface.vertices, glb.read(data)[0] * 1000)
+    moves = np.array([[1.0, 2, 3], [0, 50, 0], [7, 0, -7]])
+    added = glb.with_targets(data, [surface], {"up": [moves], "down": [-moves]})
+    length = int.from_bytes(added[12:16], "little")
+    described = json.loads(added[20 : 20 + length])
+    assert described["meshes"][0]["extras"] == {"targetNames": ["up", "down"]}
+    assert [channel["target"]["path"] for channel in described["animations"][0]["channels"]] == ["scale"]
+    described["meshes"][0]["weights"] = [1.0, 0.0]
+    shaped = glb.read(glb_bytes(described, added[28 + length :]))[0]
+    np.testing.assert_allclose(shaped * 1000, surface.vertices + moves, atol=1e-3)
+
+
 def test_glb_skins_that_do_not_fit_are_refused() -> None:
     document, binary = skinned_glb([[0, 2, 0, 0]] * 3, [[1, 0, 0, 0]] * 3)
     with pytest.raises(MeshganError, match="does not fit"):

@@ -29,7 +29,17 @@ app = Verbs(
 GROUPS = {
     "Data": (data.register, data.measure),
     "Train": (train.train,),
-    "Use": (use.sample, use.fit, use.interpolate, use.compose, use.drive, use.directions, studio.studio, studio.export),
+    "Use": (
+        use.sample,
+        use.fit,
+        use.interpolate,
+        use.compose,
+        use.rig,
+        use.drive,
+        use.directions,
+        studio.studio,
+        studio.export,
+    ),
     "Measure": (evaluate.evaluate, evaluate.report, evaluate.reproduce),
 }
 for group, verbs in GROUPS.items():

@@ -437,6 +437,43 @@ def drive(
     )
 
 
+def rig(
+    head: Annotated[Path, typer.Argument(help="A head of your own: GLB, OBJ, PLY or STL, with a neutral face.")],
+    out: Annotated[Path, typer.Option("--out", help="The GLB to write.")],
+    unit: UnitOption = "mm",
+    rig: Annotated[
+        Literal["arkit", "expressions", "both"], typer.Option(help="Apple's 52 shapes, six expressions, or both.")
+    ] = "arkit",
+    landmarks: Annotated[
+        Path | None, typer.Option(help="Its landmarks (JSON, ljson, pp, CSV), where they are not to be found.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Give a head of your own the 52 ARKit shapes, computed for its face, on its own vertices and triangles.
+
+    It is registered first (extra `landmarks`). Materials, textures and skins stay; eyeballs, teeth and tongue that are
+    parts of their own move as such.
+
+    Example: `meshgan rig head.glb --out rigged.glb`
+    """
+    if out.suffix.lower() != ".glb":
+        raise UsageError(f"{out} should end in .glb.")
+    from threadpoolctl import threadpool_limits
+
+    from meshgan.registration.own_head import rig_head
+    from meshgan.storage import atomic_file
+
+    with threadpool_limits(1, user_api="blas"):
+        made = rig_head(head, unit, rig, landmarks)
+    with atomic_file(out) as partial:
+        partial.write_bytes(made.file)
+    if as_json:
+        print(json.dumps({"file": str(out), "targets": list(made.targets), "vertices": made.parts}))
+        return
+    parts = ", ".join(f"{name} {count:,}" for name, count in made.parts.items())
+    print(f"Wrote {counted(len(made.targets), 'shape')} to {out}. Vertices of {parts}.")
+
+
 def directions(
     model: Annotated[str, typer.Argument(help="A model folder or a run folder.")],
     data: Annotated[Path, typer.Option("--data", help="The FaceSet with the labels.")],

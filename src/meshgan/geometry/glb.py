@@ -97,6 +97,98 @@ def read(data: bytes) -> tuple[Any, ...]:
     return np.concatenate(vertices), np.concatenate(triangles), *left_out
 
 
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """A primitive of a file where it stands in the scene: vertices (N, 3) in mm, of which seams are doubled, its
+    triangles (F, 3), and `frames`, (3, 3) or (N, 3, 3), that turn displacements of the file into those of the scene."""
+
+    mesh: int
+    number: int
+    vertices: Floats
+    triangles: Integers
+    frames: Floats
+
+
+def placed(data: bytes) -> list[Placed]:
+    """The surfaces of a whole GLB file, a mesh that stands in several places at its first. Raises as `read` does."""
+    read(data)  # by all its limits
+    scene, found = _Scene(*_chunks(data)), []
+    seen: set[int] = set()
+    for node, placement in scene.placed():
+        mesh = _index(node["mesh"])
+        if mesh in seen:
+            continue
+        seen.add(mesh)
+        for number, primitive in enumerate(scene.mesh(node)["primitives"]):
+            if (mode := primitive.get("mode", TRIANGLES)) in (TRIANGLES, STRIP, FAN):
+                points, faces = scene.vertices(node, primitive, placement) / METRES, scene.triangles(primitive, mode)
+                found.append(Placed(mesh, number, points, faces, scene.frames(node, primitive, placement)))
+    return found
+
+
+def with_targets(data: bytes, surfaces: Sequence[Placed], targets: Mapping[str, Sequence[Floats]]) -> bytes:
+    """The same file with these morph targets: names to displacements (N, 3), in mm in the scene, of each surface.
+
+    Meshes that no target moves stay as they are; of others, morph targets of their own are left out, and what animates
+    those. Nothing else is changed.
+    """
+    document, binary = _chunks(data)
+    buffer = _Buffer()
+    buffer.data, buffer.accessors, buffer.views = bytearray(binary), document["accessors"], document["bufferViews"]
+    moved = {
+        surface.mesh
+        for moves in targets.values()
+        for surface, shift in zip(surfaces, moves, strict=True)
+        if np.abs(shift).max(initial=0.0) > STILL
+    }
+    own = {(surface.mesh, surface.number): row for row, surface in enumerate(surfaces)}
+    for number in sorted(moved):
+        body = document["meshes"][number]
+        for place, primitive in enumerate(body["primitives"]):
+            primitive.pop("targets", None)
+            if (row := own.get((number, place))) is None:
+                count = document["accessors"][primitive["attributes"]["POSITION"]]["count"]
+                shifts = [np.zeros((count, 3))] * len(targets)
+            else:
+                back = np.linalg.pinv(surfaces[row].frames)
+                shifts = [np.einsum("...ij,...j->...i", back, moves[row]) for moves in targets.values()]
+            primitive["targets"] = [_placed_target(buffer, shift) for shift in shifts]
+        body["weights"] = [0.0] * len(targets)
+        extras = body.get("extras")
+        body["extras"] = (extras if isinstance(extras, dict) else {}) | {"targetNames": list(targets)}
+    nodes = {row for row, node in enumerate(document["nodes"]) if node.get("mesh") in moved}
+    for row in nodes:
+        document["nodes"][row].pop("weights", None)
+    _still(document, nodes)
+    buffer.data += bytes(-len(buffer.data) % 4)
+    document["buffers"] = [{"byteLength": len(buffer.data)}]
+    return _container(document, bytes(buffer.data))
+
+
+def _placed_target(buffer: "_Buffer", shift: Floats) -> Document:
+    """The accessor of a morph target whose displacements (N, 3) are those of the file, in mm."""
+    moves = (shift * METRES).astype("<f4")
+    rows = np.flatnonzero(np.linalg.norm(shift, axis=1) > STILL)
+    return {"POSITION": buffer.add_vectors(moves) if len(rows) > DENSE * len(moves) else buffer.add_sparse(moves, rows)}
+
+
+def _still(document: Document, nodes: set[int]) -> None:
+    """Take out of the animations what moves the weights of these nodes."""
+    kept = []
+    for animation in document.get("animations", []):
+        channels = [
+            channel
+            for channel in animation["channels"]
+            if channel["target"].get("path") != "weights" or channel["target"].get("node") not in nodes
+        ]
+        if channels:
+            kept.append(animation | {"channels": channels})
+    if "animations" in document:
+        document["animations"] = kept
+        if not kept:
+            del document["animations"]
+
+
 def _without_seams(primitive: Document, points: Floats) -> tuple[Floats, Integers | None]:
     """The vertices of a primitive without those that `write` has doubled along seams of the texture, and for each
     vertex of the file the one that it is, if there are any."""
@@ -185,6 +277,15 @@ class _Scene:
         if "skin" in node and "JOINTS_0" in primitive["attributes"]:
             return self._skinned(points, primitive["attributes"], self.document["skins"][_index(node["skin"])])
         return points @ placement[:3, :3].T + placement[:3, 3]
+
+    def frames(self, node: Document, primitive: Document, placement: Floats) -> Floats:
+        """What turns displacements of the file into those of the scene: one matrix (3, 3), or one of each vertex."""
+        if "skin" not in node or "JOINTS_0" not in primitive["attributes"]:
+            return placement[:3, :3]
+        attributes, skin = primitive["attributes"], self.document["skins"][_index(node["skin"])]
+        units = [self._skinned(np.broadcast_to(row, (self.count(primitive), 3)), attributes, skin) for row in np.eye(3)]
+        origin = self._skinned(np.zeros((self.count(primitive), 3)), attributes, skin)
+        return np.stack([unit - origin for unit in units], axis=2)
 
     def _skinned(self, points: Floats, attributes: Document, skin: Document) -> Floats:
         """Vertices (V, 3) moved by their joints; where the node stands does not matter then."""
