@@ -18,6 +18,7 @@ skin beside it.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -26,7 +27,7 @@ from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from meshgan.arrays import Booleans, Floats, Integers
+from meshgan.arrays import Booleans, Floats, Integers, Reals
 from meshgan.data.corpora.motion import contacts
 from meshgan.errors import MeshganError
 from meshgan.geometry.align import rigid
@@ -103,7 +104,7 @@ def as_glb(path: Path, millimetres: float) -> bytes:
     if path.suffix.lower() == ".glb":
         return read_bytes(path, MOST_BYTES)
     try:
-        scene = trimesh.load_scene(path, process=False)
+        scene: Any = trimesh.load_scene(path, process=False)
         scene.apply_scale(millimetres * METRES)
         return bytes(scene.export(file_type="glb"))
     except Exception as error:
@@ -137,7 +138,7 @@ class _Moves:
     kinds: Integers  # (V,) of `KINDS`
 
 
-def _moved(head: Mesh, face: Floats, shapes: Mapping[str, Floats]) -> _Moves:
+def _moved(head: Mesh, face: Floats, shapes: Mapping[str, Reals]) -> _Moves:
     """How the vertices (V, 3) of a head in the template's place move, which has this face of the template (F, 3)."""
     template = default_template().mesh
     surface = Surface(template.with_vertices(face))
@@ -243,7 +244,7 @@ def _behind(points: Floats, lips: Floats) -> bool:
     )
 
 
-def _with_jaw(points: Floats, face: Floats, shapes: Mapping[str, Floats]) -> Floats:
+def _with_jaw(points: Floats, face: Floats, shapes: Mapping[str, Reals]) -> Floats:
     """The displacements (N, 3 K) of what is fixed to the jaw: its motion is that of the chin, which hardly deforms."""
     template = default_template()
     chin = template.landmark_rows[[template.landmark_names.index("chin_tip")]] @ face
