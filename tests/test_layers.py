@@ -1,6 +1,9 @@
 """The import rule: data flows through the folders in one direction, and folders side by side do not know each other."""
 
 import ast
+import re
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -101,6 +104,17 @@ def test_no_module_imports_itself_in_a_circle() -> None:
     graph = module_graph()
     for name in graph:
         assert all(name not in reached(graph, other) for other in graph[name] if other != name), name
+
+
+def test_what_a_module_imports_at_once_comes_with_every_installation() -> None:
+    """What an extra brings is imported where it is used, so that its absence is a sentence."""
+    project = tomllib.loads((SOURCE.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    core = {re.split(r"[<>=\[; ]", text)[0].replace("-", "_") for text in project["dependencies"]}
+    known = core - {"pillow"} | {"PIL", "meshgan"} | set(sys.stdlib_module_names)
+    for path in MODULES:
+        if layer(path) != "studio":  # all of which is imported behind a check for its extra
+            others = {name.split(".")[0] for name in imports(path, top_only=True)} - known
+            assert not others, f"{path}: {others}"
 
 
 def test_every_folder_has_a_place_in_the_order() -> None:
