@@ -963,7 +963,9 @@ def test_glb_targets_that_are_added_move_skinned_vertices_in_the_scene() -> None
     (surface,) = glb.placed(data)
     np.testing.assert_allclose(surface.vertices, glb.read(data)[0] * 1000)
     moves = np.array([[1.0, 2, 3], [0, 50, 0], [7, 0, -7]])
-    added = glb.with_targets(data, [surface], {"up": [moves], "down": [-moves]})
+    none = np.zeros((3, 3))
+    shapes = {"up": [glb.Shaped(moves, none, none)], "down": [glb.Shaped(-moves, none, none)]}
+    added = glb.with_targets(data, [surface], shapes)
     length = int.from_bytes(added[12:16], "little")
     described = json.loads(added[20 : 20 + length])
     assert described["meshes"][0]["extras"] == {"targetNames": ["up", "down"]}

@@ -5,18 +5,20 @@ import struct
 from types import SimpleNamespace
 
 import numpy as np
+import pygltflib
 import pytest
 import trimesh
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from khronos import issues_of, needs_validator
+from khronos import accessor, issues_of, needs_validator
 from meshgan.data.corpora.basis import face_basis
 from meshgan.data.corpora.draws import Draws
 from meshgan.data.corpora.motion import contacts
 from meshgan.data.corpora.population import draw_people
 from meshgan.errors import MeshganError
 from meshgan.geometry.decimate import decimate
+from meshgan.geometry.mesh import Mesh
 from meshgan.model.rig import ARKIT, rigger
 from meshgan.registration.own_head import rig_head
 from meshgan.registration.templates import default_template
@@ -63,7 +65,7 @@ def made(tmp_path_factory):
             material = trimesh.visual.material.PBRMaterial(name="my skin", baseColorTexture=picture)
             mesh.visual = trimesh.visual.TextureVisuals(uv=vertices[:, :2] / 300 + 0.5, material=material)
         scene.add_geometry(mesh, node_name=name, geom_name=name, transform=place)
-    (folder / "own.glb").write_bytes(scene.export(file_type="glb"))
+    (folder / "own.glb").write_bytes(scene.export(file_type="glb", include_normals=True))
     marks = TURN.apply(template.landmark_rows @ face / 1000) + MOVE
     names = dict(zip(template.landmark_names, marks.tolist(), strict=True))
     (folder / "own.json").write_text(json.dumps(names))
@@ -129,6 +131,23 @@ def test_eyes_turn_teeth_go_with_the_jaw_and_others_stay(made):
     np.testing.assert_allclose(trimesh.transformations.superimposition_matrix(teeth.T, moved.T)[3], [0, 0, 0, 1])
     apart = [np.linalg.norm(some[:, None] - some, axis=2) for some in (teeth, moved)]
     np.testing.assert_allclose(*apart, atol=1e-6)  # rigid
+
+
+def test_normals_turn_with_the_surface(made):
+    """In the file's own frame, where they are the person's, turned as the node is."""
+    file = pygltflib.GLTF2.load(made.folder / "rigged.glb")
+    (mesh,) = [mesh for mesh in file.meshes if mesh.name == "skin"]
+    points, corners = made.parts["skin"]
+    welded, owner = np.unique(points, axis=0, return_inverse=True)
+    target = mesh.primitives[0].targets[ARKIT.index("jawOpen")]
+    moved = np.zeros_like(welded)
+    moved[owner.ravel()] = made.targets["jawOpen"][made.rows["skin"]]
+    before, after = (
+        Mesh(some, owner.ravel()[corners]).vertex_normals[owner.ravel()] for some in (welded, welded + moved)
+    )
+    turned = accessor(file, target["NORMAL"])
+    far = np.linalg.norm(made.targets["jawOpen"][made.rows["skin"]], axis=1) > 0.1
+    np.testing.assert_allclose(turned[far], (after - before)[far], atol=2e-3)
 
 
 def test_the_file_is_as_it_was_but_for_its_shapes(made):

@@ -126,8 +126,18 @@ def placed(data: bytes) -> list[Placed]:
     return found
 
 
-def with_targets(data: bytes, surfaces: Sequence[Placed], targets: Mapping[str, Sequence[Floats]]) -> bytes:
-    """The same file with these morph targets: names to displacements (N, 3), in mm in the scene, of each surface.
+@dataclass(frozen=True, eq=False)
+class Shaped:
+    """What a morph target does to one surface: how its vertices (N, 3) move, in mm in the scene, and its unit normals
+    (N, 3) there, before and after; of length zero, they are not known."""
+
+    moves: Floats
+    before: Floats
+    after: Floats
+
+
+def with_targets(data: bytes, surfaces: Sequence[Placed], targets: Mapping[str, Sequence[Shaped]]) -> bytes:
+    """The same file with these morph targets: names to what each does to each surface.
 
     Meshes that no target moves stay as they are; of others, morph targets of their own are left out, and what animates
     those. Nothing else is changed.
@@ -135,24 +145,20 @@ def with_targets(data: bytes, surfaces: Sequence[Placed], targets: Mapping[str, 
     document, binary = _chunks(data)
     buffer = _Buffer()
     buffer.data, buffer.accessors, buffer.views = bytearray(binary), document["accessors"], document["bufferViews"]
+    shaped = [list(shapes) for shapes in zip(*targets.values(), strict=True)]  # of each surface
+    still = Shaped(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros((0, 3)))
     moved = {
         surface.mesh
-        for moves in targets.values()
-        for surface, shift in zip(surfaces, moves, strict=True)
-        if np.abs(shift).max(initial=0.0) > STILL
+        for surface, shapes in zip(surfaces, shaped, strict=True)
+        if max(float(np.abs(shape.moves).max(initial=0.0)) for shape in shapes) > STILL
     }
     own = {(surface.mesh, surface.number): row for row, surface in enumerate(surfaces)}
     for number in sorted(moved):
         body = document["meshes"][number]
         for place, primitive in enumerate(body["primitives"]):
-            primitive.pop("targets", None)
-            if (row := own.get((number, place))) is None:
-                count = document["accessors"][primitive["attributes"]["POSITION"]]["count"]
-                shifts = [np.zeros((count, 3))] * len(targets)
-            else:
-                back = np.linalg.pinv(surfaces[row].frames)
-                shifts = [np.einsum("...ij,...j->...i", back, moves[row]) for moves in targets.values()]
-            primitive["targets"] = [_placed_target(buffer, shift) for shift in shifts]
+            row = own.get((number, place))
+            frames, shapes = (np.eye(3), [still] * len(targets)) if row is None else (surfaces[row].frames, shaped[row])
+            primitive["targets"] = [_placed_target(buffer, document, primitive, frames, shape) for shape in shapes]
         body["weights"] = [0.0] * len(targets)
         extras = body.get("extras")
         body["extras"] = (extras if isinstance(extras, dict) else {}) | {"targetNames": list(targets)}
@@ -165,11 +171,24 @@ def with_targets(data: bytes, surfaces: Sequence[Placed], targets: Mapping[str, 
     return _container(document, bytes(buffer.data))
 
 
-def _placed_target(buffer: "_Buffer", shift: Floats) -> Document:
-    """The accessor of a morph target whose displacements (N, 3) are those of the file, in mm."""
-    moves = (shift * METRES).astype("<f4")
-    rows = np.flatnonzero(np.linalg.norm(shift, axis=1) > STILL)
-    return {"POSITION": buffer.add_vectors(moves) if len(rows) > DENSE * len(moves) else buffer.add_sparse(moves, rows)}
+def _placed_target(
+    buffer: "_Buffer", document: Document, primitive: Document, frames: Floats, shape: Shaped
+) -> Document:
+    """The accessors of what a morph target does to a primitive, in the file's own frames."""
+    count = document["accessors"][primitive["attributes"]["POSITION"]]["count"]
+    moves = np.zeros((count, 3), "<f4")
+    rows = np.flatnonzero(np.linalg.norm(shape.moves, axis=1) > STILL)
+    back = np.linalg.pinv(frames if frames.ndim == 2 else frames[rows])
+    moves[rows] = np.einsum("...ij,...j->...i", back, shape.moves[rows]) * METRES
+    target = {"POSITION": buffer.add_vectors(moves) if len(rows) > DENSE * count else buffer.add_sparse(moves, rows)}
+    if "NORMAL" in primitive["attributes"]:  # which go by the transposed inverse
+        ways = frames.T if frames.ndim == 2 else frames[rows].transpose(0, 2, 1)
+        before, after = (np.einsum("...ij,...j->...i", ways, some[rows]) for some in (shape.before, shape.after))
+        lengths = [np.maximum(np.linalg.norm(some, axis=1, keepdims=True), 1e-12) for some in (before, after)]
+        turns = np.zeros((count, 3), "<f4")
+        turns[rows] = after / lengths[1] - before / lengths[0]
+        target["NORMAL"] = buffer.add_sparse(turns, rows)
+    return target
 
 
 def _still(document: Document, nodes: set[int]) -> None:

@@ -32,7 +32,7 @@ from meshgan.data.corpora.motion import contacts
 from meshgan.errors import MeshganError
 from meshgan.geometry.align import rigid
 from meshgan.geometry.files import MILLIMETRES, MOST_BYTES, read_mesh
-from meshgan.geometry.glb import METRES, placed, with_targets
+from meshgan.geometry.glb import METRES, Shaped, placed, with_targets
 from meshgan.geometry.laplacian import cotangent_weights, mass
 from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import Surface
@@ -88,13 +88,19 @@ def rig_head(path: Path, unit: str = "mm", which: Kind = "arkit", landmarks: Pat
         found = register(whole, template, given, unit=unit, glb=glb)
     except MeshganError as error:
         raise type(error)(f"{path}: {error}") from error
-    targets, parts = carried(whole, found, which)
+    targets, normals, parts = carried(whole, found, which)
     if unit == "auto" and not glb:  # the file gets the size that was found
         size = float(found.to_scan.scale)
         data = as_glb(path, 1 / size)
         surfaces, targets = placed(data), {name: moves / size for name, moves in targets.items()}
         whole = whole.with_vertices(whole.vertices / size)
-    shares = {name: np.split(moves, starts[1:-1]) for name, moves in targets.items()}
+    shares = {
+        name: [
+            Shaped(*some)
+            for some in zip(*(np.split(one, starts[1:-1]) for one in (moves, normals[""], normals[name])), strict=True)
+        ]
+        for name, moves in targets.items()
+    }
     return RiggedHead(with_targets(data, surfaces, shares), whole.vertices, targets, parts)
 
 
@@ -106,26 +112,31 @@ def as_glb(path: Path, millimetres: float) -> bytes:
     try:
         scene: Any = trimesh.load_scene(path, process=False)
         scene.apply_scale(millimetres * METRES)
-        return bytes(scene.export(file_type="glb"))
+        return bytes(scene.export(file_type="glb", include_normals=True))
     except Exception as error:
         raise MeshganError(f"{path}: its material cannot be read; write it as GLB.") from error
 
 
-def carried(head: Mesh, found: Registration, which: Kind = "arkit") -> tuple[dict[str, Floats], dict[str, int]]:
-    """The shapes (N, 3) of a head, in mm where it lies, and what its parts were taken for."""
+def carried(
+    head: Mesh, found: Registration, which: Kind = "arkit"
+) -> tuple[dict[str, Floats], dict[str, Floats], dict[str, int]]:
+    """The shapes (N, 3) of a head, in mm where it lies; its normals (N, 3) in each, and at rest under the name ""; and
+    what its parts were taken for."""
     shapes = targets_of(found.vertices, which)
     upright = found.to_scan.inverse(head.vertices)
-    points, owner = np.unique(upright, axis=0, return_inverse=True)
+    points, owner = np.unique(upright, axis=0, return_inverse=True)  # one vertex where seams have several
     owner = owner.ravel()
     triangles = owner[head.triangles]
     welded = Mesh(points, triangles[(triangles != np.roll(triangles, 1, axis=1)).all(axis=1)])
     moves = _moved(welded, found.vertices, shapes)
-    kinds = moves.kinds[owner]
-    back = float(found.to_scan.scale) * found.to_scan.rotation.T
-    names = {kind: int(np.count_nonzero(kinds == number)) for number, kind in enumerate(KINDS)}
-    return {name: moves.displacements[:, 3 * row : 3 * row + 3][owner] @ back for row, name in enumerate(shapes)}, {
-        kind: count for kind, count in names.items() if count
-    }
+    turn = found.to_scan.rotation.T
+    targets, normals = {}, {"": welded.vertex_normals[owner] @ turn}
+    for row, name in enumerate(shapes):
+        move = moves.displacements[:, 3 * row : 3 * row + 3]
+        targets[name] = float(found.to_scan.scale) * move[owner] @ turn
+        normals[name] = welded.with_vertices(points + move).vertex_normals[owner] @ turn
+    kinds = np.bincount(moves.kinds[owner], minlength=len(KINDS))
+    return targets, normals, {kind: int(count) for kind, count in zip(KINDS, kinds, strict=True) if count}
 
 
 KINDS = ("skin", "eyes", "lower mouth", "upper mouth", "beside the skin")
