@@ -1,4 +1,5 @@
-"""Our GLB files in other people's software: three.js in Chromium, and Blender; each skipped where it is not installed.
+"""Our GLB files in other people's software: three.js and TalkingHead in Chromium, and Blender; each skipped where it is
+not installed.
 
 three.js is looked for where the Khronos validator is (NODE_PATH), Blender's module `bpy` in an environment of its own,
 since it wants another numpy: CONTRIBUTING.md says how to install them.
@@ -22,6 +23,7 @@ THREE = next((path for place in os.environ.get("NODE_PATH", "").split(os.pathsep
               and (path := Path(place, "three")).is_dir()), None)  # fmt: skip
 BLENDER = Path(os.environ.get("MESHGAN_BLENDER", "~/.local/share/meshgan-tests/blender/bin/python")).expanduser()
 PLAIN = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+TALKING = THREE and next((path for path in [THREE.parent / "@met4citizen" / "talkinghead"] if path.is_dir()), None)
 EVERY = 5  # vertex that is read back
 
 pytestmark = pytest.mark.slow
@@ -69,6 +71,50 @@ window.look = async () => {
 window.ready = true;
 </script>"""
 
+# TalkingHead animates whole bodies, so the face goes onto bones without a body; the package itself is as npm brings it.
+AVATAR = """<div id="node"></div><script type="importmap">{"imports": {"three": "/three/build/three.module.js",
+"three/addons/": "/three/examples/jsm/", "talkinghead": "/talkinghead/modules/talkinghead.mjs"}}</script>
+<script type="module">
+import * as THREE from 'three';
+import { GLTFLoader } from 'three/addons/loaders/GLTFLoader.js';
+import { TalkingHead } from 'talkinghead';
+window.look = async () => {
+  const scene = new THREE.Scene(), camera = new THREE.PerspectiveCamera();
+  const head = new TalkingHead(document.getElementById('node'),
+    { avatarOnly: true, avatarOnlyScene: scene, avatarOnlyCamera: camera, lipsyncModules: [] });
+  const bones = new Set(head.posePropNames.map(name => name.split('.')[0]));
+  for (const more of ['Head', 'LeftEye', 'RightEye', 'LeftToeBase', 'RightToeBase']) bones.add(more);
+  head.ikMesh.traverse(part => { if (part.isBone) bones.add(part.name) });
+  const load = GLTFLoader.prototype.loadAsync;
+  let face;
+  GLTFLoader.prototype.loadAsync = async function (...given) {
+    const gltf = await load.apply(this, given), armature = new THREE.Group();
+    gltf.scene.traverse(part => { if (part.isMesh) face = part });
+    armature.name = 'Armature';
+    for (const name of bones) { const bone = new THREE.Bone(); bone.name = name; armature.add(bone) }
+    armature.getObjectByName('Head').add(gltf.scene.children[0]);
+    gltf.scene.add(armature);
+    return gltf;
+  };
+  await head.showAvatar({ url: '/face.glb', body: 'F', avatarMood: 'neutral' });
+  const weights = () => {
+    for (let i = 0; i < 200; i++) head.animate(20);
+    return Object.fromEntries(Object.entries(face.morphTargetDictionary)
+      .map(([name, row]) => [name, face.morphTargetInfluences[row]]));
+  };
+  const seen = { names: Object.keys(head.mtAvatar) };
+  for (const name of NAMES) head.setFixedValue(name, 0.25);
+  seen.fixed = weights();
+  for (const name of NAMES) head.setFixedValue(name, null);
+  head.setMood('happy');
+  seen.happy = weights();
+  head.setMood('sad');
+  seen.sad = weights();
+  return seen;
+};
+window.ready = true;
+</script>"""
+
 BLENDER_SAYS = """
 import bpy, json, sys
 bpy.ops.wm.read_factory_settings(use_empty=True)
@@ -88,20 +134,19 @@ def saved(tmp_path_factory) -> tuple[Rig, Path]:
     return made, path
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: sudo apt-get install -y chromium")
-@pytest.mark.skipif(THREE is None, reason="needs three.js on NODE_PATH: npm install three")
-def test_three_js_moves_every_vertex_as_we_do(saved: tuple[Rig, Path]) -> None:
+def looked_at(path: Path, html: str) -> dict:
+    """What a page's function `look` returns, which finds the file as /face.glb, and npm's packages by their names."""
     sync = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    made, path = saved
+    packages = {"three": THREE, "talkinghead": TALKING}
 
     def answer(route) -> None:
-        place = route.request.url.split("/", 3)[3]
-        if place.startswith("three/"):
-            route.fulfill(path=THREE / place.removeprefix("three/"), content_type="text/javascript")
-        elif place == "face.glb":
+        package, _, rest = route.request.url.split("/", 3)[3].partition("/")
+        if package in packages:
+            route.fulfill(path=packages[package] / rest, content_type="text/javascript")
+        elif package == "face.glb":
             route.fulfill(path=path, content_type="model/gltf-binary")
         else:
-            route.fulfill(body=PAGE.replace("EVERY", str(EVERY)), content_type="text/html")
+            route.fulfill(body=html, content_type="text/html")
 
     with sync.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=SOFTWARE)
@@ -110,8 +155,16 @@ def test_three_js_moves_every_vertex_as_we_do(saved: tuple[Rig, Path]) -> None:
         page.goto("http://localhost/")
         page.wait_for_function("window.ready", timeout=120_000)
         page.set_default_timeout(300_000)
-        seen = page.evaluate("window.look()")
+        seen: dict = page.evaluate("window.look()")
         browser.close()
+    return seen
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: sudo apt-get install -y chromium")
+@pytest.mark.skipif(THREE is None, reason="needs three.js on NODE_PATH: npm install three")
+def test_three_js_moves_every_vertex_as_we_do(saved: tuple[Rig, Path]) -> None:
+    made, path = saved
+    seen = looked_at(path, PAGE.replace("EVERY", str(EVERY)))
     assert seen["names"] == list(made.targets)
     rows = face_layout().owner[::EVERY]
     for name, points in seen["moved"].items():
@@ -123,6 +176,20 @@ def test_three_js_moves_every_vertex_as_we_do(saved: tuple[Rig, Path]) -> None:
     assert (still.sum(axis=2) > 0).mean() > 0.2  # there is a face
     changed = np.abs(still - opened).sum(axis=2) > 30
     assert changed[:100].sum() > 10 * changed[120:].sum()  # rows count from below: its lower half has moved
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: sudo apt-get install -y chromium")
+@pytest.mark.skipif(
+    TALKING is None, reason="needs TalkingHead on NODE_PATH: npm install three @met4citizen/talkinghead"
+)
+def test_talking_head_finds_the_shapes_and_makes_faces(saved: tuple[Rig, Path]) -> None:
+    seen = looked_at(saved[1], AVATAR.replace("NAMES", json.dumps(ARKIT)))
+    assert set(ARKIT) <= set(seen["names"])
+    assert {"mouthOpen", "eyesClosed"} <= set(seen["names"])  # which it mixes of ours
+    assert seen["fixed"] == pytest.approx(seen["fixed"] | dict.fromkeys(ARKIT, 0.25), abs=0.01)
+    happy, sad = seen["happy"], seen["sad"]
+    assert happy["mouthSmile"] > sad["mouthSmile"] + 0.1
+    assert sad["mouthFrownLeft"] > happy["mouthFrownLeft"] + 0.1
 
 
 @pytest.mark.skipif(
