@@ -13,7 +13,7 @@ average, and scatters about that place. Needs the extra `[landmarks]`; takes som
 import numpy as np
 from numpy.typing import NDArray
 
-from meshgan.data.corpora.basis import face_template
+from meshgan.data.corpora.basis import face_basis, face_template
 from meshgan.geometry.decomposition import principal_axes
 from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import closest_points
@@ -26,7 +26,8 @@ from meshgan.registration.templates import OWN, corpus_fingerprint
 
 NEUTRAL, EXPRESSIVE, SEED = 2048, 3000, 771  # the corpora that are made by default have seed 0: they are other people
 PLAIN, ACTIVE = 2000, 0.15  # plain people, of whom every other one moves this share of the facial actions
-PLAIN_COMPONENTS, PLAIN_SHARE = 200, 0.8
+PLAIN_COMPONENTS, PLAIN_SHARE = 200, 0.75
+CLOSED = 0.7  # deviation of how far each eye is closed, beside what expressions do: scanned people close their eyes
 COMPONENTS, STEP_MM = 400, 0.005
 DETECTED_FACES, DETECTED_SEED = 160, 772
 LEAST_SEEN = 0.4  # share of faces on which a point must have been found
@@ -36,16 +37,18 @@ RMS_OF_MEDIAN = np.sqrt(3) / 1.538  # of the lengths of Gaussian vectors in spac
 Places = NDArray[np.float64]
 
 
-def mixed(one: Prior, other: Prior, share: float) -> Prior:
-    """`COMPONENTS` of the Gaussian with the mean and the covariance of a mixture, `share` of which is the `other`."""
+def mixed(one: Prior, other: Prior, share: float, besides: Places) -> Prior:
+    """`COMPONENTS` of the Gaussian with the mean and the covariance of a mixture, `share` of which is the `other`.
+
+    To all faces of it, the shapes `besides` (N, V, 3) are added in amounts of a standard normal distribution each.
+    """
     mean = (1 - share) * one.mean + share * other.mean
     between = np.sqrt(share * (1 - share)) * (other.mean - one.mean)
-    parts = (np.sqrt(1 - share) * one.basis, np.sqrt(share) * other.basis, between.T[:, None])
-    rows = np.concatenate([part.transpose(1, 2, 0).reshape(part.shape[1], -1) for part in parts])
-    variances, axes = principal_axes(rows.astype(np.float32) * np.sqrt(np.float32(len(rows) - 1)), COMPONENTS)
-    basis = np.sqrt(variances)[:, None] * axes
-    basis = basis.reshape(len(basis), -1, 3).transpose(2, 0, 1)
-    return Prior(mean, np.ascontiguousarray(basis, dtype=np.float32))
+    bases = [np.sqrt(weight) * part.basis.transpose(1, 2, 0) for weight, part in ((1 - share, one), (share, other))]
+    rows = np.concatenate([*bases, between[None], besides]).reshape(-1, mean.size)
+    variances, axes = principal_axes(rows * np.sqrt(len(rows) - 1), COMPONENTS)
+    basis = (np.sqrt(variances)[:, None] * axes).reshape(-1, *mean.shape)
+    return Prior(mean, np.ascontiguousarray(basis.transpose(2, 0, 1), dtype=np.float32))
 
 
 def prior() -> dict[str, NDArray[np.generic]]:
@@ -56,7 +59,8 @@ def prior() -> dict[str, NDArray[np.generic]]:
     """
     corpora = learn(corpus_people(NEUTRAL, EXPRESSIVE, SEED), COMPONENTS)
     plain = learn(plain_people(PLAIN, "registration prior", ACTIVE), PLAIN_COMPONENTS)
-    learned = mixed(corpora, plain, PLAIN_SHARE)
+    eyes = [face_basis().action_names.index(name) for name in ("eyeBlinkLeft", "eyeBlinkRight")]
+    learned = mixed(corpora, plain, PLAIN_SHARE, CLOSED * face_basis().actions[eyes].astype(np.float64))
     basis = np.rint(learned.basis / STEP_MM).astype(np.int16)
     return {"mean": learned.mean.astype(np.float32), "basis": basis, "step_mm": np.array(STEP_MM)}
 

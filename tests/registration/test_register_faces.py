@@ -9,6 +9,10 @@ import pytest
 import trimesh
 from scipy.spatial.transform import Rotation
 
+from meshgan.data.corpora.basis import face_basis
+from meshgan.data.corpora.draws import Draws
+from meshgan.data.corpora.motion import motion
+from meshgan.data.corpora.population import draw_people
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.align import Similarity
 from meshgan.geometry.files import read_mesh
@@ -20,8 +24,9 @@ from meshgan.registration.fake_scans import fake_scan, plain_people
 from meshgan.registration.finding import degrees_between, find_face
 from meshgan.registration.landmarks import Detector, Landmarks, available, read_landmarks
 from meshgan.registration.nricp import folded
+from meshgan.registration.prior import Anchors
 from meshgan.registration.quality import Quality, judge, measure, scan_distances
-from meshgan.registration.register import register
+from meshgan.registration.register import Sighting, fit_model, register
 from meshgan.registration.templates import OWN, adopted, corpus_fingerprint, default_template
 
 SCANS = Path(__file__).parents[2] / ".." / "shared" / "data" / "scans"
@@ -68,6 +73,23 @@ def test_the_model_spans_faces_it_has_not_seen(template, faces):
     residual = away - (np.linalg.lstsq(basis.T, away.T, rcond=None)[0].T @ basis)
     assert np.linalg.norm(residual.reshape(-1, 3), axis=1).mean() < 0.25
     assert np.linalg.norm(away.reshape(-1, 3), axis=1).mean() > 2.0
+
+
+@pytest.mark.parametrize("closed", [0.0, 1.0])
+def test_lids_are_found_closed_where_they_are(template, closed):
+    """Landmarks of nose and mouth say where the face is, and of the eyes nothing: the surface has to."""
+    basis, people = face_basis(), draw_people(face_basis(), Draws(0, "asleep", np.arange(1)), plain=True)
+    rest = basis.neutral(people.phenotype, people.features)
+    blink = closed * np.array([[name.startswith("eyeBlink") for name in basis.action_names]])
+    face = motion().perform(rest, blink, None, None, np.ones(1))[0][0].astype(np.float64)
+    opening = [np.linalg.norm((template.landmark_rows[[37, 44]] - template.landmark_rows[[41, 46]]) @ rest.vertices[0])]
+    marks = Landmarks(np.r_[27:36, 48:68], template.landmark_rows[np.r_[27:36, 48:68]] @ face)
+    anchors = Anchors(template.landmark_rows[marks.index], marks.points, np.full(len(marks.index), 1.0))
+    surface = Surface(template.mesh.with_vertices(face))
+    fitted = fit_model(Sighting(Similarity(1.0, np.eye(3), np.zeros(3)), anchors, marks), surface, template).vertices
+    opening.append(np.linalg.norm((template.landmark_rows[[37, 44]] - template.landmark_rows[[41, 46]]) @ fitted))
+    share = opening[1] / opening[0]
+    assert share < 0.35 if closed else 0.8 < share < 1.2
 
 
 def test_eyeballs_and_inside_are_where_they_should_be(template):
