@@ -20,6 +20,7 @@ from meshgan.errors import MeshganError
 from meshgan.geometry.decimate import decimate
 from meshgan.geometry.mesh import Mesh
 from meshgan.model.rig import ARKIT, rigger
+from meshgan.registration import own_head
 from meshgan.registration.own_head import rig_head
 from meshgan.registration.templates import default_template
 
@@ -97,12 +98,10 @@ def test_the_shapes_are_those_that_the_person_has(made):
 
 
 def test_doubles_along_seams_stay_together(made):
-    skin = made.rows["skin"]
-    points = made.parts["skin"][0]
-    first = {tuple(point): row for row, point in reversed(list(enumerate(points)))}
-    for row, point in enumerate(points):
-        other = first[tuple(point)]
-        assert all((moves[skin[row]] == moves[skin[other]]).all() for moves in made.targets.values())
+    _, first, owner = np.unique(made.parts["skin"][0], axis=0, return_index=True, return_inverse=True)
+    moves = np.stack(list(made.targets.values()))[:, made.rows["skin"]]
+    assert len(first) < len(owner)
+    np.testing.assert_array_equal(moves, moves[:, first[owner.ravel()]])
 
 
 def test_eyes_turn_teeth_go_with_the_jaw_and_others_stay(made):
@@ -166,6 +165,31 @@ def test_the_file_is_as_it_was_but_for_its_shapes(made):
 def test_the_file_is_valid(made):
     issues = issues_of(made.folder / "rigged.glb")
     assert issues["numErrors"] == 0, issues["messages"][:3]
+
+
+def test_the_verb_says_what_it_took_for_what(made, meshgan, monkeypatch, tmp_path):
+    monkeypatch.setattr(own_head, "rig_head", lambda *_: made.rigged)
+    status, said, _ = meshgan("rig", made.folder / "own.glb", "--out", tmp_path / "rigged.glb")
+    assert status == 0
+    assert said.startswith(f"Wrote 52 shapes to {tmp_path / 'rigged.glb'}. Vertices of skin ")
+    assert (tmp_path / "rigged.glb").read_bytes() == made.rigged.file
+    assert meshgan("rig", made.folder / "own.glb", "--out", tmp_path / "rigged.obj")[0] == 2
+
+
+@pytest.mark.parametrize("animation", [{}, 3, {"channels": 3}, {"channels": [{}]}])
+def test_animations_that_are_none_are_a_sentence(made, tmp_path, monkeypatch, animation):
+    data = (made.folder / "own.glb").read_bytes()
+    (size,) = struct.unpack_from("<I", data, 12)
+    text = json.dumps(parsed(data) | {"animations": [animation]}).encode()
+    text += b" " * (-len(text) % 4)
+    head = struct.pack("<4sII", b"glTF", 2, len(data) - size + len(text)) + struct.pack("<I4s", len(text), b"JSON")
+    (tmp_path / "a.glb").write_bytes(head + text + data[20 + size :])
+    monkeypatch.setattr(own_head, "register", lambda *_, **__: None)
+    sizes = [len(made.rows[name]) for name in made.rows]
+    moves = {"jawOpen": np.ones((sum(sizes), 3))}
+    monkeypatch.setattr(own_head, "carried", lambda *_: (moves, moves | {"": moves["jawOpen"]}, {}))
+    with pytest.raises(MeshganError, match=r"a\.glb: its description is damaged"):
+        rig_head(tmp_path / "a.glb")
 
 
 def test_what_is_no_head_is_a_sentence(tmp_path, made):

@@ -42,6 +42,7 @@ from meshgan.registration.landmarks import read_landmarks
 from meshgan.registration.register import Registration, register
 from meshgan.registration.templates import default_template
 
+MOST = 200_000  # vertices: a gigabyte of displacements
 NEAR_MM, FACING = 5.0, 0.2  # of the face that was laid onto it: skin that is trusted
 TORN = 1.0  # times the length of an edge, by which its ends may be moved apart, and
 TORN_MM = 1.0
@@ -78,6 +79,8 @@ def rig_head(path: Path, unit: str = "mm", which: Kind = "arkit", landmarks: Pat
     """
     data = as_glb(path, MILLIMETRES.get(unit, 1.0))
     surfaces = placed(data)
+    if (count := sum(len(surface.vertices) for surface in surfaces)) > MOST:
+        raise MeshganError(f"{path} has {count:,} vertices, and {MOST:,} are rigged at most; reduce it first.")
     starts = np.cumsum([0, *(len(surface.vertices) for surface in surfaces)])
     triangles = np.concatenate([one.triangles + start for one, start in zip(surfaces, starts[:-1], strict=True)])
     whole = Mesh(np.concatenate([surface.vertices for surface in surfaces]), triangles)
@@ -101,7 +104,10 @@ def rig_head(path: Path, unit: str = "mm", which: Kind = "arkit", landmarks: Pat
         ]
         for name, moves in targets.items()
     }
-    return RiggedHead(with_targets(data, surfaces, shares), whole.vertices, targets, parts)
+    try:
+        return RiggedHead(with_targets(data, surfaces, shares), whole.vertices, targets, parts)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:  # what no reader has looked at
+        raise MeshganError(f"{path}: its description is damaged; export it again.") from error
 
 
 def as_glb(path: Path, millimetres: float) -> bytes:
