@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,33 @@ def test_folders_that_do_without_torch_load_nothing_that_loads_it() -> None:
             assert "torch" not in reached(graph, name_of(path)), name_of(path)
 
 
+WITHOUT_TORCH = {  # verbs, which import what they need at their beginning; what only some words need, under an `if`
+    "data.py": {
+        "import_folder",
+        "anny_identities",
+        "anny_expressions",
+        "scan",
+        "info",
+        "export",
+        "register",
+        "measure",
+    },
+    "train.py": {"list_recipes"},
+    "use.py": {"drive", "rig"},
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_TORCH)
+def test_verbs_that_do_without_torch_do_not_wait_for_it(name: str) -> None:
+    graph, tree = module_graph(), ast.parse((SOURCE / "cli" / name).read_text(encoding="utf-8"))
+    verbs = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    for verb in WITHOUT_TORCH[name]:
+        for line in verbs[verb].body:
+            if isinstance(line, ast.ImportFrom):
+                loaded = {line.module, *(f"{line.module}.{alias.name}" for alias in line.names)}
+                assert all("torch" not in reached(graph, module or "") for module in loaded), f"{verb}: {line.module}"
+
+
 def test_no_module_imports_itself_in_a_circle() -> None:
     graph = module_graph()
     for name in graph:
@@ -123,6 +151,7 @@ def test_every_folder_has_a_place_in_the_order() -> None:
     assert {path.stem for path in SOURCE.glob("*.py")} == FOUNDATION | {"__init__"}
 
 
+@cache
 def module_graph() -> dict[str, set[str]]:
     """The modules of ours, and torch, that each module loads when it is imported."""
     known = {name_of(path) for path in MODULES} - {"meshgan"}

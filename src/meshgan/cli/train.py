@@ -2,15 +2,18 @@
 
 import json
 import os
+import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+RECIPES = Path(__file__).parents[1] / "recipes"
+
 
 def shipped_recipes() -> list[str]:
     """The names of those that ship, for completion."""
-    return sorted(file.stem for file in Path(__file__).parents[1].glob("recipes/*.toml"))
+    return sorted(file.stem for file in RECIPES.glob("*.toml"))
 
 
 def train(
@@ -83,9 +86,10 @@ def list_recipes(
     """
     if context.invoked_subcommand is not None:
         return
-    from meshgan.training.recipe import load_recipe, recipe_names
-
-    found = {name: load_recipe(name).description for name in recipe_names()}
+    found = {}  # read here and not by `load_recipe`, which imports PyTorch
+    for name in shipped_recipes():
+        text = (RECIPES / f"{name}.toml").read_text(encoding="utf-8")
+        found[name] = str(tomllib.loads(text)["description"])
     if as_json:
         print(json.dumps(found, indent=2))
         return

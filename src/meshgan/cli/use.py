@@ -404,7 +404,6 @@ def drive(
     """
     from meshgan.geometry.files import READERS, read_mesh
     from meshgan.model.drive import PREVIEWS, VIDEOS, read_performance, write_driven, write_preview
-    from meshgan.model.load import load_model
     from meshgan.model.rig import kind_of_rig
     from meshgan.model.rig import rig as rigged
 
@@ -421,6 +420,8 @@ def drive(
     if Path(model).suffix.lower() in READERS:
         made = rigged(read_mesh(model, unit), "arkit")
     else:
+        from meshgan.model.load import load_model  # with PyTorch
+
         loaded = load_model(model)
         kind_of_rig("arkit", loaded.template)
         made = rigged(loaded.sample(1, seed)[0], "arkit")
