@@ -1,10 +1,10 @@
 """How well shapes are carried over to heads of other triangles: the table of docs/heads.md.
 
-    python tools/own_head_figures.py [--people 4] [--seed 1]
+    python tools/own_head_figures.py [--people 4] [--seed 1] [--picture shapes.png]
 
 Each person is one of the corpus, whose shapes are known; what is rigged is the face with 1,500, 3,000 or 4,500
 vertices, turned, as a file of its own, and the detector finds its landmarks. Printed is, for each shape, the mean error
-of the displacement over the face against its mean size, and the worst vertex.
+of the displacement over the face against its mean size, and the worst vertex. The picture shows the last person.
 """
 
 import argparse
@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from meshgan.data.corpora.basis import face_basis, face_template
@@ -22,8 +23,13 @@ from meshgan.geometry.files import write_mesh
 from meshgan.geometry.mesh import Mesh
 from meshgan.model.rig import ARKIT, rigger
 from meshgan.registration.own_head import rig_head
+from meshgan.view.figures import tiles
+from meshgan.view.raster import Camera
 
 COUNTS = (1500, 3000, 4500)
+SHOWN = (
+    "", "eyeBlinkLeft", "browInnerUp", "jawOpen", "mouthFunnel", "mouthPucker", "mouthSmileLeft", "cheekPuff",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -31,6 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Errors of the shapes on heads of other triangles.")
     parser.add_argument("--people", type=int, default=4)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--picture", type=Path)
     asked = parser.parse_args()
     basis, template = face_basis(), face_template()
     drawn = draw_people(basis, Draws(asked.seed, "own-head", np.arange(asked.people)))
@@ -48,6 +55,12 @@ def main() -> None:
                 off = np.linalg.norm(found.targets[name] - wanted, axis=1)
                 errors[row, column], worst[row, column] = off.mean(), off.max()
                 sizes[row, column] = np.linalg.norm(wanted, axis=1).mean()
+    if asked.picture:
+        shown = [found.vertices.copy(), *(found.vertices + found.targets[name] for name in SHOWN[1:])]
+        upright = np.stack([turn.inv().apply(vertices) for vertices in shown])
+        pictures = tiles(upright, few.mesh.triangles, 240, camera=Camera.framing(upright, margin=1.05))
+        rows = [np.concatenate(list(pictures[start : start + 4]), axis=1) for start in (0, 4)]
+        Image.fromarray(np.concatenate(rows)).save(asked.picture)
     moving = sizes.mean(axis=0) > 0
     shares = errors.mean(axis=0) / np.maximum(sizes.mean(axis=0), 1e-12)
     under = [int(np.count_nonzero(e[moving] <= 0.2 * s[moving])) for e, s in zip(errors, sizes, strict=True)]
