@@ -109,7 +109,7 @@ def test_a_killed_worker_ends_the_run_with_a_message_and_a_checkpoint_that_resum
     said = first.communicate(timeout=PATIENCE)[1]
     second.communicate()
     assert first.returncode == 1
-    assert "another process of this run has ended; start it again with --resume" in said
+    assert "another process of this run has ended; `--resume` goes on from the last checkpoint." in said
     assert "Traceback" not in said
     kept = read_checkpoint(run.checkpoints()[-1]).step
     again = list(start(arguments, 2))
