@@ -246,8 +246,8 @@ def _monk(scan: Mesh, sighting: Sighting, template: FaceTemplate) -> Floats:
     meshmonk: Any = importlib.import_module("meshmonk")
     start = template.mesh.with_vertices(sighting.pose(template.mesh.vertices))
     sides = [(np.asarray(m.vertices, np.float32), np.asarray(m.triangles, np.int32)) for m in (start, scan)]
-    features = [meshmonk.features_from_vertices(*side) for side in sides]
     with silence():  # it tells of every triangle that its meshes leave out
+        features = [meshmonk.features_from_vertices(*side) for side in sides]
         found = meshmonk.pyramid_register(
             floating_features=features[0],
             target_features=features[1],
