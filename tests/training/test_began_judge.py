@@ -263,7 +263,9 @@ def test_details_follow_the_losses_as_the_docstring_states_them(tiny_faces, deta
     faces, codes = batch.faces[:2], seen[:2]  # one of four
     made = generator(codes, noise[:2])
     linear = (codes @ generator.linear).view_as(made)
+    patches.spectrum.measure((made - linear).detach() * torch.tensor([0.5, 1.0, 2.0]))  # some too loud, some too quiet
     off = (patches.spectrum(made - linear).sqrt() - 1).square().mean()
+    assert 0.01 < off < 1
     fooled = softplus(-patches(made, made - linear)).mean()
     still, real = (made - linear).detach(), faces - linear
     loss = softplus(-patches(faces, real)).mean() + softplus(patches(made.detach(), still)).mean()
