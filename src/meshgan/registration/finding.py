@@ -223,14 +223,26 @@ class Found:
 def find_face(mesh: Mesh, detector: Detector, template: FaceTemplate) -> Found:
     """The best face of the scan. Raises `MeshganError` if nothing in it has the shape of a face.
 
-    The scan is looked at without stray pieces, beside which a face would be small, and in a size of its own, since the
-    numbers in a file may be in any unit; first as a whole, then its ends, for a body's head is small in it, and then
-    as a whole again for less likely views: chance likenesses on a smooth skull may agree more than those of the face.
-    Of ordered surfaces the side is looked at first that faces away from the scan's middle; the other one too, unless
-    that leaves no doubt: a face that is inside out looks like a hollow one from behind, and a hollow one from behind
-    like a face.
+    The scan is looked at without stray pieces, beside which a face would be small, and then, if there is none, with all
+    of them: a body's head may be a piece of its own.
     """
-    mesh = bulk(mesh)
+    core = bulk(mesh)
+    for part in (core, mesh)[: 1 if core is mesh else 2]:
+        found = _best_face(part, detector, template)
+        if found is not None:
+            return found
+    raise MeshganError("no face was found from any side; is it a scan of a face, and is the face in it whole?")
+
+
+def _best_face(mesh: Mesh, detector: Detector, template: FaceTemplate) -> Found | None:
+    """The best face of what is looked at, None if there is no face.
+
+    It is looked at in a size of its own, since the numbers in a file may be in any unit; first as a whole, then its
+    ends, for a body's head is small in it, and then as a whole again for less likely views: chance likenesses on a
+    smooth skull may agree more than those of the face. Of ordered surfaces the side is looked at first that faces away
+    from the scan's middle; the other one too, unless that leaves no doubt: a face that is inside out looks like a
+    hollow one from behind, and a hollow one from behind like a face.
+    """
     centre, radius = extent(mesh)
     if not radius > 0:
         raise MeshganError("all of the scan lies at one place.")
@@ -244,10 +256,9 @@ def find_face(mesh: Mesh, detector: Detector, template: FaceTemplate) -> Found:
         found = list(_faces(looks, detector, template))
         if found:
             best = min(found, key=lambda face: face.misfit_mm)
-            return Found(
-                own.after(best.pose), Detection(own(best.detection.points), best.detection.views), best.misfit_mm
-            )
-    raise MeshganError("no face was found from any side; is it a scan of a face, and is the face in it whole?")
+            detection = Detection(own(best.detection.points), best.detection.views)
+            return Found(own.after(best.pose), detection, best.misfit_mm)
+    return None
 
 
 def _faces_out(mesh: Mesh) -> bool:
