@@ -16,15 +16,16 @@ from pathlib import Path
 STEPS = 5  # in each turn
 WORKER = f"""
 import statistics, sys, time, torch
-from meshgan.data.template import face_template
+import meshgan
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.nn import kernel
 from meshgan.training.began import reconstruction_loss, set_gradients
 from meshgan.nn.networks import Autoencoder, Decoder
-hierarchy, random = Hierarchy.cached(face_template()), torch.Generator().manual_seed(0)
+template = meshgan.load_model("identity").template
+hierarchy, random = Hierarchy.cached(template), torch.Generator().manual_seed(0)
 generator, critic = Decoder(hierarchy, generator=random), Autoencoder(hierarchy, generator=random)
 optimisers = [torch.optim.Adam(network.parameters(), lr=1e-4, fused=True) for network in (generator, critic)]
-faces = torch.randn(16, len(face_template().vertices), 3, generator=random)
+faces = torch.randn(16, len(template.vertices), 3, generator=random)
 def step():
     generated = generator(torch.rand(16, 64, generator=random) * 2 - 1)
     losses = reconstruction_loss(critic, faces), reconstruction_loss(critic, generated)
