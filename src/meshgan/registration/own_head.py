@@ -50,11 +50,8 @@ WITHIN_MM = 0.4  # ℓ: ripples of shorter wavelengths than some 6 ℓ are not c
 REST_MM = 35.0  # from the face's border on, skin is at rest
 WEAK = 1e-4  # how strongly that is wanted where nothing is known
 FEWEST = 200  # vertices of a part of the skin, else it is something on it
-BALL_MM, ROUND, OFF_MM = (
-    (8.0, 18.0),
-    0.08,
-    14.0,
-)  # radius of an eyeball, how round it is, and how far from the face's own
+BALL_MM, ROUND = (8.0, 18.0), 0.08  # radius of an eyeball, and how round it is
+OFF_MM = 14.0  # how far its middle may lie from that of the face's own
 MOUTH_MM, CHIN_MM = 45.0, 22.0  # behind the lips, and about the chin
 BESIDE_MM = 12.0  # what is so far from the skin follows it by a third
 TURNS = {"Up": (-25.0, 0.0), "Down": (30.0, 0.0), "In": (0.0, -35.0), "Out": (0.0, 35.0)}  # of the left eye: about x, y
