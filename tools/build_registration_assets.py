@@ -7,13 +7,20 @@ For the second, the detector looks at faces of the corpus, whose every surface p
 as it looks at scans: from three sides, lifted to the surface. Each of its points is then somewhere on the template on
 average, and scatters about that place. Needs the extra `[landmarks]`; takes some five minutes.
 
+Either holds a fingerprint of what it was made from and of what it holds, so that tests can tell one that this tool, as
+it is now, has not made.
+
     python tools/build_registration_assets.py
 """
+
+import hashlib
+import sys
 
 import numpy as np
 from numpy.typing import NDArray
 
-from meshgan.data.corpora.basis import face_basis, face_template
+from meshgan.data.corpora import detail, expressions, eyes, folds, lips, motion, performance, population, recipes
+from meshgan.data.corpora.basis import ASSETS, face_basis, face_template
 from meshgan.geometry.decomposition import principal_axes
 from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import closest_points
@@ -22,7 +29,7 @@ from meshgan.registration.finding import HALF_WIDTH, detect
 from meshgan.registration.landmarks import POINTS, Detector
 from meshgan.registration.prior import Prior, learn
 from meshgan.registration.scan import Frame, Scene
-from meshgan.registration.templates import OWN, corpus_fingerprint
+from meshgan.registration.templates import OWN
 
 NEUTRAL, EXPRESSIVE, SEED = 2048, 3000, 771  # the corpora that are made by default have seed 0: they are other people
 PLAIN, ACTIVE = 2000, 0.15  # plain people, of whom every other one moves this share of the facial actions
@@ -32,7 +39,7 @@ COMPONENTS, STEP_MM = 400, 0.005
 DETECTED_FACES, DETECTED_SEED = 160, 772
 LEAST_SEEN = 0.4  # share of faces on which a point must have been found
 MOST_SCATTER = 5.0  # mm
-RMS_OF_MEDIAN = np.sqrt(3) / 1.538  # of the lengths of Gaussian vectors in space
+RMS_OF_MEDIAN = 3**0.5 / 1.538  # of the lengths of Gaussian vectors in space
 
 Places = NDArray[np.float64]
 
@@ -94,10 +101,25 @@ def detector_points() -> dict[str, NDArray[np.generic]]:
     return {"points": points.astype(np.float32), "scatter_mm": scatter.astype(np.float32)}
 
 
+def fingerprint(arrays: dict[str, NDArray[np.generic]]) -> str:
+    """Of the corpora's assets, of the named numbers there and in this file, and of what an asset holds."""
+    digest = hashlib.sha256()
+    for name in ("face_template.ply", "face_basis.npz"):
+        digest.update((ASSETS / name).read_bytes())
+    here = sys.modules[__name__]
+    for module in (population, detail, folds, motion, lips, eyes, recipes, performance, expressions, here):
+        for name, value in sorted(vars(module).items()):
+            if name.isupper() and isinstance(value, int | float | tuple | list | dict | np.ndarray):
+                digest.update(f"{name} {value!r}\n".encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode() + array.tobytes())
+    return digest.hexdigest()
+
+
 def main() -> None:
     for name, arrays in (("face_prior", prior()), ("detector_points", detector_points())):
         path = OWN / f"{name}.npz"
-        np.savez_compressed(str(path), corpus=np.array(corpus_fingerprint()), **arrays)
+        np.savez_compressed(str(path), fingerprint=np.array(fingerprint(arrays)), **arrays)
         print(f"{path}: {', '.join(f'{key} {array.shape}' for key, array in arrays.items())}")
 
 

@@ -1,5 +1,6 @@
 """From a scan to a registration: fake scans whose truth is known, real ones if at hand, and what is no scan at all."""
 
+import importlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from meshgan.registration.nricp import folded
 from meshgan.registration.prior import Anchors
 from meshgan.registration.quality import Quality, judge, measure, scan_distances
 from meshgan.registration.register import Sighting, fit_model, register
-from meshgan.registration.templates import OWN, adopted, corpus_fingerprint, default_template
+from meshgan.registration.templates import OWN, adopted, default_template
 
 SCANS = Path(__file__).parents[2] / ".." / "shared" / "data" / "scans"
 needs_detector = pytest.mark.skipif(not available(), reason="needs the extra [landmarks]")
@@ -60,11 +61,17 @@ def errors(result, truth):
     return np.linalg.norm(result.to_scan(result.vertices) - truth, axis=1)
 
 
-def test_the_assets_belong_to_the_corpus():
-    """If this fails, the corpus has changed: run tools/build_registration_assets.py."""
-    for name in ("face_prior", "detector_points"):
-        with np.load(OWN / f"{name}.npz", allow_pickle=False) as arrays:
-            assert str(arrays["corpus"]) == corpus_fingerprint()
+@pytest.mark.parametrize("name", ["face_prior", "detector_points"])
+def test_the_assets_are_what_the_tool_makes_of_the_corpus(name, monkeypatch):
+    """If this fails, the corpus, the tool or the asset has changed: run tools/build_registration_assets.py."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "tools"))
+    tool = importlib.import_module("build_registration_assets")
+    with np.load(OWN / f"{name}.npz", allow_pickle=False) as asset:
+        arrays = {key: asset[key] for key in asset.files}
+    made = str(arrays.pop("fingerprint"))
+    assert made == tool.fingerprint(arrays)
+    monkeypatch.setattr(tool, "PLAIN_SHARE", 0.7)
+    assert made != tool.fingerprint(arrays)
 
 
 def test_the_model_spans_faces_it_has_not_seen(template, faces):

@@ -100,7 +100,7 @@ SCHEDULE = (
     Step(-1, 0.5, 0.0, 3.0, 2),
     Step(-1, 0.2, 0.0, 3.0, 2),
 )
-FACING = 0.7  # least cosine between the normals of a vertex and of its closest point
+FACING = 0.5  # least cosine between the normals of a vertex and of its closest point
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,5 @@
 """Templates ready for registration: the one of this package, a user's own, and the face model behind each."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeInt, TypeAdapter, ValidationError
 
 from meshgan.arrays import Floats
-from meshgan.data.corpora import detail, expressions, eyes, folds, lips, motion, performance, population, recipes
 from meshgan.data.corpora.basis import ASSETS, face_template
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.files import read_mesh
@@ -46,21 +44,6 @@ def default_template() -> FaceTemplate:
     prior = Prior(arrays["mean"].astype(np.float64), arrays["basis"] * np.float32(arrays["step_mm"]))
     names = tuple(mark["name"] for mark in marks)
     return FaceTemplate(mesh, names, rows, seen, points["scatter_mm"].astype(np.float64), prior)
-
-
-def corpus_fingerprint() -> str:
-    """Of what the assets of this folder are derived from (see tools/build_registration_assets.py).
-
-    That is files, and the named numbers of the modules that draw people and move faces.
-    """
-    digest = hashlib.sha256()
-    for name in ("face_template.ply", "face_basis.npz"):
-        digest.update((ASSETS / name).read_bytes())
-    for module in (population, detail, folds, motion, lips, eyes, recipes, performance, expressions):
-        for name, value in sorted(vars(module).items()):
-            if name.isupper() and isinstance(value, int | float | tuple | list | dict | np.ndarray):
-                digest.update(f"{module.__name__}.{name} {value!r}\n".encode())
-    return digest.hexdigest()
 
 
 def _asset(name: str) -> dict[str, NDArray[Any]]:
