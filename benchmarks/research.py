@@ -30,9 +30,9 @@ from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.geometry.laplacian import BandFilter
 from meshgan.geometry.mesh import Mesh
 from meshgan.nn.chebyshev import ChebConv
-from meshgan.nn.networks import Autoencoder, Decoder, Encoder, NetworkSpec
+from meshgan.nn.networks import Autoencoder, Decoder, Encoder
 from meshgan.nn.patches import PatchCritic, Spectrum
-from meshgan.nn.plan import ordered
+from meshgan.nn.plan import NetworkSpec, ordered
 from meshgan.nn.sampling import Reordering, SparseOperator
 from meshgan.training.autoencoder import l1
 from meshgan.training.began import next_k

@@ -113,7 +113,7 @@ WITHOUT_TORCH = {  # verbs, which import what they need at their beginning; what
         "measure",
     },
     "train.py": {"list_recipes"},
-    "use.py": {"drive", "rig"},
+    "use.py": {"compose", "drive", "interpolate", "rig", "sample"},
 }
 
 

@@ -74,7 +74,7 @@ def ship(name: str, out: Path) -> None:
     row, real = results.find("meshgan", "uniform"), results.find("real", "none")
     if row is None or real is None or row.faces_seen != parts.card.origin.faces_seen:
         raise MeshganError(f"{out / table}.json is not about the model in {out / runs}; reproduce the table again.")
-    tensors = {**parts.tensors, LINEAR: parts.tensors[LINEAR].half()}
+    tensors = {**parts.tensors, LINEAR: parts.tensors[LINEAR].astype(np.float16)}
     folder = SHIPPED / name
     write_model_folder(folder, replace(parts, card=parts.card.model_copy(update={"name": name}), tensors=tensors))
     describe(FaceModel.load(folder), FaceSet.open(out / corpus), labels, only).directions.save(folder)

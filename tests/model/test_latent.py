@@ -10,16 +10,8 @@ from meshgan.data.faceset import Normalisation
 from meshgan.errors import UsageError
 from meshgan.geometry.mesh import Mesh
 from meshgan.model.face_model import FaceModel
-from meshgan.model.latent import (
-    CHUNK,
-    PRIOR,
-    check_weights,
-    first_guess,
-    fit_codes,
-    interpolate,
-    invert,
-    target_of_points,
-)
+from meshgan.model.inversion import CHUNK, PRIOR, first_guess, fit_codes, invert
+from meshgan.model.latent import check_weights, interpolate, target_of_points
 
 VERTICES, CODE = 50, 3
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 from meshgan.data.faceset import Card, FaceSet, create_faceset
 from meshgan.data.principal import principal_components
@@ -167,8 +166,8 @@ def test_vertices_that_no_triangle_uses_count_nowhere_in_a_fit(tiny_faces):
     far = np.full((5, 3), 1e4)
     template = Mesh(np.concatenate([whole.template.vertices, far]), whole.template.triangles)
     basis = np.random.default_rng(0).normal(size=(4, 5, 3))
-    more = {"pca/mean": torch.from_numpy(far), "pca/basis": torch.from_numpy(basis)}
-    wide = {name: torch.cat([whole.tensors[name], more[name].float()], -2) for name in more}
+    more = {"pca/mean": far, "pca/basis": basis}
+    wide = {name: np.concatenate([whole.tensors[name], more[name].astype(np.float32)], -2) for name in more}
     model = PcaModel(ModelParts(whole.card, template, None, {**whole.tensors, **wide}))
     faces = tiny_faces.vertices[:3]
     found = model.fit(np.concatenate([faces, np.zeros((3, 5, 3))], axis=1))

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 from meshgan.errors import MeshganError, UsageError
 from meshgan.model.samplers import Samplers
@@ -17,7 +16,7 @@ class Card:
 
 @pytest.fixture
 def samplers():
-    tensors = {"sampler/mean": torch.from_numpy(MEAN), "sampler/covariance": torch.from_numpy(COVARIANCE)}
+    tensors = {"sampler/mean": MEAN, "sampler/covariance": COVARIANCE}
     return Samplers.of(Card, tensors)
 
 

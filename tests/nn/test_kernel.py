@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from operators import hierarchy, laplacian, upsampling
 
 from meshgan.nn import kernel, paths
-from meshgan.nn.chebyshev import Chain, ChebConv
-from meshgan.nn.networks import Autoencoder, Decoder, NetworkSpec, ScalarCritic
-from meshgan.nn.plan import BLOCK, Plan
+from meshgan.nn.chebyshev import Chain, ChebConv, supports
+from meshgan.nn.networks import Autoencoder, Decoder, ScalarCritic
+from meshgan.nn.plan import BLOCK, NetworkSpec, Plan
 from meshgan.nn.sampling import Reordering, SparseOperator
 
 CAPABILITY = torch.backends.cpu.get_cpu_capability().lower()
@@ -76,7 +76,7 @@ def results(
 
 
 def assert_as_in_double(layers: list[ChebConv], x: torch.Tensor, *orders: Reordering) -> None:
-    assert kernel.supports(layers, x)
+    assert supports(layers, x)
     found = results("kernel", layers, x, (*orders, None, None)[:2])
     doubled = [copy.deepcopy(layer).double() for layer in layers]
     expected = results("rows", doubled, x.double(), (*orders, None, None)[:2])
@@ -278,9 +278,9 @@ def test_only_the_gradients_that_are_wanted(frozen: bool) -> None:
 
 def test_other_types_and_empty_batches_take_the_plain_path() -> None:
     layer = random_layer(np.random.default_rng(0), "up", 40, 16, 16, 3)
-    assert not kernel.supports([layer], torch.zeros(2, 10, 16, dtype=torch.float64))
-    assert not kernel.supports([layer], torch.zeros(0, 10, 16))
-    assert not kernel.supports([layer], torch.zeros(2, 10, 16, device="meta"))
+    assert not supports([layer], torch.zeros(2, 10, 16, dtype=torch.float64))
+    assert not supports([layer], torch.zeros(0, 10, 16))
+    assert not supports([layer], torch.zeros(2, 10, 16, device="meta"))
     assert layer(torch.zeros(0, 10, 16)).shape == (0, 40, 16)
 
 

@@ -10,17 +10,16 @@ import torch
 from operators import hierarchy
 
 from meshgan.errors import UsageError
-from meshgan.nn import networks, paths
+from meshgan.nn import paths, plan
 from meshgan.nn.networks import (
     Autoencoder,
     Decoder,
     Encoder,
     MappingNetwork,
-    NetworkSpec,
     ScalarCritic,
     parameter_count,
-    quarters,
 )
+from meshgan.nn.plan import NetworkSpec, quarters
 
 COUNTS = (90, 60, 40, 30, 20)  # what counts for the sizes is the coarsest level
 COUNTED = (60, 30, 15, 8, 5)  # vertices of the levels by default
@@ -226,9 +225,9 @@ def test_a_network_that_nobody_trains_is_refused_at_its_number_of_weights(monkey
     linear = replace(SMALL, linear=True)
     convolutions = 3 * (3 * 4 + 4 * 5 + 5 * 6 + 6 * 8)
     for spec, weights in ((SMALL, 7 * 5 * 8 + convolutions), (linear, 7 * 5 * 8 + convolutions + 7 * 60 * 3)):
-        monkeypatch.setattr(networks, "LARGEST", weights)
+        monkeypatch.setattr(plan, "LARGEST", weights)
         Encoder(hierarchy(), spec)
-        monkeypatch.setattr(networks, "LARGEST", weights - 1)
+        monkeypatch.setattr(plan, "LARGEST", weights - 1)
         with pytest.raises(UsageError, match=f"a network of {weights:,} weights is too large"):
             Encoder(hierarchy(), spec)
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshgan.geometry.hierarchy import Hierarchy
-from meshgan.nn.networks import NetworkSpec
+from meshgan.nn.plan import NetworkSpec
 from meshgan.training.began import Began, convergence, next_k, reconstruction_loss, set_gradients
 from meshgan.training.state import Batch, State
 

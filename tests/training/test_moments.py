@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshgan.geometry.hierarchy import Hierarchy
-from meshgan.nn.networks import MappingNetwork, NetworkSpec
+from meshgan.nn.networks import MappingNetwork
+from meshgan.nn.plan import NetworkSpec
 from meshgan.training.finish import FLOOR, match_moments, transport
 from meshgan.training.loop import start
 from meshgan.training.recipe import parse_recipe

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from meshgan.nn import paths
-from meshgan.nn.networks import Encoder, NetworkSpec, ScalarCritic
+from meshgan.nn.networks import Encoder, ScalarCritic
+from meshgan.nn.plan import NetworkSpec
 from meshgan.training.autoencoder import Autoencoding, weight_penalty
 from meshgan.training.began import BeganCs
 from meshgan.training.gan import Gan, Wgan, discriminator_loss, generator_loss, gradient_penalty

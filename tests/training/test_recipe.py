@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from meshgan.errors import UsageError
-from meshgan.nn.networks import NetworkSpec
+from meshgan.nn.plan import NetworkSpec
 from meshgan.training.began import Began
 from meshgan.training.gan import Wgan
 from meshgan.training.recipe import (

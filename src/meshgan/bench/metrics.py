@@ -22,7 +22,8 @@ from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.geometry.laplacian import BandFilter
 from meshgan.geometry.surface import folded, intersecting
 from meshgan.machine import machine
-from meshgan.model.latent import STEPS, fit_codes
+from meshgan.model.inversion import fit_codes
+from meshgan.model.latent import STEPS
 from meshgan.nn.networks import Decoder
 from meshgan.progress import track
 from meshgan.view.raster import Camera, render

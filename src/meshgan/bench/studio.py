@@ -62,7 +62,8 @@ def _models() -> Any:
     from meshgan.geometry.hierarchy import Hierarchy
     from meshgan.model.face_model import FaceModel
     from meshgan.model.model_folder import ModelCard, ModelParts, Origin
-    from meshgan.nn.networks import Decoder, NetworkSpec
+    from meshgan.nn.networks import Decoder
+    from meshgan.nn.plan import NetworkSpec
     from meshgan.studio.sliders import expression_model, identity_model
 
     torch.manual_seed(0)
@@ -74,9 +75,9 @@ def _models() -> Any:
         template=template.content_hash,
     )  # fmt: skip
     weights = Decoder(hierarchy, spec).state_dict()
-    tensors = {f"generator/{name}": tensor for name, tensor in weights.items()} | {
-        "normalisation/mean": torch.from_numpy(template.vertices.astype(np.float32)),
-        "normalisation/std": torch.ones(template.vertices.shape),
+    tensors = {f"generator/{name}": tensor.numpy() for name, tensor in weights.items()} | {
+        "normalisation/mean": template.vertices.astype(np.float32),
+        "normalisation/std": np.ones(template.vertices.shape, np.float32),
     }
     model = FaceModel(ModelParts(card, template, hierarchy, tensors))
     return identity_model(model, None), expression_model(model, None)

@@ -16,7 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from meshgan.arrays import Faces, Singles
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.hierarchy import Hierarchy
-from meshgan.model.model_folder import MOST_CARD, Origin, filled, read_contents, write_contents
+from meshgan.model.model_folder import MOST_CARD, Origin, read_contents, write_contents
+from meshgan.nn.generator import weights_of
+from meshgan.nn.networks import filled
 from meshgan.nn.spline import ExpressionClassifier
 from meshgan.reading import read_text
 
@@ -62,7 +64,7 @@ class Classifier:
 
     def save(self, folder: str | Path, replace: bool = False) -> None:
         """Write a model folder. Raises `UsageError` if it holds something already (see `write_model_folder`)."""
-        tensors = {f"{NAME}/{key}": value for key, value in self.network.state_dict().items()}
+        tensors = {f"{NAME}/{key}": value.numpy(force=True) for key, value in self.network.state_dict().items()}
         write_contents(Path(folder), self.card, self.hierarchy.levels[0].mesh, self.hierarchy, tensors, replace)
 
     @classmethod
@@ -84,4 +86,4 @@ class Classifier:
             network = ExpressionClassifier(hierarchy, len(card.classes), generator=torch.Generator())
         except ValueError as error:
             raise MeshganError(f"{folder / 'hierarchy.npz'} is not of a classifier; train it again.") from error
-        return cls(filled(network, NAME, tensors), hierarchy, card)
+        return cls(filled(network, weights_of(NAME, tensors)), hierarchy, card)

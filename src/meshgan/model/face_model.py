@@ -1,32 +1,42 @@
-"""FaceModel: a trained generator with the verbs sample, decode, encode, fit, save and load."""
+"""FaceModel: a trained generator with the verbs sample, decode, encode, fit, save and load.
 
+Arrays are decoded without PyTorch where they can be (`nn.generator`), which is imported when something needs it.
+"""
+
+import sys
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import overload
+from typing import TYPE_CHECKING, TypeGuard, overload
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
-from torch import Tensor, nn
 
 from meshgan.arrays import Codes, Faces, Singles
 from meshgan.data.faceset import Normalisation
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.geometry.mesh import Mesh, in_one_order
-from meshgan.model.latent import EXAMPLES, STEPS, Fit, check_weights, fit_codes
+from meshgan.model.latent import STEPS, Fit, check_weights
 from meshgan.model.model_folder import (
     FAR_MM,
     ModelCard,
     ModelParts,
-    filled,
     find_model,
     read_model_folder,
     write_model_folder,
 )
 from meshgan.model.samplers import Sampled, Samplers, chance, in_blocks
-from meshgan.nn.networks import Decoder, Encoder
+from meshgan.nn import paths
+from meshgan.nn.generator import Generator, weights_of
+from meshgan.nn.plan import NetworkSpec
 from meshgan.progress import counted
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from meshgan.nn.networks import Decoder, Encoder
 
 
 class FaceModel(Sampled):
@@ -44,15 +54,13 @@ class FaceModel(Sampled):
         self.hierarchy: Hierarchy = parts.hierarchy
         self.normalisation = read_normalisation(parts)
         self.samplers = Samplers.of(card, parts.tensors)
-        random = torch.Generator()  # of weights that are overwritten: nothing is drawn from the caller's
-        self.decoder = filled(Decoder(parts.hierarchy, card.network, random), "generator", parts.tensors)
-        of_encoder = replace(card.network, linear="encoder/linear" in parts.tensors, detail=False)  # BEGAN-CS: no map
-        self.encoder = (
-            filled(Encoder(parts.hierarchy, of_encoder, random), "encoder", parts.tensors)
-            if any(name.startswith("encoder/") for name in parts.tensors)
-            else None
-        )
+        self.spec: NetworkSpec = card.network
         self._parts = parts
+        weights = weights_of("generator", parts.tensors)
+        self._in_arrays = Generator.where_it_can(parts.hierarchy, card.network, weights)
+        self._on_cpu = True
+        if self._in_arrays is None or self.encodes:
+            _ = self.decoder, self.encoder  # whose weights are checked then
 
     @classmethod
     def load(cls, where: str | Path) -> "FaceModel":
@@ -69,6 +77,24 @@ class FaceModel(Sampled):
         except MeshganError as error:
             raise MeshganError(f"{path} is damaged: {error}") from error
 
+    @cached_property
+    def decoder(self) -> "Decoder":
+        """The generator in PyTorch, for gradients and other devices; its weights are frozen."""
+        from meshgan.nn.networks import Decoder, filled
+
+        return filled(Decoder(self.hierarchy, self.spec, _random()), weights_of("generator", self._parts.tensors))
+
+    @cached_property
+    def encoder(self) -> "Encoder | None":
+        """The encoder, where the model has one."""
+        if not self.encodes:
+            return None
+        from meshgan.nn.networks import Encoder, filled
+
+        weights = weights_of("encoder", self._parts.tensors)
+        spec = replace(self.spec, linear="linear" in weights, detail=False)  # BEGAN-CS: no map
+        return filled(Encoder(self.hierarchy, spec, _random()), weights)
+
     @property
     def has_linear_path(self) -> bool:
         """Whether a linear map runs beside the generator's convolutions."""
@@ -82,30 +108,33 @@ class FaceModel(Sampled):
         if not self.has_linear_path:
             raise UsageError(f"the model '{self.card.name}' has no linear path; without convolutions it has nothing.")
         off = {
-            name: torch.zeros_like(value) if name.startswith("generator/last.") else value
+            name: np.zeros_like(value) if name.startswith("generator/last.") else value
             for name, value in self._parts.tensors.items()
         }
         card = self.card.model_copy(update={"name": f"{self.card.name}-conv-off", "files": {}})
         return FaceModel(replace(self._parts, card=card, tensors=off))
 
-    def give(self, name: str, network: nn.Module) -> None:
+    def give(self, name: str, network: "nn.Module") -> None:
         """Give the weights of one of the model's networks, if it has one of that `name`, to another of its sizes."""
-        if any(key.startswith(f"{name}/") for key in self._parts.tensors):
-            filled(network, name, self._parts.tensors).requires_grad_(True)
+        from meshgan.nn.networks import filled
+
+        if weights := weights_of(name, self._parts.tensors):
+            filled(network, weights).requires_grad_(True)
 
     def save(self, folder: str | Path, replace: bool = False) -> None:
         """Write a model folder. Raises `UsageError` if it holds something already (see `write_model_folder`)."""
         write_model_folder(Path(folder), self._parts, replace)
 
-    def to(self, device: torch.device | str) -> "FaceModel":
+    def to(self, device: "torch.device | str") -> "FaceModel":
         """Move the networks to a device, where `decode`, `encode` and `fit` then compute; returns the model itself."""
-        for network in (self.decoder, self.encoder, self.samplers.mapping):
+        for network in (self.decoder, self.encoder):
             if network is not None:
                 network.to(device)
+        self._on_cpu = self.device.type == "cpu"
         return self
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> "torch.device":
         """Where the networks compute; arrays go in and come out on the CPU."""
         return next(self.decoder.parameters()).device
 
@@ -117,15 +146,15 @@ class FaceModel(Sampled):
     @property
     def encodes(self) -> bool:
         """Whether the model has an encoder: `encode` then takes one pass, and is not as near as `fit`."""
-        return self.encoder is not None
+        return any(name.startswith("encoder/") for name in self._parts.tensors)
 
     @overload
-    def decode(self, codes: Tensor, same_bits: bool = True, numbers: ArrayLike | None = None) -> Tensor: ...
+    def decode(self, codes: "Tensor", same_bits: bool = True, numbers: ArrayLike | None = None) -> "Tensor": ...
     @overload
     def decode(self, codes: ArrayLike, same_bits: bool = True, numbers: ArrayLike | None = None) -> Faces: ...
     def decode(
-        self, codes: ArrayLike | Tensor, same_bits: bool = True, numbers: ArrayLike | None = None
-    ) -> Faces | Tensor:
+        self, codes: "ArrayLike | Tensor", same_bits: bool = True, numbers: ArrayLike | None = None
+    ) -> "Faces | Tensor":
         """The faces (B, V, 3) of codes (B, D). A tensor gives a tensor on the model's device; gradients flow through.
 
         Where the generator has chance of its own, a face's details follow from its whole number of `numbers` (B,);
@@ -134,41 +163,51 @@ class FaceModel(Sampled):
         face takes a thirtieth of the time.
         """
         inputs = [check_codes(codes, self.code_size)]
-        if numbers is not None and self.decoder.noise_size:
-            inputs.append(chance(np.asarray(numbers), self.decoder.noise_size))
-        if isinstance(codes, Tensor):
-            noise = [torch.from_numpy(values).to(self.device) for values in inputs[1:]]
-            mean, std = (
-                torch.from_numpy(values).to(self.device) for values in (self.normalisation.mean, self.normalisation.std)
-            )
-            return mean + std * self.decoder(codes.to(self.device, torch.float32), *noise)
-        if same_bits:
-            return self.normalisation.undo(in_blocks(self.decoder, *inputs))
-        with torch.inference_mode():
-            faces = self.decoder(*(torch.from_numpy(values).to(self.device) for values in inputs))
-            return self.normalisation.undo(faces.cpu().numpy())
+        generator = self._in_arrays if self._on_cpu and paths.in_arrays() else None
+        noise_size = (generator or self.decoder).noise_size
+        if numbers is not None and noise_size:
+            inputs.append(chance(np.asarray(numbers), noise_size))
+        if is_tensor(codes):
+            return self._decoded(codes, *inputs[1:])
+        if generator is None:
+            from meshgan.nn.networks import on_arrays
+        function = generator or on_arrays(self.decoder)
+        return self.normalisation.undo(in_blocks(function, *inputs) if same_bits else function(*inputs))
+
+    def _decoded(self, codes: "Tensor", *noise: Singles) -> "Tensor":
+        import torch
+
+        given = (self.normalisation.mean, self.normalisation.std, *noise)
+        mean, std, *chances = (torch.from_numpy(values).to(self.device) for values in given)
+        return mean + std * self.decoder(codes.to(self.device, torch.float32), *chances)
 
     @overload
-    def encode(self, vertices: Tensor) -> Tensor: ...
+    def encode(self, vertices: "Tensor") -> "Tensor": ...
     @overload
     def encode(self, vertices: ArrayLike) -> Codes: ...
-    def encode(self, vertices: ArrayLike | Tensor) -> Codes | Tensor:
+    def encode(self, vertices: "ArrayLike | Tensor") -> "Codes | Tensor":
         """The codes (B, D) of faces (B, V, 3): by the encoder where the model has one, else by Eq. 2 (`fit`).
 
         A tensor gives a tensor on the model's device.
         """
-        if isinstance(vertices, Tensor):
+        if is_tensor(vertices):
+            import torch
+
             return torch.from_numpy(self.encode(check_faces(vertices, self.template))).to(self.device)
         if self.encoder is None:
             return self.fit(vertices).codes
-        return in_blocks(self.encoder, self.normalisation.apply(check_faces(vertices, self.template)))
+        from meshgan.nn.networks import on_arrays
 
-    def fit(self, vertices: ArrayLike | Tensor, weights: ArrayLike | None = None, steps: int = STEPS) -> Fit:
+        return in_blocks(on_arrays(self.encoder), self.normalisation.apply(check_faces(vertices, self.template)))
+
+    def fit(self, vertices: "ArrayLike | Tensor", weights: ArrayLike | None = None, steps: int = STEPS) -> Fit:
         """The codes whose faces are nearest to `vertices` (B, V, 3) in mm (Eq. 2), all at once.
 
         `weights` (V,) says how much each vertex counts: zero leaves it out, so that a part of a face or landmarks
         alone can be fitted. The faces must be aligned as the template is. `steps` of Adam are taken.
         """
+        from meshgan.model.inversion import EXAMPLES, fit_codes
+
         targets, shares = check_faces(vertices, self.template), check_weights(weights, self.template)
         whole = self.encodes and bool((shares == shares[0]).all())
         start = self.encode(targets) if whole else None
@@ -180,25 +219,24 @@ class FaceModel(Sampled):
         """How `fit` solves Eq. 2, in a few words."""
         return f"Adam, {steps} steps"
 
-    def network(self) -> nn.Module:
+    def network(self) -> "nn.Module":
         """The generator as one module, from codes (B, D) to faces (B, V, 3) in mm."""
-        return InMillimetres(self.decoder, self.normalisation)
+        from meshgan.nn.networks import InMillimetres
+
+        return InMillimetres(self.decoder, self.normalisation.mean, self.normalisation.std)
 
 
-class InMillimetres(nn.Module):
-    """A decoder whose results are faces (B, V, 3) in mm."""
+def _random() -> "torch.Generator":
+    """Of weights that are overwritten: nothing is drawn from the caller's."""
+    import torch
 
-    mean: Tensor
-    std: Tensor
+    return torch.Generator()
 
-    def __init__(self, decoder: nn.Module, normalisation: Normalisation) -> None:
-        super().__init__()
-        self.decoder = decoder
-        self.register_buffer("mean", torch.from_numpy(normalisation.mean.copy()))
-        self.register_buffer("std", torch.from_numpy(normalisation.std.copy()))
 
-    def forward(self, code: Tensor) -> Tensor:
-        return self.mean + self.std * self.decoder(code)
+def is_tensor(values: object) -> "TypeGuard[Tensor]":
+    """Whether these are a tensor of PyTorch's, which is not imported to find out."""
+    kind = getattr(sys.modules.get("torch"), "Tensor", None)
+    return kind is not None and isinstance(values, kind)
 
 
 def read_normalisation(parts: ModelParts) -> Normalisation:
@@ -207,13 +245,13 @@ def read_normalisation(parts: ModelParts) -> Normalisation:
     mean, std = (parts.tensors.get(f"normalisation/{name}") for name in ("mean", "std"))
     if mean is None or std is None or mean.shape != shape or std.shape != shape:
         raise MeshganError("weights.safetensors does not fit the template; get the model again.")
-    far = max(float(mean.abs().max()), float(std.max())) > FAR_MM
-    if bool((std <= 0).any()) or far:
+    far = max(float(np.abs(mean).max()), float(std.max())) > FAR_MM
+    if (std <= 0).any() or far:
         raise MeshganError("weights.safetensors holds sizes that no face has; get the model again.")
-    return Normalisation(mean.float().numpy(), std.float().numpy())
+    return Normalisation(mean.astype(np.float32), std.astype(np.float32))
 
 
-def check_codes(codes: ArrayLike | Tensor, size: int) -> Codes:
+def check_codes(codes: "ArrayLike | Tensor", size: int) -> Codes:
     """Codes (B, size) as float32, in memory. Raises `UsageError` for another shape."""
     values = _numbers(codes, "codes")
     if values.ndim != 2 or values.shape[1] != size or not np.isfinite(values).all():
@@ -221,15 +259,15 @@ def check_codes(codes: ArrayLike | Tensor, size: int) -> Codes:
     return values
 
 
-def _numbers(values: ArrayLike | Tensor, what: str) -> Singles:
+def _numbers(values: "ArrayLike | Tensor", what: str) -> Singles:
     """An array, tensor or nested list as float32, in memory. Raises `UsageError` for what is no array of numbers."""
     try:
-        return np.asarray(values.detach().cpu().numpy() if isinstance(values, Tensor) else values, dtype=np.float32)
+        return np.asarray(values.numpy(force=True) if is_tensor(values) else values, dtype=np.float32)
     except (ValueError, TypeError) as error:
         raise UsageError(f"{what} must be an array of numbers ({error}).") from error
 
 
-def check_faces(vertices: ArrayLike | Tensor, template: Mesh) -> Faces:
+def check_faces(vertices: "ArrayLike | Tensor", template: Mesh) -> Faces:
     """Faces (B, V, 3) as float32, in memory. Raises `UsageError` for another shape."""
     values = _numbers(vertices, "faces")
     if values.ndim != 3 or values.shape[1:] != template.vertices.shape or not np.isfinite(values).all():

@@ -1,12 +1,10 @@
 """What every model can do, and loading one of any kind."""
 
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
-from torch import nn
 
 from meshgan.arrays import Codes, Faces
 from meshgan.errors import UsageError
@@ -16,6 +14,10 @@ from meshgan.model.latent import STEPS, Fit
 from meshgan.model.model_folder import find_model, read_card
 from meshgan.model.pca import PcaModel
 from meshgan.model.samplers import Sampled
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 
 class Model(Sampled, Protocol):
@@ -27,7 +29,7 @@ class Model(Sampled, Protocol):
     template: Mesh
 
     @property
-    def device(self) -> torch.device: ...
+    def device(self) -> "torch.device": ...
     @property
     def mean_face(self) -> Faces: ...
     @property
@@ -35,7 +37,7 @@ class Model(Sampled, Protocol):
     def encode(self, vertices: ArrayLike) -> Codes: ...
     def fit(self, vertices: ArrayLike, weights: ArrayLike | None = None, steps: int = STEPS) -> Fit: ...
     def fitting(self, steps: int = STEPS) -> str: ...
-    def network(self) -> nn.Module: ...
+    def network(self) -> "nn.Module": ...
     def save(self, folder: str | Path, replace: bool = False) -> None: ...
 
 

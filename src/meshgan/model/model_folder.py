@@ -10,19 +10,19 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import safetensors.torch
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from safetensors import numpy as safetensors
 
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.files import read_mesh, write_mesh
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.geometry.mesh import Mesh
-from meshgan.nn.networks import NetworkSpec
+from meshgan.nn.plan import NetworkSpec
 from meshgan.reading import parse_toml, read_bytes, read_text
 from meshgan.storage import atomic_folder
 
@@ -31,14 +31,14 @@ SHIPPED = Path(__file__).parent / "shipped"
 MOST_FILE = 2**30  # bytes of one file of a model
 MOST_CARD = 2**20
 MOST_CODE = 4096  # numbers in a code
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+FLOATS = (np.float16, np.float32, np.float64)
 HEAVIEST = 1e6  # a weight: products of larger ones are soon no numbers
 FAR_MM = 1e6  # no face lies a kilometre away, nor do its vertices move so far
 
 Sampler = Literal["uniform", "standard-normal", "fitted-normal", "mixture", "bootstrap", "flow"]
 Prior = Literal["uniform", "standard-normal"]
 Text = Annotated[str, Field(max_length=10_000)]
-Network = TypeVar("Network", bound=nn.Module)
+Tensors = Mapping[str, NDArray[Any]]  # by their names in weights.safetensors
 
 
 class Origin(BaseModel):
@@ -85,7 +85,7 @@ class ModelParts:
     card: ModelCard
     template: Mesh
     hierarchy: Hierarchy | None
-    tensors: Mapping[str, Tensor]
+    tensors: Tensors
 
 
 def find_model(where: str | Path) -> Path:
@@ -113,13 +113,13 @@ def write_contents(
     card: BaseModel,
     template: Mesh,
     hierarchy: Hierarchy | None,
-    tensors: Mapping[str, Tensor],
+    tensors: Tensors,
     replace: bool = False,
 ) -> None:
     """Write the files of a model and its card, whatever kind that is of, with their sums in its field `files`."""
     with atomic_folder(path, keep=(lambda file: False) if replace else None, listed=True) as partial:
-        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        (partial / "weights.safetensors").write_bytes(safetensors.torch.save(plain))
+        plain = {name: np.asarray(array, order="C") for name, array in tensors.items()}
+        (partial / "weights.safetensors").write_bytes(safetensors.save(plain))
         write_mesh(partial / "template.ply", template)
         if hierarchy is not None:
             hierarchy.save(partial / "hierarchy.npz")
@@ -137,7 +137,7 @@ def read_model_folder(path: Path) -> ModelParts:
     return ModelParts(card, template, hierarchy, tensors)
 
 
-def read_contents(path: Path, files: Mapping[str, str]) -> tuple[Mesh, Hierarchy | None, dict[str, Tensor]]:
+def read_contents(path: Path, files: Mapping[str, str]) -> tuple[Mesh, Hierarchy | None, Tensors]:
     """Template, hierarchy (where there is one) and tensors of a model whose card says the SHA-256 sums of `files`."""
     contents = {name: _content(path / name, expected) for name, expected in files.items()}
     template = read_mesh(path / "template.ply")
@@ -180,18 +180,6 @@ def _agrees(card: ModelCard, recipe: Mapping[str, Any]) -> bool:
         return False
 
 
-def filled(network: Network, name: str, tensors: Mapping[str, Tensor]) -> Network:
-    """Put the weights `name/…` into a network, checking names and shapes."""
-    mine = {key.removeprefix(f"{name}/"): value for key, value in tensors.items() if key.startswith(f"{name}/")}
-    wanted = network.state_dict()
-    if mine.keys() != wanted.keys() or any(mine[key].shape != wanted[key].shape for key in mine):
-        raise MeshganError("weights.safetensors does not fit model.json; get the model again.")
-    with torch.no_grad():
-        for key, parameter in wanted.items():
-            parameter.copy_(mine[key])
-    return network.requires_grad_(False)
-
-
 def _content(path: Path, expected: str) -> bytes:
     """A file of a model folder, which is what its card says."""
     if not path.is_file():
@@ -202,15 +190,15 @@ def _content(path: Path, expected: str) -> bytes:
     return content
 
 
-def _tensors(content: bytes, path: Path) -> dict[str, Tensor]:
+def _tensors(content: bytes, path: Path) -> Tensors:
     try:
-        tensors = safetensors.torch.load(content)
+        tensors = safetensors.load(content)
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise MeshganError(f"{path} is damaged; get the model again.") from error
-    for name, tensor in tensors.items():
-        if tensor.dtype not in FLOATS or not bool(tensor.isfinite().all()):
+    for name, array in tensors.items():
+        if array.dtype not in FLOATS or not np.isfinite(array).all():
             raise MeshganError(f"{path} is damaged: '{name[:80]}' holds what is no number; get the model again.")
-        if not name.startswith("sampler/") and tensor.numel() and float(tensor.abs().max()) > HEAVIEST:
+        if not name.startswith("sampler/") and array.size and float(np.abs(array).max()) > HEAVIEST:
             raise MeshganError(f"{path} is damaged: '{name[:80]}' holds what no model does; get the model again.")
     return tensors
 

@@ -1,31 +1,33 @@
 """PCA: the linear face model (Blanz and Vetter 1999), with the same verbs as `FaceModel`."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
-from torch import Tensor, nn
 
 from meshgan.arrays import Codes, Faces, Integers
 from meshgan.data.faceset import FaceSet
 from meshgan.data.principal import principal_components
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.mesh import Mesh
-from meshgan.model.face_model import check_codes, check_faces
+from meshgan.model.face_model import check_codes, check_faces, is_tensor
 from meshgan.model.latent import STEPS, Fit, check_weights
 from meshgan.model.model_folder import (
     FAR_MM,
     ModelCard,
     ModelParts,
     Origin,
+    Tensors,
     find_model,
     read_model_folder,
     write_model_folder,
 )
-from meshgan.model.samplers import Bootstrap, Distribution, Sampled, Samplers, fit_flow, fit_mixture
+from meshgan.model.samplers import Bootstrap, Distribution, Sampled, Samplers, fit_mixture
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 COMPONENTS = 64  # the latent size of the paper's networks
 PRIOR = 1e-4  # mm² for each unit of |z|²/K: decides only what the given vertices leave open
@@ -44,10 +46,10 @@ class PcaModel(Sampled):
         mean, basis = (parts.tensors.get(f"pca/{name}") for name in ("mean", "basis"))
         if mean is None or basis is None or mean.shape != shape or basis.shape != (self.card.code, *shape):
             raise MeshganError("weights.safetensors does not fit model.json; get the model again.")
-        if max(float(mean.abs().max()), float(basis.abs().max())) > FAR_MM:
+        if max(float(np.abs(mean).max()), float(np.abs(basis).max())) > FAR_MM:
             raise MeshganError("weights.safetensors holds sizes that no face has; get the model again.")
-        self.mean: Faces = mean.float().numpy()
-        self.basis: Faces = basis.float().numpy()  # (K, V, 3): the axes times their standard deviations, in mm
+        self.mean: Faces = mean.astype(np.float32)
+        self.basis: Faces = basis.astype(np.float32)  # (K, V, 3): the axes times their standard deviations, in mm
         self._parts = parts
 
     @classmethod
@@ -67,13 +69,15 @@ class PcaModel(Sampled):
         write_model_folder(Path(folder), self._parts, replace)
 
     @property
-    def tensors(self) -> Mapping[str, Tensor]:
+    def tensors(self) -> Tensors:
         """What the model folder holds."""
         return self._parts.tensors
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> "torch.device":
         """The CPU."""
+        import torch
+
         return torch.device("cpu")
 
     @property
@@ -87,29 +91,35 @@ class PcaModel(Sampled):
         return False
 
     @overload
-    def decode(self, codes: Tensor, same_bits: bool = True, numbers: ArrayLike | None = None) -> Tensor: ...
+    def decode(self, codes: "Tensor", same_bits: bool = True, numbers: ArrayLike | None = None) -> "Tensor": ...
     @overload
     def decode(self, codes: ArrayLike, same_bits: bool = True, numbers: ArrayLike | None = None) -> Faces: ...
     def decode(
-        self, codes: ArrayLike | Tensor, same_bits: bool = True, numbers: ArrayLike | None = None
-    ) -> Faces | Tensor:
+        self, codes: "ArrayLike | Tensor", same_bits: bool = True, numbers: ArrayLike | None = None
+    ) -> "Faces | Tensor":
         """The faces (B, V, 3) of codes (B, K), a tensor of a tensor; the other arguments are for other models."""
         values = check_codes(codes, self.code_size)
-        if isinstance(codes, Tensor):
+        if is_tensor(codes):
+            import torch
+
             mean, basis = (torch.from_numpy(part).to(codes.device) for part in (self.mean, self.basis))
             return mean + torch.einsum("bk,kvc->bvc", codes.float(), basis)
         return self.mean + (values @ self.basis.reshape(len(self.basis), -1)).reshape(len(values), *self.mean.shape)
 
     @overload
-    def encode(self, vertices: Tensor) -> Tensor: ...
+    def encode(self, vertices: "Tensor") -> "Tensor": ...
     @overload
     def encode(self, vertices: ArrayLike) -> Codes: ...
-    def encode(self, vertices: ArrayLike | Tensor) -> Codes | Tensor:
+    def encode(self, vertices: "ArrayLike | Tensor") -> "Codes | Tensor":
         """The codes (B, K) of faces (B, V, 3), a tensor of a tensor: the orthogonal projection."""
         codes = self.fit(vertices).codes
-        return torch.from_numpy(codes).to(vertices.device) if isinstance(vertices, Tensor) else codes
+        if not is_tensor(vertices):
+            return codes
+        import torch
 
-    def fit(self, vertices: ArrayLike | Tensor, weights: ArrayLike | None = None, steps: int = STEPS) -> Fit:
+        return torch.from_numpy(codes).to(vertices.device)
+
+    def fit(self, vertices: "ArrayLike | Tensor", weights: ArrayLike | None = None, steps: int = STEPS) -> Fit:
         """The codes whose faces are nearest to `vertices` (B, V, 3) in the least-squares sense, in closed form.
 
         `weights` (V,) says how much each vertex counts. What they leave open stays near the mean.
@@ -127,8 +137,11 @@ class PcaModel(Sampled):
         """How `fit` solves Eq. 2, in a few words."""
         return "least squares"
 
-    def network(self) -> nn.Module:
+    def network(self) -> "nn.Module":
         """The model as a module, from codes (B, D) to faces (B, V, 3) in mm."""
+        import torch
+        from torch import nn
+
         layer = nn.utils.skip_init(nn.Linear, self.code_size, self.mean.size)
         layer.weight.data = torch.from_numpy(self.basis.reshape(self.code_size, -1).T.copy())
         layer.bias.data = torch.from_numpy(self.mean.reshape(-1).copy())
@@ -163,10 +176,10 @@ def fit_pca(
         template=faces.template.content_hash,
     )
     tensors = {
-        "pca/mean": torch.from_numpy(found.mean),
-        "pca/basis": torch.from_numpy(basis),
-        "sampler/mean": torch.zeros(size),
-        "sampler/covariance": torch.eye(size),
+        "pca/mean": found.mean,
+        "pca/basis": basis,
+        "sampler/mean": np.zeros(size, np.float32),
+        "sampler/covariance": np.eye(size, dtype=np.float32),
     }
     return PcaModel(ModelParts(card, faces.template, None, tensors))
 
@@ -192,6 +205,8 @@ def fit_coordinates(
     if kind == "mixture":
         distribution = fit_mixture(train, unseen, seed=seed)
     elif kind == "flow":
+        from meshgan.model.flow import fit_flow
+
         distribution = fit_flow(train, unseen, seen or len(train), seed)
     else:
         distribution = Bootstrap(train)
@@ -199,7 +214,7 @@ def fit_coordinates(
     origin = linear.card.origin.model_copy(update={"faces_seen": looked})
     card = linear.card.model_copy(update={"sampler": kind, "origin": origin})
     tensors = {name: value for name, value in linear.tensors.items() if name.startswith("pca/")}
-    return PcaModel(ModelParts(card, faces.template, None, tensors | distribution.tensors))
+    return PcaModel(ModelParts(card, faces.template, None, {**tensors, **distribution.tensors}))
 
 
 def _codes_of(model: PcaModel, faces: FaceSet, rows: Integers) -> Codes:

@@ -12,28 +12,22 @@ flow       a small network that carries N(0, I) to the coordinates, along straig
 All draw by sample: the same seed gives the same codes, and more of them begin with the same ones.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
 
 from meshgan.arrays import Codes, Faces, Floats, Singles
 from meshgan.errors import MeshganError, UsageError
-from meshgan.model.model_folder import ModelCard, Sampler, filled
-from meshgan.nn import kernel
-from meshgan.nn.networks import MappingNetwork
+from meshgan.model.model_folder import ModelCard, Sampler, Tensors
+from meshgan.nn.generator import CodeMapping, weights_of
 
 NOISE = 0.1  # of a smooth bootstrap, in deviations of each coordinate
 COMPONENTS = 30  # of a mixture
 RIDGES = (1e-3, 1e-2, 3e-2, 1e-1)  # added to variances of a mixture, which are about 1; the validation part chooses
 ROUNDS, ENOUGH = 200, 1e-4  # of expectation and maximisation; gain of the log-likelihood at which they end
-WIDTH, FREQUENCIES, STEPS = 256, 4, 40  # of the flow: of its layers, of its clock, of Heun's method
-RATES, BATCH, HALF_LIFE = (3e-4, 1e-3, 3e-3), 128, 20_000  # learning rates that the validation part chooses from
 
 NUMBERS = 2**62  # a face's number is below
 CHANCE = 1  # the stream of random numbers beside that of codes
@@ -61,10 +55,10 @@ class Mixture:
         return float(_log_sum(_log_densities(codes, self.weights, self.means, self.roots)).mean())
 
     @property
-    def tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> Tensors:
         """As a model folder holds it."""
         values = {"weights": self.weights, "means": self.means, "roots": self.roots}
-        return {f"mixture/{name}": torch.from_numpy(value.astype(np.float32)) for name, value in values.items()}
+        return {f"mixture/{name}": value.astype(np.float32) for name, value in values.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,82 +75,47 @@ class Bootstrap:
         return (self.points[chosen] + self.noise * normal).astype(np.float32)
 
     @property
-    def tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> Tensors:
         """As a model folder holds it."""
-        return {"bootstrap/points": torch.from_numpy(self.points), "bootstrap/noise": torch.tensor([self.noise])}
+        return {"bootstrap/points": self.points, "bootstrap/noise": np.array([self.noise], np.float32)}
 
 
-class Flow(nn.Module):
-    """The velocity (B, D) at codes (B, D) and times (B,); `draw` follows it from N(0, I) at time 0 to 1."""
+class Distribution(Protocol):
+    """A distribution of codes that a model folder can hold: a mixture, a bootstrap or a flow."""
 
-    def __init__(self, size: int, generator: torch.Generator | None = None) -> None:
-        super().__init__()
-        widths = (size + 2 * FREQUENCIES, WIDTH, WIDTH, WIDTH, size)
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
-        with torch.no_grad():
-            for layer in self.layers:
-                assert isinstance(layer, nn.Linear)
-                bound = (6 / sum(layer.weight.shape)) ** 0.5
-                layer.weight.copy_((2 * torch.rand(layer.weight.shape, generator=generator) - 1) * bound)
-                layer.bias.zero_()
-
-    def forward(self, codes: Tensor, times: Tensor) -> Tensor:
-        angles = times[:, None] * torch.pi * 2.0 ** torch.arange(FREQUENCIES).to(times)
-        values = torch.cat([codes, angles.sin(), angles.cos()], dim=1)
-        for layer in self.layers[:-1]:
-            values = nn.functional.silu(layer(values))
-        return self.layers[-1](values)
-
-    @torch.no_grad()
     def draw(self, count: int, seed: int) -> Codes:
-        """Codes (count, D), by Heun's method, in blocks of one size so that the bits do not depend on the count."""
-        size = self.layers[-1].out_features
-        assert isinstance(size, int)
-        start = np.random.default_rng(seed).standard_normal((count + -count % BATCH, size)).astype(np.float32)
-        blocks = [self._carried(block) for block in torch.from_numpy(start).split(BATCH)]
-        return torch.cat(blocks)[:count].numpy() if blocks else start
-
-    def _carried(self, codes: Tensor) -> Tensor:
-        for step in range(STEPS):
-            now, then = (torch.full((len(codes),), (step + end) / STEPS) for end in (0, 1))
-            first = self(codes, now)
-            second = self(codes + first / STEPS, then)
-            codes = codes + (first + second) / (2 * STEPS)
-        return codes
+        """Codes (count, D)."""
+        ...
 
     @property
-    def tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> Tensors:
         """As a model folder holds it."""
-        return {f"flow/{name}": value.detach() for name, value in self.state_dict().items()}
+        ...
 
 
-Distribution = Mixture | Bootstrap | Flow
 DISTRIBUTIONS = ("mixture", "bootstrap", "flow")
 
 
-def read_distribution(kind: str, size: int, tensors: Mapping[str, Tensor]) -> Distribution:
+def read_distribution(kind: str, size: int, tensors: Tensors) -> Distribution:
     """The distribution that a model folder holds. Raises `MeshganError` if it is not whole, or makes no codes."""
-    mine = {key.partition("/")[2]: value for key, value in tensors.items() if key.startswith(f"{kind}/")}
-    if any(not torch.isfinite(value).all() or value.abs().max() > 1e6 for value in mine.values() if value.numel()):
+    mine = weights_of(kind, tensors)
+    if any(not np.isfinite(value).all() or np.abs(value).max() > 1e6 for value in mine.values() if value.size):
         raise MeshganError(f"the sampler '{kind}' has numbers that no code has.")
-    shapes = {name: tuple(value.shape) for name, value in mine.items()}
     if kind == "flow":
-        flow = Flow(size)
-        if shapes != {name: tuple(value.shape) for name, value in flow.state_dict().items()}:
-            raise MeshganError("the sampler 'flow' is of the wrong size.")
-        flow.load_state_dict(mine)
-        return flow.requires_grad_(False)
-    count = len(next(iter(mine.values()))) if mine and all(value.ndim for value in mine.values()) else 0
+        from meshgan.model.flow import Flow  # with PyTorch
+
+        return Flow.of(size, mine)
+    shapes = {name: value.shape for name, value in mine.items()}
     if kind == "mixture":
         count = shapes.get("weights", (0,))[0] if len(shapes.get("weights", ())) == 1 else 0
         wanted: dict[str, tuple[int, ...]] = {"weights": (count,), "means": (count, size), "roots": (count, size, size)}
         if not count or shapes != wanted or mine["weights"].min() < 0 or abs(float(mine["weights"].sum()) - 1) > 1e-3:
             raise MeshganError("the sampler 'mixture' is none.")
-        return Mixture(*(mine[name].double().numpy() for name in wanted))
+        return Mixture(*(mine[name].astype(np.float64) for name in wanted))
     points = shapes.get("points", ())
     if len(points) != 2 or not points[0] or shapes != {"points": (points[0], size), "noise": (1,)}:
         raise MeshganError("the sampler 'bootstrap' is none.")
-    return Bootstrap(mine["points"].float().numpy(), abs(float(mine["noise"])))
+    return Bootstrap(mine["points"].astype(np.float32), abs(float(mine["noise"][0])))
 
 
 def fit_mixture(codes: Codes, unseen: Codes, components: int = COMPONENTS, seed: int = 0) -> Mixture:
@@ -217,49 +176,6 @@ def _log_sum(values: Floats) -> Floats:
     return highest + np.log(np.exp(values - highest[:, None]).sum(axis=1))
 
 
-def fit_flow(codes: Codes, unseen: Codes, seen: int, seed: int = 0) -> Flow:
-    """The flow to codes (N, D) after `seen` of them, with the learning rate under which `unseen` ones fit it best."""
-    held = torch.from_numpy(unseen if len(unseen) else codes)
-    fits = [_trained(torch.from_numpy(codes), rate, seen, seed) for rate in RATES]
-    return min(fits, key=lambda flow: _loss_of_unseen(flow, held))
-
-
-def _trained(codes: Tensor, rate: float, seen: int, seed: int) -> Flow:
-    generator = torch.Generator().manual_seed(seed)
-    flow = Flow(codes.shape[1], generator)
-    average = Flow(codes.shape[1])
-    average.load_state_dict(flow.state_dict())
-    steps = max(1, seen // BATCH)
-    optimiser = torch.optim.Adam(flow.parameters(), rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    keep = 0.5 ** (BATCH / min(HALF_LIFE, max(seen / 4, BATCH)))
-    for _ in range(steps):
-        rows = torch.randint(len(codes), (BATCH,), generator=generator)
-        loss = _matching_loss(flow, codes[rows], generator)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-        with torch.no_grad():
-            for mine, theirs in zip(average.parameters(), flow.parameters(), strict=True):
-                mine.lerp_(theirs, 1 - keep)
-    return average.requires_grad_(False)
-
-
-def _matching_loss(flow: Flow, codes: Tensor, generator: torch.Generator) -> Tensor:
-    """Lipman et al. 2023, Eq. 23 with σ_min = 0: the velocity of straight lines from noise to codes."""
-    noise = torch.randn(codes.shape, generator=generator)
-    times = torch.rand(len(codes), generator=generator)
-    along = noise + times[:, None] * (codes - noise)
-    return (flow(along, times) - (codes - noise)).square().mean()
-
-
-@torch.no_grad()
-def _loss_of_unseen(flow: Flow, codes: Tensor) -> float:
-    generator = torch.Generator().manual_seed(0)
-    return sum(float(_matching_loss(flow, codes, generator)) for _ in range(20)) / 20
-
-
 @dataclass(frozen=True, eq=False)
 class Samplers:
     """The samplers of one model: "uniform" on [-1, 1], "standard-normal", and "fitted-normal" where one was fitted.
@@ -272,22 +188,22 @@ class Samplers:
     default: Sampler
     mean: Floats | None = None
     root: Floats | None = None
-    mapping: MappingNetwork | None = None
+    mapping: CodeMapping | None = None
     other: Distribution | None = None  # the default, where it is none of the three
 
     @classmethod
-    def of(cls, card: ModelCard, tensors: Mapping[str, Tensor]) -> "Samplers":
+    def of(cls, card: ModelCard, tensors: Tensors) -> "Samplers":
         """The samplers that a model folder holds. Raises `MeshganError` if they contradict its card."""
         if card.sampler in DISTRIBUTIONS:
             return cls(card.code, card.sampler, other=read_distribution(card.sampler, card.code, tensors))
         mapping = None
         if card.network is not None and card.network.mapping:
-            mapping = filled(MappingNetwork(card.network, torch.Generator()), "mapping", tensors)
+            mapping = CodeMapping(card.network, weights_of("mapping", tensors))
         if "sampler/mean" not in tensors or "sampler/covariance" not in tensors:
             if card.sampler == "fitted-normal":
                 raise MeshganError(f"the model '{card.name}' lacks the sampler that its model.json names.")
             return cls(card.code, card.sampler, mapping=mapping)
-        mean, covariance = (tensors[f"sampler/{part}"].double().numpy() for part in ("mean", "covariance"))
+        mean, covariance = (tensors[f"sampler/{part}"].astype(np.float64) for part in ("mean", "covariance"))
         if mean.shape != (card.code,) or covariance.shape != (card.code, card.code):
             raise MeshganError(f"the model '{card.name}' has a sampler of the wrong size.")
         if not np.isfinite(mean).all() or not np.isfinite(covariance).all():
@@ -351,17 +267,13 @@ class Sampled(Protocol):
         ...
 
 
-def in_blocks(network: nn.Module, *values: Codes | Faces) -> Singles:
-    """Apply a network to arrays in blocks of one size (the last is padded), so that the bits never vary."""
+def in_blocks(function: Callable[..., Singles], *values: Codes | Faces) -> Singles:
+    """Apply a function of arrays in blocks of one size (the last is padded), so that the bits never vary."""
     count = len(values[0])
     padding = -count % BLOCK
-    widened = (np.concatenate([one, np.zeros((padding, *one.shape[1:]), np.float32)]) for one in values)
-    padded = [torch.from_numpy(one) for one in widened]
-    place = next(network.parameters()).device
-    with kernel.pytorch_in_one_thread(), torch.inference_mode():
-        blocks = zip(*(one.split(BLOCK) for one in padded), strict=True)
-        parts = [network(*(part.to(place) for part in block)).cpu() for block in blocks]
-        return torch.cat(parts)[:count].numpy()
+    padded = [np.concatenate([one, np.zeros((padding, *one.shape[1:]), np.float32)]) for one in values]
+    starts = range(0, max(count, 1), BLOCK)
+    return np.concatenate([function(*(one[start : start + BLOCK] for one in padded)) for start in starts])[:count]
 
 
 def face_numbers(count: int, seed: int) -> NDArray[np.int64]:

@@ -4,15 +4,16 @@ import math
 from collections.abc import Callable, Sequence
 from functools import cache, cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from meshgan.nn import kernel, paths
-from meshgan.nn.plan import Plan
+from meshgan.nn.plan import Plan, plan_of, projecting_first_is_cheaper
 from meshgan.nn.sampling import Reordering, SparseOperator, select
+
+KEPT_BYTES = 2**28  # of memory of one size that is kept for the next pass
 
 
 class ChebConv(nn.Module):
@@ -53,7 +54,8 @@ class ChebConv(nn.Module):
         self.weight = nn.Parameter(torch.empty(terms, inputs, outputs))
         self.bias = nn.Parameter(torch.zeros(outputs))
         glorot(self.weight, terms * inputs, terms * outputs, generator)
-        self._project_first = self._projecting_first_is_cheaper()
+        entries = (laplacian.entries, up.entries if up else 0)
+        self._project_first = projecting_first_is_cheaper(self.shape, *entries, self.rows_in, self.rows_out)
         self._alone = Chain([self])
 
     def forward(self, values: Tensor) -> Tensor:
@@ -88,28 +90,20 @@ class ChebConv(nn.Module):
             total, following = step if following is None else step - following, total
         return self._select(total)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Terms, inputs and outputs."""
+        return self.terms, self.inputs, self.outputs
+
     @cached_property
     def plan(self) -> Plan:
         """The operators as the compiled path reads them."""
         up = None if self.up is None else self.up.matrix
         kept = None if self.kept is None else self.kept.numpy(force=True)
-        if up is None and kept is None and not self._project_first:
-            kept = np.arange(self.laplacian.shape[0])
-        return Plan(self.laplacian.matrix, up, kept)
+        return plan_of(self.shape, self.laplacian.matrix, up, kept)
 
     def _select(self, field: Tensor) -> Tensor:
         return field if self.kept is None else select(field, self.kept)
-
-    def _projecting_first_is_cheaper(self) -> bool:
-        """Compare the multiplications of the two orders."""
-        terms, inputs, outputs = self.weight.shape
-        vertices = self.laplacian.shape[0]
-        below = self.up.shape[1] if self.up else vertices
-        above = vertices if self.kept is None else len(self.kept)
-        ups = self.up.entries if self.up else 0
-        products = (terms - 1) * self.laplacian.entries
-        summed = (ups + products) * inputs + above * terms * inputs * outputs
-        return (terms * ups + products) * outputs + below * terms * inputs * outputs < summed
 
 
 class Chain:
@@ -123,7 +117,7 @@ class Chain:
         self, layers: Sequence[ChebConv], before: Reordering | None = None, after: Reordering | None = None
     ) -> None:
         self.layers, self.before, self.after = tuple(layers), before, after
-        self._compiled: kernel.Compiled | None = None
+        self._compiled: _Compiled | None = None
         first, last = self.layers[0], self.layers[-1]
         for one, other in pairwise(self.layers):
             if (one.rows_out, one.outputs) != (other.rows_in, other.inputs):
@@ -136,9 +130,9 @@ class Chain:
     def __call__(self, values: Tensor) -> Tensor:
         """Convolve `values` (B, V, C). Raises `ValueError` unless shape, type and device are those of the layers."""
         self._check(values)
-        if paths.compiled() and kernel.supports(self.layers, values):
-            self._compiled = self._compiled or kernel.Compiled(self.layers, self.before, self.after)
-            return kernel.run(self._compiled, values, _plain)
+        if paths.compiled() and supports(self.layers, values):
+            self._compiled = self._compiled or _Compiled(self.layers, self.before, self.after)
+            return self._compiled(values)
         parameters = [tensor for layer in self.layers for tensor in (layer.weight, layer.bias)]
         values = values if self.before is None else self.before.inwards(values)
         values = (_fused() if paths.fused(values) else _plain)(self.layers, values, parameters)
@@ -160,6 +154,142 @@ class Chain:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_compiled": None}  # pointers are not for copies
+
+
+def supports(layers: Sequence[ChebConv], values: Tensor) -> bool:
+    """True where the library is there and can compute this chain: float32 on the CPU."""
+    return (
+        kernel.library() is not None
+        and values.dtype == torch.float32
+        and values.device.type == "cpu"
+        and values.layout == torch.strided
+        and values.numel() > 0
+        and all((layer.up is None or layer.kept is None) and layer.plan.fits for layer in layers)
+    )
+
+
+class _Compiled:
+    """The compiled library on tensors: a chain with its gradients."""
+
+    def __init__(self, layers: Sequence[ChebConv], before: Reordering | None, after: Reordering | None) -> None:
+        self.layers, self.before, self.after = layers, before, after
+        orders = (None if ends is None else ends.order.numpy(force=True) for ends in (before, after))
+        self.chain = kernel.Compiled(layers, *orders)
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """The chain on `values` (B, V, C)."""
+        parameters = [_plain_memory(tensor) for layer in self.layers for tensor in (layer.weight, layer.bias)]
+        entering = self._enter(values)
+        if not torch.is_grad_enabled():
+            return self._leave(self.forward(entering, parameters, None, kernel.threads()))
+        return self._leave(_Function.apply(self, entering, *parameters))  # type: ignore[no-untyped-call]
+
+    def _enter(self, values: Tensor) -> Tensor:
+        """Reorder and pad what the library does not reorder and pad itself."""
+        if self.chain.narrow_in:
+            return _plain_memory(values)
+        values = values if self.before is None else self.before.inwards(values)
+        return _plain_memory(_widened(values, kernel.padded(values.shape[-1])))
+
+    def _leave(self, values: Tensor) -> Tensor:
+        """The inverse of `_enter` for results."""
+        if self.chain.narrow_out:
+            return values
+        values = values[..., : self.chain.channels[1]].contiguous()
+        return values if self.after is None else self.after.outwards(values)
+
+    def differentiable(self, values: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+        """What `forward` computes, by PyTorch, for derivatives of derivatives."""
+        values = values[..., : self.chain.channels[0]]
+        if self.chain.narrow_in and self.before is not None:
+            values = self.before.inwards(values)
+        values = _plain(self.layers, values, parameters)
+        if self.chain.narrow_out and self.after is not None:
+            values = self.after.outwards(values)
+        return _widened(values, self.chain.outputs)
+
+    def forward(self, values: Tensor, parameters: Sequence[Tensor], tape: Tensor | None, threads: int) -> Tensor:
+        """The result; what the backward pass needs goes to `tape` (B, tape_size)."""
+        result = values.new_empty(len(values), self.chain.rows, self.chain.outputs)
+        addresses = (values.data_ptr(), result.data_ptr(), _address(tape))
+        self.chain.forward(_addresses(parameters), len(values), *addresses, threads=threads)
+        return result
+
+    def backward(
+        self,
+        saved: tuple[Tensor, Tensor, Tensor],
+        parameters: Sequence[Tensor],
+        gradient: Tensor,
+        wanted: tuple[bool, bool],
+        threads: int,
+    ) -> tuple[Tensor | None, Sequence[Tensor | None]]:
+        """Gradients of the input and of the parameters, where `wanted`; `threads` as in `forward`."""
+        values, result, tape = saved
+        gradient = _plain_memory(gradient)
+        input_gradient = torch.empty_like(values) if wanted[0] else None
+        gradients = [torch.empty_like(parameter) for parameter in parameters] if wanted[1] else None
+        slots = Borrowed(len(values), self.chain.slots_size) if wanted[1] else None
+        tensors = (values, result, tape, gradient, input_gradient, slots.tensor if slots else None)
+        into = None if gradients is None else _addresses(gradients)
+        self.chain.backward(_addresses(parameters), into, len(values), *map(_address, tensors), threads=threads)
+        return input_gradient, gradients or [None] * len(parameters)
+
+
+class _Function(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, compiled: _Compiled, values: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.compiled, ctx.threads = compiled, kernel.threads()
+        ctx.tape = Borrowed(len(values), compiled.chain.tape_size) if any(ctx.needs_input_grad) else None
+        result = compiled.forward(values, parameters, ctx.tape and ctx.tape.tensor, ctx.threads)
+        if ctx.tape:
+            ctx.save_for_backward(values, result, *parameters)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        values, result, *parameters = ctx.saved_tensors
+        needed = ctx.needs_input_grad[1:]
+        if torch.is_grad_enabled():
+            inputs = [tensor for tensor, need in zip([values, *parameters], needed, strict=True) if need]
+            again = ctx.compiled.differentiable(values, parameters)
+            found = iter(torch.autograd.grad(again, inputs, gradient, create_graph=True))
+            return None, *(next(found) if need else None for need in needed)
+        saved, wanted = (values, result, ctx.tape.tensor), (needed[0], any(needed[1:]))
+        input_gradient, gradients = ctx.compiled.backward(saved, parameters, gradient, wanted, ctx.threads)
+        return None, input_gradient, *gradients
+
+
+class Borrowed:
+    """Memory (B, size) for one pass, returned for the next one: fresh memory costs a page fault for each 4 KiB."""
+
+    _free: ClassVar[dict[int, list[Tensor]]] = {}
+
+    def __init__(self, batch: int, size: int) -> None:
+        free = self._free.get(batch * size)
+        self.tensor = free.pop() if free else torch.empty(batch * size)
+
+    def __del__(self) -> None:
+        free = self._free.setdefault(self.tensor.numel(), [])
+        if self.tensor.nbytes * (len(free) + 1) <= KEPT_BYTES:
+            free.append(self.tensor)
+
+
+def _plain_memory(values: Tensor) -> Tensor:
+    """The same numbers as they stand in memory: contiguous, and without a pending change of sign."""
+    return values.contiguous().resolve_neg()
+
+
+def _widened(values: Tensor, channels: int) -> Tensor:
+    missing = channels - values.shape[-1]
+    return nn.functional.pad(values, (0, missing)) if missing else values
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _addresses(tensors: Sequence[Tensor]) -> list[int]:
+    return [tensor.data_ptr() for tensor in tensors]
 
 
 def _check_indices(kept: Tensor, vertices: int) -> None:

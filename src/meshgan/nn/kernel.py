@@ -1,38 +1,39 @@
 """The compiled path: chains of ChebConv in one call, forward and backward (native/chebyshev.cpp).
 
-The library is optional. It is built once per instruction set, chosen here at run time, and called through ctypes. It
-has threads of its own, as many as PyTorch is set to use. It trusts its caller: what it is given has been checked by
-`Chain` and by the constructors of what a chain is made of. The environment variable MESHGAN_KERNEL overrules the
-choice: "avx512", "avx2" or "base", "none" for PyTorch's operations alone, or the path of a library.
+The library is optional. It is built once per instruction set, chosen here at run time, and called through ctypes, on
+the memory of arrays (`generator`) and of tensors (`chebyshev`) alike; nothing here imports PyTorch before it is
+asked for. The library has threads of its own, as many as PyTorch is set to use. It trusts its caller: what it is given
+has been checked by `Chain` and by the constructors of what a chain is made of. The environment variable MESHGAN_KERNEL
+overrules the choice: "avx512", "avx2" or "base", "none" for PyTorch's operations alone, or the path of a library.
 """
 
 import ctypes
 import os
+import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, Protocol
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from meshgan.errors import UsageError
-from meshgan.nn.plan import LANES, Layer
-from meshgan.nn.sampling import Reordering
-
-if TYPE_CHECKING:
-    from meshgan.nn.chebyshev import ChebConv
+from meshgan.nn.plan import LANES, Layer, Plan
 
 VERSION = 5  # of the library's calls, as in native/chebyshev.cpp
-KEPT_BYTES = 2**28  # of memory of one size that is kept for the next pass
 NARROW = 4  # fields of so few channels enter and leave a chain without padding
 FALLBACKS = {"avx512": ("avx512", "avx2", "base"), "avx2": ("avx2", "base")}
+NEEDS = {  # flags of a processor, as Linux names them
+    "avx512": {"avx2", "fma", "bmi2", "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
+    "avx2": {"avx2", "fma", "bmi2"},
+}
+CPUS = Path("/proc/cpuinfo")
 CHOICE = "MESHGAN_KERNEL"  # an environment variable
 NOT_BUILT = "kernel-not-built.txt"  # what setup.py leaves beside this file where the library could not be built
-
-Plain = Callable[[Sequence[Any], Tensor, Sequence[Tensor]], Tensor]  # layers, values, parameters
 
 
 def library() -> ctypes.CDLL | None:
@@ -51,8 +52,19 @@ def instructions() -> str | None:
         if chosen != "none" and not load(chosen):
             raise UsageError(f"{CHOICE} asks for '{chosen}': there is no such library for this version of meshgan.")
         return None if chosen == "none" else chosen
-    capability = torch.backends.cpu.get_cpu_capability().lower()
-    return next((name for name in FALLBACKS.get(capability, ("base",)) if load(name)), None)
+    return next((name for name in FALLBACKS.get(capability(), ("base",)) if load(name)), None)
+
+
+@cache
+def capability() -> str:
+    """The instructions of this processor that its system lets programs use: "avx512", "avx2" or something else."""
+    if not CPUS.is_file():
+        import torch  # which knows other systems
+
+        return torch.backends.cpu.get_cpu_capability().lower()
+    line = re.search(r"^flags\s*:(.*)$", CPUS.read_text(encoding="utf-8"), re.MULTILINE)
+    flags = set(line[1].split()) if line else set()
+    return next((name for name, needed in NEEDS.items() if needed <= flags), "default")
 
 
 def describe() -> str:
@@ -93,8 +105,14 @@ _threads: ContextVar[int | None] = ContextVar("meshgan_threads", default=None)
 
 
 def threads() -> int:
-    """How many threads share a batch."""
-    return _threads.get() or torch.get_num_threads()
+    """How many threads share a batch: as many as PyTorch is set to use, or would use if it were here."""
+    if set_here := _threads.get():
+        return set_here
+    if of_pytorch := getattr(sys.modules.get("torch"), "get_num_threads", None):
+        return int(of_pytorch())
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return int(asked) if asked.isdecimal() and int(asked) else cores or 1
 
 
 @contextmanager
@@ -104,6 +122,8 @@ def pytorch_in_one_thread() -> Iterator[None]:
     Beside the convolutions they are small, and whenever another program wants a core, what PyTorch's threads lose by
     waiting for each other is many times what they gain. Other threads and PyTorch's settings are left as they are.
     """
+    import torch
+
     before = torch.get_num_threads()  # of this thread; asking also makes PyTorch give a new thread its number
     if library() is None or _threads.get():
         yield
@@ -126,6 +146,8 @@ def _thread_limits() -> tuple[Callable[[int], int], ...]:
     `torch.set_num_threads` will not do: it also sets what new threads begin with. OpenMP's own setting belongs to a
     thread, and so does MKL's "local" one (where 0 stands for no limit of its own).
     """
+    import torch
+
     names = (Path(torch.__file__).parent / "lib" / f"libtorch_cpu.{suffix}" for suffix in ("so", "dylib"))
     found: list[Callable[[int], int]] = []
     for name in names:
@@ -135,7 +157,7 @@ def _thread_limits() -> tuple[Callable[[int], int], ...]:
         except (OSError, AttributeError):
             continue
         openmp.argtypes, openmp.restype = (ctypes.c_int,), None
-        found.append(partial(_swap, openmp))
+        found.append(partial(_swap, openmp, torch.get_num_threads))
         if hasattr(torch_cpu, "MKL_Set_Num_Threads_Local"):
             mkl = torch_cpu.MKL_Set_Num_Threads_Local
             mkl.argtypes, mkl.restype = (ctypes.c_int,), ctypes.c_int
@@ -143,140 +165,71 @@ def _thread_limits() -> tuple[Callable[[int], int], ...]:
     return tuple(found)
 
 
-def _swap(openmp: Callable[[int], None], number: int) -> int:
-    before = torch.get_num_threads()
+def _swap(openmp: Callable[[int], None], current: Callable[[], int], number: int) -> int:
+    before = current()
     openmp(number)
     return before
 
 
-class Compiled:
-    """A chain of layers as the library reads it. Channels are padded to whole rows except at a narrow end."""
+class Convolution(Protocol):
+    """What a layer of a chain is to the library. The shape of its weights is (terms, inputs, outputs)."""
 
-    def __init__(self, layers: Sequence["ChebConv"], before: Reordering | None, after: Reordering | None) -> None:
-        self.layers, self.before, self.after = layers, before, after
-        self.structs = (Layer * len(layers))(*(_struct(layer) for layer in layers))
-        first, last = self.structs[0], self.structs[-1]
+    @property
+    def plan(self) -> Plan: ...
+    @property
+    def elu(self) -> bool: ...
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+
+
+class Compiled:
+    """A chain of layers as the library reads it. Channels are padded to whole rows except at a narrow end.
+
+    Where vertices have another order (V,) outside of the chain, `before` or `after` it, row r inside is row `order[r]`
+    outside; the library reorders at narrow ends alone. `rows` and `outputs` are those of a result (B, rows, outputs).
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Convolution],
+        before: NDArray[np.int32] | None = None,
+        after: NDArray[np.int32] | None = None,
+    ) -> None:
+        self._structs = (Layer * len(layers))(*(_struct(layer) for layer in layers))
+        first, last = self._structs[0], self._structs[-1]
         self.narrow_in = not first.expands and first.inputs <= NARROW
         self.narrow_out = bool(last.expands) and last.outputs <= NARROW
-        self._orders = [None if ends is None else ends.order for ends in (before, after)]  # kept: structs point there
-        for struct, narrow, order in zip((first, last), (self.narrow_in, self.narrow_out), self._orders, strict=True):
+        self._kept = (before, after)  # structs point there
+        for struct, narrow, order in zip((first, last), (self.narrow_in, self.narrow_out), self._kept, strict=True):
             if narrow:
                 struct.narrow = 1
-                struct.order = None if order is None else order.data_ptr()
+                struct.order = None if order is None else order.ctypes.data
+        self.channels = (first.inputs, last.outputs)
         self.rows = last.fine if last.expands else last.coarse
         self.outputs = last.outputs if self.narrow_out else padded(last.outputs)
-        self.tape_size = _library().meshgan_tape(self.structs, len(layers))
-        self.slots_size = _library().meshgan_slots(self.structs, len(layers))
+        self.tape_size = _library().meshgan_tape(self._structs, len(layers))
+        self.slots_size = _library().meshgan_slots(self._structs, len(layers))
 
-    def enter(self, values: Tensor) -> Tensor:
-        """Reorder and pad what the library does not reorder and pad itself."""
-        if self.narrow_in:
-            return _plain_memory(values)
-        values = values if self.before is None else self.before.inwards(values)
-        return _plain_memory(_widened(values, padded(values.shape[-1])))
+    def forward(self, parameters: Sequence[int], batch: int, *addresses: int | None, threads: int) -> None:
+        """Of `values` (B, V, C) to a result (B, rows, outputs); what the backward pass needs goes to a tape.
 
-    def leave(self, values: Tensor) -> Tensor:
-        """The inverse of `enter` for results."""
-        if self.narrow_out:
-            return values
-        values = values[..., : self.structs[-1].outputs].contiguous()
-        return values if self.after is None else self.after.outwards(values)
-
-    def differentiable(self, plain: Plain, values: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-        """What `forward` computes, by PyTorch."""
-        values = values[..., : self.structs[0].inputs]
-        if self.narrow_in and self.before is not None:
-            values = self.before.inwards(values)
-        values = plain(self.layers, values, parameters)
-        if self.narrow_out and self.after is not None:
-            values = self.after.outwards(values)
-        return _widened(values, self.outputs)
-
-    def forward(self, values: Tensor, parameters: Sequence[Tensor], tape: Tensor | None, threads: int) -> Tensor:
-        """The result; what the backward pass needs goes to `tape` (B, tape_size)."""
-        result = values.new_empty(len(values), self.rows, self.outputs)
-        pointers = (_pointers(parameters), len(values), values.data_ptr(), result.data_ptr(), _pointer(tape))
-        _check(_library().meshgan_forward(self.structs, len(self.layers), *pointers, threads))
-        return result
+        All are addresses of float32: of weights and biases in turn, and of values, result and tape (B, tape_size).
+        Raises `MemoryError`.
+        """
+        chain = (self._structs, len(self._structs), pointers(parameters), batch)
+        _check(_library().meshgan_forward(*chain, *addresses, threads))
 
     def backward(
         self,
-        saved: tuple[Tensor, Tensor, Tensor],
-        parameters: Sequence[Tensor],
-        gradient: Tensor,
-        wanted: tuple[bool, bool],
+        parameters: Sequence[int],
+        gradients: Sequence[int] | None,
+        batch: int,
+        *addresses: int | None,
         threads: int,
-    ) -> tuple[Tensor | None, Sequence[Tensor | None]]:
-        """Gradients of the input and of the parameters, where `wanted`; `threads` as in `forward`."""
-        values, result, tape = saved
-        gradient = _plain_memory(gradient)
-        input_gradient = torch.empty_like(values) if wanted[0] else None
-        gradients = [torch.empty_like(parameter) for parameter in parameters] if wanted[1] else None
-        slots = Borrowed(len(values), self.slots_size) if wanted[1] else None
-        tensors = (values, result, tape, gradient, input_gradient, slots.tensor if slots else None)
-        pointers = (_pointers(parameters), gradients and _pointers(gradients), len(values), *map(_pointer, tensors))
-        _check(_library().meshgan_backward(self.structs, len(self.layers), *pointers, threads))
-        return input_gradient, gradients or [None] * len(parameters)
-
-
-def supports(layers: Sequence["ChebConv"], values: Tensor) -> bool:
-    """True where the library is there and can compute this chain: float32 on the CPU."""
-    return (
-        library() is not None
-        and values.dtype == torch.float32
-        and values.device.type == "cpu"
-        and values.layout == torch.strided
-        and values.numel() > 0
-        and all((layer.up is None or layer.kept is None) and layer.plan.fits for layer in layers)
-    )
-
-
-def run(compiled: Compiled, values: Tensor, plain: Plain) -> Tensor:
-    """The chain on `values` (B, V, C); `plain` computes the same by PyTorch, for derivatives of derivatives."""
-    parameters = [_plain_memory(tensor) for layer in compiled.layers for tensor in (layer.weight, layer.bias)]
-    entering = compiled.enter(values)
-    if not torch.is_grad_enabled():
-        return compiled.leave(compiled.forward(entering, parameters, None, threads()))
-    return compiled.leave(_Function.apply(compiled, plain, entering, *parameters))  # type: ignore[no-untyped-call]
-
-
-class _Function(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, compiled: Compiled, plain: Plain, values: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.compiled, ctx.plain, ctx.threads = compiled, plain, threads()
-        ctx.tape = Borrowed(len(values), compiled.tape_size) if any(ctx.needs_input_grad) else None
-        result = compiled.forward(values, parameters, ctx.tape and ctx.tape.tensor, ctx.threads)
-        if ctx.tape:
-            ctx.save_for_backward(values, result, *parameters)
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        values, result, *parameters = ctx.saved_tensors
-        needed = ctx.needs_input_grad[2:]
-        if torch.is_grad_enabled():
-            inputs = [tensor for tensor, need in zip([values, *parameters], needed, strict=True) if need]
-            again = ctx.compiled.differentiable(ctx.plain, values, parameters)
-            found = iter(torch.autograd.grad(again, inputs, gradient, create_graph=True))
-            return None, None, *(next(found) if need else None for need in needed)
-        saved, wanted = (values, result, ctx.tape.tensor), (needed[0], any(needed[1:]))
-        input_gradient, gradients = ctx.compiled.backward(saved, parameters, gradient, wanted, ctx.threads)
-        return None, None, input_gradient, *gradients
-
-
-class Borrowed:
-    """Memory (B, size) for one pass, returned for the next one: fresh memory costs a page fault for each 4 KiB."""
-
-    _free: ClassVar[dict[int, list[Tensor]]] = {}
-
-    def __init__(self, batch: int, size: int) -> None:
-        free = self._free.get(batch * size)
-        self.tensor = free.pop() if free else torch.empty(batch * size)
-
-    def __del__(self) -> None:
-        free = self._free.setdefault(self.tensor.numel(), [])
-        if self.tensor.nbytes * (len(free) + 1) <= KEPT_BYTES:
-            free.append(self.tensor)
+    ) -> None:
+        """Gradients of the parameters and of the input; the order of addresses is that of native/chebyshev.cpp."""
+        chain = (self._structs, len(self._structs), pointers(parameters), gradients and pointers(gradients), batch)
+        _check(_library().meshgan_backward(*chain, *addresses, threads))
 
 
 def padded(channels: int) -> int:
@@ -284,29 +237,16 @@ def padded(channels: int) -> int:
     return -(-channels // LANES) * LANES
 
 
-def _plain_memory(values: Tensor) -> Tensor:
-    """The same numbers as they stand in memory: contiguous, and without a pending change of sign."""
-    return values.contiguous().resolve_neg()
+def pointers(addresses: Sequence[int]) -> Any:
+    """Addresses as the library reads several of them."""
+    return (ctypes.c_void_p * len(addresses))(*addresses)
 
 
-def _widened(values: Tensor, channels: int) -> Tensor:
-    missing = channels - values.shape[-1]
-    return torch.nn.functional.pad(values, (0, missing)) if missing else values
-
-
-def _struct(layer: "ChebConv") -> Layer:
+def _struct(layer: Convolution) -> Layer:
     struct = layer.plan.struct
     struct.elu = layer.elu
-    struct.terms, struct.inputs, struct.outputs = layer.weight.shape
+    struct.terms, struct.inputs, struct.outputs = layer.shape
     return struct
-
-
-def _pointer(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
-
-
-def _pointers(tensors: Sequence[Tensor]) -> Any:
-    return (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])
 
 
 def _library() -> ctypes.CDLL:

@@ -1,53 +1,26 @@
 """The networks of the paper on one hierarchy: encoder, decoder (the generator), auto-encoder (the discriminator)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
-from pydantic import Field
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from meshgan.arrays import Singles
 from meshgan.errors import UsageError
 from meshgan.geometry.hierarchy import Hierarchy
+from meshgan.nn import kernel
 from meshgan.nn.chebyshev import Chain, ChebConv, glorot
-from meshgan.nn.plan import OrderedLevel, ordered
+from meshgan.nn.generator import SLOPE, check_weights
+from meshgan.nn.plan import COORDINATES, NetworkSpec, OrderedLevel, coarsest_size, ordered_levels
 from meshgan.nn.sampling import Reordering, SparseOperator
 
-COORDINATES = 3
 GAIN = 0.5  # of the noise, to begin with
-LARGEST = 2**27  # weights of one network: half a gigabyte, thirty times as many as for 80,000 vertices
 
-
-@dataclass(frozen=True)
-class NetworkSpec:
-    """Sizes of the networks; the defaults are the paper's, widths from CoMA.
-
-    `widths` holds the encoder's channels, one per down-sampling, and is mirrored in the decoder; `terms` counts the
-    Chebyshev polynomials T₀ … ; `skips` up-samples the decoder's first tensor to every level (BEGAN's skip
-    connections); `linear` adds a fixed linear map from code to mesh beside the decoder's convolutions, and its inverse
-    beside the encoder's;
-    `mapping` is the width of a mapping network, which turns codes that are drawn into codes that are decoded (0: none);
-    `detail` lets the convolutions add what the linear map cannot say and nothing else, with chance of its own: noise on
-    the vertices of every level;
-    `code_activation` "relu" is what CoMA's published code does.
-    """
-
-    code: Annotated[int, Field(le=4096)] = 64
-    widths: Annotated[tuple[Annotated[int, Field(le=4096)], ...], Field(max_length=16)] = (16, 16, 16, 32)
-    terms: Annotated[int, Field(le=64)] = 6
-    skips: bool = False
-    linear: bool = False
-    mapping: Annotated[int, Field(ge=0, le=4096)] = 0
-    detail: bool = False
-    code_activation: Literal["none", "relu"] = "none"
-
-    def __post_init__(self) -> None:
-        if min(self.code, self.terms, *self.widths) < 1 or not self.widths:
-            raise UsageError("a network needs a code, widths and terms of at least 1.")
-        if self.detail and (self.skips or not self.linear):
-            raise UsageError("network.detail needs network.linear = true and network.skips = false.")
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class _Convolutions(nn.Module):
@@ -76,7 +49,7 @@ class Encoder(nn.Module):
         spec = spec or NetworkSpec()
         self.spec = spec
         self.convolutions = _Convolutions(hierarchy, spec, generator)
-        self.dense = dense(_coarsest_size(hierarchy, spec), spec.code, generator)
+        self.dense = dense(coarsest_size(hierarchy, spec), spec.code, generator)
         self.register_buffer("linear", _no_map(hierarchy, spec))
 
     def forward(self, vertices: Tensor) -> Tensor:
@@ -105,7 +78,7 @@ class Decoder(nn.Module):
         spec = spec or NetworkSpec()
         self.spec = spec
         levels = ordered_levels(hierarchy, spec)[::-1]
-        self.dense = dense(spec.code, _coarsest_size(hierarchy, spec), generator)
+        self.dense = dense(spec.code, coarsest_size(hierarchy, spec), generator)
         self.order = Reordering(levels[-1].order)
         outputs = spec.widths[::-1]
         inputs = (outputs[0], *outputs[:-1])
@@ -245,33 +218,52 @@ class ScalarCritic(nn.Module):
         super().__init__()
         spec = spec or NetworkSpec()
         self.convolutions = _Convolutions(hierarchy, spec, generator)
-        self.dense = dense(_coarsest_size(hierarchy, spec), 1, generator)
+        self.dense = dense(coarsest_size(hierarchy, spec), 1, generator)
 
     def forward(self, vertices: Tensor) -> Tensor:
         return self.dense(self.convolutions(vertices)).squeeze(1)
 
 
+class InMillimetres(nn.Module):
+    """A decoder whose results are faces (B, V, 3) in mm, of normalised ones with `mean` and `std` (V, 3)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, decoder: nn.Module, mean: Singles, std: Singles) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.register_buffer("mean", torch.from_numpy(mean.copy()))
+        self.register_buffer("std", torch.from_numpy(std.copy()))
+
+    def forward(self, code: Tensor) -> Tensor:
+        return self.mean + self.std * self.decoder(code)
+
+
+def filled(network: Network, weights: Mapping[str, NDArray[Any]]) -> Network:
+    """Put weights into a network and freeze it. Raises `MeshganError` for other names and shapes than it has."""
+    wanted = network.state_dict()
+    check_weights(weights, {name: tuple(value.shape) for name, value in wanted.items()})
+    with torch.no_grad():
+        for name, parameter in wanted.items():
+            parameter.copy_(torch.tensor(weights[name]))
+    return network.requires_grad_(False)
+
+
+def on_arrays(network: nn.Module) -> Callable[..., Singles]:
+    """A network as a function of arrays, wherever it is, without gradients."""
+
+    def applied(*values: Singles) -> Singles:
+        place = next(network.parameters()).device
+        with kernel.pytorch_in_one_thread(), torch.inference_mode():
+            return np.asarray(network(*(torch.from_numpy(one).to(place) for one in values)).cpu().numpy())
+
+    return applied
+
+
 def parameter_count(network: nn.Module) -> int:
     """The number of trainable scalars."""
     return sum(parameter.numel() for parameter in network.parameters())
-
-
-def ordered_levels(hierarchy: Hierarchy, spec: NetworkSpec) -> list[OrderedLevel]:
-    """The levels with a coarser one below them, one for each width, finest first.
-
-    Raises `UsageError` for another number of levels, and for a network that no machine of today trains.
-    """
-    if len(hierarchy.levels) != len(spec.widths) + 1:
-        raise UsageError(
-            f"{len(spec.widths)} widths need as many coarser levels, the hierarchy has {len(hierarchy.levels) - 1}; "
-            f"set hierarchy.counts = {quarters(hierarchy.levels[0].laplacian.shape[0], len(spec.widths))}."
-        )
-    dense = spec.code * _coarsest_size(hierarchy, spec)
-    linear = spec.code * hierarchy.levels[0].laplacian.shape[0] * COORDINATES if spec.linear else 0
-    convolutions = sum(spec.terms * a * b for a, b in pairwise((COORDINATES, *spec.widths)))
-    if dense + linear + convolutions > LARGEST:
-        raise UsageError(f"a network of {dense + linear + convolutions:,} weights is too large; choose a smaller one.")
-    return ordered(hierarchy)
 
 
 def narrowing(
@@ -292,11 +284,6 @@ def narrowing(
     )
 
 
-def quarters(vertices: int, levels: int) -> list[int]:
-    """The vertices of coarser levels, each of a quarter of those before."""
-    return [max(1, round(vertices / 4**level)) for level in range(1, levels + 1)]
-
-
 def _no_map(hierarchy: Hierarchy, spec: NetworkSpec) -> Tensor | None:
     """A linear map (code, 3 V) of zeros, if the networks have one."""
     return torch.zeros(spec.code, hierarchy.levels[0].laplacian.shape[0] * COORDINATES) if spec.linear else None
@@ -309,15 +296,11 @@ def _set_map(linear: Tensor | None, matrix: Tensor) -> None:
         linear.copy_(matrix.flatten(1))
 
 
-def _coarsest_size(hierarchy: Hierarchy, spec: NetworkSpec) -> int:
-    return hierarchy.levels[-1].laplacian.shape[0] * spec.widths[-1]
-
-
 def perceptron(widths: Sequence[int], generator: torch.Generator | None) -> nn.Sequential:
     """Dense layers of these widths with leaky ReLU between them."""
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):
-        layers += [dense(inputs, outputs, generator), nn.LeakyReLU(0.2)]
+        layers += [dense(inputs, outputs, generator), nn.LeakyReLU(SLOPE)]
     return nn.Sequential(*layers[:-1])
 
 

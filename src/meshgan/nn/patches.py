@@ -12,7 +12,8 @@ from meshgan.arrays import Singles
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.geometry.laplacian import BandFilter
 from meshgan.geometry.mesh import Mesh
-from meshgan.nn.networks import COORDINATES, NetworkSpec, dense, narrowing, ordered_levels
+from meshgan.nn.networks import dense, narrowing
+from meshgan.nn.plan import COORDINATES, NetworkSpec, ordered_levels
 from meshgan.nn.sampling import Reordering, SparseOperator
 
 FLOOR = 1e-3  # of the mean deviation: where real faces never differ, what is seen stays finite

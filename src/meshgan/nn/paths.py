@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from importlib.util import find_spec
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Path = Literal["kernel", "rows", "gather", "fused"]
 
@@ -32,9 +32,9 @@ def forced(path: Path) -> Iterator[None]:
         _forced.reset(token)
 
 
-def gathers(field: Tensor) -> bool:
+def gathers(field: "Tensor") -> bool:
     """True where sparse products are done by padded gathers."""
-    if torch.compiler.is_compiling():
+    if _compiling():
         return True
     if path := _forced.get():
         return path in ("gather", "fused")
@@ -43,16 +43,29 @@ def gathers(field: Tensor) -> bool:
 
 def compiled() -> bool:
     """True where the compiled kernel may be used, if it is there."""
-    return not torch.compiler.is_compiling() and _forced.get() in (None, "kernel")
+    return not _compiling() and in_arrays()
 
 
-def fused(values: Tensor) -> bool:
+def in_arrays() -> bool:
+    """True where arrays may be decoded by the compiled kernel, without PyTorch."""
+    return _forced.get() in (None, "kernel")
+
+
+def fused(values: "Tensor") -> bool:
     """True where PyTorch's compiler fuses the gathers: for training only, because it compiles anew for new shapes."""
-    if torch.compiler.is_compiling():
+    if _compiling():
         return False
     if path := _forced.get():
         return path == "fused"
+    import torch
+
     return values.device.type == "cuda" and torch.is_grad_enabled() and _can_compile()
+
+
+def _compiling() -> bool:
+    import torch
+
+    return torch.compiler.is_compiling()
 
 
 @cache

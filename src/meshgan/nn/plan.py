@@ -1,17 +1,24 @@
-"""What the compiled path knows of a layer: its sparse matrices, the schedule of the waves (see native/), and the order
-of the vertices, in which neighbours lie close in memory on all levels alike."""
+"""What is known of networks before anything is computed, without PyTorch: their sizes; what the compiled path knows of
+a layer, its sparse matrices and the schedule of the waves (see native/); and the order of the vertices, in which
+neighbours lie close in memory on all levels alike."""
 
 import ctypes
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from pydantic import Field
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from meshgan.arrays import Integers
+from meshgan.errors import UsageError
 from meshgan.geometry.hierarchy import Hierarchy, Level
+
+COORDINATES = 3
+LARGEST = 2**27  # weights of one network: half a gigabyte, thirty times as many as for 80,000 vertices
 
 LANES = 16  # floats in a row of a field
 BLOCK = 320  # rows that one step of a recurrence advances at a time: some more than lie between two neighbours
@@ -25,6 +32,36 @@ PARTS = ("runs", "entries", "run_start", "entry_start")  # of a sparse matrix
 MATRICES = ("clenshaw", "recurrence", "collect", "last")
 ALIKE = 64  # rows that are sorted by their numbers of entries; more would take neighbours too far apart
 assert BLOCK % ALIKE == 0
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """Sizes of the networks; the defaults are the paper's, widths from CoMA.
+
+    `widths` holds the encoder's channels, one per down-sampling, and is mirrored in the decoder; `terms` counts the
+    Chebyshev polynomials T₀ … ; `skips` up-samples the decoder's first tensor to every level (BEGAN's skip
+    connections); `linear` adds a fixed linear map from code to mesh beside the decoder's convolutions, and its inverse
+    beside the encoder's;
+    `mapping` is the width of a mapping network, which turns codes that are drawn into codes that are decoded (0: none);
+    `detail` lets the convolutions add what the linear map cannot say and nothing else, with chance of its own: noise on
+    the vertices of every level;
+    `code_activation` "relu" is what CoMA's published code does.
+    """
+
+    code: Annotated[int, Field(le=4096)] = 64
+    widths: Annotated[tuple[Annotated[int, Field(le=4096)], ...], Field(max_length=16)] = (16, 16, 16, 32)
+    terms: Annotated[int, Field(le=64)] = 6
+    skips: bool = False
+    linear: bool = False
+    mapping: Annotated[int, Field(ge=0, le=4096)] = 0
+    detail: bool = False
+    code_activation: Literal["none", "relu"] = "none"
+
+    def __post_init__(self) -> None:
+        if min(self.code, self.terms, *self.widths) < 1 or not self.widths:
+            raise UsageError("a network needs a code, widths and terms of at least 1.")
+        if self.detail and (self.skips or not self.linear):
+            raise UsageError("network.detail needs network.linear = true and network.skips = false.")
 
 
 class Sparse(ctypes.Structure):
@@ -124,6 +161,29 @@ class Plan:
         self.arrays |= {f"{name}_{part}": array for part, array in zip(PARTS, arrays, strict=True)}
 
 
+def plan_of(
+    shape: tuple[int, int, int], laplacian: sp.csr_array, up: sp.csr_array | None = None, kept: Numbers | None = None
+) -> Plan:
+    """The plan of a layer of this `shape` (terms, inputs, outputs); where it may go either way, the cheaper one."""
+    if up is None and kept is None:
+        vertices = laplacian.shape[0]
+        if not projecting_first_is_cheaper(shape, laplacian.nnz, 0, vertices, vertices):
+            kept = np.arange(vertices)
+    return Plan(laplacian, up, kept)
+
+
+def projecting_first_is_cheaper(shape: tuple[int, int, int], entries: int, ups: int, below: int, above: int) -> bool:
+    """Whether to multiply by a layer's weights before its sparse products, by the multiplications of either order.
+
+    `shape` is (terms, inputs, outputs), `entries` counts those of the Laplacian, `ups` those of the up-sampling, and
+    `below` and `above` the rows that go in and come out.
+    """
+    terms, inputs, outputs = shape
+    products = (terms - 1) * entries
+    summed = (ups + products) * inputs + above * terms * inputs * outputs
+    return (terms * ups + products) * outputs + below * terms * inputs * outputs < summed
+
+
 def _selection(kept: Numbers, fine: int) -> sp.csr_array:
     coarse = len(kept)
     return sp.csr_array((np.ones(coarse), (kept, np.arange(coarse))), shape=(fine, coarse))
@@ -184,6 +244,34 @@ def ordered(hierarchy: Hierarchy) -> list[OrderedLevel]:
             )
         )
     return levels
+
+
+def ordered_levels(hierarchy: Hierarchy, spec: NetworkSpec) -> list[OrderedLevel]:
+    """The levels with a coarser one below them, one for each width, finest first.
+
+    Raises `UsageError` for another number of levels, and for a network that no machine of today trains.
+    """
+    if len(hierarchy.levels) != len(spec.widths) + 1:
+        raise UsageError(
+            f"{len(spec.widths)} widths need as many coarser levels, the hierarchy has {len(hierarchy.levels) - 1}; "
+            f"set hierarchy.counts = {quarters(hierarchy.levels[0].laplacian.shape[0], len(spec.widths))}."
+        )
+    dense = spec.code * coarsest_size(hierarchy, spec)
+    linear = spec.code * hierarchy.levels[0].laplacian.shape[0] * COORDINATES if spec.linear else 0
+    convolutions = sum(spec.terms * a * b for a, b in pairwise((COORDINATES, *spec.widths)))
+    if dense + linear + convolutions > LARGEST:
+        raise UsageError(f"a network of {dense + linear + convolutions:,} weights is too large; choose a smaller one.")
+    return ordered(hierarchy)
+
+
+def quarters(vertices: int, levels: int) -> list[int]:
+    """The vertices of coarser levels, each of a quarter of those before."""
+    return [max(1, round(vertices / 4**level)) for level in range(1, levels + 1)]
+
+
+def coarsest_size(hierarchy: Hierarchy, spec: NetworkSpec) -> int:
+    """Numbers in a field on the coarsest level."""
+    return hierarchy.levels[-1].laplacian.shape[0] * spec.widths[-1]
 
 
 def _orders(hierarchy: Hierarchy) -> list[Integers]:

@@ -9,7 +9,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from meshgan.geometry.hierarchy import Hierarchy
-from meshgan.nn.networks import Decoder, Encoder, NetworkSpec
+from meshgan.nn.networks import Decoder, Encoder
+from meshgan.nn.plan import NetworkSpec
 from meshgan.training.state import Batch, Curves, State, refuse_mapping
 
 EXPLODED = 10.0  # always answering with the mean face costs about 0.8

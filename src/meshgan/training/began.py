@@ -13,7 +13,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from meshgan.geometry.hierarchy import Hierarchy
-from meshgan.nn.networks import Autoencoder, Decoder, Encoder, NetworkSpec
+from meshgan.nn.networks import Autoencoder, Decoder, Encoder
+from meshgan.nn.plan import NetworkSpec
 from meshgan.training.autoencoder import l1
 from meshgan.training.state import BALANCE, Batch, Curves, State, refuse_mapping
 

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from meshgan.geometry.hierarchy import Hierarchy
-from meshgan.nn.networks import Autoencoder, Decoder, MappingNetwork, NetworkSpec, perceptron
+from meshgan.nn.networks import Autoencoder, Decoder, MappingNetwork, perceptron
 from meshgan.nn.patches import PatchCritic
+from meshgan.nn.plan import NetworkSpec
 from meshgan.training.autoencoder import l1
 from meshgan.training.began import EXPLODED, convergence, next_k, reconstruction_loss, set_gradients
 from meshgan.training.state import BALANCE, Batch, Curves, State

@@ -14,7 +14,7 @@ from meshgan.arrays import Integers
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import UsageError
 from meshgan.geometry.hierarchy import Hierarchy
-from meshgan.nn.networks import NetworkSpec
+from meshgan.nn.plan import NetworkSpec
 from meshgan.nn.spline import ExpressionClassifier
 from meshgan.training.state import Batch, Curves, State
 

@@ -8,9 +8,11 @@ auto-encoder's codes.
 
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from meshgan.arrays import Floats
@@ -20,7 +22,7 @@ from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.model.classifier import Classifier, ClassifierCard
 from meshgan.model.directions import Axes
 from meshgan.model.face_model import FaceModel
-from meshgan.model.latent import EXAMPLES, first_guess, invert
+from meshgan.model.inversion import EXAMPLES, first_guess, invert
 from meshgan.model.model_folder import ModelCard, ModelParts, Origin
 from meshgan.nn.networks import Decoder, MappingNetwork
 from meshgan.nn.spline import ExpressionClassifier
@@ -66,17 +68,16 @@ def build_model(recipe: Recipe, state: State, hierarchy: Hierarchy, faces: FaceS
     """The model of a run's networks, which make faces."""
     if "mapping" in state.networks:
         match_moments(state, faces, origin.seed)
-    tensors: dict[str, Tensor] = {
-        f"{name}/{key}": parameter.cpu()
+    tensors: dict[str, NDArray[Any]] = {
+        f"{name}/{key}": parameter.detach().cpu().numpy()
         for name in recipe.objective.keeps
         for key, parameter in state.best(name).state_dict().items()
     }
-    tensors["normalisation/mean"] = torch.from_numpy(faces.normalisation.mean)
-    tensors["normalisation/std"] = torch.from_numpy(faces.normalisation.std)
+    tensors["normalisation/mean"], tensors["normalisation/std"] = faces.normalisation.mean, faces.normalisation.std
     if recipe.sampling.faces:
         codes = codes_of_training_faces(recipe, state, faces, origin.seed).double()
-        tensors["sampler/mean"] = codes.mean(dim=0)
-        tensors["sampler/covariance"] = codes.T.cov().reshape(codes.shape[1], codes.shape[1])
+        tensors["sampler/mean"] = codes.mean(dim=0).numpy()
+        tensors["sampler/covariance"] = codes.T.cov().reshape(codes.shape[1], codes.shape[1]).numpy()
     card = ModelCard(
         kind="network", name=recipe.name, code=recipe.network.code, network=recipe.network,
         sampler=recipe.sampling.kind, prior=recipe.objective.prior, origin=origin,

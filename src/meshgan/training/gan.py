@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from meshgan.geometry.hierarchy import Hierarchy
-from meshgan.nn.networks import Decoder, NetworkSpec, ScalarCritic
+from meshgan.nn.networks import Decoder, ScalarCritic
+from meshgan.nn.plan import NetworkSpec
 from meshgan.training.state import Batch, Curves, State, refuse_code_activation, refuse_mapping
 
 EXPLODED = 1e4  # a loss of GAN

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_vali
 from pydantic.dataclasses import dataclass
 
 from meshgan.errors import MeshganError, UsageError
-from meshgan.nn.networks import NetworkSpec, quarters
+from meshgan.nn.plan import NetworkSpec, quarters
 from meshgan.reading import parse_toml, read_toml
 from meshgan.training.autoencoder import Autoencoding, Components
 from meshgan.training.began import Began, BeganCs

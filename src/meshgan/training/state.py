@@ -15,7 +15,7 @@ from meshgan.arrays import Faces, Integers
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import UsageError
 from meshgan.geometry.hierarchy import Hierarchy
-from meshgan.nn.networks import NetworkSpec
+from meshgan.nn.plan import NetworkSpec
 from meshgan.training.team import Team
 
 SLOTS: Mapping[type, set[str]] = {  # what an optimiser remembers of a parameter
