@@ -42,7 +42,7 @@ OTHERS = ("NumberReplacer", "ReplaceTrueWithFalse", "ReplaceFalseWithTrue", "Rep
 
 
 LARGE = ("torch", "numba", "scipy.sparse.linalg", "scipy.spatial", "scipy.optimize", "matplotlib.pyplot", "pydantic",
-         "safetensors.numpy", "safetensors.torch", "PIL.Image", "rich.progress", "typer", "trimesh", "point_cloud_utils")  # fmt: skip
+         "safetensors.numpy", "PIL.Image", "rich.progress", "typer", "trimesh", "point_cloud_utils")  # fmt: skip
 
 
 @dataclass(frozen=True)
