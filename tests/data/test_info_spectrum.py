@@ -4,12 +4,14 @@ import json
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
 
 from meshgan.cli.main import app
 from meshgan.data.faceset import Card, FaceSet, create_faceset
 from meshgan.data.summary import ALL_BANDS, band_name, measure_detail
 from meshgan.errors import UsageError
+from meshgan.geometry.align import Similarity
 from meshgan.geometry.mesh import Mesh
 from shapes import icosphere
 
@@ -42,6 +44,29 @@ def test_energies_add_up_and_components_take_what_is_smooth(faces):
     assert list(found.errors) == [8, 16, 32, 64, 128]
     assert found.errors[8] == pytest.approx(0.05 * np.sqrt(8 / np.pi), rel=0.1)  # noise alone
     assert (found.learned, found.measured) == (len(faces.split.train), len(faces.split.test))
+
+
+def test_faces_of_another_set_are_measured_wherever_they_lie(faces, tmp_path):
+    own = faces.vertices[faces.split.test].astype(float)
+    away = Similarity(1.0, Rotation.from_rotvec([0.1, 0.2, -0.1]).as_matrix(), np.array([9.0, 0, 0]))
+    found = {}
+    for name, vertices in (("own", own), ("moved", away(own)), ("lumps", own * (1 + 0.01 * np.sin(own[..., :1])))):
+        with create_faceset(tmp_path / name, faces.template, len(own), faces.card) as writer:
+            writer.append(vertices.astype(np.float32), [{"subject": f"S{i}"} for i in range(len(own))])
+        found[name] = measure_detail(faces, FaceSet.open(tmp_path / name))
+    plain, beside = measure_detail(faces), {name: detail.beside for name, detail in found.items()}
+    np.testing.assert_allclose(found["lumps"].total, plain.total)
+    assert beside["own"].measured == len(own)
+    np.testing.assert_allclose(beside["moved"].total, beside["own"].total, rtol=1e-2, atol=1e-5)
+    np.testing.assert_allclose(beside["moved"].errors[64], beside["own"].errors[64], rtol=1e-2)
+    assert beside["lumps"].beyond[3:].sum() > 2 * beside["own"].beyond[3:].sum() > 0
+    assert "beside: beyond PCA-64" in found["lumps"].describe()
+    assert found["lumps"].as_dict()["beside"]["faces_measured"] == len(own)
+    other = icosphere(2)
+    with create_faceset(tmp_path / "other", other, 1, faces.card) as writer:
+        writer.append(other.vertices[None].astype(np.float32), [{"subject": "S"}])
+    with pytest.raises(UsageError, match="another template"):
+        measure_detail(faces, FaceSet.open(tmp_path / "other"))
 
 
 def test_the_command_line(faces, tmp_path):

@@ -203,29 +203,34 @@ def info(
     spectrum: Annotated[
         Path | None, typer.Option(help="Also measure the detail of unseen faces by wavelength, and draw it (PNG).")
     ] = None,
+    beside: Annotated[
+        Path | None, typer.Option(help="With --spectrum, also measure this set: registered heads, say.")
+    ] = None,
 ) -> None:
     """Say what a set of faces holds: where it comes from, how many faces and people, groups, split, size on disk.
 
     With `--spectrum`, also how much its faces vary by wavelength, in all and beyond 64 principal components, and what
-    8 to 128 of them leave of people that they have not seen.
+    8 to 128 of them leave of people that they have not seen. `--beside` does so with all faces of another set of the
+    same template, too: how far are those from what SET can say?
 
     Example: `meshgan data info corpus --sheet corpus.png --spectrum spectrum.png`
     """
     from meshgan.data.corpora.basis import layout_of
     from meshgan.data.faceset import FaceSet
-    from meshgan.data.summary import ALL_BANDS, BEYOND, band_name, describe, measure_detail, summarise
+    from meshgan.data.summary import ALL_BANDS, band_name, describe, measure_detail, summarise
     from meshgan.view.figures import band_chart, contact_sheet, worn
 
-    faces = FaceSet.open(path)
+    if beside is not None and spectrum is None:
+        raise UsageError("--beside goes with --spectrum.")
+    faces, others = FaceSet.open(path), FaceSet.open(beside) if beside is not None else None
     summary = summarise(faces)
-    found = measure_detail(faces) if spectrum is not None else None
+    found = measure_detail(faces, others) if spectrum is not None else None
     if as_json:
         print(json.dumps(summary | ({"spectrum": found.as_dict()} if found else {}), indent=2))
     else:
         print("\n".join([describe(summary), *([found.describe()] if found else [])]))
     if spectrum is not None and found is not None:
-        rows = {"total": found.total, f"beyond {BEYOND} principal components": found.beyond}
-        band_chart(rows, [band_name(band) for band in ALL_BANDS], spectrum)
+        band_chart(found.rows(), [band_name(band) for band in ALL_BANDS], spectrum)
     if sheet is not None:
         colour = worn(layout_of(faces.template))
         contact_sheet(faces.vertices[:SHEET], faces.template.triangles, sheet, colour=colour)

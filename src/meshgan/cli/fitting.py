@@ -17,14 +17,14 @@ from meshgan.data.faceset import FaceSet
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.align import Similarity, rigid
 from meshgan.geometry.files import MILLIMETRES, read_mesh, write_mesh
-from meshgan.geometry.mesh import Mesh, surface_of
+from meshgan.geometry.mesh import Mesh, same_triangles, surface_of
 from meshgan.model.face_model import check_codes, check_connectivity
 from meshgan.model.latent import Fit, target_of_points
 from meshgan.model.load import Model, load_model
 from meshgan.model.samplers import known_number
 from meshgan.reading import read_json, read_table, read_text, shown
 from meshgan.registration.register import register
-from meshgan.registration.templates import default_template, same_triangles
+from meshgan.registration.templates import default_template
 from meshgan.storage import atomic_file
 from meshgan.view.figures import heat_maps
 

@@ -3,16 +3,18 @@
 Detail is energies by wavelength, and what principal components leave of unseen people.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from meshgan.arrays import Floats
+from meshgan.arrays import Floats, Reals
 from meshgan.data.faceset import FaceSet, some_rows
 from meshgan.data.principal import principal_components
 from meshgan.errors import UsageError
+from meshgan.geometry.align import rigid
 from meshgan.geometry.laplacian import BANDS, BandFilter
+from meshgan.geometry.mesh import same_triangles
 from meshgan.progress import counted
 
 MOST_VALUES = 12  # a label with more different values is told by their number, or its range
@@ -86,17 +88,22 @@ def _told(values: dict[str, Any]) -> str:
 @dataclass(frozen=True, eq=False)
 class Detail:
     """Energies (B,) in mm² per vertex by `ALL_BANDS`: of the `total` deviation of unseen faces from the mean, and of
-    what `BEYOND` principal components leave of it; `errors` the mean distance in mm that K components leave, by K."""
+    what `BEYOND` principal components leave of it; `errors` the mean distance in mm that K components leave, by K.
+
+    `learned` and `measured` count faces; `beside` is the same of faces of another set.
+    """
 
     total: Floats
     beyond: Floats
     errors: dict[int, float]
     learned: int
     measured: int
+    beside: "Detail | None" = None
 
     def as_dict(self) -> dict[str, Any]:
         """The same for a machine."""
-        return {
+        beside = {"beside": self.beside.as_dict()} if self.beside is not None else {}
+        return beside | {
             "bands_mm": [[None if longest == np.inf else longest, shortest] for longest, shortest in ALL_BANDS],
             "total_mm2": self.total.tolist(),
             f"beyond_pca_{BEYOND}_mm2": self.beyond.tolist(),
@@ -108,15 +115,25 @@ class Detail:
 
     def describe(self) -> str:
         """Lines for a person to read."""
-        names = [band_name(band) for band in ALL_BANDS]
-        rows = {"total": self.total, f"beyond PCA-{BEYOND}": self.beyond}
+        rows = self.rows()
+        width = max(map(len, rows)) + 2
         lines = [f"energy by wavelength in mm, mm² per vertex, {counted(self.measured, 'face')} of unseen people:"]
-        lines.append(f"  {'':<14}" + "".join(f"{name:>10}" for name in names) + f"{'rms mm':>10}")
+        lines.append(" " * width + "".join(f"{band_name(band):>10}" for band in ALL_BANDS) + f"{'rms mm':>10}")
         for name, row in rows.items():
             values = "".join(f"{value:>10.3g}" for value in row)
-            lines.append(f"  {name:<14}{values}{np.sqrt(row.sum()):>10.2f}")
-        errors = ", ".join(f"{error:.3f} with {count}" for count, error in self.errors.items())
-        return "\n".join([*lines, f"principal components of {counted(self.learned, 'face')} leave, in mm: {errors}"])
+            lines.append(f"  {name:<{width - 2}}{values}{np.sqrt(row.sum()):>10.2f}")
+        lines.append(f"principal components of {counted(self.learned, 'face')} leave, in mm: {self._left()}")
+        if self.beside is not None:
+            lines.append(f"and of {counted(self.beside.measured, 'face')} beside them: {self.beside._left()}")
+        return "\n".join(lines)
+
+    def rows(self) -> dict[str, Floats]:
+        """The energies with their names."""
+        rows = {"total": self.total, f"beyond PCA-{BEYOND}": self.beyond}
+        return rows | ({f"beside: {name}": row for name, row in self.beside.rows().items()} if self.beside else {})
+
+    def _left(self) -> str:
+        return ", ".join(f"{error:.3f} with {count}" for count, error in self.errors.items())
 
 
 def band_name(band: tuple[float, float]) -> str:
@@ -127,23 +144,36 @@ def band_name(band: tuple[float, float]) -> str:
     return f"{longest:g}–{shortest:g}" if shortest else f"< {longest:g}"
 
 
-def measure_detail(faces: FaceSet) -> Detail:
+def measure_detail(faces: FaceSet, beside: FaceSet | None = None) -> Detail:
     """Measure a set on its test part, against the mean and the principal components of its training part.
 
     All training faces are learned from (12,000 at most: fewer make components worse); of the test faces 1,200 are
-    measured. On templates of more than some 5,000 vertices it is as many fewer: the work stays what it is. Raises
-    `UsageError` for sets without test faces, and for meshes of more than 30,000 vertices.
+    measured. On templates of more than some 5,000 vertices it is as many fewer: the work stays what it is. Faces of
+    the template from elsewhere, `beside`, are all measured, each moved to the mean rigidly. Raises `UsageError` for
+    sets without test faces, for those beside that are of another template, and for meshes of more than 30,000 vertices.
     """
     size = len(faces.template.vertices)
     if size > MOST_VERTICES:
         raise UsageError(f"{faces.path} has {size} vertices; spectra are measured of up to {MOST_VERTICES}.")
+    if beside is not None and not same_triangles(beside.template, faces.template):
+        raise UsageError(f"{beside.path} is a set of another template than {faces.path}.")
     share = min(1.0, AT_VERTICES / size)
-    train, test = some_rows(faces.split.train, int(share * LEARNED)), some_rows(faces.split.test, int(share * MEASURED))
+    most = int(share * MEASURED)
+    train, test = some_rows(faces.split.train, int(share * LEARNED)), some_rows(faces.split.test, most)
     if not len(test) or len(train) < 2:
         raise UsageError(f"{faces.path} has too few people: somebody must be left whom no component has seen.")
     mean = faces.normalisation.mean
     axes = principal_components(faces.vertices, train, max(COMPONENTS), passes=PASSES).axes.reshape(-1, mean.size)
-    away = faces.vertices[test] - mean
+    bands = BandFilter.of(faces.template, ALL_BANDS)
+    others = None
+    if beside is not None:
+        some = beside.vertices[some_rows(np.arange(len(beside)), most)]
+        others = _detail(rigid(some, mean)(some).astype(np.float32) - mean, axes, bands, len(train))
+    return replace(_detail(faces.vertices[test] - mean, axes, bands, len(train)), beside=others)
+
+
+def _detail(away: Reals, axes: Reals, bands: BandFilter, learned: int) -> Detail:
+    """The same of faces (N, V, 3), less the mean."""
     flat = away.reshape(len(away), -1)
     codes = flat @ axes.T
     errors, beyond = {}, away
@@ -152,6 +182,5 @@ def measure_detail(faces: FaceSet) -> Detail:
         errors[count] = float(np.linalg.norm(rest, axis=2).mean())
         if count == BEYOND:
             beyond = rest
-    bands = BandFilter.of(faces.template, ALL_BANDS)
     total, left = (bands.energies(part).mean(axis=0) for part in (away, beyond))
-    return Detail(total, left, errors, len(train), len(test))
+    return Detail(total, left, errors, learned, len(away))

@@ -157,6 +157,13 @@ def in_one_order(triangles: Integers) -> Integers:
     return turned[np.lexsort(turned.T[::-1])]
 
 
+def same_triangles(mesh: Mesh, other: Mesh) -> bool:
+    """Whether two meshes are of one connectivity, in whatever order their triangles stand."""
+    return len(mesh.vertices) == len(other.vertices) and np.array_equal(
+        in_one_order(mesh.triangles), in_one_order(other.triangles)
+    )
+
+
 def surface_of(mesh: Mesh) -> tuple[Integers, Mesh]:
     """Which vertices (K,) make the surface of a mesh, and the mesh of them alone.
 

@@ -16,7 +16,7 @@ from meshgan.arrays import Codes, Faces, Singles
 from meshgan.data.faceset import Normalisation
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.hierarchy import Hierarchy
-from meshgan.geometry.mesh import Mesh, in_one_order
+from meshgan.geometry.mesh import Mesh, same_triangles
 from meshgan.model.latent import STEPS, Fit, check_weights
 from meshgan.model.model_folder import (
     FAR_MM,
@@ -277,8 +277,7 @@ def check_faces(vertices: "ArrayLike | Tensor", template: Mesh) -> Faces:
 
 def check_connectivity(mesh: Mesh, template: Mesh, source: str) -> None:
     """Raise `UsageError` unless `mesh` is made of the template's triangles, in whatever order."""
-    alike = mesh.vertices.shape == template.vertices.shape and mesh.triangles.shape == template.triangles.shape
-    if not alike or not np.array_equal(in_one_order(mesh.triangles), in_one_order(template.triangles)):
+    if not same_triangles(mesh, template):
         raise UsageError(
             f"{source} is not of the model's template ({counted(len(mesh.vertices), 'vertex', 'vertices')} and other "
             f"triangles, the template has {len(template.vertices):,}); register it first."

@@ -17,7 +17,7 @@ from meshgan.arrays import Floats
 from meshgan.data.corpora.basis import ASSETS, face_template
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.files import read_mesh
-from meshgan.geometry.mesh import Mesh, in_one_order
+from meshgan.geometry.mesh import Mesh, same_triangles
 from meshgan.geometry.surface import barycentric_matrix, closest_points
 from meshgan.reading import read_json
 from meshgan.registration.prior import Prior, learn
@@ -75,13 +75,6 @@ def template_of(mesh: Mesh, source: str) -> FaceTemplate:
     """A face of a set or a model as a template: the package's where it has its triangles, else see `adopted`."""
     known = default_template()
     return known if same_triangles(mesh, known.mesh) else adopted(mesh, known, Path(source))
-
-
-def same_triangles(mesh: Mesh, other: Mesh) -> bool:
-    """Whether two meshes are of one connectivity, in whatever order their triangles stand."""
-    return len(mesh.vertices) == len(other.vertices) and np.array_equal(
-        in_one_order(mesh.triangles), in_one_order(other.triangles)
-    )
 
 
 def _model_prior(folder: Path, template: Mesh) -> Prior:
