@@ -90,19 +90,24 @@ def calmed(mesh: Mesh) -> Mesh:
     """The mesh with its noise smoothed away, if that is so strong that neighbouring normals disagree.
 
     How strong: the median distance of a vertex from its neighbours' mean, along the normal, as a share of the edges'
-    length. Borders stay where they are.
+    length. Borders are smoothed along themselves, so that they stay where they are, and cracks do not stay as spikes.
     """
     size = len(mesh.vertices)
     i, j = np.concatenate([mesh.edges, mesh.edges[:, ::-1]]).T
-    mean = sp.csr_array((1 / np.bincount(i, minlength=size)[i], (i, j)), shape=(size, size))
     length = float(np.median(np.linalg.norm(mesh.vertices[i] - mesh.vertices[j], axis=1)))
-    free = np.setdiff1d(np.arange(size), mesh.boundary_vertices)
-    away = np.einsum("vc,vc->v", mean @ mesh.vertices - mesh.vertices, mesh.vertex_normals)[free]
-    if not len(free) or np.median(np.abs(away)) < NOISY * length:
+    border = np.zeros(size, dtype=bool)
+    border[mesh.boundary_vertices] = True
+    if border.all():
+        return mesh
+    along = np.concatenate([mesh.boundary_edges, mesh.boundary_edges[:, ::-1]])
+    i, j = np.concatenate([np.stack([i, j], axis=1)[~border[i]], along]).T
+    mean = sp.csr_array((1 / np.bincount(i, minlength=size)[i], (i, j)), shape=(size, size))
+    away = np.einsum("vc,vc->v", mean @ mesh.vertices - mesh.vertices, mesh.vertex_normals)[~border]
+    if np.median(np.abs(away)) < NOISY * length:
         return mesh
     vertices = mesh.vertices.copy()
     for _ in range(CALMING):
-        vertices[free] += 0.5 * (mean @ vertices - vertices)[free]
+        vertices += 0.5 * (mean @ vertices - vertices)
     return mesh.with_vertices(vertices)
 
 
