@@ -1,5 +1,7 @@
 """The command line: `meshgan VERB`. Each verb calls one function; this file holds how errors are shown."""
 
+import atexit
+import gc
 import io
 import os
 import re
@@ -73,6 +75,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter shows its number
     os.environ["MPLBACKEND"] = "agg"  # no verb opens a window, whatever the user's settings say
     end_in_order()
+    atexit.register(gc.freeze)  # at its end Python would look through all objects, some times over
     warnings.showwarning = _show_warning  # type: ignore[assignment]  # it takes whatever comes behind
     try:
         app()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from meshgan.model.load import Model
     from meshgan.model.rig import Kind, Targets
 
-SHIPPED = Path(__file__).parents[1] / "model" / "shipped"  # `model_folder.SHIPPED`, without importing PyTorch
+SHIPPED = Path(__file__).parents[1] / "model" / "shipped"  # `model_folder.SHIPPED`, without importing NumPy
 MOST_FACTORS = 200  # faces on a strip
 MOST_FACES = 100_000  # six gigabytes in memory, and as many files
 MOST_SHOWN = 400  # on a sheet
@@ -80,6 +80,8 @@ def sample(
 
     Example: `meshgan sample runs/first --out faces --count 16 --sheet faces.png`
     """
+    from threadpoolctl import threadpool_limits
+
     from meshgan.model.load import load_model
     from meshgan.model.rig import kind_of_rig
     from meshgan.model.samplers import face_numbers
@@ -87,7 +89,8 @@ def sample(
     formats, loaded = _formats(format), load_model(model)
     kind = kind_of_rig(rig, loaded.template)
     codes, numbers = loaded.codes(count, seed, sampler), face_numbers(count, seed)
-    with one_run_in(out, [*_names("face", count, [*formats, "json"]), *([sheet.name] if sheet else [])]):
+    names = [*_names("face", count, [*formats, "json"]), *([sheet.name] if sheet else [])]
+    with threadpool_limits(1, user_api="blas"), one_run_in(out, names):  # as for `compose`
         written = _write_faces(loaded, codes, out, formats, "face", kind, numbers, seed)
         if sheet is not None:
             from meshgan.data.corpora.basis import layout_of
@@ -310,36 +313,33 @@ def compose(
 
     Example: `meshgan compose identity expression --out faces --count 16`, or `--identity mine.ply --count 4`
     """
+    from threadpoolctl import threadpool_limits
+
     from meshgan.data.corpora.basis import layout_of
     from meshgan.geometry.files import face_names
     from meshgan.model.compose import compose_random, expression_targets
     from meshgan.model.load import load_model
-    from meshgan.model.rig import kind_of_rig, targets_of
-    from meshgan.progress import track
+    from meshgan.model.rig import kind_of_rig
     from meshgan.view.figures import comparison, worn
 
-    id_model, exp_model = load_model(identity), load_model(expression)
-    kind, names = kind_of_rig(rig, id_model.template), [TARGET]
-    given = code = None
-    if face is not None:
-        from meshgan.cli.fitting import read_face  # with all that registers scans
+    with threadpool_limits(1, user_api="blas"):  # small products: threads would only wait for each other, spinning
+        models = load_model(identity), load_model(expression)
+        template = models[0].template
+        kind, given, code = kind_of_rig(rig, template), None, None
+        if face is not None:
+            from meshgan.cli.fitting import read_face  # with all that registers scans
 
-        given, code = read_face(id_model, face, unit)
-    made = compose_random(id_model, exp_model, count, seed, given)
-    named = expression_targets(expression, exp_model) if rig in (None, "expressions", "both") else {}
-    template, files = id_model.template, [out / f"{name}.glb" for name in face_names("face", count)]
-    results = [file.with_suffix(ending).name for file in files for ending in (".glb", ".json")]
-    with one_run_in(out, [*results, "sheet.png"]):
-        for number, size in enumerate(track(made.sizes, "Faces")):
-            targets = {TARGET: size * made.shifts[number]} | targets_of(made.identities[number], kind)
-            targets |= {name: size * shift for name, shift in named.items()}
-            names = list(targets)
-            about = _composition(id_model, exp_model, made, number, code)
-            about |= {**({} if face is None else {"identity": face.name}), "seed": seed}
-            _write_composition(files[number], template.with_vertices(made.identities[number]), targets, about, face)
-        shown = slice(0, min(count, 8))
-        rows = {"identity": made.identities[shown], "with expression": made.faces[shown]}
-        comparison(rows, template.triangles, out / "sheet.png", colour=worn(layout_of(template)))
+            given, code = read_face(models[0], face, unit)
+        made = compose_random(*models, count, seed, given)
+        named = expression_targets(expression, models[1]) if rig in (None, "expressions", "both") else {}
+        files = [out / f"{name}.glb" for name in face_names("face", count)]
+        results = [file.with_suffix(ending).name for file in files for ending in (".glb", ".json")]
+        with one_run_in(out, [*results, "sheet.png"]):
+            about = [_composition(models, made, row, code, face) | {"seed": seed} for row in range(count)]
+            names = _write_compositions(files, template, made, kind, named, about, face)
+            shown = slice(0, min(count, 8))
+            rows = {"identity": made.identities[shown], "with expression": made.faces[shown]}
+            comparison(rows, template.triangles, out / "sheet.png", colour=worn(layout_of(template)))
     if as_json:
         result = {"files": [str(file) for file in files], "sheet": str(out / "sheet.png"), "targets": names}
         print(json.dumps(result, indent=2))
@@ -350,30 +350,48 @@ def compose(
     )
 
 
-def _write_composition(file: Path, mesh: "Mesh", targets: "Targets", about: dict[str, Any], face: Path | None) -> None:
-    """The GLB of an identity with its targets, the random expression on; what it is made of (`about`) beside it."""
+def _write_compositions(
+    files: list[Path],
+    template: "Mesh",
+    made: "Composition",
+    kind: "Kind",
+    named: "Targets",
+    about: list[dict[str, Any]],
+    face: Path | None,
+) -> list[str]:
+    """The GLB of each identity, the random expression on, and what it is made of beside it; names of its targets."""
     from meshgan.data.corpora.basis import layout_of
     from meshgan.geometry.files import write_glb
+    from meshgan.model.rig import targets_of
+    from meshgan.progress import track
     from meshgan.storage import atomic_file
 
-    title = f"{face.stem if face else about['model']}-{about['seed']}-{file.stem}"
-    rights = str(about["licence"]) if face is None else ""
-    write_glb(file, mesh, targets, {TARGET: 1.0}, title, rights, layout=layout_of(mesh), about=about)
-    with atomic_file(file.with_suffix(".json")) as partial:
-        partial.write_text(json.dumps(about) + "\n", encoding="utf-8")
+    targets: Targets = {}
+    for number, file in enumerate(track(files, "Faces")):
+        size, known = made.sizes[number], about[number]
+        targets = {TARGET: size * made.shifts[number]} | targets_of(made.identities[number], kind)
+        targets |= {name: size * shift for name, shift in named.items()}
+        mesh = template.with_vertices(made.identities[number])
+        title = f"{face.stem if face else known['model']}-{known['seed']}-{file.stem}"
+        rights = str(known["licence"]) if face is None else ""
+        write_glb(file, mesh, targets, {TARGET: 1.0}, title, rights, layout=layout_of(mesh), about=known)
+        with atomic_file(file.with_suffix(".json")) as partial:
+            partial.write_text(json.dumps(known) + "\n", encoding="utf-8")
+    return list(targets)
 
 
 def _composition(
-    identity: "Model", expression: "Model", made: "Composition", number: int, code: "Codes | None"
+    models: "tuple[Model, Model]", made: "Composition", number: int, code: "Codes | None", face: Path | None
 ) -> dict[str, Any]:
     """What stands beside and in the file of one of the faces: the models, and the codes, given (D,) or drawn."""
     codes = code if made.codes is None else made.codes[number]
     return {
-        "model": identity.card.name,
-        "expression_model": expression.card.name,
-        "licence": "; ".join(dict.fromkeys(one.card.origin.licence for one in (identity, expression))),
+        "model": models[0].card.name,
+        "expression_model": models[1].card.name,
+        "licence": "; ".join(dict.fromkeys(one.card.origin.licence for one in models)),
         **({} if codes is None else {"code": codes.tolist()}),
         "expression_code": made.expression_codes[number].tolist(),
+        **({} if face is None else {"identity": face.name}),
     }
 
 
@@ -420,7 +438,7 @@ def drive(
     if Path(model).suffix.lower() in READERS:
         made = rigged(read_mesh(model, unit), "arkit")
     else:
-        from meshgan.model.load import load_model  # with PyTorch
+        from meshgan.model.load import load_model
 
         loaded = load_model(model)
         kind_of_rig("arkit", loaded.template)

@@ -80,7 +80,7 @@ class Mesh:
 
     @property
     def _cross(self) -> Floats:
-        a, b, c = (self.vertices[self.triangles[:, corner]] for corner in range(3))
+        a, b, c = (self.vertices.take(self.triangles[:, corner], axis=0) for corner in range(3))
         return np.cross(b - a, c - a)
 
     @cached_property
