@@ -191,9 +191,9 @@ def opposite(head: Head) -> Integers:
     return cKDTree(head.vertices).query(head.vertices * [-1, 1, 1])[1].astype(np.int64)
 
 
-def local_features(source: Source) -> dict[str, tuple[str, str | None]]:
+def local_features(source: Source, folders: tuple[str, ...] = LOCAL_FOLDERS) -> dict[str, tuple[str, str | None]]:
     """Names of local shapes, each with its target file and that of its opposite, if it has one."""
-    files = [name for folder in LOCAL_FOLDERS for name in source.names(f"mpfb2/targets/{folder}")]
+    files = [name for folder in folders for name in source.names(f"mpfb2/targets/{folder}")]
     stems = {name.rsplit("/", 1)[1].removesuffix(".target.gz"): name for name in files if name.endswith(".target.gz")}
     features: dict[str, tuple[str, str | None]] = {}
     for stem, name in stems.items():

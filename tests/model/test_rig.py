@@ -13,9 +13,11 @@ from khronos import accessor, issues_of, needs_validator
 from meshgan.cli.main import app
 from meshgan.data.corpora.basis import FaceBasis, face_template
 from meshgan.data.corpora.draws import Draws
+from meshgan.data.corpora.heads import heads, sphere
 from meshgan.data.corpora.population import draw_people
 from meshgan.errors import UsageError
-from meshgan.geometry.files import write_glb
+from meshgan.geometry.align import rigid
+from meshgan.geometry.files import read_mesh, write_glb
 from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import closest_points
 from meshgan.model.rig import ARKIT, EXPRESSION_WEIGHTS, VISEMES, Rig, kind_of_rig, rig, rigger, spelled_out
@@ -216,3 +218,72 @@ def test_sample_and_compose_write_rigs(tmp_path: Path) -> None:
     )
     assert told["targets"][:2] == ["expressionRandom", ARKIT[0]]
     assert len(told["targets"]) == 1 + 52 + 6
+
+
+@pytest.fixture(scope="module")
+def head() -> Rig:
+    return rig(heads().people(5, np.arange(1))[0][0], "arkit")
+
+
+def part_of(name: str) -> slice:
+    return heads().parts[name]
+
+
+def test_the_face_of_a_head_moves_as_the_same_face_does(head: Rig) -> None:
+    face = rig(heads().face_of(head.mesh.vertices), "arkit")
+    kept = heads().kept
+    for name in set(ARKIT) - {"tongueOut"}:
+        np.testing.assert_allclose(head.targets[name][: len(kept)], face.targets[name][kept], atol=2e-3)
+
+
+def test_eyes_turn_about_their_middles_to_where_they_look(head: Rig) -> None:
+    for side, sign in (("Left", 1), ("Right", -1)):
+        part = part_of(f"eye{side}")
+        rest = head.mesh.vertices[part]
+        middle, radius = sphere(rest)
+        pupil = 0  # the first vertex
+        for what, (x, y) in {"Out": (sign, 0), "In": (-sign, 0), "Up": (0, 1), "Down": (0, -1)}.items():
+            moved = rest + head.targets[f"eyeLook{what}{side}"][part]
+            np.testing.assert_allclose(np.linalg.norm(moved - middle, axis=1), radius, atol=0.01)
+            way = (moved - rest)[pupil, :2]
+            assert way @ [x, y] > 0.9 * np.linalg.norm(way)
+            assert np.linalg.norm(way) > 4
+        other = part_of("eyeRight" if side == "Left" else "eyeLeft")
+        assert not head.targets[f"eyeLookUp{side}"][other].any()
+
+
+def test_the_jaw_takes_the_lower_teeth_along_and_the_tongue_comes_out(head: Rig) -> None:
+    upper, lower, tongue = (part_of(name) for name in ("teethUpper", "teethLower", "tongue"))
+    for name, shift in head.targets.items():
+        assert not shift[upper].any(), name
+        together = slice(lower.start, lower.stop if name == "tongueOut" else tongue.stop)
+        rest, moved = head.mesh.vertices[together], head.mesh.vertices[together] + shift[together]
+        back = rigid(moved, rest)(moved)
+        np.testing.assert_allclose(back, rest, atol=0.01, err_msg=name)  # nothing is bent
+    assert head.targets["jawOpen"][lower][:, 1].mean() < -8
+    assert not head.targets["mouthSmileLeft"][lower].any()
+    tip = tongue.start + head.mesh.vertices[tongue, 2].argmax()
+    lips = head.mesh.vertices[: len(heads().kept)][:, 2]
+    assert head.targets["tongueOut"][tip, 2] > 15
+    assert (head.mesh.vertices + head.targets["tongueOut"])[tongue, 2].max() > np.quantile(lips, 0.9)
+
+
+def test_a_head_is_a_file_of_named_parts_that_reads_back(head: Rig, tmp_path: Path) -> None:
+    head.save(tmp_path / "head.glb", {"jawOpen": 0.0})
+    gltf = pygltflib.GLTF2().load(str(tmp_path / "head.glb"))
+    names = [part.name for part in head.layout.parts]
+    assert [node.name for node in gltf.nodes] == [*names, "head"]
+    assert len({material.name for material in gltf.materials}) == len(names)
+    owned = {node.name: (gltf.meshes[node.mesh].extras or {}).get("targetNames", []) for node in gltf.nodes[:-1]}
+    assert owned["eyeLeft"] == [f"eyeLook{way}Left" for way in ("Down", "In", "Out", "Up")]
+    assert owned["teethUpper"] == []
+    assert set(owned["teethLower"]) >= {"jawOpen", "jawForward", "jawLeft", "jawRight"}
+    assert "tongueOut" in owned["tongue"]
+    assert len(gltf.images) == 1
+    read = read_mesh(tmp_path / "head.glb")
+    np.testing.assert_array_equal(read.triangles, head.mesh.triangles)
+    np.testing.assert_allclose(read.vertices, head.mesh.vertices, atol=2e-4)
+    assert (tmp_path / "head.glb").stat().st_size < 5_000_000
+    if not needs_validator.args[0]:
+        found = issues_of(tmp_path / "head.glb")
+        assert (found["numErrors"], found["numWarnings"]) == (0, 0), found["messages"][:3]

@@ -123,6 +123,25 @@ def anny_identities(
     print(f"Made {counted(count, 'face')} in {out}; `meshgan data info {out}` describes the set.")
 
 
+@app.command("anny-heads")
+def anny_heads(
+    out: Annotated[Path, typer.Argument(help="The set of heads to write.")],
+    count: Annotated[int, typer.Option(min=1, help="How many people.")] = 12000,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same heads.")] = 0,
+) -> None:
+    """Make the corpus of whole heads: scalp, ears, neck, the inside of the mouth, eyeballs, teeth and tongue.
+
+    They are the heads of the people of `meshgan data anny-identities` with the same seed, with the same faces and
+    labels; 12,000 of them take 1.6 GB.
+
+    Example: `meshgan data anny-heads heads --count 3000`
+    """
+    from meshgan.data.corpora import anny
+
+    anny.make_heads(out, count, seed)
+    print(f"Made {counted(count, 'head')} in {out}; `meshgan data info {out}` describes the set.")
+
+
 @app.command("anny-expressions")
 def anny_expressions(
     out: Annotated[Path, typer.Argument(help="The set of faces to write.")],

@@ -22,7 +22,7 @@ from meshgan.arrays import Bytes, Floats
 from meshgan.errors import MeshganError, MeshganWarning, UsageError
 from meshgan.geometry.files import write_glb
 from meshgan.geometry.glb import METRES, Animation
-from meshgan.model.rig import ARKIT, VISEMES, Rig, rigger
+from meshgan.model.rig import ARKIT, VISEMES, Rig, rigger_of
 from meshgan.progress import counted, track
 from meshgan.reading import read_json, read_table, shown
 from meshgan.storage import atomic_file
@@ -217,7 +217,7 @@ def _weight(value: Any, name: str, where: str) -> float:
 
 def pivot(rig: Rig) -> Floats:
     """What the head (3,) turns about, in mm: a point between the joints of the jaw."""
-    return rigger().joint(rig.mesh.vertices)
+    return rigger_of(len(rig.mesh.vertices)).joint(rig.mesh.vertices)
 
 
 def write_driven(path: Path, rig: Rig, played: Performance, picture: bytes = b"") -> None:

@@ -22,14 +22,15 @@ from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 
 from meshgan.arrays import Floats, Reals, Singles
-from meshgan.data.corpora.basis import ASSETS, Neutral, face_layout, face_template, layout_of
+from meshgan.data.corpora.basis import ASSETS, Neutral, face_template, layout_of
+from meshgan.data.corpora.heads import Heads, head_template, heads
 from meshgan.data.corpora.lips import Lips
 from meshgan.data.corpora.motion import Motion, contacts, motion
 from meshgan.data.corpora.performance import NAMES as UNIT_NAMES
 from meshgan.data.corpora.performance import STRENGTHS, UNIT_ACTIONS
 from meshgan.data.corpora.recipes import EXPRESSIONS
 from meshgan.errors import UsageError
-from meshgan.geometry.align import rigid
+from meshgan.geometry.align import Similarity, rigid
 from meshgan.geometry.files import write_glb
 from meshgan.geometry.laplacian import cotangent_weights, mass
 from meshgan.geometry.mesh import Layout, Mesh
@@ -82,6 +83,8 @@ VISEMES: Mapping[str, Mapping[str, float]] = {
 CLOSED_AT = 0.4  # of the lower lip's way down: where lips meet that close over an open jaw
 LIP = 0.95  # skin that goes with a lip by so much keeps its form there
 ABOVE_MM, BELOW_MM = 15.0, 24.0  # beyond that, above and below, skin goes with the jaw as it always does
+TONGUE_OPENS = 0.5  # of jawOpen, with the tongue all the way out
+LOOKS = {"In": 30.0, "Out": 30.0, "Up": 16.0, "Down": 22.0}  # degrees by which an eye turns
 STEP = 26  # faces that are moved at a time: what they need fits into a cache
 
 
@@ -91,11 +94,7 @@ class Rig:
 
     mesh: Mesh
     targets: Targets
-
-    @property
-    def layout(self) -> Layout:
-        """The texture coordinates of all faces of the template."""
-        return face_layout()
+    layout: Layout  # that of its template
 
     def posed(self, weights: Mapping[str, float]) -> Floats:
         """The vertices (V, 3) with these weights, as any viewer adds them up; visemes count as what they are made of.
@@ -111,9 +110,7 @@ class Rig:
 
     def save(self, path: str | Path, weights: Mapping[str, float] | None = None) -> None:
         """Write a GLB with all targets, `weights` of which are on when it is opened."""
-        write_glb(
-            Path(path), self.mesh, self.targets, spelled_out(weights or {}), Path(path).stem, layout=face_layout()
-        )
+        write_glb(Path(path), self.mesh, self.targets, spelled_out(weights or {}), Path(path).stem, layout=self.layout)
 
 
 def spelled_out(weights: Mapping[str, float]) -> dict[str, float]:
@@ -126,22 +123,23 @@ def spelled_out(weights: Mapping[str, float]) -> dict[str, float]:
 
 
 def rig(face: ArrayLike | Mesh, which: Kind = "both") -> Rig:
-    """The rig of a face of the package's template: (V, 3) in mm, or a mesh; wherever it is, and however turned.
+    """The rig of a face or head of a template of the package: (V, 3) in mm, or a mesh; wherever it is, however turned.
 
     `which` chooses Apple's 52 shapes, the six expressions, or both. Raises `UsageError` for a face of another
     template. It takes about half a second.
     """
-    template = face_template()
-    mesh = face if isinstance(face, Mesh) else None
     vertices = np.asarray(face.vertices if isinstance(face, Mesh) else face)
-    if vertices.shape != template.vertices.shape or not (mesh is None or can_be_rigged(mesh)):
+    template = next((t for t in (face_template(), head_template()) if t.vertices.shape == vertices.shape), None)
+    if template is None or (isinstance(face, Mesh) and not can_be_rigged(face)):
         raise UsageError(
-            f"shapes are known for the template of meshgan ({len(template.vertices):,} vertices), and this mesh is of "
-            f"another ({len(vertices):,}); register it first."
+            f"shapes are known for the template of meshgan ({len(face_template().vertices):,} vertices), and this mesh "
+            f"is of another ({len(vertices):,}); register it first."
         )
     if not np.isfinite(vertices).all():
         raise UsageError("the face to rig has vertices that are no numbers.")
-    return Rig(template.with_vertices(vertices), rigger().targets(vertices, which))
+    layout = layout_of(template)
+    assert layout is not None
+    return Rig(template.with_vertices(vertices), targets_of(vertices, which), layout)
 
 
 def kind_of_rig(wanted: str | None, template: Mesh) -> Kind:
@@ -160,20 +158,25 @@ def kind_of_rig(wanted: str | None, template: Mesh) -> Kind:
 
 
 def can_be_rigged(template: Mesh) -> bool:
-    """Whether faces of this template are faces of the package's."""
+    """Whether faces of this template are faces, or heads, of the package's."""
     return layout_of(template) is not None
 
 
 def targets_of(face: ArrayLike, which: Kind) -> Targets:
-    """The targets alone of a face (V, 3) of the package's template."""
-    return {} if which == "none" else rigger().targets(face, which)
+    """The targets alone of a face or head (V, 3) of a template of the package."""
+    return {} if which == "none" else rigger_of(np.shape(face)[0]).targets(face, which)
+
+
+def rigger_of(vertices: int) -> "Rigger":
+    """The rigger of that template of the package that has so many vertices."""
+    return rigger() if vertices == len(rigger().template.vertices) else head_rigger()
 
 
 class Rigger:
     """Knows the face template: how it moves, where a face's jaw joint is, and how lips close over an open jaw."""
 
     def __init__(self, moves: Motion) -> None:
-        self.motion = moves
+        self.motion, self.template = moves, moves.template
         self.opening, self.closing = (moves.basis.action_names.index(name) for name in ("jawOpen", "mouthClose"))
         self.columns = [moves.basis.action_names.index(name) for name in ARKIT]
         with (ASSETS / "jaw_joint.npz").open("rb") as stream:
@@ -207,16 +210,23 @@ class Rigger:
 
     def displacements(self, face: ArrayLike, weights: ArrayLike) -> Floats:
         """How far (N, V, 3) the vertices of a face (V, 3) move for weights (N, 52), in its own place."""
+        placed, still, size = self.placed(face)
+        return self.upright(still, np.asarray(weights, dtype=np.float64), size) @ placed.rotation
+
+    def placed(self, face: ArrayLike) -> tuple[Similarity, Neutral, float]:
+        """The motion that brings a face (V, 3) to the template, the face there at rest, and its size."""
         template = self.motion.template.vertices
-        placed = rigid(face, template)
-        upright = placed(face)
+        motion = rigid(face, template)
+        upright = motion(face)
         still = contacts().settled(
-            Neutral(upright[None].astype(np.float32), self.joint(upright)[None].astype(np.float32))
+            Neutral(upright[None].astype(np.float32), Rigger.joint(self, upright)[None].astype(np.float32))
         )
-        size = float(np.linalg.norm(upright.std(axis=0)) / np.linalg.norm(template.std(axis=0)))
-        rows = np.asarray(weights, dtype=np.float64)
+        return motion, still, float(np.linalg.norm(upright.std(axis=0)) / np.linalg.norm(template.std(axis=0)))
+
+    def upright(self, still: Neutral, rows: Floats, size: float) -> Singles:
+        """How far (N, V, 3) a settled face moves for the weights (N, 52), in the template's place."""
         moved = [self._moved(still, rows[start : start + STEP], size) for start in range(0, len(rows), STEP)]
-        return (np.concatenate(moved) - still.vertices) @ placed.rotation
+        return np.concatenate(moved) - still.vertices
 
     def _moved(self, still: Neutral, weights: Floats, size: float) -> Singles:
         """Settled faces in the template's place with the weights (N, 52)."""
@@ -253,6 +263,48 @@ class Rigger:
         return Gathering(self.motion.template, self.motion.lips)
 
 
+class HeadRigger(Rigger):
+    """Knows the head template: its face moves as faces do, and the rest of the head follows."""
+
+    def __init__(self, moves: Motion, whole: Heads) -> None:
+        super().__init__(moves)
+        self.heads, self.template = whole, whole.template
+
+    def joint(self, face: Floats) -> Floats:
+        """The joint of the jaw (3,) of a head (H, 3) that lies where the template does."""
+        return super().joint(self.heads.face_of(face))
+
+    def displacements(self, face: ArrayLike, weights: ArrayLike) -> Floats:
+        """How far (N, H, 3) the vertices of a head (H, 3) move for weights (N, 52), in its own place.
+
+        The tongue opens the mouth by which it comes out.
+        """
+        head, rows = np.asarray(face, dtype=np.float64), np.array(weights, dtype=np.float64)
+        out, opened = rows[:, ARKIT.index("tongueOut")], ARKIT.index("jawOpen")
+        rows[:, opened] = np.maximum(rows[:, opened], TONGUE_OPENS * out)
+        placed, still, size = self.placed(self.heads.face_of(head))
+        actions = np.zeros_like(rows)
+        actions[:, self.columns] = rows
+        jaw = actions @ self.motion.basis.jaw_motions * np.repeat([1.0, size], 3)
+        moved = self.heads.followed(
+            placed(head), self.upright(still, rows, size), still.joints[0], jaw, _gaze(rows), out * size
+        )
+        return moved @ placed.rotation
+
+
+def _gaze(weights: Floats) -> Floats:
+    """How far (N, 2, 2) the left and the right eye turn to the person's left, and up, in radians."""
+    of = dict(zip(ARKIT, weights.T, strict=True))
+    turns = [
+        [
+            LOOKS["Out"] * sign * of[f"eyeLookOut{side}"] - LOOKS["In"] * sign * of[f"eyeLookIn{side}"],
+            LOOKS["Up"] * of[f"eyeLookUp{side}"] - LOOKS["Down"] * of[f"eyeLookDown{side}"],
+        ]
+        for side, sign in (("Left", 1), ("Right", -1))
+    ]
+    return np.radians(turns).transpose(2, 0, 1)
+
+
 class Gathering:
     """Skin between nose, cheeks and chin that goes along when the lips are moved: as a thin plate, with the least
     ∫|Δd|² of all displacements d that are those of the lips on them, and none further away."""
@@ -283,6 +335,12 @@ class Gathering:
 def rigger() -> Rigger:
     """The rigger of the face template of the package."""
     return Rigger(motion())
+
+
+@cache
+def head_rigger() -> HeadRigger:
+    """The rigger of the head template of the package."""
+    return HeadRigger(motion(), heads())
 
 
 def _expression_weights() -> Floats:

@@ -1,8 +1,9 @@
 """The default corpus: identities of a synthetic population, from the face basis that ships with the package."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from meshgan.arrays import Singles
 from meshgan.data.corpora.basis import FaceBasis, face_template
 from meshgan.data.corpora.detail import Traits, add_trait_labels, detail
 from meshgan.data.corpora.draws import Draws
+from meshgan.data.corpora.heads import heads
 from meshgan.data.corpora.motion import contacts
 from meshgan.data.corpora.population import People, draw_people
 from meshgan.data.faceset import Card, blocks, create_faceset
@@ -41,36 +43,63 @@ def make_identities(out: Path, count: int = 12000, seed: int = 0, plain: bool = 
         synthetic=True,
         parameters=parameters,
     )
-    with create_faceset(out, face_template(), count, card) as writer:
-        for block, (faces, labels) in _blocks(count, seed, plain):
-            kept = block.stop - block.start
-            writer.append(faces[:kept], labels[:kept])
-
-
-def _blocks(count: int, seed: int, plain: bool) -> Iterator[tuple[slice, tuple[Singles, list[dict[str, object]]]]]:
-    """Faces and labels of all people, block by block and in order; the next ones are computed meanwhile."""
     basis, template = FaceBasis.read(), face_template()
     if not plain:
         detail(), contacts()  # once, before threads share them
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        waiting: deque[tuple[slice, Future[tuple[Singles, list[dict[str, object]]]]]] = deque()
+    _write(out, template, count, card, partial(_block, basis, template, seed, plain=plain))
+
+
+def make_heads(out: Path, count: int = 12000, seed: int = 0) -> None:
+    """Write a FaceSet of `count` whole heads of the head template in `out`, in millimetres: those of the people of
+    `make_identities`, whose faces and labels they have.
+
+    Head i depends on the seed and i alone, and lies where its face does.
+    """
+    if count < 1:
+        raise UsageError("a set of heads needs a count of at least 1.")
+    parameters = {"corpus": "anny-heads", "count": count, "seed": seed}
+    card = Card(name="anny-heads", source=SOURCE, licence=LICENCE, synthetic=True, parameters=parameters)
+    _write(out, heads().template, count, card, partial(_heads, seed))
+
+
+Block = tuple[Singles, list[dict[str, object]]]  # faces (BLOCK, V, 3), and the labels of each
+
+
+def _write(out: Path, template: Mesh, count: int, card: Card, made: Callable[[int], Block]) -> None:
+    """Write a set of what is `made` from each number on that begins a block; the next blocks are made meanwhile."""
+    with create_faceset(out, template, count, card) as writer, ThreadPoolExecutor(AT_ONCE) as pool:
+        waiting: deque[tuple[slice, Future[Block]]] = deque()
+
+        def written() -> None:
+            block, future = waiting.popleft()
+            faces, labels = future.result()
+            kept = block.stop - block.start
+            writer.append(faces[:kept], labels[:kept])
+
         for block in blocks(count, "making faces", BLOCK):
-            waiting.append((block, pool.submit(_block, basis, template, seed, block.start, plain)))
+            waiting.append((block, pool.submit(made, block.start)))
             if len(waiting) > AT_ONCE:
-                done, future = waiting.popleft()
-                yield done, future.result()
-        for done, future in waiting:
-            yield done, future.result()
+                written()
+        while waiting:
+            written()
 
 
-def _block(
-    basis: FaceBasis, template: Mesh, seed: int, start: int, plain: bool
-) -> tuple[Singles, list[dict[str, object]]]:
+def _block(basis: FaceBasis, template: Mesh, seed: int, start: int, plain: bool) -> Block:
     faces, people, traits = _identities(basis, template, seed, start, plain)
+    return faces, _labels(people, start, traits, faces)
+
+
+def _heads(seed: int, start: int) -> Block:
+    made, faces, people, traits = heads().people(seed, np.arange(start, start + BLOCK))
+    placed = rigid(faces, heads().face.vertices)
+    return placed(made).astype(np.float32), _labels(people, start, traits, placed(faces).astype(np.float32))
+
+
+def _labels(people: People, start: int, traits: Traits | None, faces: Singles) -> list[dict[str, object]]:
     labels = people.labels([f"I{i:06d}" for i in range(start, start + BLOCK)])
     if traits is not None:
         add_trait_labels(labels, traits.folds, faces)
-    return faces, labels
+    return labels
 
 
 def identities(basis: FaceBasis, template: Mesh, seed: int, start: int, plain: bool = False) -> tuple[Singles, People]:

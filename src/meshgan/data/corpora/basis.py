@@ -7,7 +7,7 @@ its joint, and the skin follows by its weights. Where the arrays come from: DATA
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib.resources import as_file, files
 from importlib.resources.abc import Traversable
@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 
 from meshgan.arrays import Floats, Integers, Singles
 from meshgan.geometry.files import read_mesh
-from meshgan.geometry.mesh import Layout, Mesh
+from meshgan.geometry.mesh import Layout, Mesh, Part
 
 ASSETS = files("meshgan.data") / "assets"
 # Ages between which shapes are interpolated. The baby is one of a year; but faces grow fastest early, and a straight
@@ -27,6 +27,12 @@ AGE_YEARS = {"baby": -7.0, "child": 11.0, "young": 25.0, "old": 88.0}
 SEXES = ("male", "female")
 BUILD = ("min", "average", "max")  # muscle and weight 0, 0.5 and 1
 ANCESTRIES = ("african", "asian", "caucasian")
+# The parts of the head template in their order, each with its colour (linear) and the roughness of its surface.
+HEAD_PARTS = {
+    "skin": ((0.58, 0.36, 0.27), 0.6), "eyeLeft": ((0.8, 0.8, 0.8), 0.1), "eyeRight": ((0.8, 0.8, 0.8), 0.1),
+    "teethUpper": ((0.8, 0.74, 0.62), 0.25), "teethLower": ((0.8, 0.74, 0.62), 0.25),
+    "tongue": ((0.5, 0.13, 0.12), 0.4),
+}  # fmt: skip
 LIP_PAIRS = ((1, 7), (2, 6), (3, 5))  # inner lip landmarks opposite each other, upper and lower
 CLOSED_MM = 0.55  # the distance of those on lips that just touch
 
@@ -173,17 +179,32 @@ def face_template() -> Mesh:
 @cache
 def face_layout() -> Layout:
     """Where the triangles of the face template lie in a texture: skin, inside of the lips, eyes; none overlap."""
-    with (ASSETS / "face_layout.npz").open("rb") as stream:
+    return _layout("face_layout.npz")
+
+
+@cache
+def head_layout() -> Layout:
+    """The same for the head template, with its parts, and the picture that they wear."""
+    layout = _layout("head_layout.npz")
+    with (ASSETS / "head_basis.npz").open("rb") as stream:
+        counts = np.load(stream, allow_pickle=False)["parts"].tolist()
+    parts = tuple(Part(name, count, *look) for (name, look), count in zip(HEAD_PARTS.items(), counts, strict=True))
+    return replace(layout, parts=parts, picture=(ASSETS / "head_picture.png").read_bytes())
+
+
+def _layout(name: str) -> Layout:
+    with (ASSETS / name).open("rb") as stream:
         arrays = np.load(stream, allow_pickle=False)
         coordinates = arrays["coordinates"].astype(np.float64) / 0xFFFF
         return Layout(coordinates, arrays["corners"].astype(np.int64), arrays["doubled"].astype(np.int64))
 
 
 def layout_of(template: Mesh) -> Layout | None:
-    """The layout of the package's face template, if `template` has its triangles."""
-    layout = face_layout()
-    alike = np.array_equal(layout.owner[layout.corners], template.triangles)
-    return layout if alike else None
+    """The layout of the package's face or head template, if `template` has its triangles."""
+    for layout in (face_layout(), head_layout()):
+        if np.array_equal(layout.owner[layout.corners], template.triangles):
+            return layout
+    return None
 
 
 def average_adult() -> Phenotype:

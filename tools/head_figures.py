@@ -1,0 +1,126 @@
+"""How deep parts of heads get into each other in each of the 52 shapes: the figures of docs/heads.md.
+
+    python tools/head_figures.py [--heads 200] [--seed 77]
+
+Skin in eyeballs; teeth and tongue in the skin, and skin in teeth; the tongue in teeth; the rows of teeth in each other.
+"""
+
+import argparse
+
+import numpy as np
+
+from meshgan.arrays import Floats, Integers
+from meshgan.data.corpora.heads import Heads, heads, sphere
+from meshgan.geometry.mesh import Mesh
+from meshgan.geometry.surface import Surface, closest_points
+from meshgan.model.rig import ARKIT, targets_of
+
+ALLOWED_MM = 0.3
+RIM_MM = 5.0  # nearer to the lips, the inside of the mouth is not behind them
+MOUTH_MM = 75.0  # the skin so near the middle of the teeth counts as the mouth's
+
+
+class Depths:
+    """Measures heads of the template."""
+
+    def __init__(self, whole: Heads) -> None:
+        template, self.parts = whole.template, whole.parts
+        self.lids = [np.intersect1d(eye.lids, whole.kept) for eye in (pair[0] for pair in whole.eyes)]
+        self.lids = [np.searchsorted(whole.kept, lids) for lids in self.lids]
+        self.balls = [pair[1] for pair in whole.eyes]
+        middle = template.vertices[whole.inside].mean(axis=0)
+        near = np.linalg.norm(template.vertices - middle, axis=1) < MOUTH_MM
+        near[self.parts["skin"].stop :] = False
+        self.whole = template.triangles[(template.triangles < self.parts["skin"].stop).all(axis=1)]
+        self.skin = template.triangles[near[template.triangles].all(axis=1)]
+        mouth = whole.beyond.mouth
+        self.lining = mouth[closest_points(template.vertices[mouth], whole.face).distance > RIM_MM]
+        outer = near & ~np.isin(np.arange(len(near)), mouth)
+        self.outer = template.triangles[outer[template.triangles].all(axis=1)]
+        self.own = {
+            name: template.triangles[self._of(name, template)] for name in ("teethUpper", "teethLower", "tongue")
+        }
+
+    def _of(self, name: str, template: Mesh) -> Integers:
+        part = self.parts[name]
+        return np.flatnonzero(
+            (template.triangles >= part.start).all(axis=1) & (template.triangles < part.stop).all(axis=1)
+        )
+
+    def measure(self, head: Floats) -> dict[str, float]:
+        """The depths in mm of a head (H, 3)."""
+        found = {"lids in eyes": 0.0}
+        for lids, ball in zip(self.lids, self.balls, strict=True):
+            middle, radius = sphere(head[ball])
+            found["lids in eyes"] = max(
+                found["lids in eyes"], radius - np.linalg.norm(head[lids] - middle, axis=1).min()
+            )
+        found["mouth through skin"] = outside(head[self.lining], head, self.outer)
+        skin = np.unique(self.skin)
+        for name, triangles in self.own.items():
+            found[f"{name} in skin"] = depth(head[np.unique(triangles)], head, self.skin, self.whole)
+            found[f"skin in {name}"] = depth(head[skin], head, triangles)
+        found["tongue in teethUpper"] = depth(head[self.parts["tongue"]], head, self.own["teethUpper"])
+        found["tongue in teethLower"] = depth(head[self.parts["tongue"]], head, self.own["teethLower"])
+        found["teethLower in teethUpper"] = depth(head[self.parts["teethLower"]], head, self.own["teethUpper"])
+        return found
+
+
+def depth(points: Floats, head: Floats, triangles: Integers, around: Integers | None = None) -> float:
+    """How deep in mm the deepest of points (N, 3) lies in what `triangles` enclose, together with those `around`."""
+    rows, corners = np.unique(triangles, return_inverse=True)
+    surface = Surface(Mesh(head[rows], corners.reshape(-1, 3)))
+    points = points[((points > head[rows].min(axis=0)) & (points < head[rows].max(axis=0))).all(axis=1)]
+    if not len(points):
+        return 0.0
+    found = surface.closest(points)
+    far = np.linalg.norm(points - found.points, axis=1)
+    maybe = (((points - found.points) * surface.normals(found)).sum(axis=1) < 0) & ~surface.on_border(found)
+    maybe = np.flatnonzero(maybe & (far > ALLOWED_MM / 3))
+    inside = winding(points[maybe], head[triangles if around is None else around]) > 0.5
+    return float(far[maybe[inside]].max(initial=0.0))
+
+
+def outside(points: Floats, head: Floats, triangles: Integers) -> float:
+    """How far in mm the farthest of points (N, 3) that belong behind a surface lies before it."""
+    rows, corners = np.unique(triangles, return_inverse=True)
+    surface = Surface(Mesh(head[rows], corners.reshape(-1, 3)))
+    found = surface.closest(points)
+    arms = points - found.points
+    before = ((arms * surface.normals(found)).sum(axis=1) > 0) & ~surface.on_border(found)
+    return float(np.linalg.norm(arms[before], axis=1).max(initial=0.0))
+
+
+def winding(points: Floats, corners: Floats) -> Floats:
+    """How often triangles (F, 3, 3) go around points (N,), by their solid angles (Van Oosterom and Strackee 1983)."""
+    found = np.empty(len(points))
+    for number, point in enumerate(points):
+        a, b, c = np.moveaxis(corners - point, 1, 0)
+        x, y, z = (np.linalg.norm(side, axis=1) for side in (a, b, c))
+        volume = np.einsum("fi,fi->f", a, np.cross(b, c))
+        rest = x * y * z + (a * b).sum(axis=1) * z + (b * c).sum(axis=1) * x + (c * a).sum(axis=1) * y
+        found[number] = np.arctan2(volume, rest).sum() / (2 * np.pi)
+    return found
+
+
+def main() -> None:
+    """Print the deepest of each shape."""
+    parser = argparse.ArgumentParser(description="Measure how deep parts of heads get into each other.")
+    parser.add_argument("--heads", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=77)
+    options = parser.parse_args()
+    measured, worst = Depths(heads()), {name: {} for name in ("at rest", *ARKIT)}
+    for number in range(options.heads):
+        head = heads().people(options.seed, np.array([number]))[0][0].astype(np.float64)
+        targets = targets_of(head, "arkit")
+        for name, found in worst.items():
+            moved = head if name == "at rest" else head + targets[name]
+            for pair, value in measured.measure(moved).items():
+                found[pair] = max(found.get(pair, 0.0), value)
+    for name, found in worst.items():
+        told = ", ".join(f"{pair} {value:.2f}" for pair, value in found.items() if value > ALLOWED_MM)
+        print(f"{name:22s} {max(found.values()):.2f} mm{': ' + told if told else ''}")
+
+
+if __name__ == "__main__":
+    main()
