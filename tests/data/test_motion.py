@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse.csgraph import connected_components
 
-from meshgan.data.corpora import anny
+from meshgan.data.corpora import anny, lips
 from meshgan.data.corpora.basis import FaceBasis, face_template
 from meshgan.data.corpora.detail import detail
 from meshgan.data.corpora.draws import Draws
@@ -245,6 +245,23 @@ def test_lips_press_and_do_not_pass(crowd, strengths):
 @given(st.integers(0, 2**31))
 def test_lips_do_not_pass_in_any_combination(crowd, seed):
     assert_lips_do_not_overlap(crowd.perform(random_actions(seed)), range(0, COUNT, 6))
+
+
+def test_lips_are_compiled_for_one_layout(monkeypatch):
+    """Compiling takes seconds for each: few faces and many, alone or sliced, come as the same kinds of arrays."""
+    seen, compute = set(), lips._gaps
+
+    def noted(*arrays):
+        seen.add(tuple((array.dtype.str, array.flags.c_contiguous, array.flags.writeable) for array in arrays))
+        compute(*arrays)
+
+    monkeypatch.setattr(lips, "_gaps", noted)
+    face = face_template().vertices.astype(np.float32)
+    for count in (1, 2, 5):
+        faces = np.repeat(face[None], count, axis=0)
+        for given_ in (faces, faces.transpose(1, 0, 2).copy().transpose(1, 0, 2)):
+            contacts().lips.part(given_)
+    assert len(seen) == 1 and all(contiguous for _, contiguous, _ in seen.pop())
 
 
 def test_lips_are_sealed_over_an_open_jaw(crowd):

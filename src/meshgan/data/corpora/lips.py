@@ -104,9 +104,10 @@ class Lips:
 
     def _placed(self, mouths: Reals, off: tuple[float, float] = (0.0, 0.0)) -> tuple[Floats, Floats]:
         """The vertices (B, M, 3) of both lips, and where the grid starts (B, 2)."""
-        points = mouths[:, self._middle].astype(np.float64)
-        middle = (points.min(axis=1) + points.max(axis=1))[:, [0, 2]] / 2
-        return points, middle + STEP_MM * (np.array(off) - np.array([PLACES - 1, DEPTHS - 1]) / 2)
+        points = mouths[:, self._middle].astype(np.float64, order="C")  # of one layout for few faces and for many:
+        middle = (points.min(axis=1) + points.max(axis=1))[:, [0, 2]] / 2  # what follows is compiled for each
+        corner = middle + STEP_MM * (np.array(off) - np.array([PLACES - 1, DEPTHS - 1]) / 2)
+        return points, np.ascontiguousarray(corner)
 
     def _shift(self, mouths: Singles, contact: Contact, amounts: Floats, in_y: Floats) -> None:
         """Move the lips up and down by shares `in_y` (N,) of `amounts` (B, G), in place."""
@@ -156,7 +157,7 @@ class Lips:
     def _flatten(self, mouths: Singles, off: tuple[float, float]) -> None:
         """Flatten what overlaps onto the surface half-way, in place."""
         points, corner = self._placed(mouths, off)
-        upper, lower = (mouths[:, own].astype(np.float64) for own in self._pressed)
+        upper, lower = (mouths[:, own].astype(np.float64, order="C") for own in self._pressed)
         _press(points, *self._own, corner, upper, lower)
         for own, pressed in zip(self._pressed, (upper, lower), strict=True):
             mouths[:, own, 1] = pressed[..., 1]
