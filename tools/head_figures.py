@@ -37,6 +37,7 @@ class Depths:
         self.lining = mouth[closest_points(template.vertices[mouth], whole.face).distance > RIM_MM]
         outer = near & ~np.isin(np.arange(len(near)), mouth)
         self.outer = template.triangles[outer[template.triangles].all(axis=1)]
+        self.unlined = self.whole[~np.isin(self.whole, mouth).any(axis=1)]
         self.own = {
             name: template.triangles[self._of(name, template)] for name in ("teethUpper", "teethLower", "tongue")
         }
@@ -55,7 +56,7 @@ class Depths:
             found["lids in eyes"] = max(
                 found["lids in eyes"], radius - np.linalg.norm(head[lids] - middle, axis=1).min()
             )
-        found["mouth through skin"] = outside(head[self.lining], head, self.outer)
+        found["mouth through skin"] = outside(head[self.lining], head, self.outer, self.unlined)
         skin = np.unique(self.skin)
         for name, triangles in self.own.items():
             found[f"{name} in skin"] = depth(head[np.unique(triangles)], head, self.skin, self.whole)
@@ -81,14 +82,17 @@ def depth(points: Floats, head: Floats, triangles: Integers, around: Integers | 
     return float(far[maybe[inside]].max(initial=0.0))
 
 
-def outside(points: Floats, head: Floats, triangles: Integers) -> float:
-    """How far in mm the farthest of points (N, 3) that belong behind a surface lies before it."""
+def outside(points: Floats, head: Floats, triangles: Integers, around: Integers) -> float:
+    """How far in mm the farthest of points (N, 3) lies before `triangles` that belongs behind them, in what `around`
+    encloses."""
     rows, corners = np.unique(triangles, return_inverse=True)
     surface = Surface(Mesh(head[rows], corners.reshape(-1, 3)))
     found = surface.closest(points)
     arms = points - found.points
-    before = ((arms * surface.normals(found)).sum(axis=1) > 0) & ~surface.on_border(found)
-    return float(np.linalg.norm(arms[before], axis=1).max(initial=0.0))
+    far = np.linalg.norm(arms, axis=1)
+    maybe = np.flatnonzero(((arms * surface.normals(found)).sum(axis=1) > 0) & (far > ALLOWED_MM / 3))
+    before = maybe[winding(points[maybe], head[around]) < 0.5]
+    return float(far[before].max(initial=0.0))
 
 
 def winding(points: Floats, corners: Floats) -> Floats:
@@ -108,8 +112,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure how deep parts of heads get into each other.")
     parser.add_argument("--heads", type=int, default=200)
     parser.add_argument("--seed", type=int, default=77)
+    parser.add_argument("--shapes", nargs="*", default=ARKIT, metavar="NAME", help="those alone, and the face at rest")
     options = parser.parse_args()
-    measured, worst = Depths(heads()), {name: {} for name in ("at rest", *ARKIT)}
+    measured, worst = Depths(heads()), {name: {} for name in ("at rest", *options.shapes)}
     for number in range(options.heads):
         head = heads().people(options.seed, np.array([number]))[0][0].astype(np.float64)
         targets = targets_of(head, "arkit")

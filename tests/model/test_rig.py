@@ -232,7 +232,7 @@ def part_of(name: str) -> slice:
 def test_the_face_of_a_head_moves_as_the_same_face_does(head: Rig) -> None:
     face = rig(heads().face_of(head.mesh.vertices), "arkit")
     kept = heads().kept
-    for name in set(ARKIT) - {"tongueOut"}:
+    for name in set(ARKIT) - {"tongueOut", "eyeBlinkLeft", "eyeBlinkRight"}:  # lids close further over an eye
         np.testing.assert_allclose(head.targets[name][: len(kept)], face.targets[name][kept], atol=2e-3)
 
 

@@ -85,6 +85,7 @@ LIP = 0.95  # skin that goes with a lip by so much keeps its form there
 ABOVE_MM, BELOW_MM = 15.0, 24.0  # beyond that, above and below, skin goes with the jaw as it always does
 TONGUE_OPENS = 0.5  # of jawOpen, with the tongue all the way out
 LOOKS = {"In": 30.0, "Out": 30.0, "Up": 16.0, "Down": 22.0}  # degrees by which an eye turns
+SHUT = 2.0  # degrees by which lids that blink close further on a head, where the white between them would be seen
 STEP = 26  # faces that are moved at a time: what they need fits into a cache
 
 
@@ -273,6 +274,18 @@ class HeadRigger(Rigger):
     def joint(self, face: Floats) -> Floats:
         """The joint of the jaw (3,) of a head (H, 3) that lies where the template does."""
         return super().joint(self.heads.face_of(face))
+
+    def upright(self, still: Neutral, rows: Floats, size: float) -> Singles:
+        """How far (N, V, 3) the settled face of a head moves; its lids close all the way."""
+        moved = super().upright(still, rows, size)
+        for eye, _, _ in self.heads.eyes:
+            balls = eye.balls(still.vertices)
+            lids = (still.vertices + moved)[:, eye.lids].astype(np.float64)
+            along, away, about = balls.polar(lids)
+            about -= np.radians(SHUT) * rows[:, [ARKIT.index(f"eyeBlink{eye.side}")]] * eye.follows_upper
+            shut = balls.centre[:, None] + balls.arms(along, away, about)
+            moved[:, eye.lids] = (shut - still.vertices[:, eye.lids]).astype(np.float32)
+        return moved
 
     def displacements(self, face: ArrayLike, weights: ArrayLike) -> Floats:
         """How far (N, H, 3) the vertices of a head (H, 3) move for weights (N, 52), in its own place.

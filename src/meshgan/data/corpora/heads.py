@@ -56,7 +56,8 @@ def head_template() -> Mesh:
 class Beyond:
     """What head_basis.npz holds of the R points of skin beyond the face, in millimetres."""
 
-    basis: FaceBasis  # of the face's V points and these together
+    face: FaceBasis  # of the face's V points alone
+    basis: FaceBasis  # of those and these together
     extras: Singles  # (X, R, 3): shapes that leave the face where it is
     extra_names: tuple[str, ...]
     extra_shapes: Integers  # (E, 2): the shapes of each one's positive and negative side, -1 for none
@@ -88,6 +89,7 @@ class Beyond:
             jaw_weights=np.concatenate([face.jaw_weights, arrays["jaw_weights"]]),
         )
         return cls(
+            face=face,
             basis=basis,
             extras=np.multiply(arrays["extras"], step, dtype=np.float32),
             extra_names=tuple(arrays["extra_names"].tolist()),
@@ -174,7 +176,7 @@ class Heads:
         """Heads (B, H, 3) of the people with these numbers of the corpus of identities, and their faces (B, V, 3), all
         where the face basis has them; who they are, and their traits."""
         basis, size = self.beyond.basis, len(self.face.vertices)
-        people = draw_people(FaceBasis.read(), Draws(seed, "identities", numbers))
+        people = draw_people(self.beyond.face, Draws(seed, "identities", numbers))
         whole = basis.neutral(people.phenotype, people.features)
         plain = Neutral(np.ascontiguousarray(whole.vertices[:, :size]), whole.joints)
         traits = detail().draw(people, Draws(seed, "identity-detail", numbers))
