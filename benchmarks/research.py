@@ -162,8 +162,9 @@ def try_details(data: Reduced, changes: Mapping[str, Any], faces: int) -> dict[s
         codes = generator.project(real)
         linear = (codes @ generator.linear).view_as(real)
         made = generator(codes, noise if o["noise"] else None)
-        energies = spectrum(made - linear)
-        loss = o["anchor"] * l1(real, generator(codes))
+        rebuilt = generator(codes)
+        energies = spectrum(made - rebuilt)  # of chance alone
+        loss = o["anchor"] * l1(real, rebuilt)
         loss = loss + o["spectrum"] * ((energies + TINY).sqrt() - 1).square().mean()
         if o["patches"]:
             ours, theirs = critic(made.detach(), made.detach() - linear), critic(real, real - linear)

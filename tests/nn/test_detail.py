@@ -1,5 +1,6 @@
 """What judges details: the critic of patches and the energies by wavelength."""
 
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -9,10 +10,11 @@ import trimesh
 from operators import hierarchy
 from test_networks import DETAILED, SMALL, detailed, faces, seeded
 
-from meshgan.geometry.laplacian import band_energies, cotangent_weights, mass
+from meshgan.geometry.laplacian import mass
 from meshgan.geometry.mesh import Mesh
 from meshgan.nn import paths
-from meshgan.nn.patches import PatchCritic, Spectrum
+from meshgan.nn.patches import CUT, SIGMA, PatchCritic, Spectrum, bernstein, gaussian_mean
+from meshgan.nn.sampling import SparseOperator
 
 
 @pytest.fixture(scope="module")
@@ -55,16 +57,34 @@ def test_energies_are_relative_to_real_faces_and_follow_sizes(sphere: Mesh) -> N
     torch.testing.assert_close(spectrum(0.5 * real), torch.full_like(spectrum.real, 0.25))
 
 
-def test_energies_before_they_are_relative_are_those_of_the_metric(sphere: Mesh) -> None:
-    scale = np.random.default_rng(0).uniform(0.5, 2.0, (642, 3)).astype(np.float32)
-    details = faces(3, 642)
-    found = Spectrum(sphere, scale)(details)[:-4].sum() / sphere.areas.sum()
-    millimetres = details.numpy() * scale
-    whole = band_energies(millimetres, sphere, [(np.inf, 0.0)]).mean()
-    assert found.item() == pytest.approx(whole, rel=1e-3)
+def test_what_the_harmonics_leave_goes_through_filters_that_add_up_to_it(sphere: Mesh) -> None:
+    smoothing, field = SparseOperator(gaussian_mean(sphere)), torch.randn(642, 6, generator=seeded())
+    waves = bernstein(smoothing, field, 4)
+    torch.testing.assert_close(sum(waves), field, rtol=1e-4, atol=1e-5)
+    mean, rough = smoothing(field), field - smoothing(field)
+    torch.testing.assert_close(bernstein(smoothing, field, 2)[1], 2 * (mean - smoothing(mean)), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(waves[-1], rough - 3 * smoothing(rough) + 3 * smoothing(smoothing(rough))
+                               - smoothing(smoothing(smoothing(rough))), rtol=1e-4, atol=1e-4)  # fmt: skip
+    even = torch.ones(642, 1)
+    torch.testing.assert_close(bernstein(smoothing, even, 4)[0], even)
 
 
-def test_rough_fields_weigh_in_the_last_moment_and_smooth_ones_in_the_first_band(sphere: Mesh) -> None:
+def test_means_around_a_vertex_count_areas_and_distances_along_edges(sphere: Mesh) -> None:
+    mean, areas = gaussian_mean(sphere).toarray(), mass(sphere)
+    np.testing.assert_allclose(mean.sum(axis=1), 1.0)
+    graph = np.full((642, 642), np.inf)
+    i, j = sphere.edges.T
+    graph[i, j] = graph[j, i] = np.linalg.norm(sphere.vertices[i] - sphere.vertices[j], axis=1)
+    sigma = SIGMA * graph[i, j].mean()
+    near = (graph[0] < CUT * sigma).nonzero()[0]
+    assert len(near) >= 5
+    ratio = np.exp(-((graph[0, near] / sigma) ** 2) / 2) * areas[near] / areas[0]
+    np.testing.assert_allclose(mean[0, near] / mean[0, 0], ratio, rtol=1e-6)
+    lonely = Mesh(np.vstack([np.eye(3), [[9.0, 9.0, 9.0]]]), np.array([[0, 1, 2]]))
+    np.testing.assert_array_equal(gaussian_mean(lonely).toarray()[3], [0, 0, 0, 1])
+
+
+def test_rough_fields_weigh_in_the_last_filter_and_smooth_ones_in_the_first_band(sphere: Mesh) -> None:
     spectrum = Spectrum(sphere, np.ones((642, 3), np.float32))
     rough = faces(20, 642)
     spectrum.measure(rough)
@@ -74,13 +94,13 @@ def test_rough_fields_weigh_in_the_last_moment_and_smooth_ones_in_the_first_band
     assert not torch.equal(spectrum(rough), spectrum(smooth))
 
 
-def test_energies_are_those_of_bands_of_harmonics_and_moments_of_the_rest(sphere: Mesh) -> None:
+def test_energies_are_those_of_bands_of_harmonics_and_of_filters_of_the_rest(sphere: Mesh) -> None:
     """By the definition, with dense matrices; the bands are each a fixed ratio wide."""
     ones, details = np.ones((642, 3), np.float32), faces(3, 642)
     spectrum = Spectrum(sphere, ones)
     roots = np.sqrt(mass(sphere))
-    weighted = cotangent_weights(sphere).toarray() / np.outer(roots, roots)
-    operator = 2 * weighted / (1.01 * np.linalg.eigvalsh(weighted)[-1])
+    smooth = gaussian_mean(sphere).toarray()
+    rough = np.eye(642) - smooth
     columns = details.numpy() * roots[:, None]
     harmonics = spectrum.harmonics.numpy().astype(np.float64)
     np.testing.assert_allclose(harmonics @ harmonics.T, np.eye(len(harmonics)), atol=1e-4)
@@ -92,8 +112,9 @@ def test_energies_are_those_of_bands_of_harmonics_and_moments_of_the_rest(sphere
     np.testing.assert_allclose(ratios, (len(harmonics) / 9) ** (1 / 9), rtol=0.07)
     expected = [np.square(codes[:, start:stop]).sum() / 3 for start, stop in pairwise(ends)]
     for power in range(5):
-        waves = np.einsum("uv,nvc->nuc", np.linalg.matrix_power(operator, power), rest)
-        expected.append((rest * waves).sum() / 3)
+        kernel = np.linalg.matrix_power(rough, power) @ np.linalg.matrix_power(smooth, 4 - power) * math.comb(4, power)
+        waves = np.einsum("uv,nvc->nuc", kernel, rest / roots[:, None]) * roots[:, None]
+        expected.append(np.square(waves).sum() / 3)
     np.testing.assert_allclose(spectrum(details).numpy(), expected, rtol=1e-3)
 
 

@@ -263,14 +263,15 @@ def test_details_follow_the_losses_as_the_docstring_states_them(tiny_faces, deta
     faces, codes = batch.faces[:2], seen[:2]  # one of four
     made = generator(codes, noise[:2])
     linear = (codes @ generator.linear).view_as(made)
-    patches.spectrum.measure((made - linear).detach() * torch.tensor([0.5, 1.0, 2.0]))  # some too loud, some too quiet
-    off = (patches.spectrum(made - linear).sqrt() - 1).square().mean()
+    chance = made - generator(codes)
+    patches.spectrum.measure(chance.detach() * torch.tensor([0.5, 1.0, 2.0]))  # some too loud, some too quiet
+    off = (patches.spectrum(chance).sqrt() - 1).square().mean()
     assert 0.01 < off < 1
     fooled = softplus(-patches(made, made - linear)).mean()
     still, real = (made - linear).detach(), faces - linear
     loss = softplus(-patches(faces, real)).mean() + softplus(patches(made.detach(), still)).mean()
-    chance = torch.stack([noise[:2, -162:].roll(54 * part, 1) for part in range(3)], dim=-1)
-    step = 0.1 * patches.deviations[0] * chance
+    directions = torch.stack([noise[:2, -162:].roll(54 * part, 1) for part in range(3)], dim=-1)
+    step = 0.1 * patches.deviations[0] * directions
     slope = (patches(faces + step, real + step) - patches(faces, real)) / 0.1
     penalty = 4 * 2.0 / 2 * slope.square().mean() if phase in (0, 4) else 0.0  # in one step of four, so four times
     expected = {

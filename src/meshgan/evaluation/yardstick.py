@@ -37,7 +37,7 @@ from meshgan.evaluation.metrics import (
 from meshgan.evaluation.nearest import FaceIndex
 from meshgan.geometry.laplacian import BANDS, BandFilter
 from meshgan.geometry.mesh import Mesh
-from meshgan.geometry.surface import folded, intersecting
+from meshgan.geometry.surface import EXCUSED, faults, folded, intersecting
 from meshgan.model.model_folder import Sampler
 from meshgan.view.raster import LAMBERT, Camera, Light, render
 
@@ -47,7 +47,6 @@ COMPONENTS = 50  # of the shape space
 COARSE = 64  # principal components beyond which there is detail
 DETAILED, MEMORIES, CHECKED = 1000, 2000, 300  # samples whose detail, nearest training face and validity are measured
 SHAPE_RESAMPLES, FID_RESAMPLES = 200, 20  # of the bootstrap; one of the FID takes a second
-EXCUSED = 0.01  # share of real faces with a fault at a triangle from which on nobody is blamed for it
 THREE_QUARTERS = 35.0  # degrees that the face looks aside
 RAKING = Light(  # shape alone, seen in grazing light
     directions=((-0.8, 0.5, 0.55),), strengths=((1.0,),), ambient=(0.04,), albedo=(1.0,), background=(0.0,), srgb=False
@@ -107,7 +106,7 @@ class Yardstick:
         bands = BandFilter.of(template)
         detailed = test[some_rows(np.arange(len(test)), DETAILED)]
         real = faces.vertices[some_rows(faces.split.train, CHECKED)]
-        at_fault = folded(real, template) | intersecting(real, template.triangles)
+        sound = faults(real, template).mean(axis=0) < EXCUSED
         unseen = None
         if part == "test" and len(validation) > 1:
             unseen = (train_index.nearest(validation).distance, index.nearest(validation).distance)
@@ -119,7 +118,7 @@ class Yardstick:
             )
         return cls(
             template, index, train_index, unseen, space, shape_codes(space, test),
-            bands, bands.energies(beyond(space, detailed)), at_fault.mean(axis=0) < EXCUSED, camera,
+            bands, bands.energies(beyond(space, detailed)), sound, camera,
             features, large_features,
         )  # fmt: skip
 

@@ -26,6 +26,7 @@ from meshgan.geometry.mesh import Mesh
 
 THINNEST = 1e-10  # ratio of area to squared longest edge under which a triangle has no area to speak of
 
+EXCUSED = 0.01  # share of real faces with a fault at a triangle from which on nobody is blamed for it
 SIDE = 1e-14  # of the product of lengths: how near to a plane a point is in it, for all that float64 can tell
 
 
@@ -253,7 +254,7 @@ def folded(faces: NDArray[np.floating], reference: Mesh) -> Booleans:
     The normals of two triangles with a common edge point into opposite half-spaces, and do not in the `reference`. Of
     the two the one that also turned away from its reference is meant; both if neither or both did.
     """
-    pairs = _neighbours(reference)
+    pairs = neighbours(reference)
     before = _unit_normals(reference.vertices[None], reference.triangles)
     smooth = pairs[(before[0, pairs[:, 0]] * before[0, pairs[:, 1]]).sum(axis=1) > 0]
     found = np.zeros((len(faces), len(reference.triangles)), dtype=bool)
@@ -264,6 +265,11 @@ def folded(faces: NDArray[np.floating], reference: Mesh) -> Booleans:
         blamed = turned[sharp] | (turned[sharp].all(axis=1) | ~turned[sharp].any(axis=1))[:, None]
         found[number, sharp[blamed]] = True
     return found
+
+
+def faults(faces: NDArray[np.floating], reference: Mesh) -> Booleans:
+    """For each mesh of vertices (N, V, 3) and each triangle (N, F): is it folded, or does it pass through another?"""
+    return folded(faces, reference) | intersecting(faces, reference.triangles)
 
 
 def intersecting(faces: NDArray[np.floating], triangles: Integers) -> Booleans:
@@ -280,7 +286,7 @@ def intersecting(faces: NDArray[np.floating], triangles: Integers) -> Booleans:
     return np.stack(found) if found else np.zeros((0, len(corners)), dtype=bool)
 
 
-def _neighbours(mesh: Mesh) -> Integers:
+def neighbours(mesh: Mesh) -> Integers:
     """Pairs (P, 2) of triangles that share an edge."""
     ends = np.sort(mesh.triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
     owner = np.repeat(np.arange(len(mesh.triangles)), 3)

@@ -46,7 +46,7 @@ class _Chain:
         """Fields (B, V, C) to fields (B, V', C')."""
         chain = self._compiled = self._compiled or kernel.Compiled(self.layers, None, self.order)
         count, rows, channels = values.shape
-        entering = np.zeros((count, rows, kernel.padded(channels)), np.float32)
+        entering = np.zeros((count, rows, channels if chain.narrow_in else kernel.padded(channels)), np.float32)
         entering[..., :channels] = values
         result = np.empty((count, chain.rows, chain.outputs), np.float32)
         addresses = (entering.ctypes.data, result.ctypes.data, None)
@@ -76,6 +76,7 @@ class Generator:
         outputs = spec.widths[::-1]
         channels = [*zip((outputs[0], *outputs[:-1]), outputs, strict=True), (outputs[-1], COORDINATES)]
         names = [*(f"layers.{i}" for i in range(len(levels))), "last"]
+        self.rows = (*(up.shape[1] for _, up in operators), vertices)  # that the layers take
         wanted: dict[str, tuple[int, ...]] = {}
         for name, (before, after) in zip(names, channels, strict=True):
             wanted |= {f"{name}.weight": (spec.terms, before, after), f"{name}.bias": (after,)}
@@ -83,10 +84,9 @@ class Generator:
         if spec.linear:
             wanted["linear"] = (spec.code, vertices * COORDINATES)
         if spec.detail:
-            wanted |= {f"gains.{i}": (before,) for i, (before, _) in enumerate(channels)}
-            wanted |= {"deviations": (vertices, COORDINATES), "metric": (vertices, COORDINATES)}
+            wanted |= {f"gains.{i}": (self.rows[i], before) for i, (before, _) in enumerate(channels)}
+            wanted |= dict.fromkeys(("offset", "deviations", "metric"), (vertices, COORDINATES))
         self.spec, self.weights = spec, checked(weights, wanted)
-        self.rows = (*(up.shape[1] for _, up in operators), vertices)  # that the layers take
         self._layers = [
             _Layer(plan_of((spec.terms, *sizes), laplacian, up), (spec.terms, *sizes), True)
             for (laplacian, up), sizes in zip(operators, channels, strict=False)
@@ -129,7 +129,7 @@ class Generator:
                 values = chain(values + part[:, :, None] * given[f"gains.{i}"])
         vertices = values.reshape(len(codes), -1)
         if self.spec.detail:
-            vertices = vertices * given["deviations"].ravel()
+            vertices = (vertices + given["offset"].ravel()) * given["deviations"].ravel()
             vertices = vertices - self._coordinates(vertices) @ given["linear"]
         if self.spec.linear:
             vertices = vertices + codes @ given["linear"]

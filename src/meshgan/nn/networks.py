@@ -101,7 +101,9 @@ class Decoder(nn.Module):
         self.register_buffer("linear", _no_map(hierarchy, spec))
         self.rows = tuple(layer.rows_in for layer in (*self.layers, self.last))
         if spec.detail:
-            self.gains = nn.ParameterList(torch.full((layer.inputs,), GAIN) for layer in (*self.layers, self.last))
+            sizes = [(layer.rows_in, layer.inputs) for layer in (*self.layers, self.last)]
+            self.gains = nn.ParameterList(torch.full(size, GAIN) for size in sizes)
+            self.offset = nn.Parameter(torch.zeros(self.last.rows_out, COORDINATES))
             self.register_buffer("deviations", torch.ones(self.last.rows_out, COORDINATES))
             self.register_buffer("metric", torch.ones(self.last.rows_out, COORDINATES))
 
@@ -112,7 +114,7 @@ class Decoder(nn.Module):
         first = self.dense(code).unflatten(1, (-1, self.spec.widths[-1]))
         vertices = self._with_skips(first) if self.spec.skips else self._through(first, noise)
         if self.spec.detail:
-            vertices = self.beyond(vertices * self.deviations)
+            vertices = self.beyond((vertices + self.offset) * self.deviations)
         if self.linear is not None:
             vertices = vertices + (code @ self.linear).view_as(vertices)
         return vertices

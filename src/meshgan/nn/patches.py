@@ -6,21 +6,27 @@ Details are fields (B, V, 3) in network units, of faces of one template, with ve
 import numpy as np
 import scipy.sparse as sp
 import torch
+from scipy.sparse.csgraph import dijkstra
 from torch import Tensor, nn
 
 from meshgan.arrays import Singles
 from meshgan.geometry.hierarchy import Hierarchy
-from meshgan.geometry.laplacian import BandFilter
+from meshgan.geometry.laplacian import BandFilter, mass
 from meshgan.geometry.mesh import Mesh
 from meshgan.nn.networks import dense, narrowing
 from meshgan.nn.plan import COORDINATES, NetworkSpec, ordered_levels
 from meshgan.nn.sampling import Reordering, SparseOperator
+from meshgan.nn.validity import Validity
 
 FLOOR = 1e-3  # of the mean deviation: where real faces never differ, what is seen stays finite
 LONGEST = 9  # harmonics in the first band
 BANDS = 10  # of harmonics
-MOMENTS = 5  # of what the harmonics leave
+DEGREE = 4  # of the filters of what the harmonics leave
+SIGMA = 0.65  # mean edges, on the default template 2 mm: of waves of 16 mm it leaves 73 %, of 8 mm 29 %, of 5.5 mm 7 %
+CUT = 2.5
+ROWS = 500  # of distances at a time
 BLOCK = 64  # faces measured at a time
+TINY = 1e-6  # beside roots of areas, of vertices without one
 
 
 class PatchCritic(nn.Module):
@@ -43,6 +49,7 @@ class PatchCritic(nn.Module):
         self.laplacian = SparseOperator(levels[0].laplacian)
         self.layers = narrowing(levels, 3 * COORDINATES, spec, generator)
         self.spectrum: Spectrum | None = None
+        self.validity: Validity | None = None
         self.heads = nn.ModuleList(dense(width, 1, generator) for width in spec.widths)
         self.register_buffer("deviations", torch.ones(2, self.laplacian.shape[0], COORDINATES))
 
@@ -77,13 +84,17 @@ class PatchCritic(nn.Module):
 class Spectrum(nn.Module):
     """How strong details are by wavelength, (B, V, 3) → (E,), each relative to real faces'; differentiable.
 
-    The longest manifold harmonics of the template are gathered in bands, each a fixed ratio wide. Of what they leave,
-    r, the moments ⟨r, Sᵐ r⟩ are taken, where S = A^-½ W A^-½, scaled to eigenvalues in [0, 2]: the higher m, the more
-    do the shortest waves count. `scale` (V, 3) are mm per network unit.
+    The longest manifold harmonics of the template are gathered in bands, each a fixed ratio wide. What they leave goes
+    through Bernstein filters (n over i) Qⁱ Pⁿ⁻ⁱ, i = 0 … n, P the mean around a vertex under a Gaussian of `SIGMA`
+    edges, Q = 1 − P: n + 1 bands that add up to what goes in, the same wavelengths all over the mesh. Powers of the
+    Laplacian do not serve (its largest eigenvalues are those of a few tiny triangles, and beside them all others look
+    alike), nor means of neighbours (what is short among small triangles is long among large ones). `scale` (V, 3) are
+    mm per network unit.
     """
 
     harmonics: Tensor  # (K, V), orthonormal
-    scale: Tensor  # (V, 3) from network units to mm times roots of areas
+    scale: Tensor  # (V, 3) mm per network unit
+    roots: Tensor  # (V,) of areas
     real: Tensor  # (E,)
 
     def __init__(self, mesh: Mesh, scale: Singles) -> None:
@@ -91,26 +102,23 @@ class Spectrum(nn.Module):
         bands = BandFilter.of(mesh)
         inverse = np.argsort(bands.order)
         self.register_buffer("harmonics", torch.from_numpy(np.ascontiguousarray(bands.harmonics[:, inverse])))
-        self.register_buffer("scale", torch.from_numpy(scale * bands.roots[inverse, None]))
+        self.register_buffer("scale", torch.from_numpy(scale))
+        self.register_buffer("roots", torch.from_numpy(bands.roots[inverse]))
         count = len(bands.harmonics)
         ends = np.unique(np.geomspace(min(LONGEST, count), count, BANDS).round().astype(int)).tolist()
         self.sizes = np.diff([0, *ends]).tolist()
-        self.operator = None
-        if bands.matrix is not None:
-            scaled = sp.eye_array(len(inverse)) - bands.matrix / 2
-            self.operator = SparseOperator(sp.csr_array(scaled.tocsr()[inverse][:, inverse]))
-        self.register_buffer("real", torch.ones(len(self.sizes) + (MOMENTS if self.operator else 0)))
+        known = len(bands.harmonics) == np.count_nonzero(bands.roots)
+        self.smoothing = None if known else SparseOperator(gaussian_mean(mesh))
+        self.register_buffer("real", torch.ones(len(self.sizes) + (0 if known else DEGREE + 1)))
 
     def forward(self, details: Tensor) -> Tensor:
+        roots = self.roots[:, None]
         columns = (details * self.scale).transpose(0, 1).flatten(1)
-        codes = self.harmonics @ columns
+        codes = self.harmonics @ (columns * roots)
         energies = [band.square().sum() for band in codes.split(self.sizes)]
-        if self.operator is not None:
-            waves = [columns - self.harmonics.T @ codes]
-            for power in range(MOMENTS):
-                if power % 2:
-                    waves.append(self.operator(waves[-1]))
-                energies.append((waves[power // 2] * waves[(power + 1) // 2]).sum())
+        if self.smoothing is not None:
+            rest = columns - self.harmonics.T @ codes / roots.clamp_min(TINY)
+            energies += [(wave * roots).square().sum() for wave in bernstein(self.smoothing, rest, DEGREE)]
         return torch.stack(energies) / len(details) / self.real
 
     @torch.no_grad()
@@ -119,3 +127,32 @@ class Spectrum(nn.Module):
         self.real.fill_(1.0)
         parts = [self(part) * len(part) for part in details.split(BLOCK)]
         self.real.copy_(torch.stack(parts).sum(dim=0) / len(details))
+
+
+def bernstein(smoothing: SparseOperator, field: Tensor, degree: int) -> list[Tensor]:
+    """(n over i) (1 − P)ⁱ Pⁿ⁻ⁱ of a field (V, N), i = 0 … n, which add up to the field."""
+    waves = [field]
+    for _ in range(degree):
+        smooth = [smoothing(wave) for wave in waves]
+        rough = [wave - part for wave, part in zip(waves, smooth, strict=True)]
+        waves = [smooth[0], *(a + b for a, b in zip(smooth[1:], rough[:-1], strict=True)), rough[-1]]
+    return waves
+
+
+def gaussian_mean(mesh: Mesh) -> sp.csr_array:
+    """(V, V): means around vertices under a Gaussian of `SIGMA` edges by distance along them, cut off at `CUT` of it.
+
+    Vertices count by their area; one without any is its own mean.
+    """
+    i, j = mesh.edges[mesh.edges[:, 0] != mesh.edges[:, 1]].T
+    lengths = np.linalg.norm(mesh.vertices[i] - mesh.vertices[j], axis=1)
+    count, sigma = len(mesh.vertices), SIGMA * float(lengths.mean())
+    graph = sp.csr_array((lengths, (i, j)), shape=(count, count))
+    areas, parts = mass(mesh), []
+    for start in range(0, count, ROWS):
+        rows = np.arange(start, min(start + ROWS, count))
+        distances = dijkstra(graph, directed=False, indices=rows, limit=CUT * sigma)
+        weights = np.exp(-np.square(distances / sigma) / 2) * areas  # of infinity: 0
+        weights[np.arange(len(rows)), rows] += np.where(weights.sum(axis=1) > 0, 0.0, 1.0)
+        parts.append(sp.csr_array(weights / weights.sum(axis=1, keepdims=True)))
+    return sp.csr_array(sp.vstack(parts))

@@ -50,7 +50,8 @@ class BeganJudge:
     With `network.detail`, the critic of patches C compares real faces with what is made of their coordinates and of
     chance ε:
     L_C = mean softplus(−C(x)) + mean softplus(C(G(P x, ε))) + smoothness / 2 · mean |∇C(x)|², for every patch,
-    L_G has patches · mean softplus(−C(G(P x, ε))) + spectrum · mean (√(E / E_real) − 1)² more, E energies of bands.
+    L_G has patches · mean softplus(−C(G(P x, ε))) + spectrum · mean (√(E / E_real) − 1)² more, E energies of bands,
+    and validity · mean (folds + crossings) / V, V vertices: `nn.validity`.
     """
 
     kind: Literal["began-judge"] = "began-judge"
@@ -64,6 +65,7 @@ class BeganJudge:
     patches: Annotated[float, Field(ge=0)] = 0.0  # weight of the critic of patches, in L_G
     smoothness: Annotated[float, Field(ge=0)] = 0.3  # R1 of that critic, by differences
     spectrum: Annotated[float, Field(ge=0)] = 0.0  # weight of the energies of bands, in L_G
+    validity: Annotated[float, Field(ge=0)] = 0.0  # weight of folds and crossings, in L_G
 
     phases: ClassVar[int] = 8
     prior: ClassVar[Literal["uniform"]] = "uniform"
@@ -74,6 +76,7 @@ class BeganJudge:
         "Loss of the judge": {"judge": "without its penalty"},
         "Loss of the critic of patches": {"patches": "without its penalty"},
         "Energies of details, off by": {"spectrum": "mean (√(E / E of real faces) − 1)²"},
+        "Faults of a face": {"folds": "folds, sum of cosines", "crossings": "pairs of triangles that cross"},
     }
 
     def __post_init__(self) -> None:
@@ -84,8 +87,11 @@ class BeganJudge:
         """Raise `ValueError` if a network is not made for this objective."""
         if not spec.linear or not spec.mapping:
             raise ValueError("objective began-judge needs network.linear = true and a network.mapping, say 256")
-        if (self.patches or self.spectrum) and not spec.detail:
-            raise ValueError("objective.patches and objective.spectrum are about details: set network.detail = true")
+        if (self.patches or self.spectrum or self.validity) and not spec.detail:
+            raise ValueError(
+                "objective.patches, objective.spectrum and objective.validity are about details: "
+                "set network.detail = true"
+            )
 
     def build(self, hierarchy: Hierarchy, spec: NetworkSpec, generator: torch.Generator) -> dict[str, nn.Module]:
         """Generator and auto-encoding discriminator, mapping network and judge."""
@@ -121,7 +127,7 @@ class BeganJudge:
         generated, rebuilt = generator(torch.cat([mapped, seen])).split(len(seen))
         real_loss, fake_loss = reconstruction_loss(critic, batch.faces), reconstruction_loss(critic, generated)
         anchor = l1(batch.faces, rebuilt)
-        more, of_details = self._details(state, batch, seen) if batch.noise is not None else (0.0, {})
+        more, of_details = self._details(state, batch, seen, rebuilt) if batch.noise is not None else (0.0, {})
         set_gradients(
             real_loss, fake_loss + self.anchor * anchor + more, k, critic.parameters(), generator.parameters()
         )  # what is added does not depend on the discriminator
@@ -134,11 +140,12 @@ class BeganJudge:
         stats = {"L_real": real, "L_fake": fake, "k": k.clone(), "M": measure, "anchor": missed, "judge": judged}
         return stats | of_details
 
-    def _details(self, state: State, batch: Batch, seen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _details(self, state: State, batch: Batch, seen: Tensor, rebuilt: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Set the gradients of the critic of patches; returns what is added to L_G, and what to show.
 
         Real faces are compared with what the generator makes of their own coordinates and of chance, so that only
-        details can tell them apart.
+        details can tell them apart. Energies are those of chance alone, what is made less what is `rebuilt` without it:
+        coordinates say next to nothing of real details, and what is the same in all faces is no variation.
         """
         generator, patches = state.networks["generator"], state.networks["patches"]
         assert isinstance(generator, Decoder)
@@ -151,12 +158,17 @@ class BeganJudge:
         linear = (codes @ generator.linear).view_as(made)
         real, fake = faces - linear, made - linear
         assert patches.spectrum is not None
-        energies = patches.spectrum(fake)
+        energies = patches.spectrum(made - rebuilt[:count])
         lengths = (torch.stack(state.mean(*energies)) + TINY).sqrt()
         off = (lengths - 1).square().mean()
         added = self.spectrum * ((1 - 1 / lengths) * energies).mean()  # of the same gradient as `off`, in any team
+        shown = {"spectrum": off}
+        if patches.validity is not None:
+            folds, crossings = patches.validity(made[::PART])
+            added = added + self.validity * (folds + crossings) / made.shape[1]
+            shown |= dict(zip(("folds", "crossings"), state.mean(folds, crossings), strict=True))
         if not self.patches:
-            return added, {"spectrum": off}
+            return added, shown
         of_real, of_fake = patches(faces, real), patches(made.detach(), fake.detach())
         loss = softplus(-of_real).mean() + softplus(of_fake).mean()
         total = loss
@@ -170,7 +182,7 @@ class BeganJudge:
         patches.requires_grad_(False)  # the generator alone follows
         fooled = softplus(-patches(made, fake)).mean()
         patches.requires_grad_(True)
-        return added + self.patches * fooled, {"spectrum": off, "patches": state.mean(loss)[0]}
+        return added + self.patches * fooled, shown | {"patches": state.mean(loss)[0]}
 
     def _judge(self, state: State, window: Tensor, penalised: bool) -> Tensor:
         """Set the gradients of the judge and of the mapping network; returns the judge's loss without its penalty."""
