@@ -1,6 +1,7 @@
 """Faces a second of the training step on a GPU, captured as one graph: `python benchmarks/gpu_step.py SET`.
 
-The step is the training loop's own (`meshgan.training.loop.stepper`), with the paper's recipe, at several batch sizes.
+The step is the training loop's own (`meshgan.training.loop.stepper`), by recipe and by the way sparse products are
+done; the paper's recipe at larger batches, too.
 """
 
 import sys
@@ -10,34 +11,38 @@ import torch
 
 from meshgan.data.faceset import FaceSet
 from meshgan.geometry.hierarchy import Hierarchy
+from meshgan.nn import paths
 from meshgan.training.loop import WARM_UP, start, stepper
 from meshgan.training.recipe import load_recipe
 from meshgan.training.state import Batches
 from meshgan.training.team import team
 
-BATCHES = (16, 64, 256)
-STEPS = 200
+CASES = [("coma", 16), ("paper", 16), ("paper", 64), ("paper", 256), ("meshgan", 16)]
+STEPS = 100
 
 
-def faces_per_second(faces: FaceSet, batch: int) -> float:
-    """The rate over `STEPS` steps, after compilation and capture."""
-    recipe = load_recipe("paper", [f"schedule.batch={batch}"])
-    with team("cuda") as crew:
+def faces_per_second(faces: FaceSet, name: str, batch: int, path: paths.Path) -> float:
+    """The rate over `STEPS` steps, once each phase has been captured."""
+    recipe = load_recipe(name, [f"schedule.batch={batch}"])
+    with team("cuda") as crew, paths.forced(path):
         hierarchy = Hierarchy.cached(faces.template)
         advance = stepper(recipe.objective, start(recipe, faces, hierarchy, 0, crew))
-        batches = Batches(faces, recipe.network.code, batch, 0, crew)
-        for step in range(WARM_UP + 2):
-            advance(batches(step))
+        noise = sum(hierarchy.counts) if recipe.network.detail else 0
+        batches, phases = Batches(faces, recipe.network.code, batch, 0, crew, noise=noise), recipe.objective.phases
+        first = (WARM_UP + 2) * phases
+        for step in range(first):
+            advance(batches(step, phases))
         torch.cuda.synchronize()
         began = time.perf_counter()
-        for step in range(STEPS):
-            advance(batches(step))
+        for step in range(first, first + STEPS):
+            advance(batches(step, phases))
         torch.cuda.synchronize()
         return STEPS * batch / (time.perf_counter() - began)
 
 
 if __name__ == "__main__":
     print(torch.cuda.get_device_name())
-    for size in BATCHES:
-        print(f"batch {size:4}: {faces_per_second(FaceSet.open(sys.argv[1]), size):10,.0f} faces/s")
+    for name, batch in CASES:
+        rates = [faces_per_second(FaceSet.open(sys.argv[1]), name, batch, path) for path in ("rows", "gather")]
+        print(f"{name:8} batch {batch:4}: {rates[0]:8,.0f} faces/s, by padded gathers {rates[1]:8,.0f}", flush=True)
     print(f"peak memory on the card: {torch.cuda.max_memory_allocated() / 2**20:,.0f} MiB")

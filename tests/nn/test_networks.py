@@ -128,20 +128,17 @@ def test_a_hierarchy_of_the_wrong_depth_is_refused() -> None:
         NetworkSpec(code=0)
 
 
-@pytest.mark.slow  # a minute of compilation
-@pytest.mark.filterwarnings("ignore")  # the compiler's own
-def test_the_fused_path_of_gpus_gives_the_same_numbers() -> None:
+def test_the_path_of_other_devices_gives_the_same_numbers() -> None:
     network = Autoencoder(hierarchy((80, 30)), NetworkSpec(code=4, widths=(16,), terms=3), seeded())
     x = faces(3, 80)
     found = {}
-    for path in ("rows", "gather", "fused"):
+    for path in ("rows", "gather"):
         leaf = x.clone().requires_grad_()
         with paths.forced(path):
             loss = network(leaf).square().mean()
             found[path] = [loss.detach(), *torch.autograd.grad(loss, [leaf, *network.parameters()])]
-    for path in ("gather", "fused"):
-        for one, other in zip(found[path], found["rows"], strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+    for one, other in zip(found["gather"], found["rows"], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.gpu
@@ -246,23 +243,13 @@ def test_levels_are_quarters_unless_told() -> None:
 
 
 def test_which_path_computes(monkeypatch: pytest.MonkeyPatch) -> None:
-    on_cpu, on_gpu = torch.zeros(1), SimpleNamespace(device=torch.device("cuda"))
-    for compiler in (True, False):
-        monkeypatch.setattr(paths, "_can_compile", lambda found=compiler: found)
-        assert [paths.gathers(on_cpu), paths.fused(on_cpu), paths.compiled()] == [False, False, True]
-        assert [paths.gathers(on_gpu), paths.fused(on_gpu)] == [True, compiler]
-        with torch.no_grad():
-            assert not paths.fused(on_gpu)
-        for path, expected in (
-            ("kernel", [False, False, True]),
-            ("rows", [False, False, False]),
-            ("gather", [True, False, False]),
-            ("fused", [True, True, False]),
-        ):
-            with paths.forced(path):
-                for field in (on_cpu, on_gpu):
-                    assert [paths.gathers(field), paths.fused(field), paths.compiled()] == expected
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    for path in ("kernel", "rows", "gather", "fused"):
+    fields = [SimpleNamespace(device=torch.device(name)) for name in ("cpu", "cuda", "mps")]
+    assert [paths.gathers(field) for field in fields] == [False, False, True]
+    assert paths.compiled()
+    for path, expected in (("kernel", (False, True)), ("rows", (False, False)), ("gather", (True, False))):
         with paths.forced(path):
-            assert [paths.gathers(on_cpu), paths.fused(on_cpu), paths.compiled()] == [True, False, False]
+            assert all((paths.gathers(field), paths.compiled()) == expected for field in fields)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    for path in ("kernel", "rows", "gather"):
+        with paths.forced(path):
+            assert all((paths.gathers(field), paths.compiled()) == (True, False) for field in fields)

@@ -6,7 +6,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from meshgan.training.loop import WARM_UP, stepper
+from meshgan.geometry.hierarchy import Hierarchy
+from meshgan.nn import paths
+from meshgan.training.loop import WARM_UP, start, stepper
+from meshgan.training.recipe import parse_recipe
 from meshgan.training.state import Batch, State
 from meshgan.training.team import Team
 
@@ -164,3 +167,44 @@ def test_several_processes_run_plain_steps():
     for batch in batches(10):
         advance(batch)
     assert len(objective.calls) == 10
+
+
+OBJECTIVES = {
+    "began": {}, "began-cs": {}, "gan": {}, "wgan": {"clip": 0.01}, "wgan-gp": {"clip": 0.0, "penalty": 10.0},
+    "autoencoder": {},
+    "began-judge": {"window": 8, "memory": 32, "patches": 0.1, "spectrum": 1.0, "validity": 1.0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", OBJECTIVES)
+def test_a_step_computes_on_one_device_and_lays_gradients_out_like_weights(recipe_table, tiny_faces, kind):
+    """On PyTorch's device without memory: what mixes devices fails there as on a card, whose optimisers also refuse
+    gradients that are laid out in another way than their weights."""
+    recipe_table["objective"] = {"kind": kind.removesuffix("-gp"), **OBJECTIVES[kind]}
+    if kind == "began-judge":
+        recipe_table["network"].update(linear=True, mapping=8, detail=True)
+    recipe = parse_recipe(recipe_table, "x")
+    hierarchy = Hierarchy.cached(tiny_faces.template, recipe.hierarchy.counts)
+    state = start(recipe, tiny_faces, hierarchy, 0, Team())
+    for network in (*state.networks.values(), *state.averages.values()):
+        network.to("meta")
+    strange = []
+    for name, network in state.networks.items():
+        state.optimisers[name] = torch.optim.Adam(network.parameters())
+        state.optimisers[name].register_step_pre_hook(
+            lambda one, *_: strange.extend(
+                weight.shape for weight in one.param_groups[0]["params"]
+                if weight.grad is not None and weight.grad.stride() != weight.stride()
+            )
+        )  # fmt: skip
+    state = State(state.networks, state.optimisers, {name: value.to("meta") for name, value in state.variables.items()},
+                  state.averages, state.clip)  # fmt: skip
+    noise = sum(hierarchy.counts) if kind == "began-judge" else 0
+    with paths.forced("gather"):
+        for phase in range(recipe.objective.phases):
+            shapes = ((8, 162, 3), (8, recipe.network.code), (8,), (8, noise))
+            faces, codes, mix, chance = (torch.empty(shape, device="meta") for shape in shapes)
+            stats = recipe.objective.step(state, Batch(faces, codes, mix, phase, chance if noise else None))
+            state.average(0.5)
+            assert {value.device.type for value in stats.values()} == {"meta"}
+    assert not strange

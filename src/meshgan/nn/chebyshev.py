@@ -1,8 +1,8 @@
 """ChebConv: convolution by Chebyshev polynomials of the rescaled mesh Laplacian (Eq. 1 of the paper)."""
 
 import math
-from collections.abc import Callable, Sequence
-from functools import cache, cached_property
+from collections.abc import Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -135,7 +135,7 @@ class Chain:
             return self._compiled(values)
         parameters = [tensor for layer in self.layers for tensor in (layer.weight, layer.bias)]
         values = values if self.before is None else self.before.inwards(values)
-        values = (_fused() if paths.fused(values) else _plain)(self.layers, values, parameters)
+        values = _plain(self.layers, values, parameters)
         return values if self.after is None else self.after.outwards(values)
 
     def _check(self, values: Tensor) -> None:
@@ -305,12 +305,6 @@ def _plain(layers: Sequence[ChebConv], values: Tensor, parameters: Sequence[Tens
     for layer, weight, bias in zip(layers, parameters[::2], parameters[1::2], strict=True):
         field = layer.on_rows(field, weight, bias)
     return field.transpose(0, 1).contiguous()
-
-
-@cache
-def _fused() -> Callable[[Sequence[ChebConv], Tensor, Sequence[Tensor]], Tensor]:
-    """`_plain`, compiled: gathers, sums over neighbours and the steps of the recurrences become single kernels."""
-    return torch.compile(_plain)
 
 
 def glorot(weight: Tensor, fan_in: int, fan_out: int, generator: torch.Generator | None) -> None:

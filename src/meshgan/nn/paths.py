@@ -1,23 +1,19 @@
 """Which code computes a mesh convolution. All paths give the same numbers, to rounding.
 
 kernel   compiled C++ (native/): float32 on the CPU, where it has been built
-rows     PyTorch, sparse matrices in compressed rows: everything else on the CPU
-gather   PyTorch, sparse matrices as padded gathers of neighbours: GPUs, and export, which knows no sparse tensors
-fused    the same through torch.compile: training on a GPU
+rows     PyTorch, sparse matrices in compressed rows: everything else on the CPU, and CUDA
+gather   PyTorch, sparse matrices as padded gathers of neighbours: other devices and export, where no sparse ones are
 """
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Path = Literal["kernel", "rows", "gather", "fused"]
+Path = Literal["kernel", "rows", "gather"]
 
 _forced: ContextVar[Path | None] = ContextVar("meshgan_forced_path", default=None)
 
@@ -37,8 +33,8 @@ def gathers(field: "Tensor") -> bool:
     if _compiling():
         return True
     if path := _forced.get():
-        return path in ("gather", "fused")
-    return field.device.type != "cpu"
+        return path == "gather"
+    return field.device.type not in ("cpu", "cuda")
 
 
 def compiled() -> bool:
@@ -51,24 +47,7 @@ def in_arrays() -> bool:
     return _forced.get() in (None, "kernel")
 
 
-def fused(values: "Tensor") -> bool:
-    """True where PyTorch's compiler fuses the gathers: for training only, because it compiles anew for new shapes."""
-    if _compiling():
-        return False
-    if path := _forced.get():
-        return path == "fused"
-    import torch
-
-    return values.device.type == "cuda" and torch.is_grad_enabled() and _can_compile()
-
-
 def _compiling() -> bool:
     import torch
 
     return torch.compiler.is_compiling()
-
-
-@cache
-def _can_compile() -> bool:
-    """Triton needs a C compiler on its first call."""
-    return find_spec("triton") is not None and any(shutil.which(name) for name in ("cc", "gcc", "clang"))

@@ -61,6 +61,9 @@ class State:
         """Average the gradients of these networks over all processes, clip them, and take one optimiser step."""
         self.team.average_([p.grad for name in names for p in self.networks[name].parameters() if p.grad is not None])
         for name in names:
+            for parameter in self.networks[name].parameters():
+                if parameter.grad is not None and parameter.grad.stride() != parameter.stride():
+                    parameter.grad = torch.empty_like(parameter).copy_(parameter.grad)  # what fused optimisers ask for
             if self.clip > 0:
                 nn.utils.clip_grad_norm_(self.networks[name].parameters(), self.clip)
             self.optimisers[name].step()
