@@ -165,7 +165,7 @@ def try_details(data: Reduced, changes: Mapping[str, Any], faces: int) -> dict[s
         rebuilt = generator(codes)
         energies = spectrum(made - rebuilt)  # of chance alone
         loss = o["anchor"] * l1(real, rebuilt)
-        loss = loss + o["spectrum"] * ((energies + TINY).sqrt() - 1).square().mean()
+        loss = loss + o["spectrum"] * (spectrum.shares * ((energies + TINY).sqrt() - 1).square()).sum()
         if o["patches"]:
             ours, theirs = critic(made.detach(), made.detach() - linear), critic(real, real - linear)
             total = softplus(ours).mean() + softplus(-theirs).mean()
@@ -375,7 +375,7 @@ def try_convolutions(data: Reduced, changes: Mapping[str, Any], faces: int) -> d
                 loss = loss + o["sliced"] * sliced(both, prior, random)
                 remembered = torch.cat([own.detach(), remembered])[:REMEMBERED]
         if o["spectrum"]:
-            loss = loss + o["spectrum"] * ((spectrum(made) + TINY).sqrt() - 1).square().mean()
+            loss = loss + o["spectrum"] * (spectrum.shares * ((spectrum(made) + TINY).sqrt() - 1).square()).sum()
         if o["patches"]:
             fake = made.detach()
             theirs, ours = patches(real, real), patches(fake, fake)

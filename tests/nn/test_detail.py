@@ -13,8 +13,9 @@ from test_networks import DETAILED, SMALL, detailed, faces, seeded
 from meshgan.geometry.laplacian import mass
 from meshgan.geometry.mesh import Mesh
 from meshgan.nn import paths
-from meshgan.nn.patches import CUT, SIGMA, PatchCritic, Spectrum, bernstein, gaussian_mean
+from meshgan.nn.patches import CUT, REGIONS, SIGMA, PatchCritic, Spectrum, bernstein, gaussian_mean, regions
 from meshgan.nn.sampling import SparseOperator
+from shapes import grid
 
 
 @pytest.fixture(scope="module")
@@ -111,11 +112,37 @@ def test_energies_are_those_of_bands_of_harmonics_and_of_filters_of_the_rest(sph
     ratios = ends[2:] / ends[1:-1]
     np.testing.assert_allclose(ratios, (len(harmonics) / 9) ** (1 / 9), rtol=0.07)
     expected = [np.square(codes[:, start:stop]).sum() / 3 for start, stop in pairwise(ends)]
-    for power in range(5):
-        kernel = np.linalg.matrix_power(rough, power) @ np.linalg.matrix_power(smooth, 4 - power) * math.comb(4, power)
+    places = regions(sphere)
+    for power in range(7):
+        kernel = np.linalg.matrix_power(rough, power) @ np.linalg.matrix_power(smooth, 6 - power) * math.comb(6, power)
         waves = np.einsum("uv,nvc->nuc", kernel, rest / roots[:, None]) * roots[:, None]
-        expected.append(np.square(waves).sum() / 3)
+        expected += [np.square(waves[:, places == place]).sum() / 3 for place in np.unique(places)]
     np.testing.assert_allclose(spectrum(details).numpy(), expected, rtol=1e-3)
+
+
+def test_regions_are_patches_of_like_size_and_the_border() -> None:
+    mesh = grid(20, 20)
+    places = regions(mesh)
+    border = np.zeros(len(places), dtype=bool)
+    border[mesh.boundary_vertices] = True
+    beside = np.unique(mesh.edges[border[mesh.edges].any(axis=1)])
+    np.testing.assert_array_equal(np.flatnonzero(places == 0), beside)
+    sizes = np.bincount(places)
+    assert len(sizes) == REGIONS + 1
+    assert sizes[1:].min() * 10 > sizes[1:].max() > 0
+    assert regions(Mesh(np.eye(3), [[0, 1, 2]])).tolist() == [0, 0, 0]
+
+
+def test_harmonics_and_what_they_leave_count_alike(sphere: Mesh) -> None:
+    spectrum = Spectrum(sphere, np.ones((642, 3), np.float32))
+    count = len(spectrum.sizes)
+    assert spectrum.shares[:count].sum().item() == pytest.approx(0.5)
+    assert spectrum.shares[count:].sum().item() == pytest.approx(0.5)
+    plane = grid(8, 8)  # whose harmonics are all exact
+    few = Spectrum(plane, np.ones_like(plane.vertices, np.float32))
+    assert few.smoothing is None
+    assert few.shares.sum().item() == pytest.approx(1.0)
+    assert len(few.shares) == len(few.sizes)
 
 
 def test_what_real_faces_never_do_stays_finite(sphere: Mesh) -> None:

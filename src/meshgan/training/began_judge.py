@@ -160,8 +160,9 @@ class BeganJudge:
         assert patches.spectrum is not None
         energies = patches.spectrum(made - rebuilt[:count])
         lengths = (torch.stack(state.mean(*energies)) + TINY).sqrt()
-        off = (lengths - 1).square().mean()
-        added = self.spectrum * ((1 - 1 / lengths) * energies).mean()  # of the same gradient as `off`, in any team
+        shares = patches.spectrum.shares
+        off = (shares * (lengths - 1).square()).sum()
+        added = self.spectrum * (shares * (1 - 1 / lengths) * energies).sum()  # of the same gradient, in any team
         shown = {"spectrum": off}
         if patches.validity is not None:
             folds, crossings = patches.validity(made[::PART])
