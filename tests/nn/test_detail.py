@@ -152,3 +152,16 @@ def test_what_real_faces_never_do_stays_finite(sphere: Mesh) -> None:
     place = critic.deviations[0]
     torch.testing.assert_close(place[7], torch.full((3,), 1e-3) * place.square().mean().sqrt(), rtol=1e-3, atol=0)
     torch.testing.assert_close(critic.deviations[0, 8], real[:, 8].square().mean(dim=0).sqrt())
+
+
+def test_regions_in_which_real_faces_have_no_details_stay_finite(sphere: Mesh) -> None:
+    spectrum, real = Spectrum(sphere, np.ones((642, 3), np.float32)), faces(20, 642)
+    real[:, sphere.vertices[:, 0] > 0] = 0.0
+    spectrum.measure(real)
+    details = faces(2, 642).requires_grad_()
+    energies = spectrum(details)
+    (slope,) = torch.autograd.grad(energies.sum(), details)
+    assert torch.isfinite(energies).all()
+    assert torch.isfinite(slope).all()
+    spectrum.measure(torch.zeros(3, 642, 3))
+    assert torch.isfinite(spectrum(torch.zeros(2, 642, 3))).all()

@@ -19,7 +19,7 @@ from meshgan.nn.plan import COORDINATES, NetworkSpec, ordered_levels
 from meshgan.nn.sampling import Reordering, SparseOperator
 from meshgan.nn.validity import Validity
 
-FLOOR = 1e-3  # of the mean deviation: where real faces never differ, what is seen stays finite
+FLOOR = 1e-3  # of the mean deviation, or energy of a band: where real faces never differ, what is seen stays finite
 LONGEST = 9  # harmonics in the first band
 BANDS = 10  # of harmonics
 DEGREE = 6  # of the filters of what the harmonics leave
@@ -138,6 +138,9 @@ class Spectrum(nn.Module):
         self.real.fill_(1.0)
         parts = [self(part) * len(part) for part in details.split(BLOCK)]
         self.real.copy_(torch.stack(parts).sum(dim=0) / len(details))
+        by_region = self.real[len(self.sizes) :].view(-1, len(self.areas))
+        by_region.clamp_min_(FLOOR * by_region.mean(dim=1, keepdim=True))
+        self.real.clamp_min_(FLOOR**4 * self.real.mean() + torch.finfo(self.real.dtype).tiny)
 
 
 def bernstein(smoothing: SparseOperator, field: Tensor, degree: int) -> list[Tensor]:
