@@ -1,6 +1,8 @@
 """What a newcomer sees first: verbs in groups, choices as choices, counts, and commands to type as they are."""
 
 import json
+import subprocess
+import sys
 from importlib import metadata
 from typing import get_args
 
@@ -91,3 +93,15 @@ def test_extras_are_installed_from_where_meshgan_came_from(monkeypatch, origin, 
 def test_one_of_a_thing_is_no_plural():
     assert counted(1, "mesh", "meshes") == "1 mesh"
     assert [counted(count, "face") for count in (0, 1, 12_000)] == ["0 faces", "1 face", "12,000 faces"]
+
+
+@pytest.mark.parametrize(("words", "expected"), [("--version", ""), ("--debug --version", "ERROR:other:noise\n")])
+def test_other_libraries_logs_are_for_developers(words, expected):
+    """They hold tracebacks of what the library then got over."""
+    code = (
+        "import contextlib, logging, sys; from meshgan.cli.main import main\n"
+        "with contextlib.suppress(SystemExit): main()\n"
+        "logging.getLogger('other').error('noise')"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words.split()], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("meshgan ") and done.stderr == expected

@@ -18,10 +18,11 @@ from meshgan.data.corpora.motion import contacts
 from meshgan.data.corpora.population import draw_people
 from meshgan.errors import MeshganError
 from meshgan.geometry.decimate import decimate
+from meshgan.geometry.glb import placed
 from meshgan.geometry.mesh import Mesh
 from meshgan.model.rig import ARKIT, rigger
 from meshgan.registration import own_head
-from meshgan.registration.own_head import rig_head
+from meshgan.registration.own_head import as_glb, rig_head
 from meshgan.registration.templates import default_template
 
 TURN, MOVE = (
@@ -190,6 +191,16 @@ def test_animations_that_are_none_are_a_sentence(made, tmp_path, monkeypatch, an
     monkeypatch.setattr(own_head, "carried", lambda *_: (moves, moves | {"": moves["jawOpen"]}, {}))
     with pytest.raises(MeshganError, match=r"a\.glb: its description is damaged"):
         rig_head(tmp_path / "a.glb")
+
+
+def test_an_stl_that_only_our_reader_takes_is_rigged_too(tmp_path):
+    ball = trimesh.creation.icosphere(1, 80.0)
+    content = trimesh.exchange.stl.export_stl(ball)
+    for name, more in (("plain", b""), ("longer", b"\n")):
+        (tmp_path / f"{name}.stl").write_bytes(content + more)
+        (surface,) = placed(as_glb(tmp_path / f"{name}.stl", 10.0))
+        assert np.linalg.norm(surface.vertices, axis=1) == pytest.approx(800.0, rel=1e-5)
+        assert len(surface.triangles) == len(ball.faces)
 
 
 def test_what_is_no_head_is_a_sentence(tmp_path, made):

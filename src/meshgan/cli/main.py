@@ -3,6 +3,7 @@
 import atexit
 import gc
 import io
+import logging
 import os
 import re
 import sys
@@ -58,11 +59,12 @@ def root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
 ) -> None:
     """Generative models of 3D faces on triangle meshes."""
+    if debug:
+        os.environ["MESHGAN_DEBUG"] = "1"
+        logging.basicConfig(force=True)
     if version:
         print(f"meshgan {__version__}")
         raise typer.Exit
-    if debug:
-        os.environ["MESHGAN_DEBUG"] = "1"
 
 
 def main() -> None:
@@ -77,6 +79,7 @@ def main() -> None:
     end_in_order()
     atexit.register(gc.freeze)  # at its end Python would look through all objects, some times over
     warnings.showwarning = _show_warning  # type: ignore[assignment]  # it takes whatever comes behind
+    logging.getLogger().addHandler(logging.NullHandler())  # other libraries' logs, with tracebacks, are for developers
     try:
         app()
     except KeyboardInterrupt:

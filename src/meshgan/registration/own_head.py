@@ -109,14 +109,18 @@ def rig_head(path: Path, unit: str = "mm", which: Kind = "arkit", landmarks: Pat
 
 def as_glb(path: Path, millimetres: float) -> bytes:
     """A mesh file, whose unit is so long, as a GLB with its materials, as far as they can be read."""
-    read_mesh(path)  # by our own reader first, which knows the limits
+    mesh = read_mesh(path)  # by our own reader first, which knows the limits
     if path.suffix.lower() == ".glb":
         return read_bytes(path, MOST_BYTES)
     try:
-        scene: Any = trimesh.load_scene(path, process=False)
+        scene: Any
+        if path.suffix.lower() == ".stl":  # without materials, and our reader takes some that the other one does not
+            scene = trimesh.Scene(trimesh.Trimesh(mesh.vertices, mesh.triangles, process=False))
+        else:
+            scene = trimesh.load_scene(path, process=False)
         scene.apply_scale(millimetres * METRES)
         return bytes(scene.export(file_type="glb", include_normals=True))
-    except Exception as error:
+    except Exception as error:  # damaged files raise whatever its readers, Pillow and NumPy come upon
         raise MeshganError(f"{path}: its material cannot be read; write it as GLB.") from error
 
 
