@@ -1,21 +1,35 @@
 """How deep parts of heads get into each other in each of the 52 shapes: the figures of docs/heads.md.
 
-    python tools/head_figures.py [--heads 200] [--seed 77]
+    python tools/head_figures.py [--heads 200] [--seed 77] [--shapes NAME ...]
+    python tools/head_figures.py --picture docs/images/heads-whole.png
 
 Skin in eyeballs; teeth and tongue in the skin, and skin in teeth; the tongue in teeth; the rows of teeth in each other.
 """
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 
 from meshgan.arrays import Floats, Integers
+from meshgan.data.corpora.basis import head_layout
 from meshgan.data.corpora.heads import Heads, heads, sphere
 from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import Surface, closest_points
-from meshgan.model.rig import ARKIT, targets_of
+from meshgan.model.rig import ARKIT, rig, targets_of
+from meshgan.view.figures import page, tiles, worn
+from meshgan.view.raster import Camera
 
 ALLOWED_MM = 0.3
+PEOPLE = (19, 37, 24, 13, 8)  # of seed 0; of the first, a row of shapes
+POSES: tuple[dict[str, float], ...] = (
+    {"eyeLookInLeft": 1.0, "eyeLookOutRight": 1.0, "browInnerUp": 0.6},
+    {"eyeBlinkLeft": 1.0, "mouthSmileLeft": 0.7, "mouthSmileRight": 0.3},
+    {"mouthSmileLeft": 0.8, "mouthSmileRight": 0.8, "jawOpen": 0.05, "mouthUpperUpLeft": 0.8, "mouthUpperUpRight": 0.8},
+    {"jawOpen": 0.9, "eyeWideLeft": 0.7, "eyeWideRight": 0.7},
+    {"tongueOut": 1.0, "eyeSquintLeft": 0.5, "eyeSquintRight": 0.5},
+)
+PIXELS, WIDTH_MM, TURNED = 320, 190.0, 20.0
 RIM_MM = 5.0  # nearer to the lips, the inside of the mouth is not behind them
 MOUTH_MM = 75.0  # the skin so near the middle of the teeth counts as the mouth's
 
@@ -107,13 +121,30 @@ def winding(points: Floats, corners: Floats) -> Floats:
     return found
 
 
+def picture(path: Path) -> None:
+    """Draw some people of the corpus, and what eyes, jaw and tongue of one of them do."""
+    triangles, colour = heads().template.triangles, worn(head_layout())
+    people = heads().people(0, np.array(PEOPLE))[0].astype(np.float64)
+    rows = [tiles(people - people.mean(axis=1, keepdims=True), triangles, PIXELS, colour=colour)]
+    moved = rig(people[0], "arkit")
+    poses = np.stack([moved.posed(weights) for weights in POSES])
+    middle = people[0, : heads().parts["skin"].start + len(heads().kept)].mean(axis=0)
+    camera = Camera(WIDTH_MM, (float(middle[0]), float(middle[1]), float(middle[2])), TURNED)
+    rows.append(tiles(poses, triangles, PIXELS, camera=camera, colour=colour))
+    page(path, rows)
+
+
 def main() -> None:
     """Print the deepest of each shape."""
     parser = argparse.ArgumentParser(description="Measure how deep parts of heads get into each other.")
     parser.add_argument("--heads", type=int, default=200)
     parser.add_argument("--seed", type=int, default=77)
     parser.add_argument("--shapes", nargs="*", default=ARKIT, metavar="NAME", help="those alone, and the face at rest")
+    parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
+    if options.picture:
+        picture(options.picture)
+        return
     measured, worst = Depths(heads()), {name: {} for name in ("at rest", *options.shapes)}
     for number in range(options.heads):
         head = heads().people(options.seed, np.array([number]))[0][0].astype(np.float64)

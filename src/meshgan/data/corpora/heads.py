@@ -39,7 +39,7 @@ LOOSE_MM = 0.1  # between lids and eyeball: lids are made of straight edges
 EXTRA_MM = 1.6  # standard deviation of a feature beyond the face, at the vertex that it moves most
 EXTRA_LIMITS = (0.03, 0.3)  # of its slider's range [-1, 1]
 EXTREME = 2.2  # deviations at which those end
-OVER_MM = (-2.0, 20.0)  # a tongue that is out lies on the lip from there on, and behind not yet
+LIP_MM, TEETH_MM = (-2.0, 20.0), (-25.0, -5.0)  # from there on a tongue that is out lies on the lip, and on the teeth
 BESIDE_MM = 10.0  # of the middle, on either side, is the lip that it lies on
 NEAR_MM, CLEAR_MM = 2.5, 0.3  # seen from above, skin so near to the tongue is below it; and how much is between them
 RIM_MM = 45.0  # so near the middle of the lips, borders of the face template are the inner rims of its lips
@@ -148,10 +148,10 @@ class Heads:
         lip = np.unique(contacts().lips.surfaces[1])
         self.lip = lip[np.abs(face.vertices[lip, 0]) < BESIDE_MM]
         tongue = template.vertices[self.parts["tongue"]] + beyond.tongue_out
-        t = np.clip((tongue[:, 2] - OVER_MM[0]) / (OVER_MM[1] - OVER_MM[0]), 0, 1)
-        self.over_lip = t * t * (3 - 2 * t)  # (T,): how far the tongue, when it is out, follows the lip below it
+        # (T,): how far the tongue, when it is out, goes with the lip below it, and with the teeth
+        self.over_lip, self.over_teeth = (_step(tongue[:, 2], *ends) for ends in (LIP_MM, TEETH_MM))
         normals = template.with_vertices(np.r_[template.vertices[: self.parts["tongue"].start], tongue]).vertex_normals
-        self.under = np.flatnonzero((normals[self.parts["tongue"]][:, 1] < -0.7) & (t > 0.3))
+        self.under = np.flatnonzero((normals[self.parts["tongue"]][:, 1] < -0.7) & (self.over_teeth > 0.3))
 
     def assembled(self, faces: Reals, beyond: Reals) -> Singles:
         """Heads (B, H, 3) of faces (B, V, 3) of the face template and the skin (B, R, 3) beyond them."""
@@ -237,11 +237,13 @@ class Heads:
         way += self.over_lip[:, None] * (off / max(size, 1e-9))[:, None]
         tongue = self.parts["tongue"]
         under = head[tongue][self.under] + jawed[:, tongue][:, self.under] + size * way[:, self.under]
-        for number, (points, below) in enumerate(zip(lip, under, strict=True)):
+        lower = self.parts["teethLower"]
+        teeth = head[lower] + jawed[:, lower]
+        for number, (points, below) in enumerate(zip(np.concatenate([lip, teeth], axis=1), under, strict=True)):
             far, nearest = cKDTree(below[:, [0, 2]]).query(points[:, [0, 2]])
             high = (points[:, 1] - below[nearest, 1])[far < NEAR_MM]
             lift = max(float(high.max(initial=-CLEAR_MM)) + CLEAR_MM, 0.0) / max(size, 1e-9)
-            way[number, :, 1] += lift * self.over_lip
+            way[number, :, 1] += lift * self.over_teeth
         return way.astype(np.float32)
 
     @property
@@ -278,6 +280,11 @@ def sphere(points: Reals) -> tuple[Floats, float]:
         np.linalg.lstsq(np.column_stack([2 * arms, np.ones(len(arms))]), (arms**2).sum(axis=1))[0], [3]
     )
     return middle + shift, float(np.sqrt(rest[0] + shift @ shift))
+
+
+def _step(values: Floats, low: float, high: float) -> Floats:
+    t = np.clip((values - low) / (high - low), 0, 1)
+    return np.asarray(t * t * (3 - 2 * t))
 
 
 @cache
