@@ -34,9 +34,9 @@ VERBS = {
 }
 DISTANCE = {  # how far real people are: docs/realism.md
     "identity": """Real people are further away: 64 principal components of its corpus leave
-  1.1 mm of two real heads, and 0.6 mm of unseen people of the corpus (docs/realism.md).""",
+  1.0 to 1.1 mm of two real heads, and 0.6 mm of unseen people of the corpus (docs/realism.md).""",
     "expression": """Real people are further away: 64 principal components of the
-  corpus leave 1.1 mm of two real heads and 0.6 mm of its own unseen people, identity alone (docs/realism.md).
+  corpus leave 1.0 to 1.1 mm of two real heads and 0.6 mm of its own unseen people, identity alone (docs/realism.md).
   How far real expressions are is not known: no scans of them that anyone may use were at hand. What is small in them
   (dimples, asymmetries, folds of a person's own) is not in this model.""",
 }
