@@ -283,7 +283,8 @@ def picture(
         for triangle in at[corners[chosen]]:
             draw.polygon([tuple(point) for point in triangle], fill=colour, outline=colour, width=3)
 
-    marks = {mark["name"]: mark for mark in json.loads((faces.ASSETS / "face_landmarks.json").read_text())}
+    listed = json.loads((faces.ASSETS / "face_landmarks.json").read_text(encoding="utf-8"))
+    marks = {mark["name"]: mark for mark in listed}
     number = np.full(kept.max() + 1, -1)
     number[kept] = np.arange(len(kept))
 

@@ -202,6 +202,7 @@ BeganJudge.penalty 0.3 >= 0
 BeganJudge.patches 0.0 >= 0
 BeganJudge.smoothness 0.3 >= 0
 BeganJudge.spectrum 0.0 >= 0
+BeganJudge.validity 0.0 >= 0
 Classification.kind "classification"
 Classification.label "expression" letters <= 100
 Classification.classes ["anger", "disgust", "fear", "happiness", "sadness", "surprise"] items >= 2 items <= 1000 letters >= 1 letters <= 100

@@ -140,7 +140,7 @@ class Spectrum(nn.Module):
         self.real.copy_(torch.stack(parts).sum(dim=0) / len(details))
         by_region = self.real[len(self.sizes) :].view(-1, len(self.areas))
         by_region.clamp_min_(FLOOR * by_region.mean(dim=1, keepdim=True))
-        self.real.clamp_min_(FLOOR**4 * self.real.mean() + torch.finfo(self.real.dtype).tiny)
+        self.real.clamp_min_(FLOOR**2 * self.real.mean() + torch.finfo(self.real.dtype).tiny)
 
 
 def bernstein(smoothing: SparseOperator, field: Tensor, degree: int) -> list[Tensor]:

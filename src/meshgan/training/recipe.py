@@ -31,6 +31,7 @@ Objective = Annotated[
 
 MOST_PARTS = 8  # of a key
 SHOWN = 60  # letters of a key or value in an error
+TOLD = 200  # of a message that quotes what was given
 
 Positive = Annotated[float, Field(gt=0, le=1e6)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -290,13 +291,13 @@ def _suggestion(key: str, known: list[str]) -> str:
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     place = ".".join(str(part) for part in problem["loc"])
-    message = problem["msg"].removeprefix("Value error, ")
+    message = _clipped(problem["msg"].removeprefix("Value error, "), TOLD)
     return f"{_clipped(place)}: {message}." if place else f"{message}."
 
 
-def _clipped(text: str) -> str:
-    """A word from outside, at a length that a sentence can hold, printable."""
-    short = text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
+def _clipped(text: str, most: int = SHOWN) -> str:
+    """Words from outside, at a length that a sentence can hold, printable."""
+    short = text if len(text) <= most else f"{text[: most - 1]}…"
     return "".join(sign if sign.isprintable() else "?" for sign in short)
 
 
