@@ -37,9 +37,7 @@ FAR_MM = 1e5  # a hundred metres: no face lies or reaches so far
 COMPARED = 64  # faces among which there must be two that differ
 MEASURED = 1000  # faces whose details are measured
 CHECKED = 300  # faces whose faults are looked for
-PACE = (
-    20.0  # how much faster than other weights the mean detail of each vertex is learned: it has to move tenths of a mm
-)
+PACE = 20.0  # times as fast as other weights is each vertex's mean detail learned: it has to move tenths of a mm
 RAMP = 0.05  # averaging looks back over at most this share of the faces seen so far
 
 Callback = Callable[[Mapping[str, float]], object]
