@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from meshgan.cli.main import app
 from meshgan.data.faceset import Card, FaceSet, create_faceset
-from meshgan.data.summary import ALL_BANDS, band_name, measure_detail
+from meshgan.data.summary import ALL_BANDS, COMPONENTS, band_name, measure_detail
 from meshgan.errors import UsageError
 from meshgan.geometry.align import Similarity
 from meshgan.geometry.mesh import Mesh
@@ -76,6 +76,7 @@ def test_the_command_line(faces, tmp_path):
     told = json.loads(run.stdout)["spectrum"]
     assert len(told["bands_mm"]) == len(told["total_mm2"]) == len(told["beyond_pca_64_mm2"]) == len(ALL_BANDS)
     assert picture.stat().st_size > 5000
+    assert [int(count) for count in told["pca_error_mm"]] == [n for n in COMPONENTS if n < told["faces_learned_from"]]
     plain = CliRunner().invoke(app, ["data", "info", str(faces.path), "--spectrum", str(picture)])
     assert "64–32" in plain.output
     assert "principal components of" in plain.output

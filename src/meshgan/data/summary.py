@@ -176,11 +176,14 @@ def _detail(away: Reals, axes: Reals, bands: BandFilter, learned: int) -> Detail
     """The same of faces (N, V, 3), less the mean."""
     flat = away.reshape(len(away), -1)
     codes = flat @ axes.T
-    errors, beyond = {}, away
-    for count in COMPONENTS:
-        rest = (flat - codes[:, :count] @ axes[:count]).reshape(away.shape)
-        errors[count] = float(np.linalg.norm(rest, axis=2).mean())
-        if count == BEYOND:
-            beyond = rest
-    total, left = (bands.energies(part).mean(axis=0) for part in (away, beyond))
+
+    def left_by(count: int) -> Reals:
+        return (flat - codes[:, :count] @ axes[:count]).reshape(away.shape)
+
+    errors = {
+        count: float(np.linalg.norm(left_by(count), axis=2).mean())
+        for count in COMPONENTS
+        if count < learned or count == min(COMPONENTS)  # of n faces there are n − 1 components
+    }
+    total, left = (bands.energies(part).mean(axis=0) for part in (away, left_by(BEYOND)))
     return Detail(total, left, errors, learned, len(away))
