@@ -301,6 +301,21 @@ def test_networks_are_trained_with_several_seeds_and_told_from_each_other(small,
     assert Results.read(tmp_path / "table1.json").json() == found.json()
 
 
+def test_a_part_of_a_table_is_made_and_later_the_rest(small, tmp_path, monkeypatch):
+    monkeypatch.setitem(SCALES, "smoke", replace(TINY, seeds=2))
+    monkeypatch.setattr(module, "write_reproduction_page", lambda *arguments: None)
+    only = ["meshgan-conv-off", "pca"]  # the first is made of the weights of another
+    part = reproduce("table1", tmp_path, "smoke", only=only, seeds=1)
+    assert small == ["corpus 80", "meshgan", "pca"]
+    assert [row.model for row in part.rows] == ["meshgan-conv-off", "pca", "real"]
+    whole = reproduce("table1", tmp_path, "smoke", only=[*only, "meshgan"])
+    assert small == ["corpus 80", "meshgan", "pca", "meshgan"]  # its second seed
+    assert [row.model for row in whole.rows] == ["meshgan", "meshgan-conv-off", "pca", "real"]
+    assert whole.rows[2] == part.rows[1]
+    with pytest.raises(UsageError, match="table1 has no model gan: choose of meshgan, "):
+        reproduce("table1", tmp_path, "smoke", only=["gan"])
+
+
 def test_a_stopped_reproduction_goes_on_where_it_was(small, tmp_path, monkeypatch):
     measure = module.measure
 

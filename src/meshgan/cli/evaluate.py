@@ -9,8 +9,8 @@ import typer
 from meshgan.errors import UsageError
 
 if TYPE_CHECKING:
-    from meshgan.data.faceset import FaceSet
     from meshgan.evaluation.evaluate import Evaluation
+    from meshgan.report.results import Results
 
 Made = Literal["table1", "table2", "ablation", "figure1", "figure4", "figure5", "figure6", "figure7", "all"]
 
@@ -96,6 +96,13 @@ def reproduce(
     data: Annotated[
         Path | None, typer.Option("--data", metavar="SET", help="Faces of your own, for a table, instead of open data.")
     ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODEL", help="Only this row of a table; repeatable. What is missing can be made later."),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Train networks so many times; by default 3 times, smoke once.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a table, or the files of a figure, as JSON.")] = False,
 ) -> None:
     """Make a table or figure of the paper on open data, with the corpora and models that it needs.
@@ -111,26 +118,28 @@ def reproduce(
     from meshgan.data.faceset import FaceSet
     from meshgan.report.paper_figures import FIGURES
     from meshgan.report.reproduce import TABLES
+    from meshgan.report.reproduce import reproduce as make
 
-    if data is not None and what not in TABLES:
-        raise UsageError(f"--data goes with a table ({', '.join(TABLES)}), not with {what}.")
+    for option, value in {"--data": data, "--only": only, "--seeds": seeds}.items():
+        if value and what not in TABLES:
+            raise UsageError(f"{option} goes with a table ({', '.join(TABLES)}), not with {what}.")
     own = FaceSet.open(data) if data is not None else None
 
     for name in [*TABLES, *FIGURES] if what == "all" else [what]:
         if name in FIGURES:
             _reproduce_figure(name, out, scale, device, as_json)
         else:
-            _reproduce_table(name, out, scale, device, as_json, own)
+            results = make(name, out, scale, device, own, only or (), seeds)
+            _show_table(results, out, as_json)
 
 
-def _reproduce_table(name: str, out: Path, scale: str, device: str, as_json: bool, own: "FaceSet | None") -> None:
-    from meshgan.report.reproduce import reproduce as make
+def _show_table(results: "Results", out: Path, as_json: bool) -> None:
     from meshgan.report.results import markdown
 
-    results = make(name, out, scale, device, own)
     if as_json:
         print(results.json())
     else:
+        name = results.table
         print(f"{markdown(results.rows)}\nThe table lies in {out} as {name}.json, .md, .tex and .csv, the page is")
         print(out / f"{name}.html")
 

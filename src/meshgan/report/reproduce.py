@@ -19,8 +19,8 @@ OUT/expressions/classifier/   pure posed expressions of other people, for the cl
 The ablation sees fewer faces; its runs, evaluations and figures lie in OUT/ablation.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -126,7 +126,7 @@ SCALES = {
         recognised=ExpressionPlan(part="classifier", subjects=20, posed=240, spontaneous=0),
         classifier=("schedule.epochs=8", "optimiser.lr=1e-3"),
     ),
-    "desk": Scale(changes=("schedule.epochs=20",), ablation=("schedule.epochs=5",)),
+    "desk": Scale(changes=("schedule.faces=144000",), ablation=("schedule.faces=54000",), samples=2500),
     "paper": Scale(changes=("schedule.epochs=300",), ablation=("schedule.epochs=300",)),
 }
 
@@ -167,15 +167,27 @@ def _pure(raw: Path, path: Path, plan: ExpressionPlan) -> FaceSet:
     return FaceSet.open(path)
 
 
-def reproduce(table: str, out: Path, scale: str = "desk", device: str = "auto", own: FaceSet | None = None) -> Results:
+def reproduce(
+    table: str,
+    out: Path,
+    scale: str = "desk",
+    device: str = "auto",
+    own: FaceSet | None = None,
+    only: Collection[str] = (),
+    seeds: int | None = None,
+) -> Results:
     """Make one of `TABLES` in the folder `out`. Stopped, the same call goes on where it was.
 
     With faces of one's `own`, networks see as many as those of the corpus do, however few there are. A model whose
-    training fails keeps a row that says why. Raises `UsageError` if `out` holds another scale.
+    training fails keeps a row that says why. `only` some models, or other `seeds` than the scale has, make a part of
+    the table; a later call for more of it does the rest. Raises `UsageError` if `out` holds another scale, and for
+    models that the table does not have.
     """
     if table not in TABLES or scale not in SCALES:
         raise UsageError(f"no {table} at {scale} scale: choose of {', '.join(TABLES)} and of {', '.join(SCALES)}.")
-    size = SCALES[scale]
+    if unknown := sorted(set(only) - set(TABLES[table])):
+        raise UsageError(f"{table} has no model {', '.join(unknown)}: choose of {', '.join(TABLES[table])}.")
+    size = SCALES[scale] if seeds is None else replace(SCALES[scale], seeds=seeds)
     changes = size.ablation if table == "ablation" else size.changes
     if own is not None:
         epochs = [float(change.partition("=")[2]) for change in changes if change.startswith("schedule.epochs=")]
@@ -186,13 +198,14 @@ def reproduce(table: str, out: Path, scale: str = "desk", device: str = "auto", 
     rows: list[Result] = []
     models: dict[str, Model] = {}
     for name, recipe in TABLES[table].items():
+        if only and name not in only:
+            continue
         found: list[Evaluation] = []
         for seed in range(size.seeds if name in SEEDED else 1):
             again = f"-seed{seed}" if seed else ""
             run = home / "runs" / f"{CHANGED.get(name, name)}{again}"
             try:
-                if name not in CHANGED:
-                    make_model(run, recipe, faces, changes, device, seed)
+                make_model(run, recipe, faces, changes, device, seed)
                 model = load_model(run)
             except (Stopped, UsageError):
                 raise
