@@ -13,8 +13,7 @@ from test_networks import DETAILED, SMALL, detailed, faces, seeded
 from meshgan.geometry.laplacian import mass
 from meshgan.geometry.mesh import Mesh
 from meshgan.nn import paths
-from meshgan.nn.patches import CUT, REGIONS, SIGMA, PatchCritic, Spectrum, bernstein, gaussian_mean, regions
-from meshgan.nn.sampling import SparseOperator
+from meshgan.nn.patches import CUT, DEGREE, REGIONS, SIGMA, PatchCritic, Spectrum, bernstein, gaussian_mean, regions
 from shapes import grid
 
 
@@ -58,16 +57,13 @@ def test_energies_are_relative_to_real_faces_and_follow_sizes(sphere: Mesh) -> N
     torch.testing.assert_close(spectrum(0.5 * real), torch.full_like(spectrum.real, 0.25))
 
 
-def test_what_the_harmonics_leave_goes_through_filters_that_add_up_to_it(sphere: Mesh) -> None:
-    smoothing, field = SparseOperator(gaussian_mean(sphere)), torch.randn(642, 6, generator=seeded())
-    waves = bernstein(smoothing, field, 4)
-    torch.testing.assert_close(sum(waves), field, rtol=1e-4, atol=1e-5)
-    mean, rough = smoothing(field), field - smoothing(field)
-    torch.testing.assert_close(bernstein(smoothing, field, 2)[1], 2 * (mean - smoothing(mean)), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(waves[-1], rough - 3 * smoothing(rough) + 3 * smoothing(smoothing(rough))
-                               - smoothing(smoothing(smoothing(rough))), rtol=1e-4, atol=1e-4)  # fmt: skip
-    even = torch.ones(642, 1)
-    torch.testing.assert_close(bernstein(smoothing, even, 4)[0], even)
+@pytest.mark.parametrize("degree", [1, 4, DEGREE])
+def test_filters_are_the_terms_of_a_binomial_and_add_up_to_all(degree: int) -> None:
+    kept = np.linspace(-0.3, 1, 14)  # eigenvalues of a mean
+    of_powers = bernstein(degree).astype(float) @ kept ** np.arange(degree + 1)[:, None]
+    one_by_one = [math.comb(degree, i) * (1 - kept) ** i * kept ** (degree - i) for i in range(degree + 1)]
+    np.testing.assert_allclose(of_powers, one_by_one, atol=1e-12)
+    np.testing.assert_allclose(of_powers.sum(axis=0), 1.0)
 
 
 def test_means_around_a_vertex_count_areas_and_distances_along_edges(sphere: Mesh) -> None:
