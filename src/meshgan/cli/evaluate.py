@@ -103,6 +103,10 @@ def reproduce(
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Train networks so many times; by default 3 times, smoke once.")
     ] = None,
+    fid: Annotated[
+        Literal["inception", "off"] | None,
+        typer.Option(help="Distances of pictures, in a table: a quarter of an hour a row on one core. Smoke has none."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a table, or the files of a figure, as JSON.")] = False,
 ) -> None:
     """Make a table or figure of the paper on open data, with the corpora and models that it needs.
@@ -120,7 +124,7 @@ def reproduce(
     from meshgan.report.reproduce import TABLES
     from meshgan.report.reproduce import reproduce as make
 
-    for option, value in {"--data": data, "--only": only, "--seeds": seeds}.items():
+    for option, value in {"--data": data, "--only": only, "--seeds": seeds, "--fid": fid}.items():
         if value and what not in TABLES:
             raise UsageError(f"{option} goes with a table ({', '.join(TABLES)}), not with {what}.")
     own = FaceSet.open(data) if data is not None else None
@@ -129,7 +133,7 @@ def reproduce(
         if name in FIGURES:
             _reproduce_figure(name, out, scale, device, as_json)
         else:
-            results = make(name, out, scale, device, own, only or (), seeds)
+            results = make(name, out, scale, device, own, only or (), seeds, fid)
             _show_table(results, out, as_json)
 
 

@@ -175,19 +175,21 @@ def reproduce(
     own: FaceSet | None = None,
     only: Collection[str] = (),
     seeds: int | None = None,
+    fid: Fid | None = None,
 ) -> Results:
     """Make one of `TABLES` in the folder `out`. Stopped, the same call goes on where it was.
 
     With faces of one's `own`, networks see as many as those of the corpus do, however few there are. A model whose
-    training fails keeps a row that says why. `only` some models, or other `seeds` than the scale has, make a part of
-    the table; a later call for more of it does the rest. Raises `UsageError` if `out` holds another scale, and for
-    models that the table does not have.
+    training fails keeps a row that says why. `only` some models, or other `seeds` or another `fid` than the scale has,
+    make a part of the table; a later call for more of it does the rest. Raises `UsageError` if `out` holds another
+    scale, and for models that the table does not have.
     """
     if table not in TABLES or scale not in SCALES:
         raise UsageError(f"no {table} at {scale} scale: choose of {', '.join(TABLES)} and of {', '.join(SCALES)}.")
     if unknown := sorted(set(only) - set(TABLES[table])):
         raise UsageError(f"{table} has no model {', '.join(unknown)}: choose of {', '.join(TABLES[table])}.")
-    size = SCALES[scale] if seeds is None else replace(SCALES[scale], seeds=seeds)
+    size = SCALES[scale]
+    size = replace(size, seeds=size.seeds if seeds is None else seeds, fid=fid or size.fid)
     changes = size.ablation if table == "ablation" else size.changes
     if own is not None:
         epochs = [float(change.partition("=")[2]) for change in changes if change.startswith("schedule.epochs=")]
