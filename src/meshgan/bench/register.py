@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePath
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -32,13 +33,22 @@ from meshgan.data.faceset import FaceSet, create_faceset, some_rows
 from meshgan.data.principal import principal_components
 from meshgan.errors import MeshganError
 from meshgan.geometry.align import rigid
-from meshgan.geometry.files import read_mesh
+from meshgan.geometry.files import read_mesh, write_mesh
 from meshgan.geometry.laplacian import BANDS, BandFilter
 from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import Surface, barycentric_matrix, closest_points
 from meshgan.progress import counted, track
 from meshgan.registration.batch import register_all
-from meshgan.registration.fake_scans import FakeScan, corpus_people, estranged, fake_scan, make_scans, plain_people
+from meshgan.registration.fake_scans import (
+    FakeScan,
+    corpus_people,
+    estranged,
+    fake_scan,
+    fake_sequence,
+    make_scans,
+    plain_people,
+)
+from meshgan.registration.jobs import Job, Settings, outcome_of, over_frames, plan, result_of, work_on
 from meshgan.registration.landmarks import READERS, read_landmarks, silence
 from meshgan.registration.nricp import folded, nonrigid_icp, unfolded
 from meshgan.registration.prior import Prior, learn
@@ -57,6 +67,7 @@ KINDS = {
     "plain_people": "fake scans of the plain corpora",
     "plain_people_with_bumps": "the same with bumps",
 }
+ALONE, FLICKER_MM, TIMES_FASTER = 6, 0.1, 3.0  # of sequences: frames that are also registered alone, and the goals
 LIMITS = {"mean_mm": 1.0, "p95_mm": 2.5, "folded": 0.001, "times_faster": 5.0}
 
 
@@ -368,6 +379,107 @@ def chain(faces: FaceSet, out: Path, count: int = SCANNED) -> dict[str, Any]:
     }
     _show_chain(summary)
     return summary
+
+
+def sequence(frames: int) -> dict[str, Any]:
+    """What following a person from frame to frame is worth beside registering each frame by itself.
+
+    Two fake sequences of one person, of which every place is known: in one the face is still, in the other it moves.
+    `ALONE` frames of each are also registered alone, in turns with the sequence, so that times can be compared: the
+    processor's, from a file to its result with pictures. Flicker is the standard deviation of a vertex of the face's
+    inside over the frames, as a length in space, in the frame of the head.
+    """
+    template, summary = default_template(), {}
+    person = corpus_people(1, 1, PEOPLE_SEED)[0]
+    for kind in ("still", "moving"):
+        scans, faces, weights = fake_sequence(person, frames, kind == "moving")
+        with TemporaryDirectory(prefix="meshgan-") as folder:
+            named = [(Path(folder) / f"frame-{k}.ply", f"frame-{k}.ply", None) for k in range(frames)]
+            for (path, *_), scan in zip(named, scans, strict=True):
+                write_mesh(path, scan.mesh)
+            alone = dict(zip(range(frames), plan(named, Settings("mm"), Path(folder)), strict=True))
+            compared = set(some_rows(np.arange(frames), ALONE).tolist())
+            jobs, seconds = plan(named, Settings("mm", sequence=True), Path(folder)), _Stopwatch()
+            followed = over_frames([], jobs)
+            for row in track(range(frames), f"{kind} face"):
+                next(followed)
+                seconds.lap("sequence")
+                if row in compared:
+                    work_on(alone[row])
+                    seconds.lap("alone")
+            summary[kind] = {
+                "sequence": _frame_figures(jobs, scans, faces, weights, template),
+                "alone": _frame_figures(
+                    [alone[row] for row in sorted(compared)],
+                    *([part[row] for row in sorted(compared)] for part in (scans, faces, weights)),
+                    template,
+                ),
+                "seconds": {name: float(np.median(some[1:])) for name, some in seconds.laps.items()},
+            }
+    _show_sequence(summary)
+    return summary
+
+
+class _Stopwatch:
+    """Seconds of processor time between calls, by name."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, list[float]] = {}
+        self._start = time.process_time()
+
+    def lap(self, name: str) -> None:
+        now = time.process_time()
+        self.laps.setdefault(name, []).append(now - self._start)
+        self._start = now
+
+
+def _frame_figures(
+    jobs: Sequence[Job],
+    scans: Sequence[FakeScan],
+    faces: Sequence[Floats],
+    weights: Sequence[Floats],
+    template: FaceTemplate,
+) -> dict[str, Any]:
+    """Figures of the frames that have a result."""
+    outcomes = [outcome_of(job) for job in jobs]
+    known = [row for row, outcome in enumerate(outcomes) if outcome is not None and outcome.verdict != "failed"]
+    results = [result_of(jobs[row]) for row in known]
+    errors = [
+        np.linalg.norm(result.to_scan(result.vertices) - scans[row].pose(faces[row]), axis=1)
+        for row, result in zip(known, results, strict=True)
+    ]
+    flicker = np.sqrt(np.var([result.vertices for result in results], axis=0).sum(axis=1))[template.inside]
+    missed = [
+        np.abs(result.moment.weights - weights[row]).mean()
+        for row, result in zip(known, results, strict=True)
+        if result.moment is not None
+    ]
+    return {
+        "frames": len(jobs),
+        "verdicts": dict(Counter(outcome.verdict for outcome in outcomes if outcome is not None)),
+        "error_mm": float(np.mean(errors)),
+        "p95_mm": float(np.percentile(errors, 95)),
+        "worst_frame_mm": float(np.mean(errors, axis=1).max()),
+        "flicker_mm": float(flicker.mean()),
+        "flicker_p95_mm": float(np.percentile(flicker, 95)),
+        "weights_missed": float(np.mean(missed)) if missed else None,
+    }
+
+
+def _show_sequence(summary: dict[str, Any]) -> None:
+    for kind, figures in summary.items():
+        seconds = figures["seconds"]
+        print(f"a {kind} face                 frames   error mm    95 %   worst frame   seconds of processor time")
+        for name in ("sequence", "alone"):
+            row = figures[name]
+            print(
+                f"  {name:28s} {row['frames']:5d} {row['error_mm']:10.2f} {row['p95_mm']:7.2f} "
+                f"{row['worst_frame_mm']:13.2f} {seconds[name]:10.2f}"
+            )
+            if kind == "still":
+                print(f"    flicker {row['flicker_mm']:.3f} mm, 95 % {row['flicker_p95_mm']:.3f} (limit {FLICKER_MM})")
+        print(f"  {seconds['alone'] / seconds['sequence']:.1f} times as fast (limit {TIMES_FASTER})")
+        print(f"  weights are missed by {figures['sequence']['weights_missed']:.3f} on the mean")
 
 
 def _pca_errors(faces: Floats, unseen: Floats) -> dict[str, float]:

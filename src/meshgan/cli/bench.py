@@ -74,6 +74,10 @@ def register(
         typer.Option("--chain", help="A set of faces of the template: what they lose on the way through raw scans."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where the scans and sets of --chain are kept.")] = None,
+    sequence: Annotated[
+        int | None,
+        typer.Option("--sequence", min=8, help="So many frames of one person: followed, beside each by itself."),
+    ] = None,
     faces: Annotated[int | None, typer.Option(min=2, help="How many faces: 50, 12 of --truth, 300 of --chain.")] = None,
     plain: Annotated[
         bool, typer.Option("--plain", help="Let a face model of plain people guide the fit, as in version 0.1.")
@@ -90,10 +94,10 @@ def register(
 
     Example: `meshgan bench register --truth tracked --json foreign.json`
     """
-    if truth is not None and chain is not None:
-        raise UsageError("--truth and --chain are two measurements; give one of them.")
-    if (plain or scans) and (truth is not None or chain is not None):
-        raise UsageError("--plain and --scan go with fake scans, neither with --truth nor with --chain.")
+    if sum(what is not None for what in (truth, chain, sequence)) > 1:
+        raise UsageError("--truth, --chain and --sequence are three measurements; give one of them.")
+    if (plain or scans) and (truth is not None or chain is not None or sequence is not None):
+        raise UsageError("--plain and --scan go with fake scans, neither with --truth, --chain nor --sequence.")
     if (chain is None) != (out is None):
         raise UsageError("--chain needs --out, a folder for its scans and sets, and nothing else does.")
     from threadpoolctl import threadpool_limits
@@ -107,6 +111,8 @@ def register(
             figures = bench.foreign(FaceSet.open(truth), faces or 12)
         elif chain is not None:
             figures = bench.chain(FaceSet.open(chain), out, faces or 300)
+        elif sequence is not None:
+            figures = bench.sequence(sequence)
         else:
             figures = bench.run(faces or 50, plain=plain, scans=scans or ())
         _finish(figures, json_file)

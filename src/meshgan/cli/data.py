@@ -310,6 +310,13 @@ def register(
         int | None,
         typer.Option(metavar="PIXELS", help="Also textures: the scans' colours on the template's layout, so large."),
     ] = None,
+    sequence: Annotated[
+        bool,
+        typer.Option(
+            "--sequence",
+            help="The scans are frames of one person, in the order of their names; writes OUT/weights.csv.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Lay the template onto raw scans: a set of faces, with a report on every scan.
@@ -327,7 +334,7 @@ def register(
     kinds = list(dict.fromkeys(name.strip().lower().lstrip(".") for name in formats.split(",") if name.strip()))
     with threadpool_limits(1, user_api="blas"):  # small systems: threads would only wait for each other, spinning
         result = register_all(
-            scans, out, unit, template, landmarks, model, workers, scheduler, kinds, in_scan_frame, bake
+            scans, out, unit, template, landmarks, model, workers, scheduler, kinds, in_scan_frame, bake, sequence
         )
     if as_json:
         print(json.dumps(result.as_dict()))

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from meshgan.data.corpora.basis import layout_of
-from meshgan.data.corpora.naming import ENDINGS, customary_subjects, mesh_files
+from meshgan.data.corpora.naming import ENDINGS, customary_subjects, mesh_files, natural
 from meshgan.data.faceset import Card, FaceSetWriter, create_faceset
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.files import MILLIMETRES, WRITERS
@@ -18,7 +18,7 @@ from meshgan.reading import shown
 from meshgan.registration.bake import check_size
 from meshgan.registration.jobs import Job, Outcome, Settings, earlier_names, plan, result_of, run, take_over
 from meshgan.registration.landmarks import READERS, available, no_detector
-from meshgan.registration.report import RESULTS, write_meshes, write_report, write_textures
+from meshgan.registration.report import RESULTS, write_meshes, write_report, write_textures, write_weights
 from meshgan.registration.templates import load_template
 from meshgan.storage import alone_in, atomic_folder, keep_list, remove_written, require_replaceable, strangers
 
@@ -58,6 +58,7 @@ def register_all(
     formats: Sequence[str] = ("ply",),
     in_scan_frame: bool = False,
     bake: int | None = None,
+    sequence: bool = False,
 ) -> Registered:
     """Register every scan and write the FaceSet `out` of those that did not fail, with its report.
 
@@ -67,6 +68,10 @@ def register_all(
     is also written as a mesh in each of `formats`; with `in_scan_frame`, once more where it lies in its scan. With
     `bake`, the colours of scans become textures of so many pixels on a side.
 
+    In a `sequence` the scans are frames of one person, in the natural order of their names: each starts from the one
+    before, and `out/weights.csv` has the weights of Apple's shapes. From the first frame that has changed on, all are
+    registered again.
+
     Raises `UsageError` for wrong arguments before anything is done, and `MeshganError` if no scan could be used;
     then `out` holds only the report.
     """
@@ -74,16 +79,25 @@ def register_all(
         raise UsageError(f"there is no unit {unit!r}; choose one of {', '.join(MILLIMETRES)} or auto.")
     if unknown := [name for name in formats if f".{name}" not in WRITERS]:
         raise UsageError(f"meshes are written as {', '.join(WRITERS)} only, not as {unknown[0]!r}.")
+    if sequence and (workers > 1 or scheduler is not None):
+        raise UsageError(
+            "frames of a sequence follow each other, so `sequence` goes without `workers` and `scheduler`."
+        )
+    if sequence and template is not None:
+        raise UsageError("shapes are known for the template of meshgan alone, so `sequence` goes without `template`.")
     keep = _kept(out, landmarks)
     try:
         require_replaceable(out, keep)
     except MeshganError as error:
         raise UsageError(str(error)) from error
-    named = with_landmarks(named_scans(scans), landmarks, _unchanged(out, landmarks))
+    listed = named_scans(scans)
+    if sequence:
+        listed = sorted(listed, key=lambda scan: natural(scan[1]))
+    named = with_landmarks(listed, landmarks, _unchanged(out, landmarks))
     _require_kinship(out, {name for _, name, _ in named})
     if not available() and any(given is None for *_, given in named):
         raise no_detector()
-    settings = Settings(unit, _absolute(template), _model_folder(model))
+    settings = Settings(unit, _absolute(template), _model_folder(model), sequence)
     face_template = load_template(settings.template, settings.model)  # a wrong one is told at once
     if bake is not None:
         check_size(bake, [layout_of(face_template.mesh)])
@@ -103,6 +117,8 @@ def register_all(
         with create_faceset(out, mesh, len(usable), card, keep, listed=True) as writer:
             _append(writer, usable, outcomes)
             write_report(writer.folder, out.name, subtitle, jobs, outcomes, face_template.landmark_names)
+            if sequence:
+                write_weights(writer.folder / "weights.csv", jobs, outcomes)
             write_meshes(writer.folder / "meshes", mesh, usable, formats, in_scan=False)
             if in_scan_frame:
                 write_meshes(writer.folder / "in-scan-frame", mesh, usable, formats, in_scan=True)
@@ -116,6 +132,8 @@ def _append(writer: FaceSetWriter, jobs: Sequence[Job], outcomes: Sequence[Outco
     """Append the results of `jobs` to a FaceSet, each labelled with its file, its subject and its verdict."""
     verdicts = {outcome.scan: outcome.verdict for outcome in outcomes}
     subjects = customary_subjects([job.name for job in jobs])
+    if any(job.settings.sequence for job in jobs):
+        subjects = dict.fromkeys(subjects, shown(jobs[0].scan.parent.name))
     for job in jobs:
         label = {"file": job.name, "subject": subjects[job.name], "verdict": verdicts[job.name]}
         writer.append(result_of(job).vertices[None], [label])
@@ -215,6 +233,7 @@ def _card(out: Path, settings: Settings, outcomes: Sequence[Outcome]) -> Card:
             "unit": settings.unit,
             "template": settings.template.name if settings.template else "default",
             "model": settings.model.name if settings.model else "corpus",
+            **({"sequence": "one person"} if settings.sequence else {}),
         },
     )
 

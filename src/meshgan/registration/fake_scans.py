@@ -20,6 +20,7 @@ from meshgan.errors import UsageError
 from meshgan.geometry.align import Similarity, rigid
 from meshgan.geometry.files import write_mesh
 from meshgan.geometry.mesh import Mesh
+from meshgan.model.rig import ARKIT, rigger
 from meshgan.progress import counted, track
 from meshgan.registration.scan import clustered
 from meshgan.storage import atomic_file
@@ -31,6 +32,13 @@ HOLES, HOLE_MM = 5, (3.0, 8.0)
 CROPPED = 0.08  # share of the vertices beyond a random plane
 METRE = 1000.0  # mm
 STRAYS, HAIRY, SHELL_MM = 4, 0.5, 9.0  # most stray pieces, share of scans with hair, distance of the head's shell
+PERFORMED = (  # shapes, their strength, and when in a sequence, for how long
+    (("mouthSmileLeft", "mouthSmileRight"), 0.7, 0.3, 0.12),
+    (("eyeBlinkLeft", "eyeBlinkRight"), 0.9, 0.5, 0.06),
+    (("jawOpen",), 0.6, 0.7, 0.12),
+    (("browInnerUp",), 0.6, 0.9, 0.1),
+)
+SWING_DEGREES, SWING_MM, TREMBLE = 8.0, 10.0, 0.5  # of the head; degrees and mm
 STRANGE_MM, STRANGE_WIDTH, BUMPS = 2.0, 25.0, 60  # root mean square and width of what no model knows
 
 
@@ -42,15 +50,17 @@ class FakeScan:
     pose: Similarity
 
 
-def fake_scan(face: Mesh, rng: np.random.Generator) -> FakeScan:
-    """The face with other triangles, noise, holes, a border cut off, turned and shifted at random."""
+def fake_scan(face: Mesh, rng: np.random.Generator, pose: Similarity | None = None) -> FakeScan:
+    """The face with other triangles, noise, holes, a border cut off, in a pose, turned and shifted at random if none
+    is given."""
     fine = _subdivided(_subdivided(face))
     shift = rng.uniform(0, 5, 3)  # where the grid lies is chance
     mesh = clustered(fine.with_vertices(fine.vertices + shift), rng.uniform(*SPACING_MM))
     vertices = mesh.vertices - shift + rng.normal(scale=NOISE_MM, size=mesh.vertices.shape)
     mesh = Mesh(vertices, mesh.triangles)
     mesh = _with_holes(_cropped(mesh, rng), rng)
-    pose = Similarity(1.0, Rotation.random(random_state=rng).as_matrix(), rng.uniform(-300, 300, 3))
+    if pose is None:
+        pose = Similarity(1.0, Rotation.random(random_state=rng).as_matrix(), rng.uniform(-300, 300, 3))
     return FakeScan(mesh.with_vertices(pose(mesh.vertices)), pose)
 
 
@@ -116,6 +126,38 @@ def estranged(face: Mesh, rng: np.random.Generator) -> Floats:
     apart = ((face.vertices[:, None] - face.vertices[centres]) ** 2).sum(axis=2)
     field = np.exp(-0.5 * apart / STRANGE_WIDTH**2) @ (rng.normal(size=(BUMPS, 1)) * face.vertex_normals[centres])
     return np.asarray(face.vertices + field * STRANGE_MM / np.sqrt((field**2).sum(axis=1).mean()))
+
+
+def fake_sequence(
+    still: Floats | Singles, count: int, moving: bool, seed: int = 0
+) -> tuple[list[FakeScan], Floats, Floats]:
+    """Scans of a person with this face at rest (V, 3) in the order of time, the true faces (N, V, 3), and the weights
+    (N, 52) of Apple's shapes.
+
+    The head turns and shifts a little all the time, and trembles; with `moving`, the face smiles, opens its mouth,
+    blinks and raises its brows, as the corpora's faces do, else it is at rest. Every frame has triangles, noise, holes
+    and a border of its own.
+    """
+    template, rng = face_template(), np.random.default_rng(seed)
+    phase = np.linspace(0, 1, count) if count > 1 else np.zeros(1)
+    weights = np.zeros((count, len(ARKIT)))
+    for names, strength, when, width in PERFORMED if moving else ():
+        for name in names:
+            weights[:, ARKIT.index(name)] = strength * np.exp(-(((phase - when) / width) ** 2))
+    faces = rigger().performed(still, weights)
+    base = Rotation.random(random_state=rng)
+    swing = np.sin(2 * np.pi * (phase[:, None] + rng.uniform(size=6)))
+    turns = np.radians(SWING_DEGREES * swing[:, :3] + TREMBLE * rng.normal(size=(count, 3)))
+    shifts = SWING_MM * swing[:, 3:] + TREMBLE * rng.normal(size=(count, 3))
+    scans = [
+        fake_scan(
+            template.with_vertices(face),
+            np.random.default_rng([seed, frame]),
+            Similarity(1.0, (base * Rotation.from_rotvec(turn)).as_matrix(), shift),
+        )
+        for frame, (face, turn, shift) in enumerate(zip(faces, turns, shifts, strict=True))
+    ]
+    return scans, faces, weights
 
 
 def raw_scan(face: Mesh, rng: np.random.Generator) -> FakeScan:

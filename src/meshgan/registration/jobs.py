@@ -5,9 +5,11 @@ WORK/KEY.npz    vertices, landmarks and the way back to the scan, if the templat
 WORK/KEY.jpg    the pictures
 
 KEY holds the scan's content and all settings, so a run that was cut goes on where it stopped, and a changed scan or
-setting is done anew. What can happen to one scan stays with it: an error becomes its outcome; a process that is
-killed while it works (by the system, for its memory) is replaced, and the scan is tried once more by itself before it
-is given up. What happens to the machine (a full disk, a cluster that is gone) is no scan's fault: it ends the run.
+setting is done anew. In a sequence each frame builds on those before, so its key holds theirs as well, and its NPZ what
+the next one needs: from the first frame on that is new or has changed, all are done anew. What can happen to one scan
+stays with it: an error becomes its outcome; a process that is killed while it works (by the system, for its memory) is
+replaced, and the scan is tried once more by itself before it is given up. What happens to the machine (a full disk, a
+cluster that is gone) is no scan's fault: it ends the run.
 """
 
 import hashlib
@@ -15,7 +17,7 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, suppress
@@ -33,16 +35,18 @@ from meshgan.errors import DiskError, MeshganError, UsageError, missing_extra
 from meshgan.geometry.align import Similarity
 from meshgan.geometry.files import MILLIMETRES, read_mesh
 from meshgan.machine import process_pool
+from meshgan.model.rig import ARKIT
 from meshgan.progress import counted, track
 from meshgan.reading import read_arrays, read_text, shown
 from meshgan.registration.landmarks import read_landmarks
 from meshgan.registration.quality import Quality, Verdict, draw_pictures, judge, measure
 from meshgan.registration.register import register
+from meshgan.registration.sequence import Moment, Person, begin, follow
 from meshgan.registration.template import FaceTemplate
 from meshgan.registration.templates import ASSET_FILES, OWN, landmark_file, load_template
 from meshgan.storage import atomic_file, remove_file
 
-FORMAT = "5"  # of results, and how they come about; part of every key
+FORMAT = "6"  # of results, and how they come about; part of every key
 MOST_OUTCOME, MOST_RESULT = 2**20, 2**28  # bytes
 FARTHEST = 1e9  # of any coordinate of a result
 ANSWER_SECONDS = 10.0  # within which a Dask scheduler must answer
@@ -56,6 +60,7 @@ class Settings:
     unit: str
     template: Path | None = None
     model: Path | None = None
+    sequence: bool = False  # the scans are frames of one person in the order of time
 
 
 @dataclass(frozen=True)
@@ -109,21 +114,24 @@ class Outcome(BaseModel):
 
     @classmethod
     def of(cls, scan: str, quality: Quality, verdict: Verdict, reason: str, seconds: float) -> "Outcome":
-        """The outcome of a scan that got as far as being measured."""
-        return cls(scan=scan, verdict=verdict, reason=reason, seconds=seconds, **asdict(quality))
+        """The outcome of a scan that got as far as being measured; what was not is None."""
+        figures = {name: None if value != value else value for name, value in asdict(quality).items()}
+        return cls(scan=scan, verdict=verdict, reason=reason, seconds=seconds, **figures)
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
     """What a job has on disk: `vertices` (V, 3) in the template's frame, landmarks (L, 3) in the scan's own.
 
-    `to_scan` carries the template's frame, in millimetres, to the scan's own frame and unit.
+    `to_scan` carries the template's frame, in millimetres, to the scan's own frame and unit. Of a frame of a sequence
+    it has what the next one goes on from.
     """
 
     vertices: Faces
     landmark_index: NDArray[np.int64]
     landmarks: NDArray[np.float64]
     to_scan: Similarity
+    moment: Moment | None = None
 
 
 def plan(scans: Sequence[tuple[Path, str, Path | None]], settings: Settings, work: Path) -> list[Job]:
@@ -131,11 +139,13 @@ def plan(scans: Sequence[tuple[Path, str, Path | None]], settings: Settings, wor
     beside = landmark_file(settings.template) if settings.template else None
     own = [hashlib.sha256((OWN / name).read_bytes()).hexdigest() for name in ASSET_FILES]
     shared = _digest(FORMAT, *own, settings.unit, *map(_content, (settings.template, beside, settings.model)))
-    jobs = []
+    jobs: list[Job] = []
     for scan, name, landmarks in scans:
         job = Job(scan, name, landmarks, settings, work, "")
-        own_unit = ["m"] if job.in_metres else []
-        jobs.append(replace(job, key=_digest(shared, name, _content(scan), _content(landmarks), *own_unit)))
+        more = ["m"] if job.in_metres else []
+        if settings.sequence:
+            more += ["after", *(before.key for before in jobs[-1:])]
+        jobs.append(replace(job, key=_digest(shared, name, _content(scan), _content(landmarks), *more)))
     return jobs
 
 
@@ -182,11 +192,16 @@ def run(jobs: Sequence[Job], workers: int = 1, scheduler: str | None = None) -> 
 
     Raises `MeshganError` if some have no result in the end, which is not the same as having failed.
     """
-    open_jobs = [job for job in jobs if not _succeeded(job)]
+    sequence = any(job.settings.sequence for job in jobs)
+    open_jobs = _since_the_first_open(jobs) if sequence else [job for job in jobs if not _succeeded(job)]
     for job in open_jobs:
         remove_file(job.file("json"))
     known = {job.key: job for job in open_jobs}
-    with closing(over_dask(open_jobs, scheduler) if scheduler else over_processes(open_jobs, workers)) as done:
+    if sequence:
+        way = over_frames(jobs[: len(jobs) - len(open_jobs)], open_jobs)
+    else:
+        way = over_dask(open_jobs, scheduler) if scheduler else over_processes(open_jobs, workers)
+    with closing(way) as done:
         for key in track(done, "registering", total=len(open_jobs)):
             if outcome := outcome_of(known[key]):
                 print(f"  {outcome.scan}: {outcome.verdict}, {outcome.seconds:.1f} s", file=sys.stderr, flush=True)
@@ -206,13 +221,42 @@ def _succeeded(job: Job) -> bool:
     return outcome is not None and outcome.verdict != "failed"
 
 
-def work_on(job: Job) -> str:
-    """Register one scan and save its outcome, whatever happens to it; returns the job's key."""
+def _since_the_first_open(jobs: Sequence[Job]) -> list[Job]:
+    """The frames of a sequence from the first one on of which nothing is known; one that failed stays so."""
+    first = next((place for place, job in enumerate(jobs) if outcome_of(job) is None), len(jobs))
+    return list(jobs[first:])
+
+
+def over_frames(done: Sequence[Job], frames: Sequence[Job]) -> Generator[str, None, None]:
+    """Keys of the frames of a sequence, each followed from the ones before, of which some are `done`."""
+    known = [job for job in done if _succeeded(job)]
+    person: Person | None = _person(known[0]) if known and frames else None
+    before: Job | None = known[-1] if known else None
+
+    def follow_on(job: Job, start: float) -> None:
+        nonlocal person, before
+        _register(job, start, person, before)
+        if _succeeded(job):
+            person, before = person or _person(job), job
+
+    for job in frames:
+        yield work_on(job, follow_on)
+
+
+def _person(job: Job) -> Person:
+    """Whom the first frame shows."""
+    moment = result_of(job).moment
+    assert moment is not None
+    return Person.of(moment.still, _template(job.settings))
+
+
+def work_on(job: Job, way: Callable[[Job, float], None] | None = None) -> str:
+    """Register one scan, in a `way` of its own, and save its outcome, whatever happens to it; returns the job's key."""
     start = time.perf_counter()
     trace = ""
     try:
         _mark(job)
-        _register(job, start)
+        (way or _register)(job, start)
         return job.key
     except DiskError:
         raise  # of the machine, not of the scan
@@ -233,20 +277,35 @@ def _mark(job: Job) -> None:
         partial.touch()
 
 
-def _register(job: Job, start: float) -> None:
+def _register(job: Job, start: float, person: Person | None = None, before: Job | None = None) -> None:
+    """Register a scan by itself, or as a frame of a person after the one `before`."""
     template, unit = _template(job.settings), job.settings.unit
     millimetres = job.millimetres
     names = template.landmark_names
     landmarks = read_landmarks(job.landmarks, names, millimetres) if job.landmarks else None
     mesh = read_mesh(job.scan, "mm" if unit == "auto" else unit)
-    result = register(mesh, template, landmarks, unit, glb=job.in_metres)
+    moment = None
+    if person is not None and before is not None:
+        known = result_of(before).moment
+        assert known is not None
+        known = replace(known, to_scan=_times(known.to_scan, before.millimetres))
+        result, moment = follow(mesh, person, known, landmarks, unit, job.in_metres)
+    elif job.settings.sequence:
+        result, moment = begin(mesh, template, landmarks, unit, job.in_metres)
+    else:
+        result = register(mesh, template, landmarks, unit, glb=job.in_metres)
     quality = measure(result, template)
     verdict, reason = judge(quality)
     draw_pictures(result, template, job.file("jpg"))
-    way = result.to_scan
-    to_scan = Similarity(way.scale / millimetres, way.rotation, way.translation / millimetres)
-    kept = Result(result.vertices.astype(np.float32), result.landmarks.index, to_scan(result.landmarks.points), to_scan)
+    to_scan = _times(result.to_scan, 1 / millimetres)
+    marks = result.landmarks
+    kept = Result(result.vertices.astype(np.float32), marks.index, to_scan(marks.points), to_scan, moment)
     save(job, Outcome.of(job.name, quality, verdict, reason, time.perf_counter() - start), kept)
+
+
+def _times(motion: Similarity, factor: float) -> Similarity:
+    """The same motion into another unit."""
+    return Similarity(motion.scale * factor, motion.rotation, motion.translation * factor)
 
 
 @lru_cache(maxsize=1)
@@ -257,11 +316,15 @@ def _template(settings: Settings) -> FaceTemplate:
 def save(job: Job, outcome: Outcome, result: Result | None = None) -> None:
     """Write a result; the JSON comes last."""
     if result is not None:
-        way = result.to_scan
+        way, moment = result.to_scan, result.moment
+        more: dict[str, Any] = {}
+        if moment is not None:
+            still = moment.still.astype(np.float32)
+            more = {"still": still, "weights": moment.weights, "held": moment.held, "frames": moment.frames}
         with atomic_file(job.file("npz")) as partial, partial.open("wb") as stream:
             np.savez(
                 stream, allow_pickle=False, vertices=result.vertices, landmark_index=result.landmark_index,
-                landmarks=result.landmarks, scale=way.scale, rotation=way.rotation, translation=way.translation,
+                landmarks=result.landmarks, scale=way.scale, rotation=way.rotation, translation=way.translation, **more,
             )  # fmt: skip
     with atomic_file(job.file("json")) as partial:
         partial.write_text(outcome.model_dump_json(indent=1) + "\n", encoding="utf-8")
@@ -283,6 +346,8 @@ def result_of(job: Job) -> Result:
     path, size = job.file("npz"), len(_template(job.settings).mesh.vertices)
     arrays = read_arrays(path, MOST_RESULT)
     shapes = {"vertices": (size, 3), "scale": (), "rotation": (3, 3), "translation": (3,)}
+    if job.settings.sequence:
+        shapes |= {"still": (size, 3), "weights": (len(ARKIT),), "held": ()}
     numbers = {"landmarks": arrays.get("landmarks"), **{name: arrays.get(name) for name in shapes}}
     index, damaged = arrays.get("landmark_index"), MeshganError(f"{path} is damaged; remove it and run again.")
     for name, array in numbers.items():
@@ -295,7 +360,15 @@ def result_of(job: Job) -> Result:
     if len(np.unique(index)) != len(index) or not arrays["scale"] > 0 or not _is_rotation(arrays["rotation"]):
         raise damaged
     way = Similarity(float(arrays["scale"]), arrays["rotation"], arrays["translation"])
-    return Result(arrays["vertices"].astype(np.float32), index.astype(np.int64), arrays["landmarks"], way)
+    moment = None
+    if job.settings.sequence:
+        count = arrays.get("frames")
+        if count is None or count.dtype.kind != "i" or count.shape != () or not 0 < count < FARTHEST:
+            raise damaged
+        face, still = (arrays[name].astype(np.float64) for name in ("vertices", "still"))
+        moment = Moment(face, still, arrays["weights"], way, float(arrays["held"]), int(count))
+    marks = arrays["landmarks"]
+    return Result(arrays["vertices"].astype(np.float32), index.astype(np.int64), marks, way, moment)
 
 
 def _landmark_count(job: Job) -> int:

@@ -134,8 +134,12 @@ def nonrigid_icp(
     `edges` (E, 2) are the template's own. Yields after every iteration; the caller may stop at any time, each state
     is a whole result.
     """
-    forms = [_map_form(level, start, anchors.rows) for level in nodes]
-    forms.append(_displacement_form(edges, anchors.rows, len(start)))
+    forms = {
+        number: _displacement_form(edges, anchors.rows, len(start))
+        if number == -1
+        else _map_form(nodes[number], start, anchors.rows)
+        for number in {step.nodes for step in schedule}
+    }
     certainty = (anchors.sigma.min(initial=np.inf) / anchors.sigma) ** 2
     vertices, base, present = start, np.zeros_like(start), 0
     for step in schedule:

@@ -130,7 +130,8 @@ def _landmark_rows(marks: Prior, anchors: Anchors, fitted: Fitted, step: FitStep
     sigma = anchors.sigma * (step.together if anchors.found else 1.0)
     away = np.linalg.norm(anchors.targets - here, axis=1) / anchors.sigma
     weights = (1 + (away / UNSURE) ** 2) ** -2 / sigma**2
-    jacobian = np.concatenate([basis, _motions(here, fitted)]).reshape(-1, 3 * len(here))
+    jacobian = np.concatenate([basis, _motions(here, fitted)])
+    jacobian = jacobian.reshape(len(jacobian), -1)
     return _normal_equations(jacobian, (anchors.targets - fitted.pose(marks.mean)).ravel(), np.repeat(weights, 3))
 
 

@@ -103,6 +103,7 @@ class Quality:
     `median_mm` and `p95_mm`: from scan vertices over the inside of the face to the result. `landmark_mm`: median
     over the landmarks of nose, eyes and mouth found or given, since one that lies on a strand of hair says nothing;
     `feature_mm`: over those of the worst, which is `feature`; `unknown` names those without any, with commas between.
+    Of a frame that is followed from the one before no landmark is looked for, and both are NaN.
     `noisy`: the scan had to be smoothed.
     `coverage`: share of the inside of the face that the scan holds. `gap_mm2`: the largest patch around nose and mouth
     that it does not. `folded`: share of triangles. `interocular_mm`: between the middles of the eyes.
@@ -131,19 +132,20 @@ def measure(result: Registration, template: FaceTemplate) -> Quality:
     mesh = template.mesh.with_vertices(result.vertices)
     distances = scan_distances(result, template)
     seen = distances[np.isfinite(distances)]
-    misses = _landmark_misses(result, template)
+    misses = {} if result.followed else _landmark_misses(result, template)
+    unknown = np.nan if result.followed else np.inf
     worst = max(misses, key=lambda name: np.median(misses[name])) if misses else ""
     return Quality(
         float(np.median(seen)) if len(seen) else np.inf,
         float(np.percentile(seen, 95)) if len(seen) else np.inf,
-        float(np.median(np.concatenate(list(misses.values())))) if misses else np.inf,
-        float(np.median(misses[worst])) if misses else np.inf,
+        float(np.median(np.concatenate(list(misses.values())))) if misses else unknown,
+        float(np.median(misses[worst])) if misses else unknown,
         float(result.believed[template.inside].mean()),
         _largest_patch(mesh, template.middle & ~result.believed),
         float(folded(mesh, result.fitted).mean()),
         template.interocular(result.vertices),
         worst,
-        ", ".join(name for name in FEATURES if name not in misses),
+        ", ".join(name for name in FEATURES if name not in misses and not result.followed),
         result.noisy,
     )
 

@@ -50,7 +50,8 @@ class Registration:
     """The template laid onto a scan.
 
     `vertices` (V, 3) is the result and `fitted` (V, 3) the model's part of it. They, the `scan` around the face and
-    the `landmarks` found or given lie in the template's frame; `to_scan` leads back to the scan's own.
+    the `landmarks` found or given lie in the template's frame; `to_scan` leads back to the scan's own. Of a frame that
+    is `followed` from the one before, none were looked for: they are the result's own.
     """
 
     vertices: Floats
@@ -60,6 +61,7 @@ class Registration:
     landmarks: Landmarks
     to_scan: Similarity
     noisy: bool = False  # the scan was smoothed before
+    followed: bool = False
 
 
 Watch = Callable[[State], None]
@@ -114,18 +116,26 @@ def fit_model(sighting: Sighting, surface: Surface, template: FaceTemplate, scal
 
 
 def sight(
-    mesh: Mesh, template: FaceTemplate, landmarks: Landmarks | None = None, unit: str = "mm", glb: bool = False
+    mesh: Mesh,
+    template: FaceTemplate,
+    landmarks: Landmarks | None = None,
+    unit: str = "mm",
+    glb: bool = False,
+    scale: float | None = None,
 ) -> tuple[Sighting, Mesh, Similarity]:
-    """Find the face: where it is in the template's frame, what of the scan lies around it there, and the way back."""
+    """Find the face: where it is in the template's frame, what of the scan lies around it there, and the way back.
+
+    Of a scan whose unit is "auto", `scale` is how long a millimetre is, if that is known.
+    """
     given = cleaned(mesh)
     whole = calmed(given)
     sighting = _given(landmarks, template) if landmarks is not None else _detected(whole, template)
     if unit != "auto":
         _require_human_size(float(sighting.pose.scale) * template.interocular(template.mesh.vertices), unit, glb)
-    scale = sighting.pose.scale if unit == "auto" else 1.0
-    to_scan = Similarity(scale, sighting.pose.rotation, sighting.pose.translation)
+    millimetre = (scale or sighting.pose.scale) if unit == "auto" else 1.0
+    to_scan = Similarity(millimetre, sighting.pose.rotation, sighting.pose.translation)
     sighting = replace(sighting, noisy=whole is not given)
-    return sighting.seen_from(to_scan), _cropped(whole, template, sighting.pose, to_scan), to_scan
+    return sighting.seen_from(to_scan), cropped(whole, template, sighting.pose, to_scan), to_scan
 
 
 def _require_human_size(interocular: float, unit: str, glb: bool) -> None:
@@ -172,7 +182,7 @@ def _detected(mesh: Mesh, template: FaceTemplate) -> Sighting:
     )
 
 
-def _cropped(whole: Mesh, template: FaceTemplate, pose: Similarity, frame: Similarity) -> Mesh:
+def cropped(whole: Mesh, template: FaceTemplate, pose: Similarity, frame: Similarity) -> Mesh:
     """What of the scan lies around the face, in the template's frame, its triangles facing out."""
     middle = template.mesh.vertices.mean(axis=0)
     radius = float(np.linalg.norm(template.mesh.vertices - middle, axis=1).max())
@@ -183,14 +193,16 @@ def _cropped(whole: Mesh, template: FaceTemplate, pose: Similarity, frame: Simil
 
 def _upright(result: Registration, template: FaceTemplate) -> Registration:
     """The same, moved rigidly to where the face lies best on the template's mean."""
-    inside = template.inside.astype(np.float64)
-    motion = rigid(template.mesh.vertices, result.vertices, inside)
-    return Registration(
-        motion.inverse(result.vertices),
-        motion.inverse(result.fitted),
-        result.believed,
-        result.scan.with_vertices(motion.inverse(result.scan.vertices)),
-        Landmarks(result.landmarks.index, motion.inverse(result.landmarks.points)),
-        result.to_scan.after(motion),
-        result.noisy,
+    return placed(result, rigid(template.mesh.vertices, result.vertices, template.inside.astype(np.float64)))
+
+
+def placed(result: Registration, motion: Similarity) -> Registration:
+    """The same in the frame that `motion` carries into the present one."""
+    return replace(
+        result,
+        vertices=motion.inverse(result.vertices),
+        fitted=motion.inverse(result.fitted),
+        scan=result.scan.with_vertices(motion.inverse(result.scan.vertices)),
+        landmarks=Landmarks(result.landmarks.index, motion.inverse(result.landmarks.points)),
+        to_scan=result.to_scan.after(motion),
     )

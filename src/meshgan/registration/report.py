@@ -3,6 +3,7 @@
 report.html, report.csv    what became of each scan
 landmarks/                 those found or given, in each scan's own frame and unit
 transforms.csv             the way from each face back to its scan
+weights.csv                of a sequence: the weights of Apple's shapes in each frame, and the turns of the head
 meshes/                    each face of the set, in millimetres
 in-scan-frame/             if asked for: the faces there
 textures/                  if asked for: the scans' colours as PNG, and faces that wear them, with their rigs
@@ -19,12 +20,14 @@ from pathlib import Path, PurePath
 
 import numpy as np
 from jinja2 import Environment, PackageLoader
+from scipy.spatial.transform import Rotation
 
 from meshgan.data.corpora.basis import layout_of
 from meshgan.errors import UsageError
 from meshgan.geometry.files import write_glb, write_mesh
 from meshgan.geometry.mesh import Mesh
-from meshgan.model.rig import targets_of
+from meshgan.model.drive import HEAD
+from meshgan.model.rig import ARKIT, targets_of
 from meshgan.progress import track
 from meshgan.registration.bake import NEAR_MM, as_png, bake, no_colours, read_painted
 from meshgan.registration.jobs import Job, Outcome, result_of
@@ -117,6 +120,22 @@ def _write_transforms(path: Path, jobs: Sequence[Job]) -> None:
         for job in jobs:
             way = result_of(job).to_scan
             writer.writerow([job.name, *(f"{x:.12g}" for x in (way.scale, *way.rotation.ravel(), *way.translation))])
+
+
+def write_weights(path: Path, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> None:
+    """A row for each frame, as `meshgan drive` reads it: its name, the weights of Apple's shapes, and how the head is
+    turned against the first one, in radians. What failed lies on the line between its neighbours."""
+    usable = [row for row, outcome in enumerate(outcomes) if outcome.verdict != "failed"]
+    results = [result_of(jobs[row]) for row in usable]
+    turns = Rotation.from_matrix([result.to_scan.rotation for result in results])
+    angles = np.unwrap((turns[0].inv() * turns).as_euler("YXZ"), axis=0)
+    weights = np.stack([result.moment.weights for result in results if result.moment is not None])
+    known = np.hstack([weights, angles])
+    table = np.stack([np.interp(np.arange(len(jobs)), usable, column) for column in known.T], axis=1)
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["frame", *ARKIT, *HEAD])
+        writer.writerows([job.name, *(f"{x:.5f}" for x in row)] for job, row in zip(jobs, table, strict=True))
 
 
 def write_meshes(folder: Path, template: Mesh, jobs: Sequence[Job], formats: Sequence[str], in_scan: bool) -> None:
