@@ -407,14 +407,13 @@ def sequence(frames: int) -> dict[str, Any]:
                 if row in compared:
                     work_on(alone[row])
                     seconds.lap("alone")
+            some = sorted(compared)
             summary[kind] = {
                 "sequence": _frame_figures(jobs, scans, faces, weights, template),
                 "alone": _frame_figures(
-                    [alone[row] for row in sorted(compared)],
-                    *([part[row] for row in sorted(compared)] for part in (scans, faces, weights)),
-                    template,
+                    [alone[row] for row in some], [scans[row] for row in some], faces[some], weights[some], template
                 ),
-                "seconds": {name: float(np.median(some[1:])) for name, some in seconds.laps.items()},
+                "seconds": {name: float(np.median(laps[1:])) for name, laps in seconds.laps.items()},
             }
     _show_sequence(summary)
     return summary
@@ -434,11 +433,7 @@ class _Stopwatch:
 
 
 def _frame_figures(
-    jobs: Sequence[Job],
-    scans: Sequence[FakeScan],
-    faces: Sequence[Floats],
-    weights: Sequence[Floats],
-    template: FaceTemplate,
+    jobs: Sequence[Job], scans: Sequence[FakeScan], faces: Floats, weights: Floats, template: FaceTemplate
 ) -> dict[str, Any]:
     """Figures of the frames that have a result."""
     outcomes = [outcome_of(job) for job in jobs]

@@ -115,7 +115,7 @@ class Outcome(BaseModel):
     @classmethod
     def of(cls, scan: str, quality: Quality, verdict: Verdict, reason: str, seconds: float) -> "Outcome":
         """The outcome of a scan that got as far as being measured; what was not is None."""
-        figures = {name: None if value != value else value for name, value in asdict(quality).items()}
+        figures: dict[str, Any] = {name: None if x != x else x for name, x in asdict(quality).items()}
         return cls(scan=scan, verdict=verdict, reason=reason, seconds=seconds, **figures)
 
 
