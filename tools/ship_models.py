@@ -1,44 +1,97 @@
-"""Put the models of a reproduction into the package: `python tools/ship_models.py OUT`.
+"""Put models into the package.
 
-OUT is the folder of `meshgan reproduce table1` and `table2`. The linear path is stored in half precision, which halves
-the files; the card says how far that moves a vertex. Directions come from the labels of the corpora. Move away what
-shipped before.
+    python tools/ship_models.py OUT          identity and expression: OUT is of `meshgan reproduce table1` and `table2`
+    python tools/ship_models.py RUN SET      head: a run on a set of `meshgan data anny-heads`, and that set
+
+Files are made small: the linear path is stored in fourteen bits a number, other weights in half precision, operators of
+the hierarchy to some four digits. The card says how far all that moves a vertex. Directions come from the labels of the
+corpora. What shipped before under the same name gives way when everything is there.
+
+Figures of a head stand in RUN/evaluation.json, which `meshgan evaluate RUN --data SET` writes; where it is not there,
+some test heads are measured against some of training, without pictures.
 """
 
 import sys
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from shutil import move, rmtree
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
+from pydantic import TypeAdapter
 
-from meshgan.data.faceset import FaceSet
+from meshgan.arrays import Floats
+from meshgan.data.faceset import FaceSet, Split
 from meshgan.errors import MeshganError
-from meshgan.evaluation.semantics import describe
+from meshgan.evaluation.evaluate import Evaluation, evaluate
+from meshgan.evaluation.semantics import FITTED, describe
+from meshgan.geometry.hierarchy import Hierarchy
+from meshgan.model.directions import Axes
 from meshgan.model.face_model import FaceModel
-from meshgan.model.model_folder import SHIPPED, ModelParts, read_model_folder, write_model_folder
-from meshgan.report.results import Result, Results
+from meshgan.model.model_folder import SHIPPED, ModelParts, packed, read_model_folder, write_model_folder
+from meshgan.report.pages import minutes, sound_lines
+from meshgan.report.results import Result, Results, real_result, results_of
+from meshgan.storage import LIST
 
-LINEAR = "generator/linear"
-MOST = 8 * 2**20  # bytes, all models together
-MODELS = {  # name: run, corpus, table, labels, only faces with these labels
-    "identity": ("runs", "corpus", "table1", ["age", "sex", "ancestry", "weight"], {}),
-    "expression": ("expressions/runs", "expressions/corpus", "table2", ["expression"], {"kind": "posed"}),
-}
-ABOUT = {
-    "identity": "Neutral faces of synthetic people: children to elderly, three ancestries, both sexes.",
-    "expression": "What an expression does to a face, on the template: six basic expressions and spontaneous mixtures.",
-}
-VERBS = {
-    "identity": "meshgan sample identity --out faces --sheet faces.png",
-    "expression": "meshgan compose identity expression --out faces",
-}
-DISTANCE = {  # how far real people are: docs/realism.md
-    "identity": """Real people are further away: 64 principal components of its corpus leave
+LINEAR, MEAN = "generator/linear", "normalisation/mean"
+DIGITS, SHARES = 13, 2**14  # bits of a Laplacian's entries, and the steps of up-sampling weights, whose sum stays one
+SAMPLED = 1000  # faces on which the loss is measured
+TEST, TRAIN, SAMPLES = 120, 2000, 1000  # heads by which one is measured that nobody has evaluated
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """What there is to say of a model, and how large (bytes) it may be."""
+
+    about: str
+    verb: str
+    distance: str  # how far real people are: docs/realism.md
+    missing: str
+    labels: tuple[str, ...]
+    most: int
+    fitted: int = FITTED  # faces that directions come from
+    only: Mapping[str, str] = field(default_factory=dict)  # and their labels
+    place: tuple[str, str, str] = ("", "", "")  # in the folder of a reproduction: runs, corpus, table
+
+
+MODELS = {
+    "identity": Shipped(
+        about="Neutral faces of synthetic people: children to elderly, three ancestries, both sexes.",
+        verb="meshgan sample identity --out faces --sheet faces.png",
+        distance="""Real people are further away: 64 principal components of its corpus leave
   1.0 to 1.1 mm of two real heads, and 0.6 mm of unseen people of the corpus (docs/realism.md).""",
-    "expression": """Real people are further away: 64 principal components of the
+        missing="The face is a mask without eyeballs, teeth, hair or texture.",
+        labels=("age", "sex", "ancestry", "weight"),
+        most=4 * 2**20,
+        place=("runs", "corpus", "table1"),
+    ),
+    "expression": Shipped(
+        about="What an expression does to a face, on the template: six basic expressions and spontaneous mixtures.",
+        verb="meshgan compose identity expression --out faces",
+        distance="""Real people are further away: 64 principal components of the
   corpus leave 1.0 to 1.1 mm of two real heads and 0.6 mm of its own unseen people, identity alone (docs/realism.md).
   How far real expressions are is not known: no scans of them that anyone may use were at hand. What is small in them
   (dimples, asymmetries, folds of a person's own) is not in this model.""",
+        missing="The face is a mask without eyeballs, teeth, hair or texture.",
+        labels=("expression",),
+        most=4 * 2**20,
+        only={"kind": "posed"},
+        place=("expressions/runs", "expressions/corpus", "table2"),
+    ),
+    "head": Shipped(
+        about="Whole heads of synthetic people: skin with scalp, ears, neck and the inside of the mouth, eyeballs,\n"
+        "both rows of teeth and the tongue, each a node with a material of its own, and the 52 ARKit shapes.",
+        verb="meshgan sample head --out heads --sheet heads.png",
+        distance="""Its faces are those of the identity model, and as far from real people
+  (docs/realism.md); how real the rest of a head is has not been measured.""",
+        missing="There is no hair, no brows and lashes, and one texture for all.",
+        labels=("age", "sex", "ancestry", "weight"),
+        most=6 * 2**20,
+        fitted=400,  # each takes two times as long as a face
+    ),
 }
 CARD = """# {name}
 
@@ -49,74 +102,168 @@ A MeshGAN: `{verb}`.
   Synthetic: no person was scanned. Licence of the data and of this model: {licence}.
 * **Recipe**: `{recipe}`, {faces_seen:,} faces seen in {minutes:.0f} minutes, seed {seed}.
   The whole recipe is in `model.json`. Machine: {machine}.
-* **Numbers** on {test_faces:,} faces of unseen subjects ({date}; docs/results/{table}-desk.json):
+* **Numbers** on {test_faces:,} faces of unseen subjects ({date}{where}):
 
 | | this model | real faces |
 |---|---|---|
-| specificity, mm | {specificity:.3f} | {real_specificity:.3f} |
-| diversity, mm | {diversity:.2f} | {real_diversity:.2f} |
-| coverage | {coverage:.3f} | {real_coverage:.3f} |
-| FID | {fid:.2f} | {real_fid:.2f} |
-| generalisation (Eq. 2), mm | {generalisation:.3f} | |
+{numbers}
 
 * **Limits**: it knows what the corpus knows. {distance}
   Its people are drawn from the head shapes that MakeHuman's artists made, in
   proportions that were chosen, not counted; ancestry is a blend of three such shapes and says nothing about anybody
-  real. The face is a mask without eyeballs, teeth, hair or texture.
-* **Stored** with its linear path in half precision: no vertex of {sampled} samples moves by more than {moved:.4f} mm.
+  real. {missing}
+* **Stored** small, in fourteen and sixteen bits: no vertex of {sampled:,} samples moves by more than {moved:.3f} mm.
 """
+NUMBERS = {  # key: title, and how it is written
+    "specificity_mm": ("specificity, mm", ".3f"),
+    "diversity_mm": ("diversity, mm", ".2f"),
+    "coverage": ("coverage", ".3f"),
+    "fid": ("FID", ".2f"),
+    "generalisation_mm": ("generalisation (Eq. 2), mm", ".3f"),
+}
 
 
-def ship(name: str, out: Path) -> None:
-    """Write one model folder into the package: halved, with directions and its card."""
-    runs, corpus, table, labels, only = MODELS[name]
-    parts, results = read_model_folder(out / runs / "meshgan" / "model"), Results.read(out / f"{table}.json")
+@dataclass(frozen=True)
+class Measured:
+    """The figures of a model: its row, that of real faces, and what stands beside them in a table or an evaluation."""
+
+    row: Result
+    real: Result
+    about: Mapping[str, Any]
+    where: str
+
+
+def of_table(out: Path, name: str) -> Measured:
+    """The figures in the table of a reproduction."""
+    table = MODELS[name].place[2]
+    results = Results.read(out / f"{table}.json")
     row, real = results.find("meshgan", "uniform"), results.find("real", "none")
-    if row is None or real is None or row.faces_seen != parts.card.origin.faces_seen:
-        raise MeshganError(f"{out / table}.json is not about the model in {out / runs}; reproduce the table again.")
-    tensors = {**parts.tensors, LINEAR: parts.tensors[LINEAR].astype(np.float16)}
-    folder = SHIPPED / name
-    write_model_folder(folder, replace(parts, card=parts.card.model_copy(update={"name": name}), tensors=tensors))
-    describe(FaceModel.load(folder), FaceSet.open(out / corpus), labels, only).directions.save(folder)
-    (folder / "README.md").write_text(card(name, parts, results, row, real), encoding="utf-8")
+    if row is None or real is None:
+        raise MeshganError(f"{out / table}.json has no row of meshgan; reproduce the table again.")
+    about = {key: getattr(results, key) for key in ("machine", "date", "train_faces", "test_faces")}
+    return Measured(row, real, about, f"; docs/results/{table}-desk.json")
 
 
-def card(name: str, parts: ModelParts, results: Results, row: Result, real: Result) -> str:
+def of_run(run: Path, faces: FaceSet, model: FaceModel) -> Measured:
+    """The figures of an evaluation that lies in a run folder, or those of some heads."""
+    path = run / "evaluation.json"
+    if path.is_file():
+        found = TypeAdapter(Evaluation).validate_json(path.read_bytes())
+    else:
+        split, some = faces.split, replace(faces)
+        some.__dict__["split"] = Split(split.train[:TRAIN], split.validation[:TEST], split.test[:TEST])
+        found = evaluate(model, some, SAMPLES, "off")
+    (row,) = results_of(found, "meshgan", minutes(sound_lines(run)))
+    about = {key: getattr(found, key) for key in ("machine", "date", "test_faces")}
+    return Measured(row, real_result(found), about | {"train_faces": len(faces.split.train)}, "")
+
+
+def light(parts: ModelParts) -> ModelParts:
+    """The same model in fewer bits, its linear path aside."""
+    tensors = {
+        name: value if name in (LINEAR, MEAN) or name.startswith("sampler/") else value.astype(np.float16)
+        for name, value in parts.tensors.items()
+    }
+    assert parts.hierarchy is not None
+    levels = tuple(
+        replace(
+            level,
+            laplacian=_with(level.laplacian, _rounded(level.laplacian.data)),
+            up=None if level.up is None else _with(level.up, _shares(level.up)),
+        )
+        for level in parts.hierarchy.levels
+    )
+    return replace(parts, tensors=tensors, hierarchy=Hierarchy(levels, parts.hierarchy.kind))
+
+
+def _with(matrix: sp.csr_array, data: Floats) -> sp.csr_array:
+    return sp.csr_array((data, matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
+def _rounded(values: Floats) -> Floats:
+    """Numbers with `DIGITS` bits."""
+    fraction, exponent = np.frexp(values)
+    return np.ldexp(np.rint(fraction * 2**DIGITS) / 2**DIGITS, exponent)
+
+
+def _shares(matrix: sp.csr_array) -> Floats:
+    """The weights of a way up as multiples of 1 / `SHARES`; the largest of a row takes what the others leave."""
+    data = np.rint(matrix.data * SHARES) / SHARES
+    row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    order = np.lexsort((data, row))
+    largest = order[matrix.indptr[1:] - 1]
+    data[largest] += 1 - np.bincount(row, weights=data)
+    return data
+
+
+def write(folder: Path, name: str, parts: ModelParts, faces: FaceSet, found: Measured) -> None:
+    """Write a model folder: small, with directions, axes and its card."""
+    kind = MODELS[name]
+    if found.row.faces_seen != parts.card.origin.faces_seen:
+        raise MeshganError(f"the figures of '{name}' are not about the model that was given; measure it again.")
+    small = light(parts)
+    tensors = {key: value for key, value in small.tensors.items() if key != LINEAR}
+    tensors |= packed(LINEAR, parts.tensors[LINEAR])
+    card = parts.card.model_copy(update={"name": name})
+    write_model_folder(folder, replace(small, card=card, tensors=tensors))
+    model = FaceModel.load(folder)
+    describe(model, faces, kind.labels, kind.only, kind.fitted).directions.save(folder)
+    Axes.of(model).save(folder)
+    moved = np.linalg.norm(FaceModel(parts).sample(SAMPLED) - model.sample(SAMPLED), axis=2).max()
+    (folder / LIST).unlink(missing_ok=True)  # of what was written: nobody writes there again
+    (folder / "README.md").write_text(written_card(name, parts, found, float(moved)), encoding="utf-8")
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    print(f"{name}: {size / 2**20:.2f} MiB; no vertex of {SAMPLED:,} samples moves by more than {moved:.3f} mm")
+    if size > kind.most:
+        raise MeshganError(f"the model '{name}' weighs {size:,} bytes, {kind.most:,} are allowed.")
+
+
+def written_card(name: str, parts: ModelParts, found: Measured, moved: float) -> str:
     """The model card as Markdown."""
-    whole, halved, sampled = FaceModel(parts), FaceModel.load(SHIPPED / name), 1000
-    moved = np.linalg.norm(whole.sample(sampled) - halved.sample(sampled), axis=2).max()
-    origin = parts.card.origin
+    kind, origin = MODELS[name], parts.card.origin
+    lines = []
+    for key, (title, form) in NUMBERS.items():
+        own, real = found.row.value(key), found.real.value(key)
+        if own is not None:
+            lines.append(f"| {title} | {own:{form}} | {'' if real is None else format(real, form)} |")
     return CARD.format(
         name=name.capitalize(),
-        about=ABOUT[name],
-        distance=DISTANCE[name],
-        verb=VERBS[name],
+        about=kind.about,
+        distance=kind.distance,
+        missing=kind.missing,
+        verb=kind.verb,
         recipe=parts.card.name,
         **{key: getattr(origin, key) for key in ("data", "source", "licence", "faces_seen", "seed")},
-        **{key: getattr(results, key) for key in ("table", "machine", "date", "train_faces", "test_faces")},
-        minutes=row.train_minutes,
-        specificity=row.value("specificity_mm"),
-        diversity=row.value("diversity_mm"),
-        coverage=row.value("coverage"),
-        fid=row.value("fid"),
-        generalisation=row.value("generalisation_mm"),
-        real_specificity=real.value("specificity_mm"),
-        real_diversity=real.value("diversity_mm"),
-        real_coverage=real.value("coverage"),
-        real_fid=real.value("fid"),
-        sampled=sampled,
+        **found.about,
+        where=found.where,
+        minutes=found.row.train_minutes or 0.0,
+        numbers="\n".join(lines),
+        sampled=SAMPLED,
         moved=moved,
     )
 
 
+def ship(name: str, run: Path, faces: FaceSet, found: Measured | None) -> None:
+    """Write one model into the package, in the place of what shipped under its name; measured now where it was not."""
+    parts = read_model_folder(run / "model")
+    with TemporaryDirectory() as folder:
+        made = Path(folder) / name
+        write(made, name, parts, faces, found or of_run(run, faces, FaceModel(parts)))
+        rmtree(SHIPPED / name, ignore_errors=True)
+        move(made, SHIPPED / name)
+
+
 def main() -> None:
-    """Ship all models, then check what they weigh."""
-    for name in MODELS:
-        ship(name, Path(sys.argv[1]))
-    size = sum(file.stat().st_size for file in SHIPPED.rglob("*") if file.is_file())
-    print(f"{', '.join(MODELS)}: {size / 2**20:.2f} MiB")
-    if size > MOST:
-        raise MeshganError(f"the models weigh {size:,} bytes, {MOST:,} are allowed.")
+    """Ship what was named."""
+    match [Path(word) for word in sys.argv[1:]]:
+        case [out]:
+            for name in ("identity", "expression"):
+                runs, corpus, _ = MODELS[name].place
+                ship(name, out / runs / "meshgan", FaceSet.open(out / corpus), of_table(out, name))
+        case [run, faces]:
+            ship("head", run, FaceSet.open(faces), None)
+        case _:
+            sys.exit(__doc__)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,14 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from safetensors.numpy import load_file, save_file
 
 from meshgan.errors import MeshganError, UsageError
@@ -219,3 +221,33 @@ def test_tensors_give_tensors_that_gradients_flow_through(tiny_run, tiny_faces, 
     np.testing.assert_array_equal(model.fit(faces).codes, model.fit(faces.detach().numpy()).codes)
     with pytest.raises(UsageError, match=r"shape \(B, 4\)"):
         model.decode(given[:, :2])
+
+
+@given(
+    matrix=hnp.arrays(
+        np.float32, st.tuples(st.integers(1, 4), st.integers(1, 9)), elements=st.floats(-1e3, 1e3, width=32)
+    )
+)
+def test_fourteen_bits_hold_a_matrix_to_a_step_of_each_row(matrix):
+    held = model_folder.packed("a", matrix)
+    assert held["a.high"].nbytes + held["a.low"].nbytes <= len(matrix) * (1.75 * matrix.shape[1] + 3)
+    found = model_folder.unpacked(*held.values())
+    assert found.shape == matrix.shape
+    assert (np.abs(found - matrix) <= 0.51 * np.abs(matrix).max(axis=1, keepdims=True) / 8191 + 1e-6).all()
+
+
+def test_a_model_with_packed_weights_loads_and_saves_plain(tmp_path, tiny_run, model):
+    parts = model_folder.read_model_folder(tiny_run / "model")
+    name = "generator/dense.weight"
+    tensors = {key: value for key, value in parts.tensors.items() if key != name}
+    tensors |= model_folder.packed(name, parts.tensors[name])
+    model_folder.write_model_folder(tmp_path / "packed", replace(parts, tensors=tensors))
+    found = FaceModel.load(tmp_path / "packed")
+    assert 0 < np.abs(found.sample(5) - model.sample(5)).max() < 0.1
+    found.save(tmp_path / "again")
+    assert (FaceModel.load(tmp_path / "again").sample(5) == found.sample(5)).all()
+    for wrong in ({f"{name}.step": np.ones(3, np.float32)}, {f"{name}.low": tensors[f"{name}.low"][:, 1:]}):
+        shutil.rmtree(tmp_path / "packed")
+        model_folder.write_model_folder(tmp_path / "packed", replace(parts, tensors=tensors | wrong))
+        with pytest.raises(MeshganError, match=r"weights.safetensors is damaged"):
+            FaceModel.load(tmp_path / "packed")

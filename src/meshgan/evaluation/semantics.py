@@ -53,8 +53,14 @@ class Semantics:
     response: Floats
 
 
-def describe(model: Model, faces: FaceSet, columns: Sequence[str], only: Mapping[str, str] = EVERYTHING) -> Semantics:
-    """Directions for the label `columns` of a FaceSet, and their meaning; from the faces with the labels `only`.
+def describe(
+    model: Model,
+    faces: FaceSet,
+    columns: Sequence[str],
+    only: Mapping[str, str] = EVERYTHING,
+    fitted: int = FITTED,
+) -> Semantics:
+    """Directions for the label `columns` of a FaceSet, and their meaning; from `fitted` faces with the labels `only`.
 
     A column of numbers is one label; a column of words becomes one label for each word, 1 or 0
     (of two words only the first: the second is its opposite). Raises `UsageError`
@@ -63,7 +69,7 @@ def describe(model: Model, faces: FaceSet, columns: Sequence[str], only: Mapping
     check_connectivity(faces.template, model.template, str(faces.path))
     table, groups = label_table(faces, columns)
     train, test = (chosen(faces, part, only) for part in (faces.split.train, faces.split.test))
-    rows = some_rows(train, FITTED)
+    rows = some_rows(train, fitted)
     codes = model.encode(faces.vertices[rows])
     directions = estimate_directions(codes, {name: column[rows] for name, column in table.items()})
 

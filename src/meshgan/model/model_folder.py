@@ -1,7 +1,7 @@
 """The model folder: everything that a finished model needs, moved anywhere; data and never code.
 
 MODEL/model.json           what the model is and the SHA-256 of every other file (see `ModelCard`)
-MODEL/weights.safetensors  weights, normalisation and samplers
+MODEL/weights.safetensors  weights, normalisation and samplers; a matrix may be packed (see `packed`)
 MODEL/template.ply         mean shape and connectivity
 MODEL/hierarchy.npz        the levels of the template, where the model has convolutions
 """
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
+from meshgan.arrays import Singles
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.files import read_mesh, write_mesh
 from meshgan.geometry.hierarchy import Hierarchy
@@ -34,6 +35,7 @@ MOST_CODE = 4096  # numbers in a code
 FLOATS = (np.float16, np.float32, np.float64)
 HEAVIEST = 1e6  # a weight: products of larger ones are soon no numbers
 FAR_MM = 1e6  # no face lies a kilometre away, nor do its vertices move so far
+MIDDLE = 2**13  # of fourteen bits: zero
 
 Sampler = Literal["uniform", "standard-normal", "fitted-normal", "mixture", "bootstrap", "flow"]
 Prior = Literal["uniform", "standard-normal"]
@@ -190,9 +192,36 @@ def _content(path: Path, expected: str) -> bytes:
     return content
 
 
+def packed(name: str, matrix: NDArray[Any]) -> Tensors:
+    """A matrix (K, N) in fourteen bits a number, as whole multiples of a step for each row: the tensors that hold it.
+
+    `NAME.high` (K, N) are the upper eight bits, `NAME.low` the others, those of four numbers in three bytes, and
+    `NAME.step` (K,) the steps.
+    """
+    step = np.maximum(np.abs(matrix).max(axis=1) / (MIDDLE - 1), np.finfo(np.float32).tiny).astype(np.float32)
+    whole = np.rint(matrix / step[:, None]).astype(np.int32) + MIDDLE
+    four = np.pad(whole & 63, ((0, 0), (0, -whole.shape[1] % 4))).reshape(len(whole), -1, 4)
+    word = (four << [0, 6, 12, 18]).sum(axis=2)
+    low = np.stack([word & 255, word >> 8 & 255, word >> 16], axis=2).reshape(len(whole), -1)
+    return {f"{name}.high": (whole >> 6).astype(np.uint8), f"{name}.low": low.astype(np.uint8), f"{name}.step": step}
+
+
+def unpacked(high: NDArray[Any], low: NDArray[Any], step: NDArray[Any]) -> Singles:
+    """The matrix (K, N) that `packed` has made of another. Raises `ValueError` for what it cannot have made."""
+    if high.ndim != 2 or low.shape != (len(high), 3 * -(-high.shape[1] // 4)) or step.shape != (len(high),):
+        raise ValueError("these are no bits of a matrix")
+    if high.dtype != np.uint8 or low.dtype != np.uint8:
+        raise ValueError("bits are bytes")
+    word = (low.reshape(len(low), -1, 3).astype(np.int32) << [0, 8, 16]).sum(axis=2)
+    rest = (word[:, :, None] >> [0, 6, 12, 18] & 63).reshape(len(low), -1)[:, : high.shape[1]]
+    return ((high.astype(np.int32) << 6) + rest - MIDDLE).astype(np.float32) * step[:, None].astype(np.float32)
+
+
 def _tensors(content: bytes, path: Path) -> Tensors:
     try:
         tensors = safetensors.load(content)
+        for name in [name.removesuffix(".high") for name in tensors if name.endswith(".high")]:
+            tensors[name] = unpacked(*(tensors.pop(f"{name}.{part}") for part in ("high", "low", "step")))
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise MeshganError(f"{path} is damaged; get the model again.") from error
     for name, array in tensors.items():
