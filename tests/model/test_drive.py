@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 
 from khronos import accessor, issues_of, needs_validator
 from meshgan.cli.main import app
-from meshgan.data.corpora.basis import face_template
+from meshgan.data.corpora.basis import face_template, layout_of
 from meshgan.errors import MeshganError, MeshganWarning, UsageError
 from meshgan.geometry.files import read_mesh, write_mesh
 from meshgan.model.drive import Performance, pivot, read_performance, write_driven, write_preview
-from meshgan.model.rig import ARKIT, VISEMES, Rig, rig
+from meshgan.model.rig import ARKIT, VISEMES, Rig, rig, rigger
 from meshgan.registration import landmarks
 from meshgan.registration.landmarks import read_video
 
@@ -250,3 +250,28 @@ def test_the_khronos_validator_finds_nothing(tmp_path: Path, made: Rig, played: 
     write_driven(tmp_path / "a.glb", made, played)
     issues = issues_of(tmp_path / "a.glb")
     assert issues["numErrors"] == issues["numWarnings"] == 0, issues["messages"]
+
+
+def test_a_face_or_head_turns_about_its_own_joint_wherever_it_lies(head_model) -> None:
+    turn, move = Rotation.from_euler("xyz", [20, -30, 10], degrees=True), np.array([40.0, -300.0, 900.0])
+    joint = rigger().at_rest
+    for template in (face_template(), head_model.template):
+        moved = template.with_vertices(turn.apply(template.vertices) + move)
+        found = pivot(Rig(moved, {}, layout_of(template)))
+        np.testing.assert_allclose(found, turn.apply(joint) + move, atol=0.5)
+
+
+def test_a_head_is_driven_part_by_part(head_model, tmp_path: Path, played: Performance) -> None:
+    made = rig(head_model.sample(1, seed=1)[0], "arkit")
+    write_driven(tmp_path / "driven.glb", made, played)
+    gltf = pygltflib.GLTF2.load(tmp_path / "driven.glb")
+    channels = {gltf.nodes[c.target.node].name: c.target.path for c in gltf.animations[0].channels}
+    assert channels.pop("head") == "rotation"
+    assert channels == dict.fromkeys(("skin", "eyeLeft", "eyeRight", "teethLower", "tongue"), "weights")
+    for channel in gltf.animations[0].channels[:-1]:
+        mesh = gltf.meshes[gltf.nodes[channel.target.node].mesh]
+        output = gltf.animations[0].samplers[channel.sampler].output
+        assert gltf.accessors[output].count == len(played.times) * len(mesh.weights)
+    write_preview(tmp_path / "driven.gif", made, played.at(np.arange(3) / 20))
+    with Image.open(tmp_path / "driven.gif") as picture:
+        assert picture.n_frames == 3

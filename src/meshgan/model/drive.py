@@ -217,7 +217,7 @@ def _weight(value: Any, name: str, where: str) -> float:
 
 def pivot(rig: Rig) -> Floats:
     """What the head (3,) turns about, in mm: a point between the joints of the jaw."""
-    return rigger_of(len(rig.mesh.vertices)).joint(rig.mesh.vertices)
+    return rigger_of(len(rig.mesh.vertices)).pivot(rig.mesh.vertices)
 
 
 def write_driven(path: Path, rig: Rig, played: Performance, picture: bytes = b"") -> None:

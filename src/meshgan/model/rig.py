@@ -23,11 +23,12 @@ from scipy.spatial import cKDTree
 
 from meshgan.arrays import Floats, Reals, Singles
 from meshgan.data.corpora.basis import ASSETS, Neutral, face_template, layout_of
+from meshgan.data.corpora.draws import Draws
 from meshgan.data.corpora.heads import Heads, head_template, heads
 from meshgan.data.corpora.lips import Lips
 from meshgan.data.corpora.motion import Motion, contacts, motion
 from meshgan.data.corpora.performance import NAMES as UNIT_NAMES
-from meshgan.data.corpora.performance import STRENGTHS, UNIT_ACTIONS
+from meshgan.data.corpora.performance import SPONTANEOUS, STRENGTHS, UNIT_ACTIONS, draw_actions, draw_style, draw_units
 from meshgan.data.corpora.recipes import EXPRESSIONS
 from meshgan.errors import UsageError
 from meshgan.geometry.align import Similarity, rigid
@@ -133,8 +134,9 @@ def rig(face: ArrayLike | Mesh, which: Kind = "both") -> Rig:
     template = next((t for t in (face_template(), head_template()) if t.vertices.shape == vertices.shape), None)
     if template is None or (isinstance(face, Mesh) and not can_be_rigged(face)):
         raise UsageError(
-            f"shapes are known for the template of meshgan ({len(face_template().vertices):,} vertices), and this mesh "
-            f"is of another ({len(vertices):,}); register it first."
+            f"shapes are known for faces and heads of meshgan ({len(face_template().vertices):,} and "
+            f"{len(head_template().vertices):,} vertices), and this mesh is none ({len(vertices):,}); register it, or "
+            "let `meshgan rig` carry them over."
         )
     if not np.isfinite(vertices).all():
         raise UsageError("the face to rig has vertices that are no numbers.")
@@ -189,6 +191,11 @@ class Rigger:
         away = face[self.near] - self.motion.template.vertices[self.near]
         return np.asarray(self.at_rest + away.ravel() @ self.weights, dtype=np.float64)
 
+    def pivot(self, face: ArrayLike) -> Floats:
+        """The joint of the jaw (3,) of a face (V, 3), or head, wherever it lies and however it is turned."""
+        placed, still, _ = self.placed(face)
+        return np.asarray(placed.inverse(still.joints[0].astype(np.float64)))
+
     def targets(self, face: ArrayLike, which: Kind = "both") -> Targets:
         """The targets (V, 3) of a face (V, 3), each what it does at strength 1."""
         apple, feelings = which in ("arkit", "both"), which in ("expressions", "both")
@@ -220,7 +227,7 @@ class Rigger:
         motion = rigid(face, template)
         upright = motion(face)
         still = contacts().settled(
-            Neutral(upright[None].astype(np.float32), Rigger.joint(self, upright)[None].astype(np.float32))
+            Neutral(upright[None].astype(np.float32), self.joint(upright)[None].astype(np.float32))
         )
         return motion, still, float(np.linalg.norm(upright.std(axis=0)) / np.linalg.norm(template.std(axis=0)))
 
@@ -271,9 +278,9 @@ class HeadRigger(Rigger):
         super().__init__(moves)
         self.heads, self.template = whole, whole.template
 
-    def joint(self, face: Floats) -> Floats:
-        """The joint of the jaw (3,) of a head (H, 3) that lies where the template does."""
-        return super().joint(self.heads.face_of(face))
+    def pivot(self, face: ArrayLike) -> Floats:
+        """The joint of the jaw (3,) of a head (H, 3)."""
+        return super().pivot(self.heads.face_of(np.asarray(face)))
 
     def upright(self, still: Neutral, rows: Floats, size: float) -> Singles:
         """How far (N, V, 3) the settled face of a head moves; its lids close all the way."""
@@ -364,6 +371,16 @@ def _expression_weights() -> Floats:
             for shape in (name,) if name in ARKIT else (f"{name}Left", f"{name}Right"):
                 if strength:
                     weights[row, ARKIT.index(shape)] = strength
+    return weights
+
+
+def random_weights(count: int, seed: int = 0) -> Floats:
+    """Weights (count, 52) of the shapes in what random people do, as those of the corpus of expressions do it."""
+    draws, who = Draws(seed, "rig", np.arange(count)), np.arange(count)
+    style, feeling = draw_style(draws), draws.choice([1.0] * len(EXPRESSIONS))
+    units, _ = draw_units(draws, style, who, feeling, np.full(count, SPONTANEOUS))
+    weights = np.clip(draw_actions(draws, style, who, units, ARKIT), 0, 1)
+    weights[:, ARKIT.index("mouthClose")] *= weights[:, ARKIT.index("jawOpen")]  # there, a share of what is open
     return weights
 
 

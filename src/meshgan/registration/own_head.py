@@ -36,7 +36,7 @@ from meshgan.geometry.glb import METRES, Shaped, placed, with_targets
 from meshgan.geometry.laplacian import cotangent_weights, mass
 from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import Surface
-from meshgan.model.rig import Kind, targets_of
+from meshgan.model.rig import LOOKS, Kind, targets_of
 from meshgan.reading import read_bytes
 from meshgan.registration.landmarks import read_landmarks
 from meshgan.registration.register import Registration, register
@@ -54,7 +54,7 @@ BALL_MM, ROUND = (8.0, 18.0), 0.08  # radius of an eyeball, and how round it is
 OFF_MM = 14.0  # how far its middle may lie from that of the face's own
 MOUTH_MM, CHIN_MM = 45.0, 22.0  # behind the lips, and about the chin
 BESIDE_MM = 12.0  # what is so far from the skin follows it by a third
-TURNS = {"Up": (-25.0, 0.0), "Down": (30.0, 0.0), "In": (0.0, -35.0), "Out": (0.0, 35.0)}  # of the left eye: about x, y
+WAYS = {"Up": (-1, 0), "Down": (1, 0), "In": (0, -1), "Out": (0, 1)}  # that the left eye turns: about x, y
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,9 +243,10 @@ def _turned(points: Floats, side: str, names: Sequence[str]) -> Floats:
     """The displacements (N, 3 K) of an eyeball: it turns about its middle as the eye looks."""
     middle = (points.min(axis=0) + points.max(axis=0)) / 2
     result = np.zeros((len(points), 3 * len(names)))
-    for way, (pitch, yaw) in TURNS.items():
+    for way, (pitch, yaw) in WAYS.items():
         if (name := f"eyeLook{way}{side}") in names:
-            turn = Rotation.from_euler("YX", [yaw if side == "Left" else -yaw, pitch], degrees=True)
+            angles = LOOKS[way] * np.array([yaw if side == "Left" else -yaw, pitch])
+            turn = Rotation.from_euler("YX", angles, degrees=True)
             row = names.index(name)
             result[:, 3 * row : 3 * row + 3] = turn.apply(points - middle) - (points - middle)
     return result
