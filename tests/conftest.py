@@ -16,6 +16,8 @@ from hypothesis import HealthCheck, settings
 from meshgan.cli import main
 from meshgan.data.faceset import Card, FaceSet, create_faceset
 from meshgan.geometry.mesh import Mesh
+from meshgan.model.model_folder import ModelCard, ModelParts, Origin
+from meshgan.model.pca import PcaModel
 from meshgan.training.loop import train
 from meshgan.training.recipe import parse_recipe
 
@@ -119,3 +121,18 @@ def tiny_run(tmp_path_factory, tiny_faces, tiny_recipe):
     path = tmp_path_factory.mktemp("runs") / "tiny"
     train(tiny_recipe, tiny_faces, path)
     return path
+
+
+@pytest.fixture(scope="session")
+def head_model():
+    """A linear model of heads that are wider, higher or deeper than the template, by 4 % each."""
+    from meshgan.data.corpora.heads import head_template
+
+    template = head_template()
+    basis = 0.04 * template.vertices[None] * np.eye(3)[:, None]
+    origin = Origin(recipe="", data="none", source="", licence="CC0-1.0", synthetic=True, faces_seen=0, seed=0)
+    card = ModelCard(
+        kind="pca", name="heads", code=3, sampler="standard-normal", origin=origin, template=template.content_hash
+    )
+    tensors = {"pca/mean": template.vertices.astype(np.float32), "pca/basis": basis.astype(np.float32)}
+    return PcaModel(ModelParts(card, template, None, tensors))

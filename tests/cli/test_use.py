@@ -11,6 +11,8 @@ import trimesh
 from PIL import Image
 
 from meshgan.cli import fitting
+from meshgan.data.corpora.basis import face_template, head_layout
+from meshgan.data.corpora.heads import heads
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import MeshganError
 from meshgan.geometry.align import rigid
@@ -19,6 +21,7 @@ from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import closest_points
 from meshgan.model.compose import compose_random
 from meshgan.model.face_model import FaceModel
+from meshgan.registration import templates
 from meshgan.storage import alone_in
 
 
@@ -254,7 +257,8 @@ def test_a_set_of_faces_is_fitted(tmp_path, tiny_run, tiny_faces, meshgan):
 def test_a_raw_scan_is_registered_before_it_is_fitted(tmp_path, tiny_run, tiny_faces, model, meshgan, monkeypatch):
     face = tiny_faces.vertices[0].astype(float)
     laid = SimpleNamespace(vertices=face - 5, to_scan=lambda points: points + 5)
-    monkeypatch.setattr(fitting, "default_template", lambda: SimpleNamespace(mesh=model.template))
+    for module in (fitting, templates):  # as if the model were of the package's template
+        monkeypatch.setattr(module, "face_within", lambda template: np.arange(len(template.vertices)))
     monkeypatch.setattr(fitting, "register", lambda mesh, template, unit, glb: laid)
     scan = trimesh.creation.icosphere(3, radius=80)
     write_mesh(tmp_path / "scan.ply", Mesh(scan.vertices, scan.faces))
@@ -273,6 +277,38 @@ def test_a_raw_scan_is_registered_before_it_is_fitted(tmp_path, tiny_run, tiny_f
     status, _, error = meshgan("fit", tiny_run, tmp_path / "scan.ply", "--out", tmp_path / "b")
     assert status == 1
     assert "scan.ply is not of the model's template, and cannot be registered: no face was found." in error
+
+
+def test_a_model_of_heads_is_fitted_to_faces_and_to_heads(tmp_path, head_model, meshgan):
+    """To a mesh and a set of the face template by the face alone, which may lie anywhere; to a head by all of it."""
+    head_model.save(tmp_path / "model")
+    codes = np.array([[1.0, -0.5, 0.7], [-0.3, 0.8, 0.2]], np.float32)
+    truth = head_model.decode(codes).astype(float)
+    faces = np.stack([heads().face_of(head) for head in truth])
+    away = [5.0, -300.0, 20.0]
+    write_mesh(tmp_path / "face.ply", face_template().with_vertices(faces[0] + away))
+    write_mesh(tmp_path / "head.glb", head_model.template.with_vertices(truth[1]), head_layout())
+    FaceSet.create(faces, face_template()).save(tmp_path / "set")
+    given = [tmp_path / name for name in ("face.ply", "head.glb", "set")]
+    assert meshgan("fit", tmp_path / "model", *given, "--out", tmp_path / "fitted")[0] == 0
+    shifts = {"face": (0, away), "head": (1, 0), "face-000": (0, 0), "face-001": (1, 0)}
+    for name, (row, shift) in shifts.items():
+        found = read_mesh(tmp_path / "fitted" / f"{name}.ply").vertices
+        assert np.abs(found - truth[row] - shift).max() < 1.0, name
+        code = json.loads((tmp_path / "fitted" / f"{name}.json").read_text())["code"]
+        np.testing.assert_allclose(code, codes[row], atol=0.05)
+    status, _, error = meshgan("fit", tmp_path / "model", given[0], "--unit", "cm", "--out", tmp_path / "b")
+    assert (status, error.count("\n")) == (2, 1)
+    assert "--unit mm would fit" in error
+
+
+def test_heads_and_expressions_of_faces_do_not_go_together(tmp_path, head_model, meshgan):
+    head_model.save(tmp_path / "model")
+    status, _, error = meshgan("compose", tmp_path / "model", "expression", "--out", tmp_path / "faces")
+    assert (status, error.count("\n")) == (2, 1)
+    assert "are of different templates" in error
+    assert "has expressions of its own" in error
+    assert not (tmp_path / "faces").exists()
 
 
 @pytest.mark.parametrize("ending", ["glb", "obj", "ply"])

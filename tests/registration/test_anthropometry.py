@@ -10,6 +10,7 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from meshgan.data.corpora.basis import face_template
+from meshgan.data.corpora.heads import head_template, heads
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import UsageError
 from meshgan.geometry.mesh import Mesh
@@ -142,3 +143,18 @@ def test_the_verb(tmp_path, meshgan):
         status, _, error = meshgan(*run, *bad)
         assert status == 2
         assert error.count("\n") == 1
+
+
+def test_heads_measure_as_their_faces_do():
+    people, faces, _, _ = heads().people(2, np.arange(2))
+    found, wanted = (
+        measure(FaceSet.create(shapes, template), surface=False)
+        for shapes, template in ((people, head_template()), (faces, face_template()))
+    )
+    for one, two in zip(found, wanted, strict=True):
+        assert one.keys() == two.keys()
+        for name, value in one.items():
+            if name.endswith(("_mm", "_deg")):
+                assert value == pytest.approx(two[name], abs=0.05), name
+            elif name.endswith("_mm2"):
+                assert value == pytest.approx(two[name], rel=0.01), name

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from meshgan.data.corpora.anny import identities
 from meshgan.data.corpora.basis import FaceBasis, face_template
+from meshgan.data.corpora.heads import heads
 from meshgan.data.faceset import Card, FaceSet, create_faceset
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.align import similarity
@@ -22,7 +23,7 @@ from meshgan.model.pca import fit_pca
 from meshgan.studio import exchange
 from meshgan.studio.exchange import Upload, download, fit, read_code, read_upload
 from meshgan.studio.session import Session, read_seed
-from meshgan.studio.sliders import identity_model
+from meshgan.studio.sliders import identity_model, rig_model
 
 SCANS = Path(__file__).parents[2] / "../shared/data/scans"
 TURN = np.array([[0.8, 0, 0.6], [0, 1, 0], [-0.6, 0, 0.8]])
@@ -197,3 +198,21 @@ def test_a_code_of_the_command_line_is_read_too(pair):
 def test_other_json_is_refused(data):
     with pytest.raises(UsageError, match=r"face\.json holds no face"):
         read_code("face.json", data)
+
+
+def test_a_face_fitted_by_a_model_of_heads_tells_only_the_face(head_model):
+    """A mesh of the face template, somewhere: the head is found whose face it is, and the rest has no target."""
+    code = np.array([[1.0, -0.5, 0.7]], np.float32)
+    (head,) = head_model.decode(code)
+    face = face_template().with_vertices(heads().face_of(head) @ TURN.T + [40, -10, 900])
+    found = fit(Upload("face.ply", face, "mm"), head_model)
+    np.testing.assert_allclose(found.identity, code[0], atol=0.05)
+    assert found.expression is None
+    kept = len(heads().kept)
+    assert np.isfinite(found.target[:kept]).all()
+    assert np.isnan(found.target[kept:]).all()
+    rig = rig_model(head_model.template)
+    found = fit(Upload("face.ply", face, "mm"), head_model, rig.model, rig.still)
+    assert found.expression.shape == (52,)
+    with pytest.raises(UsageError, match="times as large as a face"):
+        fit(Upload("face.ply", face, "cm"), head_model)

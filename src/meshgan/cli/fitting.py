@@ -11,8 +11,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 from threadpoolctl import threadpool_limits
 
-from meshgan.arrays import Codes, Faces, Floats
+from meshgan.arrays import Booleans, Codes, Faces, Floats, Reals
 from meshgan.cli.use import one_run_in, refuse_other_runs
+from meshgan.data.corpora.basis import face_template, face_within
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.align import Similarity, rigid
@@ -24,7 +25,7 @@ from meshgan.model.load import Model, load_model
 from meshgan.model.samplers import known_number
 from meshgan.reading import read_json, read_table, read_text, shown
 from meshgan.registration.register import register
-from meshgan.registration.templates import default_template
+from meshgan.registration.templates import default_template, shown_by
 from meshgan.storage import atomic_file
 from meshgan.view.figures import heat_maps
 
@@ -158,21 +159,28 @@ def _read_targets(model: Model, paths: Sequence[Path], unit: str, part: Path | N
     meshes = [path for path in paths if path.suffix.lower() != ".csv"]
     faces = [found for path in meshes for found in _read_faces(model, path, unit)]
     points = [path for path in paths if path not in meshes]
-    names = _names([*(source for source, _ in faces), *points])
-    groups = [_read_points(model, path, unit, names[path]) for path in points]
-    if faces:
-        all_names = tuple(names[source] for source, _ in faces)
-        groups.insert(0, _Targets(all_names, np.stack([face for _, face in faces]), _part_weights(model, part)))
-    return groups
+    names = _names([*(source for source, *_ in faces), *points])
+    groups = []
+    for whole in (True, False):
+        some = [(names[source], face, known) for source, face, known in faces if known.all() == whole]
+        if some:
+            given, shapes, (known, *_) = zip(*some, strict=True)
+            groups.append(_Targets(given, np.stack(shapes), _part_weights(model, part) * known))
+    return groups + [_read_points(model, path, unit, names[path]) for path in points]
 
 
-def _read_faces(model: Model, path: Path, unit: str) -> list[tuple[Path, Faces]]:
-    """The face of a mesh file, or those of a set, each with the path that it might have as a file of its own."""
+def _read_faces(model: Model, path: Path, unit: str) -> list[tuple[Path, Faces, Booleans]]:
+    """The face of a mesh file, or those of a set, each with the path that it might have as a file of its own, and which
+    of the model's vertices (V,) it has."""
     if not path.is_dir():
-        return [(path, _read_face(model, path, unit))]
+        return [(path, *_read_face(model, path, unit))]
     faces = FaceSet.open(path)
+    paths = [path / f"{name}.ply" for name in faces.names()]
+    if face_within(model.template) is not None and same_triangles(faces.template, face_template()):
+        return [(one, *_shown(model, face)) for one, face in zip(paths, faces, strict=True)]
     check_connectivity(faces.template, model.template, str(path))
-    return [(path / f"{name}.ply", face) for name, face in zip(faces.names(), faces, strict=True)]
+    whole = np.ones(len(model.template.vertices), dtype=bool)
+    return [(one, face, whole) for one, face in zip(paths, faces, strict=True)]
 
 
 def _names(paths: Sequence[Path]) -> dict[Path, str]:
@@ -198,21 +206,35 @@ def _names(paths: Sequence[Path]) -> dict[Path, str]:
     return names
 
 
-def _read_face(model: Model, path: Path, unit: str) -> Faces:
-    """The vertices (V, 3) in mm of a mesh of the template; those that no triangle uses may be there besides.
+def _read_face(model: Model, path: Path, unit: str) -> tuple[Faces, Booleans]:
+    """The vertices (V, 3) in mm of a mesh of the template; those that no triangle uses may be there besides. And which
+    of them (V,) the file has.
 
-    Any other mesh is a raw scan, which is registered where the model is of the package's template.
+    Any other mesh is a raw scan, which is registered where the model is of a template of the package; a face is known
+    of a head then, and nothing else.
     """
-    whole = mesh = read_mesh(path, "mm" if unit == AUTO else unit)
-    if len(mesh.vertices) != len(model.template.vertices):
+    scan = mesh = read_mesh(path, "mm" if unit == AUTO else unit)
+    templates = [model.template, *([face_template()] if face_within(model.template) is not None else [])]
+    if all(len(mesh.vertices) != len(one.vertices) for one in templates):
         mesh = surface_of(mesh)[1]
-    if not same_triangles(mesh, model.template) and same_triangles(model.template, default_template().mesh):
-        return _registered(whole, path, unit)
-    check_connectivity(mesh, model.template, str(path))
+    template = next((one for one in templates if same_triangles(mesh, one)), None)
+    if template is None:
+        if len(templates) == 1:
+            check_connectivity(mesh, model.template, str(path))
+        return _shown(model, _registered(scan, path, unit))
     if unit == AUTO:
         raise UsageError(f"{path} is of the model's template, and only the scale of a scan is found; give its --unit.")
-    _check_size(str(path), mesh.vertices, model.template.vertices, "m" if path.suffix.lower() == ".glb" else unit)
-    return mesh.vertices.astype(np.float32)
+    _check_size(str(path), mesh.vertices, template.vertices, "m" if path.suffix.lower() == ".glb" else unit)
+    if template is not model.template:
+        return _shown(model, mesh.vertices)
+    return mesh.vertices.astype(np.float32), np.ones(len(mesh.vertices), dtype=bool)
+
+
+def _shown(model: Model, face: Reals) -> tuple[Faces, Booleans]:
+    """What a face (F, 3) of the package's face template shows of a model's faces, which are of one of the package's."""
+    found = shown_by(face, model.template)
+    assert found is not None
+    return found[0].astype(np.float32), found[1]
 
 
 def _registered(mesh: Mesh, path: Path, unit: str) -> Faces:
@@ -229,11 +251,15 @@ def _registered(mesh: Mesh, path: Path, unit: str) -> Faces:
 def read_face(model: Model, path: Path, unit: str) -> tuple[Faces, Codes | None]:
     """A face (V, 3) that lies as the model's do, and its code (D,) if the file has one: a JSON file, or a mesh.
 
-    The mesh is that face itself, and not what the model makes of it.
+    The mesh is that face itself, and not what the model makes of it, unless the model's are whole heads and the mesh
+    shows a face alone.
     """
     if path.suffix.lower() != ".json":
-        ((_, face),) = _read_faces(model, path, unit) if path.is_file() else [(path, _read_face(model, path, unit))]
-        return rigid(face, model.template.vertices)(face).astype(np.float32), None
+        face, known = _read_face(model, path, unit)
+        if known.all():
+            return rigid(face, model.template.vertices)(face).astype(np.float32), None
+        code = read_code(model, path, unit)
+        return model.decode(code[None])[0], code
     code = read_code(model, path, unit)
     number = read_number(path)
     return model.decode(code[None], numbers=None if number is None else [number])[0], code

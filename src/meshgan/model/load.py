@@ -50,7 +50,11 @@ def load_model(where: str | Path) -> Model:
 def check_same_template(first: Model, second: Model) -> None:
     """Raise `UsageError` unless two models are of the same connectivity."""
     if not np.array_equal(first.template.triangles, second.template.triangles):
+        from meshgan.data.corpora.basis import layout_of
+
+        rigged = layout_of(first.template) is not None
+        own = f", or one of them alone: what `meshgan sample` writes of '{first.card.name}' has expressions of its own"
         raise UsageError(
             f"the models '{first.card.name}' and '{second.card.name}' are of different templates; "
-            "take two models that were trained on one template."
+            f"take two models that were trained on one template{own if rigged else ''}."
         )

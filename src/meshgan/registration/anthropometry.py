@@ -18,6 +18,8 @@ from numpy.typing import ArrayLike
 from scipy.spatial import cKDTree
 
 from meshgan.arrays import Faces, Floats, Integers
+from meshgan.data.corpora.basis import face_template, face_within
+from meshgan.data.corpora.heads import faces_of
 from meshgan.data.corpora.naming import natural
 from meshgan.data.faceset import FaceSet, blocks
 from meshgan.errors import UsageError
@@ -111,8 +113,11 @@ class Ruler:
     def of(cls, template: Mesh, source: str = "the template") -> "Ruler":
         """The ruler of a template: the package's own landmarks, carried over to any other face that looks along +z.
 
-        Raises `UsageError` if the template shows no such face in millimetres.
+        Heads of the package are measured by the ruler of their faces (`heads.faces_of`). Raises `UsageError` if the
+        template shows no such face in millimetres.
         """
+        if face_within(template) is not None:
+            template = face_template()
         known = template_of(template, source)
         centres = template.vertices[template.triangles].mean(axis=1)
         _, nearest = cKDTree(known.landmark_rows @ template.vertices).query(centres)
@@ -284,7 +289,7 @@ def measure(faces: FaceSet, between: Iterable[Sequence[str]] = (), surface: bool
             ruler.combination(point)
     table: Table = []
     for rows in blocks(len(faces), "Measuring", 16 if surface else 256):
-        block = faces.vertices[rows]
+        block = faces_of(faces.vertices[rows], faces.template)
         columns = ruler.lengths_and_angles(block, measures)
         columns |= ruler.surface_lengths(block, measures) if surface else {}
         columns |= ruler.areas_and_volumes(block)
@@ -328,7 +333,8 @@ def changes(faces: FaceSet) -> Iterator[Change]:
         outwards = np.einsum("vc,vc->v", shift, faces.template.with_vertices(earlier).vertex_normals)
         far = np.linalg.norm(shift, axis=1)
         numbers = {"mean_mm": far.mean(), "p95_mm": np.percentile(far, 95), "max_mm": far.max()}
-        before, after = (ruler.areas_and_volumes(face[None]) for face in (earlier, later))
+        both = faces_of(np.stack([earlier, later]), faces.template)
+        before, after = (ruler.areas_and_volumes(face[None]) for face in both)
         numbers |= {f"{name}_change": after[name][0] - before[name][0] for name in before}
         rounded = {name: round(float(number), 3) for name, number in numbers.items()}
         yield Change(str(faces.subjects[first]), (first, second), later.astype(np.float32), outwards, rounded)

@@ -13,8 +13,9 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeInt, TypeAdapter, ValidationError
 
-from meshgan.arrays import Floats
-from meshgan.data.corpora.basis import ASSETS, face_template
+from meshgan.arrays import Booleans, Floats, Reals
+from meshgan.data.corpora.basis import ASSETS, face_template, face_within
+from meshgan.data.corpora.heads import faces_of
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.files import read_mesh
 from meshgan.geometry.mesh import Mesh, same_triangles
@@ -44,6 +45,17 @@ def default_template() -> FaceTemplate:
     prior = Prior(arrays["mean"].astype(np.float64), arrays["basis"] * np.float32(arrays["step_mm"]))
     names = tuple(mark["name"] for mark in marks)
     return FaceTemplate(mesh, names, rows, seen, points["scatter_mm"].astype(np.float64), prior)
+
+
+def shown_by(face: Reals, template: Mesh) -> tuple[Floats, Booleans] | None:
+    """What a face (V, 3) of the default template shows of another template of the package: its vertices (W, 3), and
+    which of them (W,) are known; the others are where the template has them. None where it is no such template."""
+    own = face_within(template)
+    if own is None:
+        return None
+    vertices = template.vertices.copy()
+    vertices[: len(own)] = face[own]
+    return vertices, np.arange(len(vertices)) < len(own)
 
 
 def _asset(name: str) -> dict[str, NDArray[Any]]:
@@ -82,9 +94,10 @@ def _model_prior(folder: Path, template: Mesh) -> Prior:
     from meshgan.model.load import load_model  # needs torch, which registration else does without
 
     model = load_model(folder)
-    if not np.array_equal(model.template.triangles, template.triangles):
+    whole = face_within(model.template) is not None and face_within(template) is not None  # heads have faces
+    if not whole and not np.array_equal(model.template.triangles, template.triangles):
         raise UsageError(f"{folder} is a model of another template; give its template as `template`.")
-    return learn(model.sample(MODEL_FACES, seed=0), COMPONENTS)
+    return learn(faces_of(model.sample(MODEL_FACES, seed=0), model.template).astype(np.float32), COMPONENTS)
 
 
 def landmark_file(mesh: Path) -> Path:

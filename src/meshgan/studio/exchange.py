@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from meshgan.arrays import Codes, Faces, Floats, Singles
-from meshgan.data.corpora.basis import layout_of
+from meshgan.arrays import Booleans, Codes, Faces, Floats, Singles
+from meshgan.data.corpora.basis import face_template, face_within, layout_of
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.align import rigid, similarity
 from meshgan.geometry.files import MILLIMETRES, READERS, read_mesh, write_glb, write_mesh
@@ -38,6 +38,7 @@ UNKNOWN = "unknown"
 UNITS = (*MILLIMETRES, UNKNOWN)
 HUMAN = (0.5, 2.0)  # a face's size against the template's
 ROUNDS = 2  # of fitting identity and expression in turn
+PLACED = 2  # times that a part of a face is moved onto the model's, which the fit before has found
 
 FORMATS = ("glb", "obj", "ply", "png", "json")
 PICTURE = 1024  # pixels
@@ -64,7 +65,7 @@ class Upload:
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A mesh (V, 3) in mm, aligned with the template, and the codes nearest to it."""
+    """A mesh (V, 3) in mm, aligned with the template, NaN where it shows nothing, and the codes nearest to it."""
 
     target: Faces
     identity: Codes
@@ -112,40 +113,50 @@ def fit(upload: Upload, identity: Model, expression: Model | None = None, still:
     With an `expression` model and its neutral face `still` (V, 3), both are fitted in turn. Raises `MeshganError` if
     there is no face in the scan, or its unit is wrong.
     """
-    target = in_correspondence(upload, identity.template)
-    found = identity.fit(target[None])
+    target, known = in_correspondence(upload, identity.template)
+    weights = known.astype(np.float32)
+    found = identity.fit(target[None], weights)
+    for _ in range(0 if known.all() else PLACED):
+        target = rigid(target, found.vertices[0], weights)(target).astype(np.float32)
+        found = identity.fit(target[None], weights)
+    shown = np.where(known[:, None], target, np.float32(np.nan))
     if expression is None or still is None:
-        return Fitted(target, found.codes[0], None)
+        return Fitted(shown, found.codes[0], None)
     for _ in range(ROUNDS):
         size = sizes(found.vertices[0], still)
-        feeling = expression.fit((still + (target - found.vertices[0]) / size)[None])
-        found = identity.fit((target - size * (feeling.vertices[0] - still))[None])
-    return Fitted(target, found.codes[0], feeling.codes[0])
+        feeling = expression.fit((still + (target - found.vertices[0]) / size)[None], weights)
+        found = identity.fit((target - size * (feeling.vertices[0] - still))[None], weights)
+    return Fitted(shown, found.codes[0], feeling.codes[0])
 
 
-def in_correspondence(upload: Upload, template: Mesh) -> Faces:
-    """The template's vertices (V, 3) in mm on an uploaded mesh, moved rigidly to where the template lies."""
-    mesh = upload.mesh
-    if len(mesh.vertices) != len(template.vertices):
+def in_correspondence(upload: Upload, template: Mesh) -> tuple[Faces, Booleans]:
+    """The template's vertices (V, 3) in mm on an uploaded mesh, moved rigidly to where the template lies, and which of
+    them (V,) the mesh shows: of a head, a scan shows the face."""
+    from meshgan.registration.templates import shown_by  # only the worker needs it
+
+    mesh, own = upload.mesh, [template, *([face_template()] if face_within(template) is not None else [])]
+    if all(len(mesh.vertices) != len(one.vertices) for one in own):
         mesh = surface_of(mesh)[1]  # vertices that no triangle uses may be there besides
-    if np.array_equal(mesh.triangles, template.triangles):
-        check_connectivity(mesh, template, upload.name)
-        vertices = _of_human_size(replace(upload, mesh=mesh), template)
-    else:
+    found = next((one for one in own if np.array_equal(mesh.triangles, one.triangles)), None)
+    if found is None:
         vertices = _registered(upload, template)
-    return rigid(vertices, template.vertices)(vertices).astype(np.float32)
+    else:
+        check_connectivity(mesh, found, upload.name)
+        vertices = _of_human_size(replace(upload, mesh=mesh), found)
+    part = None if found is template else shown_by(vertices, template)
+    vertices, known = part or (vertices, np.ones(len(vertices), dtype=bool))
+    return rigid(vertices, template.vertices, known.astype(np.float64))(vertices).astype(np.float32), known
 
 
 def _registered(upload: Upload, template: Mesh) -> Floats:
     from meshgan.registration.register import register
     from meshgan.registration.templates import default_template  # only the worker needs these
 
-    ours = default_template()
-    if not np.array_equal(ours.mesh.triangles, template.triangles):
+    if face_within(template) is None:
         check_connectivity(upload.mesh, template, upload.name)
     try:
         unit, glb = "auto" if upload.unit == UNKNOWN else upload.unit, upload.name.lower().endswith(".glb")
-        return register(upload.mesh, ours, unit=unit, glb=glb).vertices
+        return register(upload.mesh, default_template(), unit=unit, glb=glb).vertices
     except MeshganError as error:
         advice = re.sub(
             r"`unit='(\w+)'`", r"the unit \1", str(error).replace("give `unit='auto'`", f"choose {UNKNOWN}")
@@ -207,7 +218,10 @@ def _write_glb(session: "Session", path: Path, targets: Shifts) -> None:
     `targets`, enlarged as the identity is."""
     base = faces_of(session.identity, [session.state.identity])[0]
     rigged, on = targets_of(base, kind_of_rig(None, session.identity.template)), {}
-    if session.expression is not None:
+    if session.expression is not None and session.expression.shapes:
+        weights = (session.state.expression or Part.at_start(session.expression)).code(session.expression)
+        targets, on = rigged, dict(zip(session.expression.shapes, map(float, weights), strict=True))
+    elif session.expression is not None:
         size = sizes(base, session.expression.still)
         named = {name: size * shift for name, shift in targets.items()}
         targets, on = {CURRENT: size * session.shift()} | rigged | named, {CURRENT: 1.0}

@@ -207,6 +207,22 @@ def layout_of(template: Mesh) -> Layout | None:
     return None
 
 
+@cache
+def head_face() -> Integers:
+    """The vertices (K,) of the face template that the first K of the head template are: all but its eyeballs."""
+    with (ASSETS / "head_basis.npz").open("rb") as stream:
+        balls = np.load(stream, allow_pickle=False)["balls"].astype(np.int64)
+    return np.setdiff1d(np.arange(len(face_template().vertices)), balls)
+
+
+def face_within(template: Mesh) -> Integers | None:
+    """The vertices (K,) of the face template that the first K of a template of the package are; None for others."""
+    layout = layout_of(template)
+    if layout is None:
+        return None
+    return head_face() if layout.parts else np.arange(len(template.vertices))
+
+
 def average_adult() -> Phenotype:
     """Between the sexes and ancestries, 25 years old, of average build: the template."""
     half = np.full(1, 0.5)

@@ -23,7 +23,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from meshgan.arrays import Floats, Integers, Reals, Singles
-from meshgan.data.corpora.basis import ASSETS, HEAD_PARTS, FaceBasis, Neutral, face_template
+from meshgan.data.corpora.basis import ASSETS, HEAD_PARTS, FaceBasis, Neutral, face_template, layout_of
 from meshgan.data.corpora.detail import Traits, detail
 from meshgan.data.corpora.draws import Draws
 from meshgan.data.corpora.eyes import Eye
@@ -291,3 +291,11 @@ def _step(values: Floats, low: float, high: float) -> Floats:
 def heads() -> Heads:
     """The heads of the package."""
     return Heads(Beyond.read(), head_template(), face_template())
+
+
+def faces_of(vertices: Reals, template: Mesh) -> Floats:
+    """The faces (B, V, 3) of the face template that heads (B, H, 3) of this template have; other meshes as they are."""
+    layout = layout_of(template)
+    if layout is None or not layout.parts:
+        return np.asarray(vertices, dtype=np.float64)
+    return np.stack([heads().face_of(head) for head in vertices])
