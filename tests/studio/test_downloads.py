@@ -10,9 +10,12 @@ import trimesh
 from PIL import Image
 
 from khronos import accessor, issues_of, needs_validator
+from meshgan.data.corpora.basis import layout_of
 from meshgan.geometry.align import rigid
+from meshgan.model.rig import ARKIT
 from meshgan.studio.exchange import CURRENT, PICTURE, download, in_correspondence, morph_targets, read_upload
 from meshgan.studio.session import Session
+from meshgan.studio.sliders import identity_model, rig_model
 
 pytest.importorskip("pygltflib", reason="needs the extra studio")
 
@@ -85,7 +88,8 @@ def test_what_is_saved_can_be_brought_back(session, targets, pair, tmp_path, kin
     path = tmp_path / f"mine.{kind}"
     path.write_bytes(download(session, kind, targets))
     for unit in ("mm", "m") if kind == "glb" else ("mm",):
-        vertices = in_correspondence(read_upload(path.name, path, unit), pair[0].template)
+        vertices, known = in_correspondence(read_upload(path.name, path, unit), pair[0].template)
+        assert known.all()
         moved = rigid(session.face.astype(float), vertices.astype(float))(session.face)
         np.testing.assert_allclose(moved, vertices, atol=2e-3)
 
@@ -113,3 +117,20 @@ def test_the_khronos_validator_finds_nothing(session, targets, tmp_path):
     (tmp_path / "face.glb").write_bytes(download(session, "glb", targets))
     issues = issues_of(tmp_path / "face.glb")
     assert issues["numErrors"] == issues["numWarnings"] == 0, issues["messages"]
+
+
+def test_a_head_that_its_rig_moves_is_saved_with_its_own_shapes_on(head_model):
+    session = Session(identity_model(head_model, None), rig_model(head_model.template), seed=1)
+    session.start_over("expression")
+    session.slide("jawOpen", 0.5)
+    session.slide("happiness", 1.0)
+    gltf = pygltflib.GLTF2.load_from_bytes(download(session, "glb", {}))
+    (skin,) = [mesh for mesh in gltf.meshes if mesh.name.endswith("skin-mesh")]
+    names = skin.extras["targetNames"]
+    weights = dict(zip(names, skin.weights, strict=True))
+    assert set(ARKIT) - {"tongueOut"} <= set(names)
+    assert CURRENT not in names
+    assert weights["jawOpen"] >= 0.5
+    assert weights["mouthSmileLeft"] == pytest.approx(0.9, abs=1e-3)
+    assert weights["eyeBlinkLeft"] == weights["expressionAnger"] == 0
+    assert [node.name for node in gltf.nodes][:6] == [part.name for part in layout_of(head_model.template).parts]

@@ -3,14 +3,16 @@
 import numpy as np
 import pytest
 
+from meshgan.data.corpora.recipes import EXPRESSIONS
 from meshgan.data.principal import principal_components
 from meshgan.errors import UsageError
 from meshgan.geometry.mesh import Mesh
 from meshgan.model.directions import SAMPLES
 from meshgan.model.face_model import FaceModel
 from meshgan.model.pca import PcaModel
+from meshgan.model.rig import ARKIT, targets_of
 from meshgan.studio import sliders
-from meshgan.studio.sliders import Range, decode, identity_model, load_pair
+from meshgan.studio.sliders import Range, decode, identity_model, load_pair, rig_model
 
 RNG = np.random.default_rng(0)
 
@@ -88,3 +90,21 @@ def test_two_templates_do_not_go_together(folders, tmp_path, pair):
     PcaModel(parts).save(tmp_path / "other")
     with pytest.raises(UsageError, match="different templates"):
         load_pair(str(folders / "identity"), str(tmp_path / "other"))
+
+
+def test_a_rig_is_a_model_of_expressions_whose_codes_are_weights(head_model):
+    rig = rig_model(head_model.template)
+    assert (rig.shapes, rig.model.code_size) == (ARKIT, 52)
+    np.testing.assert_array_equal(rig.still, head_model.template.vertices.astype(np.float32))
+    jaw = head_model.template.vertices + targets_of(head_model.template.vertices, "arkit")["jawOpen"]
+    np.testing.assert_allclose(rig.decode(rig.sliders["jawOpen"].vector[None])[0], jaw, atol=1e-3)
+    codes = rig.model.codes(300, seed=3)
+    assert codes.min() >= 0
+    assert codes.max() <= 1
+    assert len(np.unique(codes, axis=0)) > 100
+    assert [key for key, slider in rig.sliders.items() if not slider.expert] == list(EXPRESSIONS)
+    assert all(rig.range.place(slider.vector) != "outside" for slider in rig.sliders.values() if not slider.expert)
+
+
+def test_other_templates_have_no_rig(pair):
+    assert rig_model(pair[0].template) is None

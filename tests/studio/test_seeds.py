@@ -117,7 +117,7 @@ class Grainy:
 @pytest.fixture
 def grainy(pair):
     identity, expression = pair
-    model = StudioModel(Grainy(identity.model), identity.axes, identity.start, list(identity.sliders.values()))
+    model = StudioModel(Grainy(identity.model), identity.start, list(identity.sliders.values()))
     return model, expression
 
 

@@ -6,9 +6,16 @@ import pytest
 pytest.importorskip("viser", reason="needs the extra studio")
 
 from meshgan.bench.studio import CAMERA
+from meshgan.data.corpora.basis import face_template, head_layout
+from meshgan.data.corpora.heads import head_template
 from meshgan.model.model_folder import SHIPPED
-from meshgan.studio.sliders import load_pair
-from meshgan.studio.stage import FIELD_OF_VIEW, direction, distance, extent
+from meshgan.studio.gate import Gate
+from meshgan.studio.page import Shared
+from meshgan.studio.server import Studio
+from meshgan.studio.session import SIMILAR
+from meshgan.studio.sliders import identity_model, load_pair, rig_model
+from meshgan.studio.stage import CLAY, FIELD_OF_VIEW, direction, distance, extent, pieces
+from meshgan.view.figures import worn
 from visitor import Visitor
 
 WIDE, NARROW = 1440, 330  # pixels, of a window 900 high
@@ -85,3 +92,38 @@ def test_nearly_all_random_faces_fit_into_the_picture(identity, aspect):
     across = np.abs((faces - middle) @ right) / (aspect * height)
     up = np.abs((faces - middle) @ np.cross(towards, right)) / height
     assert np.mean(np.maximum(across, up).max(axis=1) < 0.5) > 0.95
+
+
+def test_a_head_is_drawn_in_pieces_of_one_colour():
+    template = head_template()
+    found = pieces(template)
+    assert 4 <= len(found) <= 20
+    assert max(found, key=lambda piece: len(piece.triangles)) is found[0]
+    drawn = np.concatenate([piece.rows[piece.triangles] for piece in found])
+    assert sorted(map(tuple, drawn.tolist())) == sorted(map(tuple, template.triangles.tolist()))
+    colours = worn(head_layout())
+    for piece in found:
+        far = np.abs(255 * colours[piece.rows[piece.triangles]].mean(axis=1) - piece.colour).max()
+        assert far < 255 * 0.3
+    (whole,) = pieces(face_template())
+    assert whole.colour == CLAY
+    np.testing.assert_array_equal(whole.triangles, face_template().triangles)
+
+
+def test_heads_are_shown_piece_by_piece_and_offered_with_their_colours(head_model):
+    running = Studio(Shared(identity_model(head_model, None), rig_model(head_model.template)), Gate(port=0))
+    try:
+        with Window(running.addresses[0]) as window:
+            window.hears(1)
+            (page,) = running.pages.values()
+            page.session.slide("jawOpen", 0.7)
+            page.show()
+            for piece, handle in zip(page.stage.pieces, page.stage.parts, strict=True):
+                np.testing.assert_array_equal(handle.vertices, page.session.face[piece.rows])
+                assert handle.visible
+            page.session.offer_similar()
+            page.show()
+            assert not any(handle.visible for handle in page.stage.parts)
+            assert len(page.stage.gallery) >= 3 * SIMILAR
+    finally:
+        running.stop()

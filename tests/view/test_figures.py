@@ -22,6 +22,7 @@ from meshgan.view.figures import (
     heat_colours,
     heat_limit,
     heat_maps,
+    one_coloured,
     strip,
     worn,
 )
@@ -188,3 +189,14 @@ def test_parts_are_drawn_in_the_colours_of_their_picture() -> None:
     np.testing.assert_array_equal(worn(layout), [[1, 0, 0], [0, 0, 1], [0, 0, 0]])
     assert worn(None) is None
     assert worn(replace(layout, picture=b"")) is None
+
+
+def test_triangles_go_together_by_their_colours() -> None:
+    colours = np.array([[1, 0, 0], [0.9, 0.05, 0], [1, 0.1, 0], [0, 0, 1], [0, 0.1, 1], [0.1, 0, 1]], np.float32)
+    triangles = np.array([[3, 4, 5], [0, 1, 2], [2, 1, 0]])
+    (most, red), (rest, blue) = one_coloured(triangles, colours)
+    assert (most.tolist(), rest.tolist()) == ([1, 2], [0])
+    np.testing.assert_allclose(red, colours[:3].mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(blue, colours[3:].mean(axis=0), atol=1e-6)
+    ((every, _),) = one_coloured(triangles, np.full((6, 3), 0.5, np.float32))
+    assert every.tolist() == [0, 1, 2]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 OLDEST_OPSET = 18  # older ones lack what the exporter writes
 DEMO = Path("demo/run")  # what `make demo` leaves
+OPENS = ("head", "identity")  # of the models that ship, the first there is
 
 
 def studio(
@@ -41,8 +42,9 @@ def studio(
 ) -> None:
     """Make faces in the browser: random ones, by sliders, between others, like a mesh of yours; then take them away.
 
-    Without models, the shipped ones are shown, or what `make demo` has trained. The page opens at once, and shows faces
-    when the models are there. Ctrl-C stops the studio.
+    Without models, the shipped ones are shown, heads if there are any, or what `make demo` has trained. Where no
+    expression model is of the identity model's template, expressions are those of its rig. The page opens at once, and
+    shows faces when the models are there. Ctrl-C stops the studio.
 
     Example: `meshgan studio runs/identity runs/expression`
     """
@@ -65,10 +67,11 @@ def studio(
 
 
 def _first(identity: str | None) -> str:
-    """The identity model that was named, else the one that ships, else the demo's; `UsageError` if there is none."""
+    """The identity model that was named, else one that ships, else the demo's; `UsageError` if there is none."""
     if identity is None:
-        if _is_model(SHIPPED / "identity"):
-            return "identity"
+        for name in OPENS:
+            if _is_model(SHIPPED / name):
+                return name
         if not _is_model(DEMO / "model"):
             raise UsageError(
                 f"there is no model to show: name one, as in `meshgan studio runs/first`, or let `make demo` train "
@@ -90,13 +93,14 @@ def _show(gate: "Gate", first: str, expression: str | None) -> None:
     print(f"Loading {first} …", flush=True)
     from meshgan.studio.page import Shared
     from meshgan.studio.server import Studio
-    from meshgan.studio.sliders import load_pair
+    from meshgan.studio.sliders import load_pair, rig_model
 
     pair = None
     if expression is None and _is_model(SHIPPED / "expression"):
         with suppress(UsageError):
             pair = load_pair(first, "expression")
-    shared = Shared(*(pair or load_pair(first, expression)))
+    person, feeling = pair or load_pair(first, expression)
+    shared = Shared(person, feeling or rig_model(person.template))
     asked = _asked_to_end()
     running = Studio(shared, gate)
     try:

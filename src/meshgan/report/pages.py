@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from pydantic import TypeAdapter, ValidationError
 
 from meshgan.arrays import Faces
+from meshgan.data.corpora.basis import layout_of
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import MeshganError, UsageError
 from meshgan.evaluation.evaluate import Evaluation, fitting_errors, suitable_samplers
@@ -38,7 +39,7 @@ from meshgan.report.results import (
 from meshgan.storage import atomic_file
 from meshgan.training.checkpoint import RunFolder
 from meshgan.training.watch import CURVES
-from meshgan.view.figures import camera_for, heat_maps, page, tiles
+from meshgan.view.figures import camera_for, heat_maps, page, tiles, worn
 from meshgan.view.raster import Camera
 
 SHOWN = 16  # faces on a sheet
@@ -121,7 +122,8 @@ def draw_error_maps(
 
 
 def _sheet(vertices: Faces, faces: FaceSet, path: Path, caption: str, camera: Camera) -> dict[str, str]:
-    drawn = tiles(vertices, faces.template.triangles, size=160, camera=camera)
+    colour = worn(layout_of(faces.template))
+    drawn = tiles(vertices, faces.template.triangles, size=160, camera=camera, colour=colour)
     page(path, [drawn[: SHOWN // 2], drawn[SHOWN // 2 :]])
     return {"image": embedded(path), "caption": caption}
 

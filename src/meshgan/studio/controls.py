@@ -90,7 +90,7 @@ def _lock(page: Page, half: Half, label: str) -> None:
 
 
 def _sliders(page: Page, model: StudioModel, half: Half, labels: str) -> None:
-    """Named sliders, and the principal axes in a folder of their own."""
+    """Named sliders, and in a folder of their own the principal axes, or single shapes."""
     gui = page.gui
     named = [slider for slider in model.sliders.values() if not slider.expert]
     if not named:
@@ -98,7 +98,8 @@ def _sliders(page: Page, model: StudioModel, half: Half, labels: str) -> None:
     for slider in named:
         _slider(page, slider)
     page.choice("Sliders", {"All to zero": lambda: page.session.reset_sliders(half)}, keep_view=True)
-    with gui.add_folder("Expert: principal axes", expand_by_default=False):
+    title = f"The {len(model.shapes)} ARKit shapes" if model.shapes else "Expert: principal axes"
+    with gui.add_folder(title, expand_by_default=False):
         for slider in model.sliders.values():
             if slider.expert:
                 _slider(page, slider)
@@ -229,7 +230,8 @@ def _load(page: Page, upload: viser.GuiUploadButtonHandle, unit: str, smiling: b
 
 
 def _told(errors: np.ndarray) -> str:
-    return f"The face is **{errors.mean():.2f} mm** from your mesh on average, {errors.max():.1f} mm at most."
+    told = f"The face is **{np.nanmean(errors):.2f} mm** from your mesh on average, {np.nanmax(errors):.1f} mm at most."
+    return told + (" Grey is what your mesh does not show." if np.isnan(errors).any() else "")
 
 
 def _legend(limit_mm: float) -> str:

@@ -231,13 +231,13 @@ class Page:
         if self.view == "face" or session.target is None:
             stage.show(session.face)
         elif self.view == "mesh":
-            stage.show(session.target)
+            stage.show(np.where(np.isnan(session.target), session.face, session.target))
         else:
             stage.show_heat(session.face, heat_colours(self.errors, self.limit_mm))
 
     @property
     def errors(self) -> np.ndarray:
-        """Distances (V,) in mm of the present face to the visitor's mesh."""
+        """Distances (V,) in mm of the present face to the visitor's mesh, NaN where that shows nothing."""
         assert self.session.target is not None
         return np.linalg.norm(self.session.face - self.session.target, axis=1)
 

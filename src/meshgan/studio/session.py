@@ -233,7 +233,7 @@ class Session:
         self.identity, self.expression = identity, expression
         self.locked: set[Half] = set()
         self.gallery: Gallery | None = None
-        self.target: Faces | None = None  # (V, 3), the visitor's own mesh
+        self.target: Faces | None = None  # (V, 3), the visitor's own mesh, NaN where it shows nothing
         self._draws = np.random.default_rng(seed)
         self._shown: tuple[State, Faces] | None = None
         self.b = self._random(self._start())

@@ -8,10 +8,13 @@ from typing import Literal
 import numpy as np
 
 from meshgan.arrays import Codes, Faces, Floats
+from meshgan.data.corpora.recipes import EXPRESSIONS
 from meshgan.geometry.mesh import Mesh
 from meshgan.model.directions import FILE, Axes, Directions
 from meshgan.model.load import Model, check_same_template, load_model
-from meshgan.model.model_folder import find_model
+from meshgan.model.model_folder import ModelCard, ModelParts, Origin, find_model
+from meshgan.model.pca import PcaModel
+from meshgan.model.rig import ARKIT, EXPRESSION_WEIGHTS, can_be_rigged, random_weights, targets_of
 
 Place = Literal["inside", "edge", "outside"]
 
@@ -26,6 +29,7 @@ REACH = 3.0  # standard deviations either way, for traits and axes
 FULL, BEYOND = 1.0, 1.5  # expressions: the mean one, and how far past it the slider goes
 NEUTRAL = "neutral"  # a label of expressions that is no expression
 YEARS = "age"  # the label that is counted in its own unit
+PERFORMED = 512  # faces that random expressions by a rig are drawn from
 WORDS = {  # label: the slider's title, its lower and its upper end
     "age": ("Age, years", "younger", "older"),
     "female": ("Sex", "male", "female"),
@@ -133,11 +137,12 @@ class Range:
 class StudioModel:
     """One of the two models of a studio. Codes are (D,), faces (V, 3) float32 in mm.
 
-    `start` is the code that nothing has been done to: the mean face, or the neutral expression.
+    `start` is the code that nothing has been done to: the mean face, or the neutral expression. Where codes are weights
+    of a rig, `shapes` are the names of what they count.
     """
 
-    def __init__(self, model: Model, axes: Axes, start: Codes, sliders: list[Slider]) -> None:
-        self.model, self.axes, self.start = model, axes, start
+    def __init__(self, model: Model, start: Codes, sliders: list[Slider], shapes: tuple[str, ...] = ()) -> None:
+        self.model, self.start, self.shapes = model, start, shapes
         self.sliders = {slider.key: slider for slider in sliders}
         self.range = Range.of(model.codes(DRAWS))
 
@@ -190,14 +195,48 @@ def identity_model(model: Model, found: Directions | None, axes: Axes | None = N
     """Starts at the mean; its traits, if there are directions, and its principal axes are its sliders."""
     axes, start = axes or Axes.of(model), _middle(model)
     named = [slider for slider in (traits(found) if found else []) if _moves(model, start, slider) >= LEAST_MM]
-    return StudioModel(model, axes, start, named + axis_sliders(axes, "id"))
+    return StudioModel(model, start, named + axis_sliders(axes, "id"))
 
 
 def expression_model(model: Model, found: Directions | None, axes: Axes | None = None) -> StudioModel:
     """Starts at the neutral expression; named expressions, if there are directions, and axes are its sliders."""
     axes = axes or Axes.of(model)
     named = expressions(found, axes.neutral) if found else []
-    return StudioModel(model, axes, axes.neutral, named + axis_sliders(axes, "exp"))
+    return StudioModel(model, axes.neutral, named + axis_sliders(axes, "exp"))
+
+
+def rig_model(template: Mesh) -> StudioModel | None:
+    """The 52 shapes of a template as its model of expressions, for one that no trained model is of; None if it has no
+    rig. Codes are weights; random ones are what people do, or one shape alone."""
+    if not can_be_rigged(template):
+        return None
+    shapes = np.stack([targets_of(template.vertices, "arkit")[name] for name in ARKIT])
+    origin = Origin(
+        recipe="", data="rig", source="the shapes of its template", licence="CC0-1.0", synthetic=True, faces_seen=0,
+        seed=0,
+    )  # fmt: skip
+    card = ModelCard(
+        kind="pca", name="arkit", code=len(ARKIT), sampler="bootstrap", origin=origin, template=template.content_hash
+    )
+    tensors = {
+        "pca/mean": template.vertices.astype(np.float32),
+        "pca/basis": shapes,
+        "bootstrap/points": np.concatenate([random_weights(PERFORMED), np.eye(len(ARKIT))]).astype(np.float32),
+        "bootstrap/noise": np.zeros(1, np.float32),
+    }
+    named = [
+        Slider(
+            name, _title(name), weights.astype(np.float32), 0.0, BEYOND, 0.05,
+            ((0.0, "none"), (FULL, "full"), (BEYOND, "more")),
+        )
+        for name, weights in zip(EXPRESSIONS, EXPRESSION_WEIGHTS, strict=True)
+    ]  # fmt: skip
+    single = [
+        Slider(name, name, weights, 0.0, FULL, 0.05, ((0.0, ""), (FULL, "")), expert=True)
+        for name, weights in zip(ARKIT, np.eye(len(ARKIT), dtype=np.float32), strict=True)
+    ]
+    model = PcaModel(ModelParts(card, template, None, tensors))
+    return StudioModel(model, np.zeros(len(ARKIT), np.float32), named + single, ARKIT)
 
 
 def _directions(where: str | None) -> Directions | None:

@@ -7,19 +7,20 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import viser
 from numpy.typing import NDArray
 
-from meshgan.arrays import Faces, Floats, Singles
+from meshgan.arrays import Faces, Floats, Integers, Singles
 from meshgan.data.corpora.basis import layout_of
 from meshgan.geometry import glb
 from meshgan.geometry.files import MILLIMETRES
 from meshgan.geometry.mesh import Mesh
 from meshgan.studio.sliders import StudioModel
-from meshgan.view.figures import cones, holes, worn
+from meshgan.view.figures import cones, holes, one_coloured, worn
 from meshgan.view.raster import decoded
 
 CLAY, DARK = (205, 186, 172), (48, 36, 34)
@@ -96,6 +97,28 @@ def distance(width: float, height: float, aspect: float) -> float:
     return AIR * max(height, width / aspect) / (2 * np.tan(FIELD_OF_VIEW / 2))
 
 
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """A part of the face with one colour, as the viewer wants it: its vertices are `rows` (N,) of the face's."""
+
+    rows: Integers | slice
+    triangles: NDArray[np.uint32]
+    colour: tuple[int, int, int]
+
+
+def pieces(template: Mesh) -> list[Piece]:
+    """The pieces of faces of a template, largest first: by what they wear, or one of clay."""
+    colours = worn(layout_of(template))
+    if colours is None:
+        return [Piece(slice(None), template.triangles.astype(np.uint32), CLAY)]
+    found = []
+    for numbers, colour in one_coloured(template.triangles, colours):
+        rows, corners = np.unique(template.triangles[numbers], return_inverse=True)
+        red, green, blue = (round(255 * float(part)) for part in colour)
+        found.append(Piece(rows, corners.reshape(-1, 3).astype(np.uint32), (red, green, blue)))
+    return found
+
+
 class Stage:
     """The scene of one visitor."""
 
@@ -108,7 +131,9 @@ class Stage:
         self.middle, self.size = extent(identity)
         self.holes = holes(template.triangles, len(template.vertices))
         self.worn = worn(layout_of(template))  # by eyes, teeth and skin
-        self.clay, self.dark = self._clay("/face", face), self._hollow("/hollow", face)
+        self.pieces = pieces(template)
+        self.parts = [self._piece(number, face) for number in range(len(self.pieces))]
+        self.dark = self._hollow("/hollow", face)
         self.heat: viser.GlbHandle | None = None
         self.gallery: list[Any] = []
         self._framed = (float(self.size[0]), float(self.size[1]), True)
@@ -118,22 +143,17 @@ class Stage:
 
     def show(self, face: Faces) -> None:
         """Show a face (V, 3)."""
-        if self.worn is not None:
-            self.show_heat(face, self.worn)
-            return
-        self.clay.vertices = face
+        for piece, handle in zip(self.pieces, self.parts, strict=True):
+            handle.vertices = face[piece.rows]
         self.dark.vertices = self._cones(face)[0]
-        self._only(self.clay)
+        self._only(*self.parts)
 
     def show_heat(self, face: Faces, colours: Singles) -> None:
         """Show a face (V, 3) with a colour (V, 3), sRGB in [0, 1], at each vertex."""
-        data = glb.write(Mesh(face, self.triangles), colours=decoded(colours))
         if self.heat is None:
-            self.heat = self.client.scene.add_glb(
-                "/heat", data, scale=MILLIMETRES["m"], cast_shadow=False, receive_shadow=False
-            )
+            self.heat = self._painted("/heat", face, colours)
         else:
-            self.heat.glb_data = data
+            self.heat.glb_data = self._painting(face, colours)
         self.dark.vertices = self._cones(face)[0]
         self._only(self.heat)
 
@@ -149,12 +169,15 @@ class Stage:
             place = (xs[number % len(xs)], ys[number // len(xs)], 0.0)
             pane = self._pane(f"/gallery/{number}", pitch, place)
             pane.on_click(pick[number])
-            self.gallery += [pane, self._clay(f"/faces/{number}", face, place)]
-            self.gallery.append(self._hollow(f"/hollows/{number}", face, place))
+            if self.worn is None:
+                shown = self._mesh(f"/faces/{number}", face, self.triangles, CLAY, place)
+            else:
+                shown = self._painted(f"/faces/{number}", face, self.worn, place)
+            self.gallery += [pane, shown, self._hollow(f"/hollows/{number}", face, place)]
         edge = pitch / 2
         self._titles("above", above, [(x, ys[0] + edge[1], 0.0) for x in xs], "bottom-center")
         self._titles("beside", beside, [(xs[0] - edge[0], y, 0.0) for y in ys], "center-right")
-        self._only(None)
+        self._only()
         self.look((len(xs) + any(beside)) * pitch[0], len(ys) * pitch[1], aside=False)
 
     def _titles(self, name: str, titles: Sequence[str], places: Sequence[Any], anchor: Any) -> None:
@@ -221,8 +244,20 @@ class Stage:
         x, y, z = self.client.camera.position - self.client.camera.look_at
         return -float(np.degrees(np.arctan2(x, z))), -float(np.degrees(np.arctan2(y, np.hypot(x, z))))
 
-    def _clay(self, name: str, face: Faces, place: Any = (0.0, 0.0, 0.0)) -> viser.MeshHandle:
-        return self._mesh(name, face, self.triangles, CLAY, place)
+    def _piece(self, number: int, face: Faces) -> viser.MeshHandle:
+        piece = self.pieces[number]
+        name = f"/face/{number}" if number else "/face"
+        return self._mesh(name, face[piece.rows], piece.triangles, piece.colour, (0.0, 0.0, 0.0))
+
+    def _painted(self, name: str, face: Faces, colours: Singles, place: Any = (0.0, 0.0, 0.0)) -> viser.GlbHandle:
+        """A face (V, 3) with a colour (V, 3), sRGB in [0, 1], at each vertex."""
+        return self.client.scene.add_glb(
+            name, self._painting(face, colours), scale=MILLIMETRES["m"], cast_shadow=False, receive_shadow=False,
+            position=place,
+        )  # fmt: skip
+
+    def _painting(self, face: Faces, colours: Singles) -> bytes:
+        return glb.write(Mesh(face, self.triangles), colours=decoded(colours))
 
     def _hollow(self, name: str, face: Faces, place: Any = (0.0, 0.0, 0.0)) -> viser.MeshHandle:
         return self._mesh(name, *self._cones(face), DARK, place)
@@ -245,8 +280,7 @@ class Stage:
         vertices, triangles = cones(face[None], self.holes)
         return (vertices[0], triangles.astype(np.uint32)) if len(triangles) else NOTHING
 
-    def _only(self, shown: Any) -> None:
-        for thing in (self.clay, self.heat):
-            if thing is not None:
-                thing.visible = thing is shown
-        self.dark.visible = shown is not None
+    def _only(self, *shown: Any) -> None:
+        for thing in (*self.parts, *([self.heat] if self.heat else [])):
+            thing.visible = any(thing is one for one in shown)
+        self.dark.visible = bool(shown)

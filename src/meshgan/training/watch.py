@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from torch import Tensor
 
 from meshgan.arrays import Faces
+from meshgan.data.corpora.basis import layout_of
 from meshgan.data.faceset import FaceSet, some_rows
 from meshgan.errors import MeshganError, missing_extra
 from meshgan.nn import kernel
@@ -24,7 +25,7 @@ from meshgan.storage import atomic_file
 from meshgan.training.checkpoint import RunFolder
 from meshgan.training.recipe import Recipe
 from meshgan.training.state import Curves, State, fixed_codes
-from meshgan.view.figures import contact_sheet
+from meshgan.view.figures import contact_sheet, worn
 
 GRID = 16  # faces in a grid of samples
 TILE = 128  # pixels of each
@@ -72,7 +73,9 @@ class Watch:
         """Write the grid of samples."""
         if self.state.team.leads and self.generates:
             with atomic_file(self.run.path / "samples" / f"faces-seen-{seen:08d}.png") as partial:
-                contact_sheet(self.samples(), self.faces.template.triangles, partial, columns=4, size=TILE)
+                template = self.faces.template
+                colour = worn(layout_of(template))
+                contact_sheet(self.samples(), template.triangles, partial, columns=4, size=TILE, colour=colour)
 
     def check_weights(self, seen: int) -> None:
         """Raise `MeshganError` if a weight is not finite: such a state is not worth keeping."""

@@ -41,6 +41,9 @@ INK, SOFT_INK = (38, 40, 44), (110, 114, 120)
 SMALLEST = 8  # pixels; below, nobody reads it
 Font = ImageFont.FreeTypeFont
 
+ALIKE = 0.3  # sRGB: colours that are no further apart can be drawn as one, where a mesh may have but one
+STEPS = 24  # of each of its numbers, to begin with
+
 DARK = (0.20, 0.15, 0.14)  # sRGB
 DEPTH = 0.35  # of a hole's width: how far its cone goes back along -z
 
@@ -72,6 +75,20 @@ def worn(layout: Layout | None) -> Singles | None:
     own = layout.coordinates[: len(layout.coordinates) - len(layout.doubled)] * [1, -1] + [0, 1]
     columns, rows = (own * (np.array(pixels.shape[1::-1]) - 1)).round().astype(np.int64).T
     return pixels[rows, columns]
+
+
+def one_coloured(triangles: Integers, colours: Singles) -> list[tuple[Integers, Singles]]:
+    """Triangles (F, 3) of vertices with colours (V, 3) in groups of nearly one colour, largest first: for each group
+    the numbers of its triangles, and its colour (3,)."""
+    from scipy.cluster.hierarchy import fcluster, linkage  # a tenth of a second
+
+    own = colours[triangles].mean(axis=1)
+    shades, shade = np.unique((own * STEPS).round() / STEPS, axis=0, return_inverse=True)
+    merged = fcluster(linkage(shades, "complete"), ALIKE, "distance") if len(shades) > 1 else np.ones(1, np.int64)
+    group = merged[shade.ravel()]
+    numbers, counts = np.unique(group, return_counts=True)
+    rows = [np.flatnonzero(group == number) for number in numbers[np.argsort(-counts, kind="stable")]]
+    return [(some, own[some].mean(axis=0)) for some in rows]
 
 
 def heat_tiles(
