@@ -83,6 +83,31 @@ def test_growth_measures_time_and_memory(monkeypatch, tmp_path) -> None:
     assert row["mb"] >= 0
 
 
+def test_growth_is_told_against_proportion(monkeypatch, capsys) -> None:
+    class Here:
+        """Runs in this process what else gets one of its own."""
+
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def __enter__(self) -> "Here":
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def map(self, function, *columns):
+            return map(function, *columns)
+
+    monkeypatch.setattr(train_step, "ProcessPoolExecutor", Here)
+    made = lambda side, batch: {"vertices": side**2, "batch": batch, "ms": (side / 10) ** 3, "mb": 1.0}  # noqa: E731
+    monkeypatch.setattr(train_step, "measure", made)
+    found = train_step.run(only_growth=True)["growth"]
+    assert [row["vertices"] for row in found["sizes"]] == [5041, 12100, 19881, 80089]
+    for row in found["sizes"]:
+        assert row["proportion"] == pytest.approx((row["vertices"] / 5041) ** 0.5)
+    assert found["exponent_ms"] == pytest.approx(1.5)
+    assert "times proportion" in capsys.readouterr().out
+
+
 def test_the_machine_is_described() -> None:
     about = twins.conditions()
     assert about["threads"] >= 1

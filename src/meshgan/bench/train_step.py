@@ -32,15 +32,18 @@ TURNS = {"meshgan": 12, "csr": 2, "pyg": 1, "floor": 4}  # in a round, so that a
 
 Tensors = dict[str, Tensor]
 K = torch.tensor(0.3)  # BEGAN's k_t: any number in (0, 1) costs the same
-SIDES = (71, 141, 283)  # of sheets of 5,041, 19,881 and 80,089 vertices
+SIDES = (71, 110, 141, 283)  # of sheets of 5,041, 12,100, 19,881 and 80,089 vertices: faces, heads, and larger ones
 BATCHES = (1, 4, 16, 64, 128)
 BATCH = 16
 SECONDS = 3.0  # of steps at each size, and at least three steps
 LINEAR = 1.1  # the largest exponent that counts as linear
 
 
-def run() -> dict[str, Any]:
-    """Check that the versions agree, time them in turns, and print everything that the ratios follow from."""
+def run(only_growth: bool = False) -> dict[str, Any]:
+    """Check that the versions agree, time them in turns, and print everything that the ratios follow from; or, of all
+    that, how a step grows."""
+    if only_growth:
+        return {"growth": growth(), "path": kernel.describe(), "machine": conditions(), "date": today()}
     hierarchy = Hierarchy.cached(face_template())
     players = versions(hierarchy)
     vertices = len(face_template().vertices)
@@ -203,14 +206,17 @@ def _show(result: dict[str, Any]) -> None:
 
 
 def growth() -> dict[str, Any]:
-    """Milliseconds and megabytes of a step at three sizes and five batches, each in a fresh process; prints them.
+    """Milliseconds and megabytes of a step at four sizes and five batches, each in a fresh process; prints them.
 
-    The exponents are slopes in log-log over the sizes: 1 is linear.
+    `proportion` is a step's time against what the smallest sheet's predicts, vertex by vertex. The exponents are slopes
+    in log-log over the sizes: 1 is linear.
     """
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as fresh:
         sizes = list(fresh.map(measure, SIDES, [BATCH] * len(SIDES)))
         batches = list(fresh.map(measure, [SIDES[0]] * len(BATCHES), BATCHES))
     vertices = [row["vertices"] for row in sizes]
+    for row in sizes:
+        row["proportion"] = row["ms"] / sizes[0]["ms"] / (row["vertices"] / sizes[0]["vertices"])
     result: dict[str, Any] = {
         "sizes": sizes,
         "batches": batches,
@@ -247,6 +253,7 @@ def measure(side: int, batch: int) -> dict[str, Any]:
 def _show_growth(result: dict[str, Any]) -> None:
     for row in result["sizes"] + result["batches"]:
         each = f"{row['ms'] / row['batch']:6.2f} ms a face, {row['mb']:6.0f} MB"
+        each += f", {row['proportion']:.2f} times proportion" if "proportion" in row else ""
         print(f"{row['vertices']:8,} vertices, batch {row['batch']:3}: {row['ms']:8.1f} ms, {each}")
     print(f"growth: time ~ V^{result['exponent_ms']:.2f}, memory ~ V^{result['exponent_mb']:.2f},", end=" ")
     print(f"time ~ batch^{result['exponent_ms_of_batch']:.2f}")
