@@ -62,14 +62,17 @@ class Depths:
             (template.triangles >= part.start).all(axis=1) & (template.triangles < part.stop).all(axis=1)
         )
 
-    def measure(self, head: Floats) -> dict[str, float]:
-        """The depths in mm of a head (H, 3)."""
-        found = {"lids in eyes": 0.0}
+    def of_lids(self, head: Floats) -> float:
+        """How deep in mm the lids of a head (H, 3) are in its eyeballs."""
+        depths = [0.0]
         for lids, ball in zip(self.lids, self.balls, strict=True):
             middle, radius = sphere(head[ball])
-            found["lids in eyes"] = max(
-                found["lids in eyes"], radius - np.linalg.norm(head[lids] - middle, axis=1).min()
-            )
+            depths.append(radius - float(np.linalg.norm(head[lids] - middle, axis=1).min()))
+        return max(depths)
+
+    def measure(self, head: Floats) -> dict[str, float]:
+        """The depths in mm of a head (H, 3)."""
+        found = {"lids in eyes": self.of_lids(head)}
         found["mouth through skin"] = outside(head[self.lining], head, self.outer, self.unlined)
         skin = np.unique(self.skin)
         for name, triangles in self.own.items():

@@ -1,5 +1,8 @@
 """Whole heads: the face of the corpus, and what is around it."""
 
+import importlib
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -11,6 +14,7 @@ from meshgan.errors import UsageError
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import Surface
+from meshgan.model.rig import targets_of
 
 COUNT = 4
 
@@ -88,6 +92,25 @@ def test_teeth_and_tongue_lie_in_the_mouth(made):
             found = surface.closest(points)
             outside = ((points - found.points) * surface.normals(found)).sum(axis=1)
             assert outside.min() > -0.3  # the skin inside the mouth faces the teeth
+
+
+def test_parts_keep_clear_of_each_other_in_the_shapes_most_at_risk(made, monkeypatch):
+    """Of one head; `python tools/head_figures.py` measures two hundred in all shapes."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "tools"))
+    tool = importlib.import_module("head_figures")
+    head = made[0][1]
+    measured, targets = tool.Depths(heads()), targets_of(head, "arkit")
+    eyes = [name for name in targets if name.startswith("eye")]
+    assert len(eyes) == 14
+    for name in eyes:
+        assert measured.of_lids(head + targets[name]) < tool.ALLOWED_MM, name
+    for name in ("jawOpen", "tongueOut"):
+        found = measured.measure(head + targets[name])
+        assert max(found.values()) < tool.ALLOWED_MM, (name, found)
+    for part, way in (("teethLower", (0.0, 6.0, 0.0)), ("eyeLeft", (0.0, 0.0, 2.0))):
+        pushed = head.copy()
+        pushed[heads().parts[part]] += way
+        assert max(measured.measure(pushed).values()) > 1.0, part
 
 
 def test_every_level_keeps_every_part_and_learns_from_its_own():

@@ -256,7 +256,7 @@ def test_a_face_or_head_turns_about_its_own_joint_wherever_it_lies(head_model) -
     turn, move = Rotation.from_euler("xyz", [20, -30, 10], degrees=True), np.array([40.0, -300.0, 900.0])
     joint = rigger().at_rest
     for template in (face_template(), head_model.template):
-        moved = template.with_vertices(turn.apply(template.vertices) + move)
+        moved = template.with_vertices(template.vertices @ turn.as_matrix().T + move)
         found = pivot(Rig(moved, {}, layout_of(template)))
         np.testing.assert_allclose(found, turn.apply(joint) + move, atol=0.5)
 

@@ -215,4 +215,4 @@ def test_a_face_fitted_by_a_model_of_heads_tells_only_the_face(head_model):
     found = fit(Upload("face.ply", face, "mm"), head_model, rig.model, rig.still)
     assert found.expression.shape == (52,)
     with pytest.raises(UsageError, match="times as large as a face"):
-        fit(Upload("face.ply", face, "cm"), head_model)
+        fit(Upload("face.ply", face.with_vertices(face.vertices / 10), "mm"), head_model)

@@ -194,7 +194,7 @@ class Rigger:
     def pivot(self, face: ArrayLike) -> Floats:
         """The joint of the jaw (3,) of a face (V, 3), or head, wherever it lies and however it is turned."""
         placed, still, _ = self.placed(face)
-        return np.asarray(placed.inverse(still.joints[0].astype(np.float64)))
+        return np.asarray(placed.inverse(still.joints.astype(np.float64))[0])
 
     def targets(self, face: ArrayLike, which: Kind = "both") -> Targets:
         """The targets (V, 3) of a face (V, 3), each what it does at strength 1."""

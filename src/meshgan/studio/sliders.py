@@ -210,7 +210,7 @@ def rig_model(template: Mesh) -> StudioModel | None:
     rig. Codes are weights; random ones are what people do, or one shape alone."""
     if not can_be_rigged(template):
         return None
-    shapes = np.stack([targets_of(template.vertices, "arkit")[name] for name in ARKIT])
+    targets = targets_of(template.vertices, "arkit")
     origin = Origin(
         recipe="", data="rig", source="the shapes of its template", licence="CC0-1.0", synthetic=True, faces_seen=0,
         seed=0,
@@ -220,7 +220,7 @@ def rig_model(template: Mesh) -> StudioModel | None:
     )
     tensors = {
         "pca/mean": template.vertices.astype(np.float32),
-        "pca/basis": shapes,
+        "pca/basis": np.stack([targets[name] for name in ARKIT]),
         "bootstrap/points": np.concatenate([random_weights(PERFORMED), np.eye(len(ARKIT))]).astype(np.float32),
         "bootstrap/noise": np.zeros(1, np.float32),
     }

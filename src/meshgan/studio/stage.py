@@ -170,7 +170,7 @@ class Stage:
             pane = self._pane(f"/gallery/{number}", pitch, place)
             pane.on_click(pick[number])
             if self.worn is None:
-                shown = self._mesh(f"/faces/{number}", face, self.triangles, CLAY, place)
+                shown: Any = self._mesh(f"/faces/{number}", face, self.triangles, CLAY, place)
             else:
                 shown = self._painted(f"/faces/{number}", face, self.worn, place)
             self.gallery += [pane, shown, self._hollow(f"/hollows/{number}", face, place)]
