@@ -14,15 +14,16 @@ from scipy.spatial.transform import Rotation
 from khronos import accessor, issues_of, needs_validator
 from meshgan.data.corpora.basis import face_basis
 from meshgan.data.corpora.draws import Draws
+from meshgan.data.corpora.heads import heads
 from meshgan.data.corpora.motion import contacts
 from meshgan.data.corpora.population import draw_people
 from meshgan.errors import MeshganError
 from meshgan.geometry.decimate import decimate
 from meshgan.geometry.glb import placed
 from meshgan.geometry.mesh import Mesh
-from meshgan.model.rig import ARKIT, rigger
+from meshgan.model.rig import ARKIT, rigger, targets_of
 from meshgan.registration import own_head
-from meshgan.registration.own_head import as_glb, rig_head
+from meshgan.registration.own_head import KINDS, as_glb, rig_head
 from meshgan.registration.templates import default_template
 
 TURN, MOVE = (
@@ -208,3 +209,75 @@ def test_what_is_no_head_is_a_sentence(tmp_path, made):
     (tmp_path / "ball.glb").write_bytes(trimesh.Scene(box).export(file_type="glb"))
     with pytest.raises(MeshganError, match=r"ball\.glb: "):
         rig_head(tmp_path / "ball.glb", landmarks=made.folder / "own.json")
+
+
+SOME = ("jawOpen", "mouthSmileLeft", "eyeLookUpLeft", "eyeLookOutRight", "eyeBlinkLeft")
+
+
+@pytest.fixture(scope="module")
+def whole(head_model):
+    """A whole head of other triangles, half as many, whose shapes are known; and what parts of it are taken for, and
+    do, if only some are there."""
+    head, template = head_model.sample(1, seed=4)[0].astype(float), heads().template
+    parts = {}
+    for name, part in heads().parts.items():
+        own = ((template.triangles >= part.start) & (template.triangles < part.stop)).all(axis=1)
+        few = decimate(Mesh(head[part], template.triangles[own] - part.start), (part.stop - part.start) // 2)
+        parts[name] = part.start + few.kept, few.mesh.triangles
+
+    def moved(names, rest):
+        kept = np.concatenate([parts[name][0] for name in names])
+        starts = np.cumsum([0, *(len(parts[name][0]) for name in names)])
+        triangles = np.concatenate([parts[name][1] + start for name, start in zip(names, starts, strict=False)])
+        face = heads().face_of(rest)
+        shapes = targets_of(face, "arkit")
+        found = own_head._moved(Mesh(rest[kept], triangles), face, {name: shapes[name] for name in SOME})
+        rows = {name: slice(*ends) for name, *ends in zip(names, starts[:-1], starts[1:], strict=True)}
+        kinds = {name: {KINDS[kind] for kind in np.unique(found.kinds[row])} for name, row in rows.items()}
+        shifts = dict(zip(SOME, np.split(found.displacements, len(SOME), axis=1), strict=True))
+        return kinds, rows, kept, shifts
+
+    return SimpleNamespace(head=head, truth=targets_of(head, "arkit"), moved=moved)
+
+
+def test_a_whole_head_moves_part_by_part(whole):
+    kinds, rows, kept, shifts = whole.moved(list(heads().parts), whole.head)
+    assert kinds == {
+        "skin": {"skin"}, "eyeLeft": {"eyes"}, "eyeRight": {"eyes"}, "teethUpper": {"upper mouth"},
+        "teethLower": {"lower mouth"}, "tongue": {"lower mouth"},
+    }  # fmt: skip
+
+    def off(name, where):
+        wanted = whole.truth[name][kept[where]]
+        wrong = np.linalg.norm(shifts[name][where] - wanted, axis=1).mean()
+        return wrong / np.linalg.norm(wanted, axis=1).mean()
+
+    face = np.flatnonzero(kept[rows["skin"]] < len(heads().kept))
+    for name in ("jawOpen", "mouthSmileLeft", "eyeLookUpLeft", "eyeBlinkLeft"):
+        assert off(name, face) < 0.2, name
+    assert off("jawOpen", rows["teethLower"]) < 0.2
+    assert off("jawOpen", rows["tongue"]) < 0.25
+    lining = np.flatnonzero(np.isin(kept, heads().beyond.mouth))
+    assert off("jawOpen", lining) < 0.5
+    for name, part in (("eyeLookUpLeft", "eyeLeft"), ("eyeLookOutRight", "eyeRight")):
+        assert off(name, rows[part]) < 0.2
+    assert not shifts["jawOpen"][rows["teethUpper"]].any()
+    assert not shifts["eyeBlinkLeft"][rows["eyeLeft"]].any()
+
+
+def test_a_head_without_teeth_or_eyes_moves_what_it_has(whole):
+    for names in (["skin", "eyeLeft", "eyeRight"], ["skin", "teethUpper", "teethLower"]):
+        kinds, rows, kept, shifts = whole.moved(names, whole.head)
+        assert kinds["skin"] == {"skin"}
+        assert all("beside the skin" not in kind for kind in kinds.values())
+        wrong = np.linalg.norm(shifts["jawOpen"][rows["skin"]] - whole.truth["jawOpen"][kept[rows["skin"]]], axis=1)
+        assert np.median(wrong) < 0.5
+
+
+def test_eyes_that_are_closed_stay_closed(whole):
+    shut = whole.head + whole.truth["eyeBlinkLeft"] + whole.truth["eyeBlinkRight"]
+    kinds, rows, _, shifts = whole.moved(list(heads().parts), shut)
+    assert kinds["eyeLeft"] == {"eyes"}
+    lids = shifts["eyeBlinkLeft"][rows["skin"]]
+    assert np.isfinite(lids).all()
+    assert np.linalg.norm(lids, axis=1).max() < 4.0  # those of open eyes go twice as far

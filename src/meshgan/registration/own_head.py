@@ -7,8 +7,9 @@ The head is registered, so that there is a face of the template where its skin i
 
 over its skin: d̂_v is what the face does at the point nearest to vertex v, m_v the area about it, and t_v says whether
 that is to be trusted, which it is not behind the lips, in the mouth, under hair, and where neighbours would be torn
-apart because one of them found the other lip. Beyond the face, skin is at rest from `REST_MM` on. So everything between
-follows as a thin plate does, as far as the head's triangles connect it.
+apart because one of them found the other lip. Beyond the face, skin is at rest from `REST_MM` on, and inside the mouth
+it goes with the jaw below the lips. So everything between follows as a thin plate does, as far as the head's triangles
+connect it.
 
 Parts of their own: eyeballs turn about their middles, what lies behind the lips and below them (lower teeth, tongue)
 goes with the jaw as a rigid body, what lies above them stays, and anything else (brows, lashes, glasses) goes with the
@@ -48,11 +49,12 @@ TORN = 1.0  # times the length of an edge, by which its ends may be moved apart,
 TORN_MM = 1.0
 WITHIN_MM = 0.4  # ℓ: ripples of shorter wavelengths than some 6 ℓ are not carried over
 REST_MM = 35.0  # from the face's border on, skin is at rest
-WEAK = 1e-4  # how strongly that is wanted where nothing is known
+WEAK, LOOSE = 1e-4, 0.1  # how strongly that is wanted where nothing is known; and what is, far out and in the mouth
 FEWEST = 200  # vertices of a part of the skin, else it is something on it
-BALL_MM, ROUND = (8.0, 18.0), 0.08  # radius of an eyeball, and how round it is
+BALL, ROUND = (0.45, 1.3), 0.08  # radius of an eyeball against that of the face's own, and how round it is
 OFF_MM = 14.0  # how far its middle may lie from that of the face's own
-MOUTH_MM, CHIN_MM = 45.0, 22.0  # behind the lips, and about the chin
+MOUTH_MM, CHIN_MM = (12.0, 34.0, 110.0), 22.0  # beside the lips, above and below, and behind; and about the chin
+LINING_MM, BITE_MM = 12.0, 10.0  # skin in the mouth so far from the face goes with the jaw, below the lips all the way
 BESIDE_MM = 12.0  # what is so far from the skin follows it by a third
 WAYS = {"Up": (-1, 0), "Down": (1, 0), "In": (0, -1), "Out": (0, 1)}  # that the left eye turns: about x, y
 
@@ -170,7 +172,8 @@ def _moved(head: Mesh, face: Floats, shapes: Mapping[str, Reals]) -> _Moves:
     labels = head.components
     kinds = np.full(len(head.vertices), BESIDE)
     result = np.zeros_like(guess)
-    eyes = [(eye.side, ball) for eye in contacts().eyes for ball in eye.balls(face[None]).centre]
+    balls = [(eye.side, eye.balls(face[None])) for eye in contacts().eyes]
+    eyes = [(side, ball.centre[0], float(ball.radius[0])) for side, ball in balls]
     lips = face[contacts().lips.middle]
     sizes = np.bincount(labels)
     trust = np.bincount(labels, weights=trusted)
@@ -181,7 +184,7 @@ def _moved(head: Mesh, face: Floats, shapes: Mapping[str, Reals]) -> _Moves:
             result[rows] = _turned(head.vertices[rows], side, list(shapes))
         elif trust[label] >= FEWEST or (trust[label] > 0 and trust[label] == trust.max()):
             kinds[rows] = SKIN
-        elif _behind(head.vertices[rows], lips):
+        elif _in_mouth(head.vertices[rows], lips).all():
             lower = np.median(head.vertices[rows, 1]) < lips[:, 1].mean()
             kinds[rows] = LOWER if lower else UPPER
             if lower:
@@ -189,7 +192,13 @@ def _moved(head: Mesh, face: Floats, shapes: Mapping[str, Reals]) -> _Moves:
     skin = np.flatnonzero(kinds == SKIN)
     if not len(skin):
         raise MeshganError("hardly any of its surface lies where its face was found; is it a head?")
-    result[skin] = _spread(head, skin, guess, trusted, near.distance > REST_MM)
+    known = np.where(trusted, 1.0, np.where(near.distance > REST_MM, LOOSE, WEAK**2))
+    guess[~trusted] = 0.0
+    lining = np.flatnonzero(~trusted & (near.distance > LINING_MM) & _in_mouth(head.vertices, lips))
+    below = np.clip(0.5 + (lips[:, 1].mean() - head.vertices[lining, 1]) / BITE_MM, 0, 1)
+    guess[lining] = below[:, None] * _with_jaw(head.vertices[lining], face, shapes)
+    known[lining] = LOOSE
+    result[skin] = _spread(head, skin, guess, known)
     beside = np.flatnonzero(kinds == BESIDE)
     if len(beside):
         away, at = cKDTree(head.vertices[skin]).query(head.vertices[beside])
@@ -210,7 +219,7 @@ def _torn(head: Mesh, guess: Floats, names: Sequence[str]) -> Booleans:
     return torn
 
 
-def _spread(head: Mesh, skin: Integers, guess: Floats, trusted: Booleans, far: Booleans) -> Floats:
+def _spread(head: Mesh, skin: Integers, guess: Floats, known: Floats) -> Floats:
     """The displacements (S, C) of the skin's vertices; see the module's equation."""
     number = np.full(len(head.vertices), -1)
     number[skin] = np.arange(len(skin))
@@ -219,13 +228,11 @@ def _spread(head: Mesh, skin: Integers, guess: Floats, trusted: Booleans, far: B
     areas = np.maximum(mass(part), 1e-6 * max(float(mass(part).mean()), 1e-9))
     weights = cotangent_weights(part)
     plate = weights @ sp.diags_array(1 / areas) @ weights
-    known = np.where(trusted[skin], 1.0, np.where(far[skin], 0.1, WEAK**2))
-    wanted = np.where(trusted[skin, None], guess[skin], 0.0)
-    system = sp.csc_array(WITHIN_MM**4 * plate + sp.diags_array(areas * known))
-    return np.asarray(splu(system).solve((areas * known)[:, None] * wanted))
+    system = sp.csc_array(WITHIN_MM**4 * plate + sp.diags_array(areas * known[skin]))
+    return np.asarray(splu(system).solve((areas * known[skin])[:, None] * guess[skin]))
 
 
-def _eye(points: Floats, eyes: Sequence[tuple[str, Floats]]) -> str | None:
+def _eye(points: Floats, eyes: Sequence[tuple[str, Floats, float]]) -> str | None:
     """The side of the eye that a part (N, 3) is the ball of, or what lies on it; None for anything else."""
     if len(points) < 8:
         return None
@@ -235,8 +242,9 @@ def _eye(points: Floats, eyes: Sequence[tuple[str, Floats]]) -> str | None:
     centre, square = middle + solution[:3], float(solution[3] + solution[:3] @ solution[:3])
     radius = np.sqrt(max(square, 0.0))
     rough = np.linalg.norm(points - centre, axis=1).std()
-    side, off = min(((side, float(np.linalg.norm(centre - ball))) for side, ball in eyes), key=lambda pair: pair[1])
-    return side if BALL_MM[0] < radius < BALL_MM[1] and rough < ROUND * radius and off < OFF_MM else None
+    side, ball, own = min(eyes, key=lambda eye: float(np.linalg.norm(centre - eye[1])))
+    off = np.linalg.norm(centre - ball)
+    return side if BALL[0] < radius / own < BALL[1] and rough < ROUND * radius and off < OFF_MM else None
 
 
 def _turned(points: Floats, side: str, names: Sequence[str]) -> Floats:
@@ -252,15 +260,13 @@ def _turned(points: Floats, side: str, names: Sequence[str]) -> Floats:
     return result
 
 
-def _behind(points: Floats, lips: Floats) -> bool:
-    """Whether a part (N, 3) lies in the mouth of these lips (L, 3)."""
-    middle = lips.mean(axis=0)
-    middle[2] -= 0.4 * MOUTH_MM
-    half = np.ptp(lips[:, 0]) / 2 + 12.0
-    off = np.abs(points - middle).max(axis=0)
-    return bool(
-        off[0] < half and off[1] < 0.75 * MOUTH_MM and off[2] < MOUTH_MM and points[:, 2].max() < lips[:, 2].max()
-    )
+def _in_mouth(points: Floats, lips: Floats) -> Booleans:
+    """Which of points (N, 3) lie in the mouth of these lips (L, 3)."""
+    beside, above, behind = MOUTH_MM
+    off = np.abs(points - lips.mean(axis=0))
+    front = lips[:, 2].max()
+    deep = (points[:, 2] < front) & (points[:, 2] > front - behind)
+    return np.asarray((off[:, 0] < np.ptp(lips[:, 0]) / 2 + beside) & (off[:, 1] < above) & deep)
 
 
 def _with_jaw(points: Floats, face: Floats, shapes: Mapping[str, Reals]) -> Floats:
