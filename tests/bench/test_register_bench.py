@@ -14,6 +14,7 @@ from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import barycentric_matrix, closest_points
 from meshgan.registration import fake_scans
 from meshgan.registration.batch import Registered
+from meshgan.registration.jobs import Outcome
 from meshgan.registration.landmarks import available
 from meshgan.registration.templates import default_template
 from shapes import icosphere
@@ -206,7 +207,8 @@ def test_the_chain_tells_what_is_lost_by_wavelength_and_to_a_model(tmp_path, mon
         with create_faceset(out, template, 4, card) as writer:
             labels = [{"file": f"scan-{row}.ply", "subject": str(row)} for row in (5, 2, 7, 0)]
             writer.append(mean + (found - mean) / 2, labels)
-        return Registered(4, 0, 4, {}, ())
+        verdicts = {5: "good", 2: "good", 7: "check", 0: "check"}
+        return Registered(2, 2, 4, {}, tuple(Outcome(scan=f"scan-{k}.ply", verdict=v) for k, v in verdicts.items()))
 
     monkeypatch.setattr(bench, "make_scans", scanned)
     monkeypatch.setattr(bench, "register_all", register_all)
@@ -221,4 +223,7 @@ def test_the_chain_tells_what_is_lost_by_wavelength_and_to_a_model(tmp_path, mon
     assert figures["pca_mm"]["true"]["64"] == pytest.approx(figures["pca_mm"]["registered"]["64"], rel=1e-3)
     for name, error in figures["network_mm"].items():
         assert error <= 1.05 * figures["pca_mm"][name]["16"]  # it starts there
+    far = np.linalg.norm((people - people[[5, 2, 7, 0]].mean(axis=0))[[5, 2, 7, 0]] / 2, axis=2).mean(axis=1) > 1.5
+    assert figures["verdicts"]["good"]["beyond_1.5_mm"] == far[:2].sum()
+    assert figures["verdicts"]["check"]["within_1.5_mm"] == (~far[2:]).sum()
     assert "unseen true faces" in capsys.readouterr().out

@@ -15,7 +15,7 @@ from meshgan.data.corpora.draws import Draws
 from meshgan.data.corpora.motion import motion
 from meshgan.data.corpora.population import draw_people
 from meshgan.errors import MeshganError, UsageError
-from meshgan.geometry.align import Similarity
+from meshgan.geometry.align import Similarity, rigid
 from meshgan.geometry.files import read_mesh
 from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import Surface
@@ -26,7 +26,7 @@ from meshgan.registration.finding import degrees_between, find_face
 from meshgan.registration.landmarks import Detector, Landmarks, available, read_landmarks
 from meshgan.registration.nricp import folded
 from meshgan.registration.prior import Anchors
-from meshgan.registration.quality import Quality, judge, measure, scan_distances
+from meshgan.registration.quality import Quality, judge, measure, scan_distances, stranger
 from meshgan.registration.register import Sighting, fit_model, register
 from meshgan.registration.scan import calmed, cleaned
 from meshgan.registration.templates import OWN, adopted, default_template
@@ -271,6 +271,35 @@ def test_a_feature_without_landmarks_wants_a_look(template, scanned):
     assert "no landmark was found of the mouth" in reason
 
 
+def behind_a_tube(mesh, template, truth, touching):
+    """The scan, turned upright, with a tube before the mouth: nothing is seen of what lies behind it."""
+    back = rigid(truth, template.mesh.vertices)
+    face, marks = back(mesh.vertices), template.landmark_rows[48:68] @ back(truth)
+    radius, x, y = 16.0, *marks.mean(axis=0)[:2]
+    tube = trimesh.creation.cylinder(radius, 110.0, sections=48).subdivide().subdivide().subdivide()
+    ahead = marks[:, 2].max() + radius + (0.0 if touching else 12.0)
+    tube = tube.vertices[:, [2, 1, 0]] * [1.0, 1.0, -1.0] + [x, y, ahead], tube.faces
+    hidden = (np.abs(face[:, 1] - y) < radius) & (np.abs(face[:, 0] - x) < 55.0)
+    kept = mesh.triangles[~hidden[mesh.triangles].any(axis=1)]
+    both = np.concatenate([kept, tube[1] + len(face)])
+    return Mesh(np.concatenate([face, tube[0]]), both), back(truth)
+
+
+@needs_detector
+@pytest.mark.parametrize("touching", [pytest.param(False, marks=pytest.mark.slow), True])
+def test_what_is_before_the_mouth_wants_a_look_and_pulls_nothing(template, scanned, touching):
+    mesh, truth = behind_a_tube(scanned[0], template, scanned[1], touching)
+    result = register(mesh, template)
+    verdict, reason = judge(measure(result, template))
+    assert verdict == "check"
+    assert "mouth" in reason
+    error = errors(result, truth)
+    mouth = template.landmark_rows[48:68] @ template.mesh.vertices
+    beside = np.abs(template.mesh.vertices[:, 1] - mouth[:, 1].mean()) > 25.0
+    assert error[beside].mean() < 1.0
+    assert error.mean() < 1.5
+
+
 SOUND = Quality(
     median_mm=0.15, p95_mm=0.5, landmark_mm=2.0, feature_mm=3.0, coverage=0.95, gap_mm2=90.0, folded=0.0,
     interocular_mm=60.0, feature="left eye",
@@ -293,7 +322,11 @@ SOUND = Quality(
         ({"feature_mm": 40.0, "noisy": True}, "check", "smoothed"),
         ({"feature_mm": 40.0, "unknown": "nose, mouth"}, "check", "no landmark was found of the nose and the mouth"),
         ({"median_mm": 2.1}, "failed", "half of the scan's face"),
-        ({"gap_mm2": 400.0}, "check", "patch of 400"),
+        ({"gap_mm2": 400.0, "gap_at": "mouth"}, "check", "patch of 400 mm² at the mouth"),
+        ({"gap_mm2": 4000.0}, "check", "patch of 4000"),  # a hand before the mouth: the rest may be as it should
+        ({"feature_mm": 7.0, "found": True}, "good", ""),  # a detector's word counts less than a person's
+        ({"feature_mm": 9.0, "found": True}, "check", "left eye is missed by 9.0 mm"),
+        ({"strange_mm": 0.9}, "good", ""),  # it is judged beside others
         ({"coverage": 0.3}, "failed", "70% of the face"),
         ({"folded": 0.03}, "failed", "folded over"),
     ],
@@ -320,6 +353,43 @@ def test_one_landmark_on_a_strand_of_hair_is_no_doubt(template):
     assert judge(measure(result, template))[0] == "good"
     points[(index >= 36) & (index < 42)] += [0, 0, 60.0]
     assert judge(measure(result, template)) == ("check", "the right eye is missed by 60.0 mm")
+
+
+def test_landmarks_found_on_something_before_the_face_are_no_doubt(template):
+    """As long as the scan holds what is there; else the feature is named."""
+    index = np.arange(27, 68)
+    points = template.landmark_rows[index] @ template.mesh.vertices
+    points[(index >= 36) & (index < 42)] += [0, 0, 30.0]  # hair over the right eye
+    result = module.Registration(
+        template.mesh.vertices,
+        template.mesh.vertices,
+        np.ones(len(template.mesh.vertices), dtype=bool),
+        template.mesh,
+        Landmarks(index, points),
+        Similarity(1.0, np.eye(3), np.zeros(3)),
+        found=True,
+    )
+    assert judge(measure(result, template)) == ("good", "")
+    eye = template.landmark_rows[36:42] @ template.mesh.vertices
+    away = np.linalg.norm(template.mesh.vertices - eye.mean(axis=0), axis=1)
+    told, reason = judge(measure(replace(result, believed=away > 25.0), template))
+    assert told == "check"
+    assert "no landmark was found of the right eye" in reason
+    assert judge(measure(replace(result, found=False), template))[1] == "the right eye is missed by 30.0 mm"
+
+
+def test_a_face_stranger_than_the_others_of_its_run_wants_a_look(template):
+    usual = [0.30, 0.33, 0.36, 0.41]
+    assert stranger([]) == []
+    assert stranger(usual) == [""] * 4
+    assert [bool(why) for why in stranger([*usual, 0.6])] == [False] * 4 + [True]
+    assert stranger([2 * value for value in usual]) == [""] * 4  # it is the people, not the registration
+    faces = plain_people(4, "strange").astype(np.float64)
+    rng, known = np.random.default_rng(0), template.prior.shape(np.eye(400)[3])
+    assert template.prior.remainder(known) < 0.1
+    for face in faces:
+        slid = face + 3.0 * np.sin(face[:, [1, 2, 0]] / 9 + rng.uniform(0, 6, 3))
+        assert template.prior.remainder(slid) > 2 * template.prior.remainder(face)
 
 
 def test_landmarks_that_are_not_what_they_are_called_are_told(template, scanned):

@@ -67,6 +67,7 @@ KINDS = {
     "plain_people": "fake scans of the plain corpora",
     "plain_people_with_bumps": "the same with bumps",
 }
+GOOD_MM, BAD_MM = 1.5, 3.0  # mean error that good promises, and that no good face may have
 ALONE, FLICKER_MM, TIMES_FASTER = 6, 0.1, 3.0  # of sequences: frames that are also registered alone, and the goals
 LIMITS = {"mean_mm": 1.0, "p95_mm": 2.5, "folded": 0.001, "times_faster": 5.0}
 
@@ -366,11 +367,13 @@ def chain(faces: FaceSet, out: Path, count: int = SCANNED) -> dict[str, Any]:
     others = np.flatnonzero(~np.isin(faces.subjects, faces.subjects[list(row_of.values())]))
     unseen = np.asarray(faces.vertices[some_rows(others, UNSEEN)], dtype=np.float64)
     errors = np.linalg.norm(placed - true, axis=2)
+    told = {scan.scan: scan.verdict for scan in result.scans}
     summary = {
         "scans": len(row_of),
         "registered": {"good": result.good, "check": result.check, "failed": result.failed},
         "error_mm": float(errors.mean()),
         "p95_mm": float(np.percentile(errors, 95)),
+        "verdicts": _confusion([told.get(name, "") for name in found.labels["file"]], errors.mean(axis=1)),
         "bands_mm": [list(band) for band in BANDS],
         "energies_mm2": {name: values.mean(axis=0).tolist() for name, values in energies.items()},
         "unseen": len(unseen),
@@ -490,6 +493,19 @@ def _pca_errors(faces: Floats, unseen: Floats) -> dict[str, float]:
     return errors
 
 
+def _confusion(verdicts: Sequence[str], errors: Floats) -> dict[str, dict[str, int]]:
+    """How many faces of each verdict have a mean error (N,) within what good promises, beyond it, and far beyond."""
+    told = np.array(verdicts)
+    return {
+        verdict: {
+            f"within_{GOOD_MM:g}_mm": int(((told == verdict) & (errors <= GOOD_MM)).sum()),
+            f"beyond_{GOOD_MM:g}_mm": int(((told == verdict) & (errors > GOOD_MM)).sum()),
+            f"beyond_{BAD_MM:g}_mm": int(((told == verdict) & (errors > BAD_MM)).sum()),
+        }
+        for verdict in ("good", "check")
+    }
+
+
 def _all_anew(path: PurePath) -> bool:
     """Nothing of an earlier set of true faces is kept."""
     return False
@@ -549,6 +565,8 @@ def _show_chain(summary: dict[str, Any]) -> None:
         f"{counted(summary['scans'], 'scan')}: {counts}; mean error {summary['error_mm']:.2f} mm, "
         f"95 % {summary['p95_mm']:.2f}"
     )
+    for verdict, row in summary["verdicts"].items():
+        print(f"  {verdict}: " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in row.items()))
     print("energy in mm² by wavelength in mm     " + " ".join(f"{a:g}-{b:g}".rjust(9) for a, b in summary["bands_mm"]))
     for name, values in summary["energies_mm2"].items():
         print(f"  {name:34s}  " + " ".join(f"{value:9.4f}" for value in values))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path, PurePath
+from statistics import median
 from typing import Any
 
 from meshgan.data.corpora.basis import layout_of
@@ -18,6 +19,7 @@ from meshgan.reading import shown
 from meshgan.registration.bake import check_size
 from meshgan.registration.jobs import Job, Outcome, Settings, earlier_names, plan, result_of, run, take_over
 from meshgan.registration.landmarks import READERS, available, no_detector
+from meshgan.registration.quality import STRANGE_MM, stranger
 from meshgan.registration.report import RESULTS, write_meshes, write_report, write_textures, write_weights
 from meshgan.registration.templates import load_template
 from meshgan.storage import alone_in, atomic_folder, keep_list, remove_written, require_replaceable, strangers
@@ -36,6 +38,12 @@ class Registered:
     def summary(self) -> str:
         """A few lines for a person."""
         lines = [f"{self.good} good, {self.check} to check, {self.failed} failed."]
+        strange = [scan.strange_mm for scan in self.scans if scan.strange_mm is not None]
+        if strange and median(strange) > STRANGE_MM:
+            lines.append(
+                f"  The faces are unlike those that the face model knows, {median(strange):.2f} mm from them where "
+                f"{STRANGE_MM} are usual at most: places on them are less sure."
+            )
         lines += [f"  {scan}: {reason}" for scan, reason in list(self.reasons.items())[:10]]
         more = len(self.reasons) - 10
         return "\n".join(lines + [f"  and {more} more"] * (more > 0))
@@ -106,7 +114,7 @@ def register_all(
         keep_list(work)
         jobs = plan(named, settings, work)
         take_over(out / RESULTS, jobs)
-        outcomes = run(jobs, workers, scheduler)
+        outcomes = _compared(run(jobs, workers, scheduler))
         subtitle = f"meshgan {version('meshgan')}, unit {unit}, template of {len(face_template.mesh.vertices)} vertices"
         usable = [job for job, outcome in zip(jobs, outcomes, strict=True) if outcome.verdict != "failed"]
         if not usable:
@@ -126,6 +134,17 @@ def register_all(
                 write_textures(writer.folder / "textures", mesh, usable, bake)
         remove_written(work)
     return _registered(outcomes)
+
+
+def _compared(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The outcomes of a run, of which those stranger to the face model than the others are not good."""
+    known = {row: o.strange_mm for row, o in enumerate(outcomes) if o.strange_mm is not None and o.verdict != "failed"}
+    compared = list(outcomes)
+    for row, why in zip(known, stranger(list(known.values())), strict=True):
+        if why:
+            reason = "; ".join(part for part in (outcomes[row].reason, why) if part)
+            compared[row] = outcomes[row].model_copy(update={"verdict": "check", "reason": reason})
+    return compared
 
 
 def _append(writer: FaceSetWriter, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> None:

@@ -207,6 +207,7 @@ FEWEST_POINTS = 60  # lifted points that make a pose
 LOOKED_AT = 150.0  # radius that a scan has while its face is looked for
 HEAD = 0.14  # of a body's length: the reach of a window on its head
 ORDERED = 0.95  # share of half-edges that are not run through twice in one direction
+DEEP = 15.0  # mm at the template's scale, before or behind a face: what lies beyond is something else
 SURE_MISFIT = 4.5  # mm: below it no other candidate is looked at
 WORST_MISFIT = 9.0  # mm, median at the template's scale: above it, what was seen is no face (or seen from inside)
 
@@ -318,7 +319,7 @@ def _closer_look(scene: Scene, detector: Detector, template: FaceTemplate, frame
     """Refine the pose view by view, then look from three sides; None where no face holds up."""
     for _ in range(ROUNDS):
         points, trust = lifted(scene, detector, frame)
-        fitted = _pose(points, trust > 0, template)
+        fitted = _pose(points, (trust > 0) & _deep_as_a_face(points, trust > 0, frame, template), template)
         if fitted is None:
             return None
         better = frontal_frame(fitted[0], template)
@@ -331,6 +332,25 @@ def _closer_look(scene: Scene, detector: Detector, template: FaceTemplate, frame
     if fitted is None or fitted[1] > WORST_MISFIT:
         return None
     return Found(fitted[0], detection, fitted[1])
+
+
+def _deep_as_a_face(points: Floats, seen: Booleans, frame: Frame, template: FaceTemplate) -> Booleans:
+    """Which points (478,) of a view lie as deep as those of a face do: not those on a hand before it, or behind a hole.
+
+    In the picture all are where they should be. So their places there say how the face is turned (of the template, seen
+    in parallel; the affine map that fits best, made a rotation and a scale), and that says how deep they should lie.
+    """
+    used = np.flatnonzero(seen & np.isfinite(template.detector_sigma))
+    if len(used) < FEWEST_POINTS:
+        return seen
+    places, views = template.detector_rows[used] @ template.mesh.vertices, points[used] @ frame.rotation.T
+    places, flat = places - places.mean(axis=0), views[:, :2] - views[:, :2].mean(axis=0)
+    left, sizes, right = np.linalg.svd(np.linalg.lstsq(places, flat, rcond=None)[0].T, full_matrices=False)
+    turn, scale = left @ right, float(sizes.mean())
+    away = scale * places @ np.cross(turn[0], turn[1]) - views[:, 2]
+    kept = np.zeros(len(points), dtype=bool)
+    kept[used[np.abs(away - np.median(away)) < DEEP * scale]] = True
+    return kept
 
 
 def _pose(points: Floats, seen: Booleans, template: FaceTemplate) -> tuple[Similarity, float] | None:

@@ -104,11 +104,14 @@ class Outcome(BaseModel):
     feature_mm: float | None = None
     coverage: float | None = None
     gap_mm2: float | None = None
+    gap_at: str = ""
+    strange_mm: float | None = None
     folded: float | None = None
     interocular_mm: float | None = None
     feature: str = ""
     unknown: str = ""
     noisy: bool = False
+    found: bool = False
     seconds: float = 0.0
     trace: str = ""  # of an error that nobody foresaw
 

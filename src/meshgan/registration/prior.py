@@ -6,14 +6,16 @@ lies. The fit is a sequence of robust least-squares problems in the model's coef
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
+from scipy.linalg import cho_factor, cho_solve
 from scipy.spatial.transform import Rotation
 
 from meshgan.arrays import Floats, Integers, Reals, Singles
 from meshgan.data.principal import principal_components
-from meshgan.geometry.align import Similarity
+from meshgan.geometry.align import Similarity, rigid
 from meshgan.registration.scan import Pull
 
 
@@ -30,6 +32,21 @@ class Prior:
     def shape(self, coefficients: Floats) -> Floats:
         """The face (V, 3) with the first of the coefficients (K,), as many as there are."""
         return self.mean + np.einsum("k,ckv->vc", coefficients.astype(np.float32), self.basis[:, : len(coefficients)])
+
+    def remainder(self, face: Floats) -> float:
+        """How far a face (V, 3) is from the likeliest one that the model says of it: root mean square in mm."""
+        basis, factor = self._spanned
+        away = (rigid(face, self.mean)(face) - self.mean).T.astype(np.float32).ravel()
+        coefficients = cho_solve(factor, (basis @ away).astype(np.float64)) * APART / len(self.mean)
+        left = away - coefficients.astype(np.float32) @ basis
+        return float(np.sqrt(3 * np.mean(left**2, dtype=np.float64)))
+
+    @cached_property
+    def _spanned(self) -> tuple[Singles, tuple[Floats, bool]]:
+        """The basis as rows (K, 3V), and what the coefficients of a whole face are solved by."""
+        basis = self.basis.transpose(1, 0, 2).reshape(self.basis.shape[1], -1)
+        matrix = (basis @ basis.T).astype(np.float64) * APART / len(self.mean) + np.eye(len(basis))
+        return basis, cho_factor(matrix, lower=True)
 
     def at(self, places: Integers | sp.csr_array) -> "Prior":
         """The same of some vertices (N,), or of combinations of them (N, V)."""
@@ -79,6 +96,7 @@ FIT = (
 FACING = 0.7  # least cosine between the normals of a vertex and of its closest point
 SCALE_SIGMA = 0.02  # faces are so much larger or smaller than the model knows
 TOGETHER = 3.0  # closest points err together: this many of their scatter count as the sigma of one
+APART = 250  # of a whole face's vertices, so many err each for itself, by a millimetre
 UNSURE = 3.0  # sigmas beyond which a landmark loses its say
 
 

@@ -24,6 +24,7 @@ GIVEN_SIGMA = 2.0  # mm: how well a person sets a landmark
 CONTOUR_SIGMA = 6.0  # mm: the 17 points of the jaw line, which slide along it
 CONTOUR = 17
 WORST_GIVEN = 12.0  # mm, median at the template's scale: above it, landmarks given are not what they are called
+ASTRAY = 12.0  # mm from the fitted model: landmarks found there are none of the face
 HUMAN = (36.0, 90.0)  # mm between the middles of the eyes, with room for an inexact pose: small faces have 40
 FIXED, FREE = 1e-4, SCALE_SIGMA  # how far the model may grow, as a share
 
@@ -62,6 +63,7 @@ class Registration:
     to_scan: Similarity
     noisy: bool = False  # the scan was smoothed before
     followed: bool = False
+    found: bool = False  # a detector found the landmarks, and some may lie on what is before the face
 
 
 Watch = Callable[[State], None]
@@ -98,14 +100,27 @@ def _register(
     surface = Surface(scan)
     fitted = fit_model(sighting, surface, template, FIXED if unit == "auto" else FREE)
     pull = partial(template.drawn.pull, surface=surface)
-    states = nonrigid_icp(fitted.vertices, pull, template.nodes, template.mesh.edges, sighting.anchors)
+    anchors = _not_astray(sighting.anchors, fitted.vertices)
+    states = nonrigid_icp(fitted.vertices, pull, template.nodes, template.mesh.edges, anchors)
     for state in states:
         if watch is not None:
             watch(state)
     vertices = unfolded(template.mesh.with_vertices(state.vertices), fitted.vertices)
     believed = state.weights > 0
-    result = Registration(vertices, fitted.vertices, believed, scan, sighting.landmarks, to_scan, sighting.noisy)
+    result = Registration(
+        vertices, fitted.vertices, believed, scan, sighting.landmarks, to_scan, sighting.noisy, found=anchors.found
+    )
     return _upright(result, template)
+
+
+def _not_astray(anchors: Anchors, fitted: Floats) -> Anchors:
+    """The anchors without those a detector saw on something else, a strand of hair or a hand before the face: they are
+    farther than `ASTRAY` from where a fitted model (V, 3) has them."""
+    away = np.linalg.norm(anchors.rows @ fitted - anchors.targets, axis=1)
+    if not anchors.found or (away < ASTRAY).all():
+        return anchors
+    kept = np.flatnonzero(away < ASTRAY)
+    return replace(anchors, rows=anchors.rows[kept], targets=anchors.targets[kept], sigma=anchors.sigma[kept])
 
 
 def fit_model(sighting: Sighting, surface: Surface, template: FaceTemplate, scale_sigma: float = FREE) -> Fitted:

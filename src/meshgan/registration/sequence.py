@@ -251,7 +251,8 @@ def _laid(
     if followed:  # a person may correct them
         landmarks = Landmarks(np.arange(len(template.landmark_names)), template.landmark_rows @ vertices)
     believed = state.weights > 0
-    here = Registration(vertices, fitted.vertices, believed, scan, landmarks, to_scan, sighting.noisy, followed)
+    found = sighting.anchors.found
+    here = Registration(vertices, fitted.vertices, believed, scan, landmarks, to_scan, sighting.noisy, followed, found)
     result = placed(here, fitted.pose)
     weights = person.weights(result.vertices - before.still)
     count = before.frames + 1
