@@ -1,6 +1,8 @@
 """Landmark files: every format gives the same points; what is wrong ends in one sentence that names the file."""
 
+import io
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshgan.errors import MeshganError, UsageError
-from meshgan.registration.landmarks import GROUPS, read_landmarks
+from meshgan.registration.landmarks import GROUPS, read_landmarks, silence
 from meshgan.registration.templates import default_template
 
 NAMES = default_template().landmark_names
@@ -181,3 +183,12 @@ def test_no_content_whatever_escapes_as_another_error(tmp_path_factory, content,
     path.write_bytes(content)
     with pytest.raises(MeshganError):
         read_landmarks(path, NAMES)
+
+
+def test_a_stream_that_somebody_collects_is_left_alone(monkeypatch):
+    """It has no descriptor to ask for."""
+    collected = io.TextIOWrapper(io.BytesIO())
+    monkeypatch.setattr(sys, "stderr", collected)
+    with silence():
+        print("said", file=sys.stderr)
+    assert sys.stderr is collected

@@ -9,13 +9,14 @@ from meshgan.bench.studio import CAMERA
 from meshgan.data.corpora.basis import face_template, head_layout
 from meshgan.data.corpora.heads import head_template
 from meshgan.model.model_folder import SHIPPED
+from meshgan.studio import page as page_module
 from meshgan.studio.gate import Gate
 from meshgan.studio.page import Shared
 from meshgan.studio.server import Studio
 from meshgan.studio.session import SIMILAR
 from meshgan.studio.sliders import identity_model, load_pair, rig_model
 from meshgan.studio.stage import CLAY, FIELD_OF_VIEW, direction, distance, extent, pieces
-from meshgan.view.figures import worn
+from meshgan.view.figures import ALIKE, worn
 from visitor import Visitor
 
 WIDE, NARROW = 1440, 330  # pixels, of a window 900 high
@@ -104,13 +105,14 @@ def test_a_head_is_drawn_in_pieces_of_one_colour():
     colours = worn(head_layout())
     for piece in found:
         far = np.abs(255 * colours[piece.rows[piece.triangles]].mean(axis=1) - piece.colour).max()
-        assert far < 255 * 0.3
+        assert far < 255 * ALIKE
     (whole,) = pieces(face_template())
     assert whole.colour == CLAY
     np.testing.assert_array_equal(whole.triangles, face_template().triangles)
 
 
-def test_heads_are_shown_piece_by_piece_and_offered_with_their_colours(head_model):
+def test_heads_are_moved_piece_by_piece_and_painted_when_they_stand_still(head_model, monkeypatch):
+    monkeypatch.setattr(page_module, "REST", 1e6)
     running = Studio(Shared(identity_model(head_model, None), rig_model(head_model.template)), Gate(port=0))
     try:
         with Window(running.addresses[0]) as window:
@@ -121,9 +123,25 @@ def test_heads_are_shown_piece_by_piece_and_offered_with_their_colours(head_mode
             for piece, handle in zip(page.stage.pieces, page.stage.parts, strict=True):
                 np.testing.assert_array_equal(handle.vertices, page.session.face[piece.rows])
                 assert handle.visible
+            assert page.stage.painted is None
+            page.stage.settle()
+            first = page.stage.painted.glb_data
+            assert all(handle.visible for handle in page.stage.parts)  # until the browser has loaded it
+            page.stage.settle()
+            assert page.stage.painted.visible
+            assert not any(handle.visible for handle in page.stage.parts)
+            page.session.slide("jawOpen", 0.2)
+            page.show()
+            assert all(handle.visible for handle in page.stage.parts)
+            assert not page.stage.painted.visible
+            page.stage.settle()
+            assert page.stage.painted.visible
+            assert page.stage.painted.glb_data != first
             page.session.offer_similar()
             page.show()
             assert not any(handle.visible for handle in page.stage.parts)
+            assert not page.stage.painted.visible
+            assert not page.stage.later
             assert len(page.stage.gallery) >= 3 * SIMILAR
     finally:
         running.stop()

@@ -18,7 +18,7 @@ import warnings
 import xml.etree.ElementTree as ET
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -426,9 +426,10 @@ def _divert() -> int | None:
         kept = os.dup(2)
     except OSError:
         return None
-    if isinstance(sys.stderr, io.TextIOWrapper) and sys.stderr.fileno() == 2:
-        sys.stderr.flush()
-        sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")
+    with suppress(OSError, ValueError):  # a stream that somebody collects has no descriptor
+        if isinstance(sys.stderr, io.TextIOWrapper) and sys.stderr.fileno() == 2:
+            sys.stderr.flush()
+            sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     os.close(nowhere)

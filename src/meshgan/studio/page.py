@@ -32,6 +32,7 @@ HINTS = {
     "outside": "beyond anything that the model was trained on: expect artefacts",
 }
 SECONDS = 8.0  # that a sentence stays
+REST = 0.25  # after which a face that no control has moved stands still
 TAKING = 20.0  # seconds that a visitor has to take a file before they get another one
 
 
@@ -86,22 +87,32 @@ class Page:
         while True:
             with self._noted:
                 while not self._wanted and not self.closed:
-                    self._noted.wait()
+                    if not self._noted.wait(REST if self._unsettled else None):
+                        break  # nothing was wanted for a while
                 if self.closed:
                     break
-                change = self._wanted.pop(next(iter(self._wanted)))
+                change = self._wanted.pop(next(iter(self._wanted))) if self._wanted else None
+            if change is None:
+                self.attempt(self.stage.settle)
+                continue
             change()
             self.changes += 1
             del change  # it holds the page
         self.refresh.clear()
         if hasattr(self, "stage"):
             self.stage.gallery.clear()
+            self.stage.later.clear()
 
     def _begin(self, build: Callable[["Page"], None]) -> None:
         self.session = Session(self.shared.identity, self.shared.expression)
         self.stage = Stage(self.client, self._loop, self.shared.identity, self.session.face)
         with self.client.atomic():  # no control is there to be used before what it does is known
             build(self)
+
+    @property
+    def _unsettled(self) -> bool:
+        """Whether the face waits to be painted."""
+        return hasattr(self, "stage") and bool(self.stage.later)
 
     @property
     def idle(self) -> bool:

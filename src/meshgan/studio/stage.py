@@ -29,6 +29,7 @@ FIELD_OF_VIEW = np.radians(24.0)
 AIR = 1.12  # of the picture's size against that of the room that faces need
 PIVOT = (0.5, 0.5, 0.2)  # of that room: where the camera looks and turns, in the middle of a face's outline
 ASIDE = (0.16, 0.03)  # of the camera's way to the right and up, so that a nose is a nose
+ABOVE = 1.0005  # how much larger the painted face is, so that it covers the pieces that it takes the place of
 GAP = 1.12  # between the faces of a gallery, against their size
 CORNERS = np.array([(-1.0, -1.0, 0.0), (1.0, -1.0, 0.0), (1.0, 1.0, 0.0), (-1.0, 1.0, 0.0)])
 PANE = np.array([(0, 1, 2), (0, 2, 3)], np.uint32)  # seen from the front
@@ -120,7 +121,12 @@ def pieces(template: Mesh) -> list[Piece]:
 
 
 class Stage:
-    """The scene of one visitor."""
+    """The scene of one visitor.
+
+    The viewer has one colour for a mesh whose vertices move, and takes a while to load one with colours at its
+    vertices, during which nothing is seen. So a face that wears something is moved in pieces of one colour each, and
+    painted when it stands still: that is `later`, which is done step by step (`settle`) unless the face moves on.
+    """
 
     def __init__(
         self, client: viser.ClientHandle, loop: asyncio.AbstractEventLoop, identity: StudioModel, face: Faces
@@ -135,6 +141,9 @@ class Stage:
         self.parts = [self._piece(number, face) for number in range(len(self.pieces))]
         self.dark = self._hollow("/hollow", face)
         self.heat: viser.GlbHandle | None = None
+        self.painted: viser.GlbHandle | None = None
+        self.later: deque[Callable[[], None]] = deque()
+        self._painting_of: Faces | None = None
         self.gallery: list[Any] = []
         self._framed = (float(self.size[0]), float(self.size[1]), True)
         self._places = deque([self._place(1.0), np.asarray(client.camera.position)], maxlen=8)
@@ -143,10 +152,34 @@ class Stage:
 
     def show(self, face: Faces) -> None:
         """Show a face (V, 3)."""
+        if face is self._painting_of and (self.later or (self.painted is not None and self.painted.visible)):
+            return  # it is there, or on its way
+        self._painting_of = face if self.worn is not None else None
         for piece, handle in zip(self.pieces, self.parts, strict=True):
             handle.vertices = face[piece.rows]
         self.dark.vertices = self._cones(face)[0]
         self._only(*self.parts)
+        if self.worn is not None:
+            self.later.extend([lambda: self._paint(face), self._uncover])
+
+    def settle(self) -> None:
+        """The next step that a face which stands still waits for."""
+        if self.later:
+            self.later.popleft()()
+
+    def _paint(self, face: Faces) -> None:
+        """Show a face (V, 3) that wears something in all its colours, over its pieces."""
+        assert self.worn is not None
+        if self.painted is None:
+            self.painted = self._painted("/painted", face, self.worn, larger=ABOVE)
+        else:
+            self.painted.glb_data = self._painting(face, self.worn)
+            self.painted.visible = True
+
+    def _uncover(self) -> None:
+        """Take the pieces away, from under the painted face."""
+        for part in self.parts:
+            part.visible = False
 
     def show_heat(self, face: Faces, colours: Singles) -> None:
         """Show a face (V, 3) with a colour (V, 3), sRGB in [0, 1], at each vertex."""
@@ -249,11 +282,13 @@ class Stage:
         name = f"/face/{number}" if number else "/face"
         return self._mesh(name, face[piece.rows], piece.triangles, piece.colour, (0.0, 0.0, 0.0))
 
-    def _painted(self, name: str, face: Faces, colours: Singles, place: Any = (0.0, 0.0, 0.0)) -> viser.GlbHandle:
+    def _painted(
+        self, name: str, face: Faces, colours: Singles, place: Any = (0.0, 0.0, 0.0), larger: float = 1.0
+    ) -> viser.GlbHandle:
         """A face (V, 3) with a colour (V, 3), sRGB in [0, 1], at each vertex."""
         return self.client.scene.add_glb(
-            name, self._painting(face, colours), scale=MILLIMETRES["m"], cast_shadow=False, receive_shadow=False,
-            position=place,
+            name, self._painting(face, colours), scale=larger * MILLIMETRES["m"], cast_shadow=False,
+            receive_shadow=False, position=place,
         )  # fmt: skip
 
     def _painting(self, face: Faces, colours: Singles) -> bytes:
@@ -281,6 +316,9 @@ class Stage:
         return (vertices[0], triangles.astype(np.uint32)) if len(triangles) else NOTHING
 
     def _only(self, *shown: Any) -> None:
-        for thing in (*self.parts, *([self.heat] if self.heat else [])):
-            thing.visible = any(thing is one for one in shown)
+        self.later.clear()
+        for thing in (*self.parts, self.heat, self.painted):
+            wanted = any(thing is one for one in shown)
+            if thing is not None and thing.visible != wanted:
+                thing.visible = wanted
         self.dark.visible = bool(shown)
