@@ -41,7 +41,7 @@ INK, SOFT_INK = (38, 40, 44), (110, 114, 120)
 SMALLEST = 8  # pixels; below, nobody reads it
 Font = ImageFont.FreeTypeFont
 
-ALIKE = 0.2  # sRGB: colours that are no further apart can be drawn as one, where a mesh may have but one
+ALIKE = 0.12  # sRGB: colours that are no further apart can be drawn as one, where a mesh may have but one
 STEPS = 24  # of each of its numbers, to begin with
 
 DARK = (0.20, 0.15, 0.14)  # sRGB
