@@ -209,7 +209,7 @@ def test_register_and_drive_work_end_to_end(tmp_path, take):
     assert np.abs(played.weights[:, SMILE] - weights[2:5, SMILE]).max() < 0.2
     placed = FaceSet.open(out)
     assert len(placed) == 3
-    driven = ["drive", str(out / "meshes" / "frame-2.ply"), "--from", str(out / "weights.csv"), "--fps", "30"]
+    driven = ["drive", str(out / "at-rest.ply"), "--from", str(out / "weights.csv"), "--fps", "30"]
     ran = CliRunner().invoke(app, [*driven, "--out", str(tmp_path / "driven.glb")])
     assert ran.exit_code == 0, ran.output
     assert (tmp_path / "driven.glb").stat().st_size > 100_000

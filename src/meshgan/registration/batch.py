@@ -20,7 +20,7 @@ from meshgan.registration.bake import check_size
 from meshgan.registration.jobs import Job, Outcome, Settings, earlier_names, plan, result_of, run, take_over
 from meshgan.registration.landmarks import READERS, available, no_detector
 from meshgan.registration.quality import STRANGE_MM, stranger
-from meshgan.registration.report import RESULTS, write_meshes, write_report, write_textures, write_weights
+from meshgan.registration.report import RESULTS, write_meshes, write_performance, write_report, write_textures
 from meshgan.registration.templates import load_template
 from meshgan.storage import alone_in, atomic_folder, keep_list, remove_written, require_replaceable, strangers
 
@@ -77,8 +77,8 @@ def register_all(
     `bake`, the colours of scans become textures of so many pixels on a side.
 
     In a `sequence` the scans are frames of one person, in the natural order of their names: each starts from the one
-    before, and `out/weights.csv` has the weights of Apple's shapes. From the first frame that has changed on, all are
-    registered again.
+    before, and `out/weights.csv` has the weights of Apple's shapes, to be put on `out/at-rest.ply`. From the first
+    frame that has changed on, all are registered again.
 
     Raises `UsageError` for wrong arguments before anything is done, and `MeshganError` if no scan could be used;
     then `out` holds only the report.
@@ -126,7 +126,7 @@ def register_all(
             _append(writer, usable, outcomes)
             write_report(writer.folder, out.name, subtitle, jobs, outcomes, face_template.landmark_names)
             if sequence:
-                write_weights(writer.folder / "weights.csv", jobs, outcomes)
+                write_performance(writer.folder, mesh, jobs, outcomes)
             write_meshes(writer.folder / "meshes", mesh, usable, formats, in_scan=False)
             if in_scan_frame:
                 write_meshes(writer.folder / "in-scan-frame", mesh, usable, formats, in_scan=True)

@@ -4,6 +4,7 @@ report.html, report.csv    what became of each scan
 landmarks/                 those found or given, in each scan's own frame and unit
 transforms.csv             the way from each face back to its scan
 weights.csv                of a sequence: the weights of Apple's shapes in each frame, and the turns of the head
+at-rest.ply                of a sequence: the face that these weights move
 meshes/                    each face of the set, in millimetres
 in-scan-frame/             if asked for: the faces there
 textures/                  if asked for: the scans' colours as PNG, and faces that wear them, with their rigs
@@ -122,17 +123,22 @@ def _write_transforms(path: Path, jobs: Sequence[Job]) -> None:
             writer.writerow([job.name, *(f"{x:.12g}" for x in (way.scale, *way.rotation.ravel(), *way.translation))])
 
 
-def write_weights(path: Path, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> None:
-    """A row for each frame, as `meshgan drive` reads it: its name, the weights of Apple's shapes, and how the head is
-    turned against the first one, in radians. What failed lies on the line between its neighbours."""
+def write_performance(folder: Path, template: Mesh, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> None:
+    """The person's face at rest, and a table of what it does, as `meshgan drive` reads it.
+
+    There is a row for each frame: its name, the weights of Apple's shapes, and how the head is turned against the first
+    one, in radians. What failed lies on the line between its neighbours.
+    """
     usable = [row for row, outcome in enumerate(outcomes) if outcome.verdict != "failed"]
     results = [result_of(jobs[row]) for row in usable]
     turns = Rotation.from_matrix([result.to_scan.rotation for result in results])
     angles = np.unwrap((turns[0].inv() * turns).as_euler("YXZ"), axis=0)
-    weights = np.stack([result.moment.weights for result in results if result.moment is not None])
+    moments = [result.moment for result in results if result.moment is not None]
+    write_mesh(folder / "at-rest.ply", template.with_vertices(moments[-1].still))
+    weights = np.stack([moment.weights for moment in moments])
     known = np.hstack([weights, angles])
     table = np.stack([np.interp(np.arange(len(jobs)), usable, column) for column in known.T], axis=1)
-    with path.open("w", newline="", encoding="utf-8") as stream:
+    with (folder / "weights.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["frame", *ARKIT, *HEAD])
         writer.writerows([job.name, *(f"{x:.5f}" for x in row)] for job, row in zip(jobs, table, strict=True))
