@@ -6,6 +6,7 @@ import pytest
 from meshgan.errors import UsageError
 from meshgan.model.compose import compose
 from meshgan.model.latent import interpolate
+from meshgan.studio import session as session_module
 from meshgan.studio.session import GRID, NEARNESS, Session
 
 
@@ -222,3 +223,16 @@ def test_one_model_alone_is_enough(pair):
     assert session.state.seed == "id=5"
     with pytest.raises(UsageError):
         session.slide("anger", 1)
+
+
+def test_a_slider_of_one_half_leaves_the_other_as_it_was_made(pair, monkeypatch):
+    session, made = Session(*pair, seed=3), []
+    _ = session.face
+    plain = session_module.faces_of
+    monkeypatch.setattr(session_module, "faces_of", lambda model, parts: made.append(model) or plain(model, parts))
+    for key, model in (("age", pair[0]), ("anger", pair[1])):
+        session.slide(key, 0.5)
+        face = session.face
+        assert made == [model]
+        np.testing.assert_array_equal(face, session.faces([session.state])[0])
+        made.clear()

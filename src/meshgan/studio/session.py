@@ -236,6 +236,7 @@ class Session:
         self.target: Faces | None = None  # (V, 3), the visitor's own mesh, NaN where it shows nothing
         self._draws = np.random.default_rng(seed)
         self._shown: tuple[State, Faces] | None = None
+        self._halves: dict[StudioModel, tuple[Part, Faces]] = {}  # the last of each model
         self.b = self._random(self._start())
         self.a = replace(self._random(self._start()), expression=self._start().expression)
         self.history = History(self.a, clock)
@@ -249,8 +250,22 @@ class Session:
     def face(self) -> Faces:
         """The vertices (V, 3) of the present face in mm."""
         if self._shown is None or self._shown[0] is not self.state:
-            self._shown = (self.state, self.faces([self.state])[0])
+            self._shown = (self.state, self._made(self.state))
         return self._shown[1]
+
+    def _made(self, state: State) -> Faces:
+        """The vertices (V, 3) of a face like the last one, of which a slider moves one half: the other is kept."""
+        person = self._half(self.identity, state.identity)
+        if self.expression is None:
+            return person
+        feeling = self._half(self.expression, state.expression or Part.at_start(self.expression))
+        return compose(person[None], feeling[None], self.expression.still)[0]
+
+    def _half(self, model: StudioModel, part: Part) -> Faces:
+        known = self._halves.get(model)
+        if known is None or known[0] is not part:
+            self._halves[model] = known = (part, faces_of(model, [part])[0])
+        return known[1]
 
     def faces(self, states: Sequence[State]) -> Faces:
         """The vertices (N, V, 3) in mm of any faces: identity + size · expression, as `model.compose` does it."""
