@@ -33,7 +33,7 @@ from meshgan.model.directions import Axes
 from meshgan.model.face_model import FaceModel
 from meshgan.model.model_folder import SHIPPED, ModelParts, packed, read_model_folder, write_model_folder
 from meshgan.report.pages import minutes, sound_lines
-from meshgan.report.results import Result, Results, real_result, results_of
+from meshgan.report.results import Result, Results, measured, real_result, results_of, shown
 from meshgan.storage import LIST
 
 LINEAR, MEAN = "generator/linear", "normalisation/mean"
@@ -114,13 +114,6 @@ A MeshGAN: `{verb}`.
   real. {missing}
 * **Stored** small, in fourteen and sixteen bits: no vertex of {sampled:,} samples moves by more than {moved:.3f} mm.
 """
-NUMBERS = {  # key: title, and how it is written
-    "specificity_mm": ("specificity, mm", ".3f"),
-    "diversity_mm": ("diversity, mm", ".2f"),
-    "coverage": ("coverage", ".3f"),
-    "fid": ("FID", ".2f"),
-    "generalisation_mm": ("generalisation (Eq. 2), mm", ".3f"),
-}
 
 
 @dataclass(frozen=True)
@@ -221,11 +214,11 @@ def write(folder: Path, name: str, parts: ModelParts, faces: FaceSet, found: Mea
 def written_card(name: str, parts: ModelParts, found: Measured, moved: float) -> str:
     """The model card as Markdown."""
     kind, origin = MODELS[name], parts.card.origin
-    lines = []
-    for key, (title, form) in NUMBERS.items():
-        own, real = found.row.value(key), found.real.value(key)
-        if own is not None:
-            lines.append(f"| {title} | {own:{form}} | {'' if real is None else format(real, form)} |")
+    lines = [
+        f"| {metric.heading} | {shown(found.row.score(metric.key()), metric)} | "
+        f"{shown(found.real.score(metric.key()), metric)} |"
+        for metric in measured([found.row])
+    ]
     return CARD.format(
         name=name.capitalize(),
         about=kind.about,
