@@ -74,7 +74,7 @@ MODELS = {
         distance="""Real people are further away: 64 principal components of the
   corpus leave 1.0 to 1.1 mm of two real heads and 0.6 mm of its own unseen people, identity alone (docs/realism.md).
   How far real expressions are is not known: no scans of them that anyone may use were at hand. What is small in them
-  (dimples, asymmetries, folds of a person's own) is not in this model.""",
+  (dimples, asymmetries, folds of a person's own) is drawn by chance.""",
         missing="The face is a mask without eyeballs, teeth, hair or texture.",
         labels=("expression",),
         most=4 * 2**20,
