@@ -105,7 +105,7 @@ def reproduce(
     ] = None,
     fid: Annotated[
         Literal["inception", "off"] | None,
-        typer.Option(help="Distances of pictures, in a table: a quarter of an hour a row on one core. Smoke has none."),
+        typer.Option(help="Distances of pictures, in a table: most of its time without a GPU. Smoke has none."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a table, or the files of a figure, as JSON.")] = False,
 ) -> None:
