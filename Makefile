@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 EXTRAS ?= studio,landmarks,export,scale,bench,fid,tensorboard,dev
 STAMP  := $(VENV)/.installed
 PLAIN  := $(VENV)/.installed-plain
-SOURCE := pyproject.toml constraints.txt setup.py $(wildcard src/meshgan/nn/native/*)
+SOURCE := pyproject.toml constraints.txt setup.py $(wildcard src/meshgan/nn/native/* src/meshgan/native/*)
 # Files are compiled when they are first imported: most of them never are.
 PIP     = $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 

@@ -1,7 +1,9 @@
-"""The optional compiled kernel of the mesh convolutions: one shared library per instruction set, chosen at run time.
+"""The optional compiled code. Everything else is in pyproject.toml.
 
-Everything else is in pyproject.toml. Where it cannot be compiled the package installs all the same, works on its
-PyTorch path, and says why. MESHGAN_SANITIZE=address or =thread builds one that watches itself, for `make sanitize`.
+The kernel of the mesh convolutions is one shared library per instruction set, chosen at run time; another library has a
+few functions that verbs need at once, before Numba could have been imported. What cannot be compiled is left out: the
+package installs all the same, computes by PyTorch and Numba, and says why. MESHGAN_SANITIZE=address or =thread builds
+libraries that watch themselves, for `make sanitize`.
 """
 
 import os
@@ -17,6 +19,7 @@ OPTIONS = ["-O3", "-std=c++17", "-fno-math-errno", "-ffp-contract=fast"]
 AVX2 = ["-mavx2", "-mfma", "-mf16c", "-mbmi", "-mbmi2", "-mlzcnt", "-mmovbe"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512cd", "-mavx512dq", "-mavx512vl"]
 X86 = {"base": [], "avx2": AVX2, "avx512": AVX512}
+EXACT = ["-O3", "-std=c++17", "-fno-math-errno", "-ffp-contract=off"]  # as Numba computes, to the bit
 INSTRUCTIONS = X86 if platform.machine().lower() in {"x86_64", "amd64"} else {"base": []}
 SANITIZER = os.environ.get("MESHGAN_SANITIZE")
 WATCHED = [f"-fsanitize={SANITIZER}", "-fno-omit-frame-pointer", "-g", "-O1"] if SANITIZER else []
@@ -48,5 +51,14 @@ setup(
             optional=not SANITIZER,
         )
         for name, flags in INSTRUCTIONS.items()
+    ]
+    + [
+        Extension(
+            "meshgan._kernels",
+            ["src/meshgan/native/kernels.cpp"],
+            extra_compile_args=[*EXACT, *WATCHED],
+            extra_link_args=WATCHED,
+            optional=not SANITIZER,
+        )
     ],
 )

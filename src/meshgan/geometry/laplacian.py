@@ -19,6 +19,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import scipy.sparse as sp
@@ -119,6 +120,7 @@ def _symmetrised(laplacian: sp.csr_array) -> sp.csr_array:
     return laplacian.sign().multiply(products).tocsr()
 
 
+@lru_cache(maxsize=1)  # weights and areas of one mesh are asked for in turn
 def _metric(mesh: Mesh) -> tuple[Integers, Floats, Floats]:
     """Distinct triangles with area (F, 3), the length (F, 3) of the edge opposite each corner, the areas (F,)."""
     _, first = np.unique(np.sort(mesh.triangles, axis=1), axis=0, return_index=True)

@@ -56,6 +56,12 @@ def closest_points(points: ArrayLike, mesh: Mesh) -> ClosestPoints:
     return ClosestPoints(triangle, weights, nearest, np.linalg.norm(nearest - queries, axis=1))
 
 
+def distances(points: ArrayLike, mesh: Mesh) -> Floats:
+    """How far (N,) each of `points` (N, 3) is from the mesh; raises `MeshganError` as `closest_points` does."""
+    queries = np.ascontiguousarray(points, dtype=np.float64)
+    return np.asarray(pcu.closest_points_on_mesh(queries, mesh.vertices, mesh.triangles[_with_area(mesh)])[0])
+
+
 def upsampling(coarse: Mesh, fine: Mesh) -> sp.csr_array:
     """U (V_fine, V_coarse): carries values on `coarse` to the closest points of the vertices of `fine`.
 

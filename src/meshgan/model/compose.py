@@ -72,20 +72,18 @@ def compose_random(
     """
     check_same_template(identity, expression)
     neutral = expression.template.vertices.astype(np.float32)
-    _check_order(identity, expression)
     other_seed = int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])  # else both would draw the same codes
-    if face is None:
-        people, codes = identity.sample(count, seed), identity.codes(count, seed)
-    else:
-        people, codes = np.repeat(np.asarray(face, np.float32)[None], count, axis=0), None
-    shifts = expression.sample(count, other_seed) - neutral
+    drawn = max(count, COMPARED)  # more faces begin with the same ones
+    people, moved = identity.sample(drawn, seed), expression.sample(drawn, other_seed)
+    _check_order(identity, expression, people[:COMPARED], moved[:COMPARED])
+    codes = None if face is not None else identity.codes(count, seed)
+    people = people[:count] if face is None else np.repeat(np.asarray(face, np.float32)[None], count, axis=0)
+    shifts = moved[:count] - neutral
     return Composition(people, sizes(people, neutral), shifts, codes, expression.codes(count, other_seed))
 
 
-def _check_order(identity: Model, expression: Model) -> None:
-    spreads = [
-        float(np.std(sizes(model.sample(COMPARED), model.template.vertices))) for model in (identity, expression)
-    ]
+def _check_order(identity: Model, expression: Model, people: Faces, moved: Faces) -> None:
+    spreads = [float(np.std(sizes(faces, identity.template.vertices))) for faces in (people, moved)]
     if spreads[1] > SWAPPED * spreads[0]:
         first, second = identity.card.name, expression.card.name
         raise UsageError(

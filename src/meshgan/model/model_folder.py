@@ -212,9 +212,11 @@ def unpacked(high: NDArray[Any], low: NDArray[Any], step: NDArray[Any]) -> Singl
         raise ValueError("these are no bits of a matrix")
     if high.dtype != np.uint8 or low.dtype != np.uint8:
         raise ValueError("bits are bytes")
-    word = (low.reshape(len(low), -1, 3).astype(np.int32) << [0, 8, 16]).sum(axis=2)
-    rest = (word[:, :, None] >> [0, 6, 12, 18] & 63).reshape(len(low), -1)[:, : high.shape[1]]
-    return ((high.astype(np.int32) << 6) + rest - MIDDLE).astype(np.float32) * step[:, None].astype(np.float32)
+    first, second, third = low.reshape(len(low), -1, 3).transpose(2, 0, 1).astype(np.int32)
+    word = first | second << 8 | third << 16
+    rest = np.stack([word >> shift & 63 for shift in (0, 6, 12, 18)], axis=2).reshape(len(low), -1)
+    whole = (high.astype(np.int32) << 6) + rest[:, : high.shape[1]] - MIDDLE
+    return whole.astype(np.float32) * step[:, None].astype(np.float32)
 
 
 def _tensors(content: bytes, path: Path) -> Tensors:

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from meshgan.compiled import CHOICE
 from meshgan.errors import UsageError
 from meshgan.nn.plan import LANES, Layer, Plan
 
@@ -32,7 +33,6 @@ NEEDS = {  # flags of a processor, as Linux names them
     "avx2": {"avx2", "fma", "bmi2"},
 }
 CPUS = Path("/proc/cpuinfo")
-CHOICE = "MESHGAN_KERNEL"  # an environment variable
 NOT_BUILT = "kernel-not-built.txt"  # what setup.py leaves beside this file where the library could not be built
 
 

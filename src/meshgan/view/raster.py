@@ -223,7 +223,7 @@ def _share(draw: Callable[[slice], None], count: int, threads: int | None) -> No
         list(pool.map(draw, map(slice, bounds[:-1], bounds[1:])))
 
 
-@compiled(error_model="numpy", forceinline=True)
+@compiled(native="draw f4:3 i4:2 f4:3 n f4:2 f4:1 f4:2 f4:2 f4:1 f4:1 u1:1 u1:4", error_model="numpy", forceinline=True)
 def draw(
     faces: Singles,
     triangles: Indices,

@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components, dijkstra
 from meshgan.arrays import Floats, Integers, Reals, Singles
 from meshgan.compiled import compiled
 from meshgan.geometry.mesh import Mesh
-from meshgan.geometry.surface import closest_points
+from meshgan.geometry.surface import distances
 
 BOX = ((-20.5, -60.0, -5.0), (20.5, -20.0, 60.0))  # mm: the mouth of the template, without its corners
 SURFACES_MM = (-53.0, -28.0)  # heights on the template between which the lips are held against each other
@@ -75,7 +75,7 @@ class Lips:
         ways = []
         for lip in (0, 1):
             own = np.unique(self.surfaces[lip])
-            meets = own[closest_points(template.vertices[own], meshes[1 - lip]).distance < MEET_MM]
+            meets = own[distances(template.vertices[own], meshes[1 - lip]) < MEET_MM]
             ways.append(_ways(template, meets))
         near = [np.exp(-((np.maximum(way - STIFF_MM, 0) / SOFT_MM) ** 2)) for way in ways]
         weights = np.stack([near[lip] * np.clip((ways[1 - lip] - ways[lip]) / CORNER_MM, 0, 1) for lip in (0, 1)])
@@ -190,7 +190,7 @@ def _ways(mesh: Mesh, starts: Integers) -> Floats:
     return np.asarray(dijkstra(graph, directed=False, indices=starts, min_only=True))
 
 
-@compiled()
+@compiled(native="gaps f8:3 u4:2 u4:2 f8:2 f8:2")
 def _gaps(points, above, below, corner, gap):  # type: ignore[no-untyped-def]
     """Fill the `gap` (B, G) of mouths: `points` (B, n, 3), the triangles of the lips `above` and `below`."""
     upper, lower = np.empty((2, PLACES, DEPTHS))
@@ -208,7 +208,7 @@ def _gaps(points, above, below, corner, gap):  # type: ignore[no-untyped-def]
             gap[b, g] = least
 
 
-@compiled()
+@compiled(native="press f8:3 u4:2 u4:2 f8:2 f8:3 f8:3")
 def _press(points, above, below, corner, upper_points, lower_points):  # type: ignore[no-untyped-def]
     """Push points (B, m, 3) of the upper and of the lower lip out by half of what overlaps there."""
     upper, lower = np.empty((2, PLACES, DEPTHS))

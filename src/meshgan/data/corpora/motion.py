@@ -363,7 +363,7 @@ def _neighbours(mesh: Mesh) -> sp.csr_array:
     return sp.csr_array(share @ graph + 0.5 * sp.eye_array(len(mesh.vertices)), dtype=np.float32)
 
 
-@compiled()
+@compiled(native="areas f4:3 u4:2 f4:2 f4:3")
 def _areas(faces, triangles, areas, normals):  # type: ignore[no-untyped-def]
     """Fill the `areas` (B, V) of the triangles about each vertex, doubled, and the unit `normals` (B, V or 0, 3)."""
     for b in range(len(faces)):

@@ -1,0 +1,374 @@
+// What has to run before Numba could have been imported: pictures, lips that meet, and areas about vertices.
+//
+// Each function is one that `compiled(native=…)` decorates in Python, operation by operation and type by type, so that
+// both give the same bits (tests/test_compiled.py): that one is where it is explained, and what Numba compiles where
+// this library is not there. It is built without contracted or reordered sums, for the oldest processor of its kind.
+// An array comes as its address, followed by its shape; arrays are contiguous, and of the types that the decorator says.
+// What indices may be has been checked by the caller; what coordinates may be has not: NaN and infinity come too.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <new>
+#include <vector>
+
+// Each function is built twice, for any processor and for one with AVX2; which of them runs is found out on loading.
+#if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__) && \
+    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define WIDE __attribute__((target_clones("avx2", "default"), flatten))
+#else
+#define WIDE
+#endif
+
+namespace {
+
+constexpr double SUBPIXEL = 256.0, FARTHEST = 1048576.0;  // of view/raster.py
+constexpr int LEVELS = 4096;
+constexpr double STEP_MM = 0.5, FAR = 999.0, STEEP = 0.15;  // of data/corpora/lips.py
+constexpr long PLACES = 108, DEPTHS = 120;
+
+// Whole numbers of any double: what lies outside of their range, or is NaN, is `Numba`'s least number on x86 everywhere.
+long whole(double value) {
+    return value > -9e18 && value < 9e18 ? static_cast<long>(value) : std::numeric_limits<long>::min();
+}
+
+struct Picture {
+    const double* points;
+    const float* normals;
+    const int32_t* triangles;
+    const float* albedo;
+    long shades, channels;
+    const float *directions, *strengths, *ambient;
+    long lamps;
+};
+
+void project(const float* vertices, long count, const float* matrix, const float* offset, double* points) {
+    for (long v = 0; v < count; ++v)
+        for (int c = 0; c < 3; ++c) {
+            float value = offset[c];
+            for (int d = 0; d < 3; ++d) value += matrix[3 * c + d] * vertices[3 * v + d];
+            double& point = points[3 * v + c];
+            if (std::fabs(value) < FARTHEST)
+                point = c < 2 ? std::nearbyint(value * SUBPIXEL) / SUBPIXEL : static_cast<double>(value);
+            else
+                point = std::numeric_limits<double>::quiet_NaN();
+        }
+}
+
+void unit_normals(const float* vertices, long count, const int32_t* triangles, long sides, float* normals) {
+    std::fill(normals, normals + 3 * count, 0.0f);
+    for (long t = 0; t < sides; ++t) {
+        const int32_t* corner = triangles + 3 * t;
+        const float *p = vertices + 3L * corner[0], *q = vertices + 3L * corner[1], *r = vertices + 3L * corner[2];
+        const float ax = q[0] - p[0], ay = q[1] - p[1], az = q[2] - p[2];
+        const float bx = r[0] - p[0], by = r[1] - p[1], bz = r[2] - p[2];
+        const float nx = ay * bz - az * by, ny = az * bx - ax * bz, nz = ax * by - ay * bx;
+        if (std::fabs(nx) + std::fabs(ny) + std::fabs(nz) < std::numeric_limits<float>::infinity())
+            for (int v = 0; v < 3; ++v) {
+                float* normal = normals + 3L * corner[v];
+                normal[0] += nx, normal[1] += ny, normal[2] += nz;
+            }
+    }
+    for (long v = 0; v < count; ++v) {
+        float* normal = normals + 3 * v;
+        const float length = std::sqrt(normal[0] * normal[0] + normal[1] * normal[1] + normal[2] * normal[2]);
+        if (length > 0)
+            for (int c = 0; c < 3; ++c) normal[c] /= length;
+    }
+}
+
+void cover(const double* points, const int32_t* triangles, long sides, float* depth, int32_t* owner, long samples) {
+    const long last = samples - 1;
+    for (long t = 0; t < sides; ++t) {
+        const int32_t* corner = triangles + 3 * t;
+        const double *i = points + 3L * corner[0], *j = points + 3L * corner[1], *k = points + 3L * corner[2];
+        const double xi = i[0], yi = i[1], xj = j[0], yj = j[1], xk = k[0], yk = k[1];
+        const double area = (xj - xi) * (yk - yi) - (xk - xi) * (yj - yi);
+        const double zi = i[2], zj = j[2], zk = k[2];
+        if (!(std::fabs(area) > 0) || std::isnan(zi + zj + zk)) continue;
+        const long left = std::max(0L, whole(std::ceil(std::min({xi, xj, xk}) - 0.5)));
+        const long right = std::min(last, whole(std::floor(std::max({xi, xj, xk}) - 0.5)));
+        const long top = std::max(0L, whole(std::ceil(std::min({yi, yj, yk}) - 0.5)));
+        const long bottom = std::min(last, whole(std::floor(std::max({yi, yj, yk}) - 0.5)));
+        const double sign = area > 0 ? 1.0 : -1.0;
+        const double across_i = sign * (yj - yk), down_i = sign * (xk - xj);
+        const double across_j = sign * (yk - yi), down_j = sign * (xi - xk);
+        const double across_k = sign * (yi - yj), down_k = sign * (xj - xi);
+        const double slope_j = (zj - zi) / std::fabs(area), slope_k = (zk - zi) / std::fabs(area);
+        for (long row = top; row <= bottom; ++row) {
+            const double x = left + 0.5, y = row + 0.5;
+            double wi = across_i * (x - xj) + down_i * (y - yj);
+            double wj = across_j * (x - xk) + down_j * (y - yk);
+            double wk = across_k * (x - xi) + down_k * (y - yi);
+            for (long column = left; column <= right; ++column) {
+                if (wi >= 0 && wj >= 0 && wk >= 0) {
+                    const float z = static_cast<float>(zi + wj * slope_j + wk * slope_k);
+                    const long at = row * samples + column;
+                    if (z > depth[at]) depth[at] = z, owner[at] = static_cast<int32_t>(t);
+                }
+                wi += across_i, wj += across_j, wk += across_k;
+            }
+        }
+    }
+}
+
+void lighten(const Picture& of, double column, double row, const int32_t* corner, float* radiance) {
+    const double *i = of.points + 3L * corner[0], *j = of.points + 3L * corner[1], *k = of.points + 3L * corner[2];
+    const double px = column - i[0], py = row - i[1];
+    const double ax = j[0] - i[0], ay = j[1] - i[1], bx = k[0] - i[0], by = k[1] - i[1];
+    const double area = ax * by - bx * ay;
+    const float wj = static_cast<float>((px * by - bx * py) / area), wk = static_cast<float>((ax * py - px * ay) / area);
+    const float wi = 1.0f - wj - wk;
+    const float *a = of.normals + 3L * corner[0], *b = of.normals + 3L * corner[1], *c = of.normals + 3L * corner[2];
+    const float nx = wi * a[0] + wj * b[0] + wk * c[0];
+    const float ny = wi * a[1] + wj * b[1] + wk * c[1];
+    const float nz = wi * a[2] + wj * b[2] + wk * c[2];
+    const float square = nx * nx + ny * ny + nz * nz;
+    for (long hue = 0; hue < of.channels; ++hue) radiance[hue] = of.ambient[hue];
+    if (area < 0 && square > 0) {
+        const float scale = 1.0f / std::sqrt(square);
+        for (long lamp = 0; lamp < of.lamps; ++lamp) {
+            const float* direction = of.directions + 3 * lamp;
+            const float cosine = scale * (nx * direction[0] + ny * direction[1] + nz * direction[2]);
+            if (cosine > 0)
+                for (long hue = 0; hue < of.channels; ++hue)
+                    radiance[hue] += cosine * of.strengths[of.channels * lamp + hue];
+        }
+    }
+    for (long hue = 0; hue < of.channels; ++hue) {
+        const float* shade = of.albedo + hue;
+        if (of.shades == 1)
+            radiance[hue] *= shade[0];
+        else
+            radiance[hue] *= wi * shade[of.channels * corner[0]] + wj * shade[of.channels * corner[1]] +
+                             wk * shade[of.channels * corner[2]];
+    }
+}
+
+void shade(const Picture& of, const int32_t* owner, long supersample, const float* background, const uint8_t* table,
+           uint8_t* image, long size) {
+    const long samples = size * supersample;
+    std::vector<float> pixel(of.channels), sample(of.channels);
+    for (long row = 0; row < size; ++row)
+        for (long column = 0; column < size; ++column) {
+            const long top = row * supersample, left = column * supersample;
+            const long bottom = top + supersample - 1, right = left + supersample - 1;
+            std::fill(pixel.begin(), pixel.end(), 0.0f);
+            long alike = 0, across = 0, down = 0;
+            for (long y = top; y <= bottom; ++y)
+                for (long x = left; x <= right; ++x) {
+                    const int32_t t = owner[y * samples + x];
+                    alike += 1, across += x, down += y;
+                    if ((x < right && owner[y * samples + x + 1] == t) ||
+                        (x == right && y < bottom && owner[(y + 1) * samples + left] == t))
+                        continue;
+                    const float weight = static_cast<float>(alike);
+                    if (t < 0) {
+                        for (long hue = 0; hue < of.channels; ++hue) pixel[hue] += weight * background[hue];
+                    } else {
+                        const double wide = weight;
+                        lighten(of, across / wide + 0.5, down / wide + 0.5, of.triangles + 3L * t, sample.data());
+                        for (long hue = 0; hue < of.channels; ++hue) pixel[hue] += weight * sample[hue];
+                    }
+                    alike = across = down = 0;
+                }
+            for (long hue = 0; hue < of.channels; ++hue) {
+                double linear = static_cast<double>(pixel[hue]) / static_cast<double>(supersample * supersample);
+                linear = linear < 1.0 ? linear : 1.0;  // and where it is NaN
+                image[(row * size + column) * of.channels + hue] = table[whole(linear * (LEVELS - 1) + 0.5)];
+            }
+        }
+}
+
+struct Steps {
+    long start, stop;
+};
+
+Steps inside(double value, double slope, Steps steps) {
+    if (slope > 0) {
+        const double first = (-1e-9 - value) / slope;
+        if (first > steps.start) steps.start = whole(std::ceil(std::min(first, steps.stop + 1.0)));
+    } else if (slope < 0) {
+        const double last = (-1e-9 - value) / slope;
+        if (last < steps.stop) steps.stop = whole(std::floor(std::max(last, steps.start - 1.0)));
+    } else if (value < -1e-9) {
+        steps.stop = steps.start - 1;
+    }
+    return steps;
+}
+
+void heights(const double* points, const uint32_t* triangles, long sides, double sign, const double* corner,
+             double* field) {
+    for (long i = 0; i < sides; ++i) {
+        const uint32_t* at = triangles + 3 * i;
+        const double *p = points + 3L * at[0], *q = points + 3L * at[1], *r = points + 3L * at[2];
+        const double ux = q[0] - p[0], uy = q[1] - p[1], uz = q[2] - p[2];
+        const double vx = r[0] - p[0], vy = r[1] - p[1], vz = r[2] - p[2];
+        const double flat = ux * vz - vx * uz, left = uy * vz - vy * uz, front_on = ux * vy - uy * vx;
+        const double area = std::sqrt(flat * flat + left * left + front_on * front_on);
+        if (std::fabs(flat) <= STEEP * area) continue;
+        const long low = std::max(whole(std::ceil((std::min({p[0], q[0], r[0]}) - corner[0]) / STEP_MM)), 0L);
+        const long high = std::min(whole(std::floor((std::max({p[0], q[0], r[0]}) - corner[0]) / STEP_MM)), PLACES - 1);
+        const long back = std::max(whole(std::ceil((std::min({p[2], q[2], r[2]}) - corner[1]) / STEP_MM)), 0L);
+        const long front = std::min(whole(std::floor((std::max({p[2], q[2], r[2]}) - corner[1]) / STEP_MM)), DEPTHS - 1);
+        const double share = STEP_MM / flat;
+        const double s_x = share * vz, s_z = -share * vx, t_x = -share * uz, t_z = share * ux;
+        const double x = (corner[0] - p[0]) / STEP_MM, z = (corner[1] - p[2]) / STEP_MM;
+        for (long g = low; g <= high; ++g) {
+            const double s = s_x * (x + g) + s_z * z, t = t_x * (x + g) + t_z * z;
+            Steps steps = inside(s, s_z, {back, front});
+            steps = inside(t, t_z, steps);
+            steps = inside(1 - s - t, -s_z - t_z, steps);
+            const double height = p[1] + s * uy + t * vy, slope = s_z * uy + t_z * vy;
+            for (long d = std::max(steps.start, 0L); d <= std::min(steps.stop, DEPTHS - 1); ++d) {
+                const double there = height + d * slope;
+                double& known = field[DEPTHS * g + d];
+                if (sign * there < sign * known) known = there;
+            }
+        }
+    }
+}
+
+void push(double* points, long count, const double* corner, const double* side, const double* overlap, double sign) {
+    for (long i = 0; i < count; ++i) {
+        double* point = points + 3 * i;
+        const double x = std::min(std::max(0.0, (point[0] - corner[0]) / STEP_MM), PLACES - 1.001);
+        const double z = std::min(std::max(0.0, (point[2] - corner[1]) / STEP_MM), DEPTHS - 1.001);
+        const long g = static_cast<long>(x), d = static_cast<long>(z);
+        double height = 0.0, pushed = 0.0, total = 0.0;
+        for (int k = 0; k < 4; ++k) {
+            const long gg = g + k / 2, dd = d + k % 2, at = DEPTHS * gg + dd;
+            const double share = (1 - std::fabs(x - gg)) * (1 - std::fabs(z - dd));
+            if (std::fabs(side[at]) < FAR) height += share * side[at], pushed += share * overlap[at], total += share;
+        }
+        if (total > 0) {
+            const double beyond = sign * (point[1] - height / total);
+            point[1] += sign * std::max(pushed - std::max(beyond, 0.0), 0.0);
+        }
+    }
+}
+
+// Nothing leaves the library but a number: 1 where memory did not suffice.
+template <class Body>
+int guarded(const Body& body) {
+    try {
+        body();
+        return 0;
+    } catch (const std::bad_alloc&) {
+        return 1;
+    }
+}
+
+}  // namespace
+
+extern "C" {
+
+long meshgan_kernels_version() { return 1; }  // as in compiled.py; to be raised whenever a call changes its meaning
+
+// view/raster.py
+WIDE int draw(const float* faces, long count, long vertices, long, const int32_t* triangles, long sides, long,
+         const float* albedo, long surfaces, long shades, long channels, long supersample, const float* matrix, long,
+         long, const float* offset, long, const float* directions, long lamps, long, const float* strengths, long, long,
+         const float* ambient, long, const float* background, long, const uint8_t* table, long, uint8_t* images, long,
+         long size, long, long) {
+    return guarded([&] {
+        const long samples = size * supersample;
+        std::vector<double> points(3 * vertices);
+        std::vector<float> normals(3 * vertices), depth(samples * samples);
+        std::vector<int32_t> owner(samples * samples);
+        for (long b = 0; b < count; ++b) {
+            const float* face = faces + 3 * vertices * b;
+            project(face, vertices, matrix, offset, points.data());
+            unit_normals(face, vertices, triangles, sides, normals.data());
+            std::fill(depth.begin(), depth.end(), -std::numeric_limits<float>::infinity());
+            std::fill(owner.begin(), owner.end(), -1);
+            cover(points.data(), triangles, sides, depth.data(), owner.data(), samples);
+            const Picture of{points.data(), normals.data(), triangles, albedo + (surfaces > 1 ? b : 0) * shades * channels,
+                             shades,        channels,       directions, strengths, ambient, lamps};
+            shade(of, owner.data(), supersample, background, table, images + b * size * size * channels, size);
+        }
+    });
+}
+
+// data/corpora/motion.py
+WIDE int areas(const float* faces, long count, long vertices, long, const uint32_t* triangles, long sides, long, float* areas,
+          long, long, float* normals, long, long wanted, long) {
+    for (long b = 0; b < count; ++b) {
+        const float* points = faces + 3 * vertices * b;
+        float *own = areas + vertices * b, *normal = normals + 3 * wanted * b;
+        std::fill(own, own + vertices, 0.0f);
+        std::fill(normal, normal + 3 * wanted, 0.0f);
+        for (long i = 0; i < sides; ++i) {
+            const uint32_t* at = triangles + 3 * i;
+            const float *p = points + 3L * at[0], *q = points + 3L * at[1], *r = points + 3L * at[2];
+            const float ux = q[0] - p[0], uy = q[1] - p[1], uz = q[2] - p[2];
+            const float vx = r[0] - p[0], vy = r[1] - p[1], vz = r[2] - p[2];
+            const float x = uy * vz - uz * vy, y = uz * vx - ux * vz, z = ux * vy - uy * vx;
+            const float area = std::sqrt(x * x + y * y + z * z);
+            for (int k = 0; k < 3; ++k) own[at[k]] += area;
+            if (!wanted) continue;
+            for (int k = 0; k < 3; ++k) {
+                float* there = normal + 3L * at[k];
+                there[0] += x, there[1] += y, there[2] += z;
+            }
+        }
+        for (long v = 0; v < wanted; ++v) {
+            float* there = normal + 3 * v;
+            const float length = std::sqrt(there[0] * there[0] + there[1] * there[1] + there[2] * there[2]);
+            const float scale = 1.0f / (length + 1e-12f);
+            for (int k = 0; k < 3; ++k) there[k] *= scale;
+        }
+    }
+    return 0;
+}
+
+// data/corpora/lips.py
+WIDE int gaps(const double* points, long count, long size, long, const uint32_t* above, long upper_sides, long,
+         const uint32_t* below, long lower_sides, long, const double* corner, long, long, double* gap, long, long) {
+    return guarded([&] {
+        std::vector<double> upper(PLACES * DEPTHS), lower(PLACES * DEPTHS);
+        for (long b = 0; b < count; ++b) {
+            const double *mouth = points + 3 * size * b, *start = corner + 2 * b;
+            double least_z = std::numeric_limits<double>::infinity(), most_z = -least_z;
+            for (long v = 0; v < size; ++v) {
+                const double place = (mouth[3 * v + 2] - start[1]) / STEP_MM;
+                least_z = std::min(least_z, place), most_z = std::max(most_z, place);
+            }
+            const long back = std::max(whole(least_z), 0L);
+            const long front = most_z < DEPTHS ? std::min(whole(most_z) + 2, DEPTHS) : DEPTHS;
+            for (long g = 0; g < PLACES; ++g)
+                for (long d = back; d < front; ++d) upper[DEPTHS * g + d] = FAR, lower[DEPTHS * g + d] = -FAR;
+            heights(mouth, above, upper_sides, 1.0, start, upper.data());
+            heights(mouth, below, lower_sides, -1.0, start, lower.data());
+            for (long g = 0; g < PLACES; ++g) {
+                double least = 2 * FAR;
+                for (long d = back; d < front; ++d) {
+                    const double between = upper[DEPTHS * g + d] - lower[DEPTHS * g + d];
+                    least = between < least ? between : least;
+                }
+                gap[PLACES * b + g] = least;
+            }
+        }
+    });
+}
+
+WIDE int press(const double* points, long count, long size, long, const uint32_t* above, long upper_sides, long,
+          const uint32_t* below, long lower_sides, long, const double* corner, long, long, double* upper_points, long,
+          long uppers, long, double* lower_points, long, long lowers, long) {
+    return guarded([&] {
+        std::vector<double> upper(PLACES * DEPTHS), lower(PLACES * DEPTHS), overlap(PLACES * DEPTHS);
+        for (long b = 0; b < count; ++b) {
+            const double *mouth = points + 3 * size * b, *start = corner + 2 * b;
+            std::fill(upper.begin(), upper.end(), FAR);
+            std::fill(lower.begin(), lower.end(), -FAR);
+            heights(mouth, above, upper_sides, 1.0, start, upper.data());
+            heights(mouth, below, lower_sides, -1.0, start, lower.data());
+            for (long at = 0; at < PLACES * DEPTHS; ++at) overlap[at] = std::max(lower[at] - upper[at], 0.0) / 2;
+            push(upper_points + 3 * uppers * b, uppers, start, upper.data(), overlap.data(), 1.0);
+            push(lower_points + 3 * lowers * b, lowers, start, lower.data(), overlap.data(), -1.0);
+        }
+    });
+}
+
+}  // extern "C"
