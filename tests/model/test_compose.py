@@ -20,6 +20,16 @@ from meshgan.model.directions import Directions, estimate_directions
 from meshgan.model.load import load_model
 
 
+def test_sizes_are_root_mean_square_distances_from_the_middle() -> None:
+    rng = np.random.default_rng(0)
+    faces, template = rng.normal(3.0, 2.0, (2, 3, 40, 3)).astype(np.float32), rng.normal(5.0, 1.0, (40, 3))
+    spreads = [np.linalg.norm(np.std(part, axis=-2, dtype=np.float64), axis=-1) for part in (faces, template)]
+    found = sizes(faces, template)
+    assert found.dtype == np.float32 and found.shape == (2, 3)
+    np.testing.assert_allclose(found, spreads[0] / spreads[1], rtol=1e-6)
+    np.testing.assert_array_equal(sizes(faces[0, 0], template), found[0, 0])
+
+
 @given(st.integers(0, 10**6), st.floats(0.3, 3.0))
 def test_a_face_moves_as_much_as_it_is_large(seed: int, size: float) -> None:
     rng = np.random.default_rng(seed)

@@ -443,9 +443,9 @@ def drive(
         loaded = load_model(model)
         kind_of_rig("arkit", loaded.template)
         made = rigged(loaded.sample(1, seed)[0], "arkit")
+    write_driven(out, made, played)  # first: it is what was asked for, and a preview takes a while
     if preview is not None:
         write_preview(preview, made, played)
-    write_driven(out, made, played)
     seconds = float(played.times[-1])
     if as_json:
         print(json.dumps({"file": str(out), "frames": len(played.times), "seconds": seconds}))

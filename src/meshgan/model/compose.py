@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from meshgan.arrays import Codes, Faces, Singles
+from meshgan.arrays import Codes, Faces, Floats, Singles
 from meshgan.errors import UsageError
 from meshgan.model.directions import FILE, Directions
 from meshgan.model.load import Model, check_same_template
@@ -57,9 +57,18 @@ def compose(identities: ArrayLike, expressions: ArrayLike, template: ArrayLike) 
 
 def sizes(faces: ArrayLike, template: ArrayLike) -> NDArray[Any]:
     """How large faces (..., V, 3) are: the root mean square distance from their centre, relative to the template's."""
-    spreads = [np.std(part, axis=-2, dtype=np.float64) for part in (np.asarray(faces), np.asarray(template))]
-    large, normal = (np.linalg.norm(spread, axis=-1) for spread in spreads)
-    return (large / normal).astype(np.asarray(faces).dtype)
+    large, normal = (_spread(np.asarray(part, np.float64)) for part in (faces, template))
+    return np.asarray(large / normal).astype(np.asarray(faces).dtype)
+
+
+def _spread(vertices: Floats) -> Floats:
+    """The root mean square distance (...) of vertices (..., V, 3) from their centre.
+
+    By products: NumPy's mean and deviation along V, of three numbers each, take ten times as long.
+    """
+    count = vertices.shape[-2]
+    away = vertices - (np.full(count, 1 / count) @ vertices)[..., None, :]
+    return np.asarray(np.sqrt(np.einsum("...vc,...vc->...", away, away) / count))
 
 
 def compose_random(

@@ -7,6 +7,7 @@ has skip connections, PyTorch decodes.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -46,8 +47,10 @@ class _Chain:
         """Fields (B, V, C) to fields (B, V', C')."""
         chain = self._compiled = self._compiled or kernel.Compiled(self.layers, None, self.order)
         count, rows, channels = values.shape
-        entering = np.zeros((count, rows, channels if chain.narrow_in else kernel.padded(channels)), np.float32)
-        entering[..., :channels] = values
+        entering = np.ascontiguousarray(values, np.float32)
+        if not chain.narrow_in and channels != (whole := kernel.padded(channels)):
+            entering = np.zeros((count, rows, whole), np.float32)
+            entering[..., :channels] = values
         result = np.empty((count, chain.rows, chain.outputs), np.float32)
         addresses = (entering.ctypes.data, result.ctypes.data, None)
         chain.forward([one.ctypes.data for one in self.weights], count, *addresses, threads=kernel.threads())
@@ -128,19 +131,22 @@ class Generator:
             for i, (chain, part) in enumerate(zip(self._parts, parts, strict=True)):
                 values = chain(values + part[:, :, None] * given[f"gains.{i}"])
         vertices = values.reshape(len(codes), -1)
-        if self.spec.detail:
-            vertices = (vertices + given["offset"].ravel()) * given["deviations"].ravel()
-            vertices = vertices - self._coordinates(vertices) @ given["linear"]
+        if self.spec.detail:  # whose part that the linear path can say is taken away
+            vertices += given["offset"].ravel()
+            vertices *= given["deviations"].ravel()
+            codes = codes - vertices @ self._dual
         if self.spec.linear:
-            vertices = vertices + codes @ given["linear"]
+            vertices += codes @ given["linear"]
         return vertices.reshape(len(codes), -1, COORDINATES)
 
-    def _coordinates(self, vertices: Singles) -> Codes:
-        """Codes (B, code) whose linear part is nearest to `vertices` (B, 3 V): see `networks.coordinates`."""
+    @cached_property
+    def _dual(self) -> Singles:
+        """Vertices (B, 3 V) times this (3 V, code) are the codes whose linear part is nearest to them, see
+        `networks.coordinates`. Kept, for it is of weights alone and takes longer to make than a face."""
         linear = self.weights["linear"]
         dual = linear * self.weights["metric"].ravel()
         squares = (linear * dual).sum(axis=1)
-        return np.asarray(vertices @ dual.T / np.maximum(squares, np.finfo(np.float32).tiny), np.float32)
+        return np.asarray(dual.T / np.maximum(squares, np.finfo(np.float32).tiny), np.float32)
 
 
 class CodeMapping:

@@ -283,7 +283,8 @@ class Session:
 
     def measure(self) -> Measure:
         """Distance to the mean and place in the training range of the present face."""
-        distance = float(np.linalg.norm(self.face - self.identity.mean_face, axis=1).mean())
+        away = self.face - self.identity.mean_face
+        distance = float(np.sqrt(np.einsum("vc,vc->v", away, away)).mean())
         own = self.state.expression
         feeling = self.expression.range.place(own.code(self.expression)) if self.expression and own else "inside"
         return Measure(distance, self.identity.range.place(self.state.identity.code(self.identity)), feeling)
