@@ -13,7 +13,18 @@ from test_networks import DETAILED, SMALL, detailed, faces, seeded
 from meshgan.geometry.laplacian import mass
 from meshgan.geometry.mesh import Mesh
 from meshgan.nn import paths
-from meshgan.nn.patches import CUT, DEGREE, REGIONS, SIGMA, PatchCritic, Spectrum, bernstein, gaussian_mean, regions
+from meshgan.nn.patches import (
+    CUT,
+    DEGREE,
+    FINE,
+    REGIONS,
+    SIGMA,
+    PatchCritic,
+    Spectrum,
+    bernstein,
+    gaussian_mean,
+    regions,
+)
 from shapes import grid
 
 
@@ -114,6 +125,27 @@ def test_energies_are_those_of_bands_of_harmonics_and_of_filters_of_the_rest(sph
         waves = np.einsum("uv,nvc->nuc", kernel, rest / roots[:, None]) * roots[:, None]
         expected += [np.square(waves[:, places == place]).sum() / 3 for place in np.unique(places)]
     np.testing.assert_allclose(spectrum(details).numpy(), expected, rtol=1e-3)
+
+
+def test_waves_that_only_small_triangles_hold_are_measured_where_these_are() -> None:
+    flat = grid(30, 30)
+    points = flat.vertices.copy()
+    points[:, 0] = 29 * (points[:, 0] / points[:, 0].max()) ** 3  # columns ever denser towards x = 0
+    mesh = Mesh(points, flat.triangles)
+    spectrum = Spectrum(mesh, np.ones_like(points, np.float32))
+    held, regional = len(spectrum.held), len(spectrum.areas)
+    assert 0 < held < regional
+    assert len(spectrum.real) == len(spectrum.sizes) + (DEGREE + 1) * regional + held
+    rough = np.eye(961) - gaussian_mean(mesh, FINE).toarray()
+    roots, details = np.sqrt(mass(mesh)), faces(3, 961)
+    harmonics = spectrum.harmonics.numpy().astype(np.float64)
+    columns = details.numpy() * roots[:, None]
+    rest = columns - np.einsum("kv,nkc->nvc", harmonics, np.einsum("kv,nvc->nkc", harmonics, columns))
+    waves = np.einsum("uv,nvc->nuc", rough @ rough, rest / roots[:, None]) * roots[:, None]
+    places = regions(mesh)
+    expected = [np.square(waves[:, places == place]).sum() / 3 for place in np.unique(places)]
+    expected = [energy for energy in expected if energy > 0]
+    np.testing.assert_allclose(spectrum(details).numpy()[-held:], expected, rtol=1e-3)
 
 
 def test_regions_are_patches_of_like_size_and_the_border() -> None:

@@ -16,7 +16,7 @@ from meshgan.model.model_folder import ModelParts
 from meshgan.nn.networks import Decoder, MappingNetwork
 from meshgan.nn.plan import NetworkSpec
 from meshgan.training.began import reconstruction_loss
-from meshgan.training.began_judge import BeganJudge, newest, remembered, weights, white, with_deviations
+from meshgan.training.began_judge import STEADY, BeganJudge, newest, remembered, weights, white, with_deviations
 from meshgan.training.checkpoint import RunFolder
 from meshgan.training.loop import start, train
 from meshgan.training.recipe import Adam, parse_recipe
@@ -267,6 +267,7 @@ def test_details_follow_the_losses_as_the_docstring_states_them(tiny_faces, deta
     patches.spectrum.measure(chance.detach() * torch.tensor([0.5, 1.0, 2.0]))  # some too loud, some too quiet
     off = (patches.spectrum.shares * (patches.spectrum(chance).sqrt() - 1).square()).sum()
     assert 0.01 < off < 1
+    steady = (patches.spectrum.shares * patches.spectrum(generator(codes) - linear)).sum()
     fooled = softplus(-patches(made, made - linear)).mean()
     still, real = (made - linear).detach(), faces - linear
     loss = softplus(-patches(faces, real)).mean() + softplus(patches(made.detach(), still)).mean()
@@ -275,7 +276,7 @@ def test_details_follow_the_losses_as_the_docstring_states_them(tiny_faces, deta
     slope = (patches(faces + step, real + step) - patches(faces, real)) / 0.1
     penalty = 4 * 2.0 / 2 * slope.square().mean() if phase in (0, 4) else 0.0  # in one step of four, so four times
     expected = {
-        "generator": fake_loss + 0.5 * anchor + 0.3 * off + 0.7 * fooled,
+        "generator": fake_loss + 0.5 * anchor + 0.3 * (off + STEADY * steady) + 0.7 * fooled,
         "patches": loss + penalty,
     }
     expected = {
@@ -287,6 +288,7 @@ def test_details_follow_the_losses_as_the_docstring_states_them(tiny_faces, deta
         state.optimisers[name] = torch.optim.SGD(network.parameters(), lr=1.0)
     stats = objective.step(state, batch)
     assert stats["spectrum"].item() == pytest.approx(off.item(), rel=1e-4)
+    assert stats["steady"].item() == pytest.approx(steady.item(), rel=1e-4)
     assert stats["patches"].item() == pytest.approx(loss.item(), rel=1e-4)
     for name, gradients in expected.items():
         for parameter, old, gradient in zip(state.networks[name].parameters(), before[name], gradients, strict=True):

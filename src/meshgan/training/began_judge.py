@@ -33,6 +33,7 @@ Several = Annotated[int, Field(ge=2, le=2**20)]
 PART = (
     4  # one face of a batch in so many has its details compared, which costs as much as all else that is done to a face
 )
+STEADY = 0.05  # of `spectrum`: what energies of details that are the same in all faces cost, see `docs/research.md`
 LAZY = 4  # steps for each in which the slope of the critic of patches is penalised
 JITTER = 0.1  # of the deviation of details: the distance over which the critic's slope is taken
 TINY = 1e-8  # beside variances: their roots have a slope at zero
@@ -50,7 +51,8 @@ class BeganJudge:
     With `network.detail`, the critic of patches C compares real faces with what is made of their coordinates and of
     chance ε:
     L_C = mean softplus(−C(x)) + mean softplus(C(G(P x, ε))) + smoothness / 2 · mean |∇C(x)|², for every patch,
-    L_G has patches · mean softplus(−C(G(P x, ε))) + spectrum · mean (√(E / E_real) − 1)² more, E energies of bands,
+    L_G has patches · mean softplus(−C(G(P x, ε))) + spectrum · mean ((√(E / E_real) − 1)² + STEADY · E' / E_real) more,
+    E energies of bands of what chance does, E' of what the convolutions do without it,
     and validity · mean (folds + crossings) / V, V vertices: `nn.validity`.
     """
 
@@ -75,7 +77,7 @@ class BeganJudge:
         "Rebuilt from coordinates, network units": {"anchor": "mean |x − G(P x)|"},
         "Loss of the judge": {"judge": "without its penalty"},
         "Loss of the critic of patches": {"patches": "without its penalty"},
-        "Energies of details, off by": {"spectrum": "mean (√(E / E of real faces) − 1)²"},
+        "Energies of details": {"spectrum": "mean (√(E / E of real faces) − 1)²", "steady": "of all faces alike"},
         "Faults of a face": {"folds": "folds, sum of cosines", "crossings": "pairs of triangles that cross"},
     }
 
@@ -145,7 +147,8 @@ class BeganJudge:
 
         Real faces are compared with what the generator makes of their own coordinates and of chance, so that only
         details can tell them apart. Energies are those of chance alone, what is made less what is `rebuilt` without it:
-        coordinates say next to nothing of real details, and what is the same in all faces is no variation.
+        coordinates say next to nothing of real details, and what is the same in all faces is no variation. That it
+        draws lips and lids apart, where smooth faces cross, is worth some energy, and not what comes for nothing.
         """
         generator, patches = state.networks["generator"], state.networks["patches"]
         assert isinstance(generator, Decoder)
@@ -163,7 +166,9 @@ class BeganJudge:
         shares = patches.spectrum.shares
         off = (shares * (lengths - 1).square()).sum()
         added = self.spectrum * (shares * (1 - 1 / lengths) * energies).sum()  # of the same gradient, in any team
-        shown = {"spectrum": off}
+        steady = (shares * patches.spectrum(rebuilt[:count] - linear)).sum()
+        added = added + STEADY * self.spectrum * steady
+        shown = {"spectrum": off, "steady": state.mean(steady)[0]}
         if patches.validity is not None:
             folds, crossings = patches.validity(made[::PART])
             added = added + self.validity * (folds + crossings) / made.shape[1]
