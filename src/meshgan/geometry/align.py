@@ -45,8 +45,10 @@ class Similarity:
 
     def __call__(self, points: ArrayLike) -> Floats:
         """Carry `points` (..., V, 3), or (V, 3) by all motions alike; returns (..., V, 3)."""
-        turned = np.asarray(points, dtype=np.float64) @ np.swapaxes(self.rotation, -1, -2)
-        return np.asarray(self.scale)[..., None, None] * turned + self.translation[..., None, :]
+        moved = np.asarray(np.asarray(points, dtype=np.float64) @ np.swapaxes(self.rotation, -1, -2))
+        moved *= np.asarray(self.scale)[..., None, None]
+        moved += self.translation[..., None, :]
+        return moved
 
     def __getitem__(self, row: int) -> "Similarity":
         """One of many motions."""
@@ -142,7 +144,7 @@ def _fit(points: ArrayLike, reference: ArrayLike, weights: ArrayLike | None, sca
     if not (share.sum(axis=-1) > 0).all() or (share < 0).any():
         raise UsageError("weights must not be negative, nor all be zero.")
     share = (share / share.sum(axis=-1, keepdims=True))[..., None]
-    source_middle, target_middle = ((share * one).sum(axis=-2, keepdims=True) for one in (source, target))
+    source_middle, target_middle = (np.swapaxes(share, -1, -2) @ one for one in (source, target))
     centred = source - source_middle
     products = np.swapaxes(share * (target - target_middle), -1, -2) @ centred
     size = np.linalg.norm(products, axis=(-2, -1), keepdims=True)

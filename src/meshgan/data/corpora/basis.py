@@ -107,7 +107,8 @@ class FaceBasis:
     def neutral(self, phenotype: Phenotype, features: ArrayLike) -> Neutral:
         """Neutral faces of people with these phenotypes and feature values (B, F)."""
         weights = np.concatenate([self.phenotype_weights(phenotype), self.feature_weights(features)], axis=1)
-        points = self.base + (weights.astype(np.float32) @ self._shapes).reshape(len(weights), -1, 3)
+        points = (weights.astype(np.float32) @ self._shapes).reshape(len(weights), -1, 3)
+        points += self.base
         return self.closed(Neutral(points[:, :-1], points[:, -1]))
 
     @cached_property

@@ -13,7 +13,6 @@ folds (`folds.py`). Nothing here is decomposed, and nothing is stored: all follo
 
 from dataclasses import dataclass
 from functools import cache
-from typing import TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
@@ -26,8 +25,6 @@ from meshgan.data.corpora.draws import Draws
 from meshgan.data.corpora.folds import EYES, Folds, draw_folds, eye_gap, fold_lines
 from meshgan.data.corpora.population import People
 from meshgan.geometry.mesh import Mesh
-
-Blur: TypeAlias = Singles | sp.csr_array  # (N, M)
 
 
 @dataclass(frozen=True)
@@ -46,18 +43,19 @@ class Layer:
 
 
 LAYERS = (
-    Layer(58.0, (1.51, 1.40, 1.94), 1.0, 0.0, 0.01, 0),
+    Layer(58.0, (1.51, 1.40, 1.94), 1.0, 0.0, 0.01, 0),  # the ones whose blur is nearly dense come first
     Layer(8.7, (0.316, 0.316, 0.434), 1.0, 0.58, band=2),
     Layer(4.5, (0.204, 0.204, 0.262), 0.4, 0.58),
     Layer(2.8, (0.13, 0.13, 0.14), 0.15, 0.5),
 )
 SIZE, PROPORTIONS = 0.078, (0.048, 0.055, 0.06)  # deviations of the logarithms of a face's scale, and of x, y and z
 CHILDREN = 0.6  # how much less of all but the widest layer, and of the relief, children have
+DENSE = 2  # layers
 COARSE = 12.0  # mm: wider blurs move eyeballs and lids with the head around them; others leave them in place
 MOST = 2.6  # deviations at which noise ends
+AT_ONCE = 256  # points whose distances from all others are in memory
 SPACING = 1.2  # widths between centres
 CUT, RELIEF_CUT = 3.0, 2.2  # widths beyond which a blur ends
-DENSE = 400  # centres up to which a blur is a dense matrix
 REGIONS_WIDTH = 21.0  # mm: the blur of what makes regions differ in strength
 REGIONAL = 0.45  # deviation of the logarithm of a region's strength
 RELIEFS = ((2.5, 0.26), (5.5, 0.15))  # blur in mm, and deviation of the gain of the relief that it takes away
@@ -71,19 +69,19 @@ FEATURES = (  # where faces have features: centre, reach in mm
 
 @dataclass(frozen=True, eq=False)
 class Traits:
-    """What is personal about B faces: the scales `size` (B,) and `proportions` (B, 3) of x, y and z; for each layer
-    the noise at its centres (B, M, 3), in mm; for each relief the gains (B, G) at their centres; and the folds."""
+    """What is personal about B faces: the scales `size` (B,) and `proportions` (B, 3) of x, y and z; the `noise`
+    (B, M, 3) in mm at the centres of all layers; for each relief the `gains` (R, B, G) at their centres; the folds."""
 
     size: Floats
     proportions: Floats
-    noise: tuple[Singles, ...]
-    gains: tuple[Singles, ...]
+    noise: Singles
+    gains: Singles
     folds: Folds
 
     def of(self, rows: Integers) -> "Traits":
         """The traits of these people."""
-        noise, gains = (tuple(part[rows] for part in parts) for parts in (self.noise, self.gains))
-        return Traits(self.size[rows], self.proportions[rows], noise, gains, self.folds.of(rows))
+        own = (self.size[rows], self.proportions[rows], self.noise[rows], self.gains[:, rows])
+        return Traits(*own, self.folds.of(rows))
 
 
 class Detail:
@@ -95,34 +93,38 @@ class Detail:
         self.points = np.concatenate([template.vertices, joint[None], EYES])
         self.features = _feature_map(self.points)
         gap = eye_gap(template)
-        self.socket = np.flatnonzero(gap < 5.0)
-        arms = template.vertices[self.socket, None] - EYES
-        self.eye = np.linalg.norm(arms, axis=2).argmin(axis=1)
-        arms = arms[np.arange(len(arms)), self.eye]
-        balls = [self.socket[(self.eye == eye) & (gap[self.socket] < 0.05)] for eye in range(len(EYES))]
+        arms = template.vertices[:, None] - EYES
+        eye = np.linalg.norm(arms, axis=2).argmin(axis=1)
+        arms = arms[np.arange(len(arms)), eye]
+        balls = [np.flatnonzero((eye == number) & (gap < 0.05)) for number in range(len(EYES))]
         self.balls = [
-            (ball, (EYES[eye] - template.vertices[ball].mean(axis=0)).astype(np.float32))
-            for eye, ball in enumerate(balls)
+            (ball, (EYES[number] - template.vertices[ball].mean(axis=0)).astype(np.float32))
+            for number, ball in enumerate(balls)
         ]
-        self.radial = (arms / np.linalg.norm(arms, axis=1, keepdims=True)).astype(np.float32)
-        self.held = (1 - _rise(gap[self.socket], 0.3, 5.0)).astype(np.float32)
+        radial = (arms / np.linalg.norm(arms, axis=1, keepdims=True)).astype(np.float32)
+        held = np.where(gap < 5.0, 1 - _rise(gap, 0.3, 5.0), 0.0).astype(np.float32)
+        self.sockets = eye, radial, held  # whose lids and skin go with an eye, and how far
         self.centres = [_centres(template, SPACING * layer.width) for layer in LAYERS]
-        self.blurs = [self._layer(layer, centres) for layer, centres in zip(LAYERS, self.centres, strict=True)]
+        blurs = [self._layer(layer, centres) for layer, centres in zip(LAYERS, self.centres, strict=True)]
+        self.dense = sp.hstack(blurs[:DENSE]).toarray()
+        self.blur = sp.csr_array(sp.hstack(blurs[DENSE:]))
         self.regions = _centres(template, SPACING * REGIONS_WIDTH)
         self.to_centres = [
-            _blur(self.points[centres.index], self.points[self.regions.index], REGIONS_WIDTH)
+            _blur(self.points[centres.index], self.points[self.regions.index], REGIONS_WIDTH).toarray()
             for centres in self.centres
         ]
         self.relief_centres = _centres(template, SPACING * RELIEF_WIDTH)
-        self.gain_blur = _blur(template.vertices, self.points[self.relief_centres.index], RELIEF_WIDTH)
-        self.reliefs = [_relief(template, width) for width, _ in RELIEFS]
         rim = cKDTree(template.vertices[_rim(template)]).query(template.vertices)[0]
-        self.relief_map = (_rise(rim, 3.0, 12.0) * _rise(gap, 0.3, 5.0)).astype(np.float32)
+        where = _rise(rim, 3.0, 12.0) * _rise(gap, 0.3, 5.0)  # elsewhere relief stays as it is
+        self.gain_blur = _blur(template.vertices, self.points[self.relief_centres.index], RELIEF_WIDTH, where)
+        self.reliefs = sp.csr_array(sp.vstack([_relief(template, width) for width, _ in RELIEFS]))
         self.mirror = opposite(template.vertices)
         self.normals = template.vertex_normals.astype(np.float32)
 
-    def _layer(self, layer: Layer, centres: "Centres") -> "Blur":
+    def _layer(self, layer: Layer, centres: "Centres") -> sp.csr_array:
         strength = layer.base + (1 - layer.base) * self.features
+        if layer.width <= COARSE:
+            strength[-len(EYES) :] = 0
         return _blur(self.points, self.points[centres.index], layer.width, strength, layer.band)
 
     def draw(self, people: People, draws: Draws) -> Traits:
@@ -132,67 +134,51 @@ class Detail:
         size, proportions = np.exp(SIZE * own[:, 0]), np.exp(np.array(PROPORTIONS) * own[:, 1:])
         young = np.clip((16 - people.phenotype.age) / 9, 0, 1)  # children's faces are rounder and smoother
         calm = 1 - CHILDREN * young[:, None]
-        noise = []
+        noise = np.empty((len(young), sum(len(centres.index) for centres in self.centres), 3), dtype=np.float32)
+        start = 0
         for layer, centres, regional in zip(LAYERS, self.centres, self.to_centres, strict=True):
             white = draws.normal(3 * len(centres.index)).reshape(len(young), -1, 3)
             strength = np.exp(layer.rough * np.clip(draws.normal(1), -2, 2) - layer.rough**2)  # of mean square 1
             if layer.rough:
-                regions = draws.normal(len(self.regions.index)) @ np.asarray(regional).T
+                regions = draws.normal(len(self.regions.index)) @ regional.T
                 strength = strength * np.exp(REGIONAL * np.clip(regions, -2, 2) - REGIONAL**2)
                 strength = strength * calm
-            white = np.clip(centres.mirrored(white, layer.asymmetry), -MOST, MOST)
-            noise.append((white * strength[..., None] * np.array(layer.mm)).astype(np.float32))
-        gains = []
-        for _, gain in RELIEFS:
+            strength = np.ascontiguousarray(np.broadcast_to(strength, white.shape[:2]))
+            part = noise[:, start : start + len(centres.index)]
+            _strengthened(centres.mirrored(white, layer.asymmetry), strength, np.array(layer.mm), MOST, part)
+            start += len(centres.index)
+        gains = np.empty((len(RELIEFS), len(young), len(self.relief_centres.index)), dtype=np.float32)
+        for own_gains, (_, gain) in zip(gains, RELIEFS, strict=True):
             white = draws.normal(len(self.relief_centres.index))[..., None]
             local = self.relief_centres.mirrored(white, RELIEF_ASYMMETRY, vectors=False)[..., 0]
-            gains.append((gain * calm * (0.5 * draws.normal(1) + local)).astype(np.float32))
-        return Traits(size, proportions, tuple(noise), tuple(gains), folds)
+            own_gains[:] = gain * calm * (0.5 * draws.normal(1) + local)
+        return Traits(size, proportions, noise, gains, folds)
 
     def applied(self, faces: Neutral, traits: Traits) -> Neutral:
         """The faces (B) with their traits."""
-        count, last = faces.vertices.shape[:2]
-        coarse, fine = (np.zeros((len(self.points), count * 3), dtype=np.float32) for _ in range(2))
-        for layer, blur, noise in zip(LAYERS, self.blurs, traits.noise, strict=True):
-            field = coarse if layer.width > COARSE else fine
-            white = np.ascontiguousarray(noise.transpose(1, 0, 2)).reshape(noise.shape[1], -1)
-            field += blur @ white
-        coarse, fine = coarse.reshape(-1, count, 3), fine.reshape(-1, count, 3)
-        fine[-len(EYES) :] = 0
-        coarse += fine
-        self._scale(coarse, faces, traits)
-        self._hold(coarse)
-        moved, joints = coarse[:last], faces.joints + coarse[last]
-        moved += faces.vertices.transpose(1, 0, 2)
-        flat = moved.reshape(last, -1)
-        reliefs = np.stack([relief @ flat for relief in self.reliefs]).reshape(-1, *moved.shape)
-        gains = np.stack([self.gain_blur @ gains.T for gains in traits.gains])
+        vertices, eyes = faces.vertices, slice(-len(EYES), None)
+        count, last = vertices.shape[:2]
+        growth, size = (traits.proportions - 1).astype(np.float32), traits.size.astype(np.float32)
+        # of all faces side by side: a row of 3 B numbers for each vertex, the joint of the jaw and the eyes
+        noise = np.ascontiguousarray(traits.noise.transpose(1, 0, 2)).reshape(traits.noise.shape[1], -1)
+        field = (self.dense @ noise[: self.dense.shape[1]]).reshape(-1, count, 3)
+        middle = np.full(last, 1 / last, dtype=np.float32) @ vertices
+        field[last] += (faces.joints - middle) * growth
+        for row, (ball, into) in zip(field[eyes], self.balls, strict=True):
+            row += (vertices[:, ball].mean(axis=1) + into - middle) * growth
+        _place(field, *_parts(self.blur), noise[self.dense.shape[1] :], vertices, middle, growth, *self.sockets)
+        joints = faces.joints + field[last]
+        gains = np.ascontiguousarray(traits.gains.transpose(2, 0, 1)).reshape(traits.gains.shape[2], -1)
         along = traits.folds.displacement() + traits.folds.moles()
-        vertices, size = np.empty(faces.vertices.shape, dtype=np.float32), traits.size.astype(np.float32)
-        _finish(moved, reliefs, gains, self.relief_map, along, self.normals, size, vertices)
-        return Neutral(vertices, joints * size[:, None])
+        grown = np.empty_like(vertices)
+        _finish(field, *_parts(self.reliefs), *_parts(self.gain_blur), gains, along, self.normals, size, grown)
+        return Neutral(grown, joints * size[:, None])
 
     def asymmetry(self, faces: Singles) -> Floats:
         """How far (B,) in mm, root mean square, faces (B, V, 3) in the template's place lie from being symmetric."""
-        difference = faces - np.take(faces, self.mirror, axis=1) * np.array([-1, 1, 1], dtype=np.float32)
-        return np.sqrt(np.einsum("bvc,bvc->b", difference, difference) / faces.shape[1]) / 2
-
-    def _scale(self, field: Singles, faces: Neutral, traits: Traits) -> None:
-        """Add to a field (V + 3, B, 3) how proportions move points, the middle of the face staying where it is."""
-        eyes = np.stack([faces.vertices[:, ball].mean(axis=1) + into for ball, into in self.balls])
-        middle, last = faces.vertices.mean(axis=1), faces.vertices.shape[1]
-        growth = (traits.proportions - 1).astype(np.float32)
-        field[:last] += faces.vertices.transpose(1, 0, 2) * growth
-        field[:last] -= middle * growth
-        field[last] += (faces.joints - middle) * growth
-        field[-len(EYES) :] += (eyes - middle) * growth
-
-    def _hold(self, field: Singles) -> None:
-        """Let a field (V + 3, B, 3) move eyeballs as their middles are moved, and lids not into them or off them."""
-        there = field[self.socket]
-        turned = there - field[-len(EYES) :][self.eye]
-        out = np.einsum("vbc,vc->vb", turned, self.radial) * self.held[:, None]
-        field[self.socket] = there - out[..., None] * self.radial[:, None]
+        squares = np.empty(len(faces))
+        _asymmetry(faces, self.mirror, squares)
+        return np.sqrt(squares / faces.shape[1]) / 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,10 +192,10 @@ class Centres:
         """White noise (B, M, C) made symmetric but for a share of its variance, which stays 1."""
         alike = 1 - 2 * asymmetry
         own, other = ((np.sqrt(1 + alike) + sign * np.sqrt(1 - alike)) / 2 for sign in (1, -1))
-        image = np.take(white, self.mirror, axis=1) * np.array([-1, 1, 1] if vectors else [1])
-        middle = (self.mirror == np.arange(len(self.mirror)))[:, None]
-        mixed = own * white + other * image
-        return np.where(middle, white * (np.array([np.sqrt(asymmetry), 1, 1]) if vectors else 1), mixed)
+        signs, alone = (np.array([-1.0, 1, 1]), np.array([np.sqrt(asymmetry), 1, 1])) if vectors else np.ones((2, 1))
+        mixed = np.empty_like(white)
+        _mirrored(white, self.mirror, own, other, signs, alone, mixed)
+        return mixed
 
 
 def add_trait_labels(labels: list[dict[str, object]], folds: Folds, faces: Singles) -> None:
@@ -243,7 +229,8 @@ def _centres(template: Mesh, apart: float) -> Centres:
     while True:
         for vertex in dict.fromkeys((place, int(mirror[place]))):
             chosen.append(vertex)
-            away = np.minimum(away, np.linalg.norm(points - points[vertex], axis=1))
+            x, y, z = points.T - points[vertex][:, None]
+            away = np.minimum(away, np.sqrt(x * x + y * y + z * z))
         rounded = away.round(3)  # mirrored vertices are equally far, whatever the last bits say
         place = int(np.flatnonzero(rounded == rounded.max())[0])
         if rounded[place] < apart:
@@ -253,18 +240,17 @@ def _centres(template: Mesh, apart: float) -> Centres:
     return Centres(index, np.array([places[int(mirror[vertex])] for vertex in chosen]))
 
 
-def _blur(points: Floats, centres: Floats, width: float, strength: Floats | None = None, band: int = 0) -> Blur:
+def _blur(points: Floats, centres: Floats, width: float, strength: Floats | None = None, band: int = 0) -> sp.csr_array:
     """(N, M): blurs noise at `centres` (M, 3) so that it has variance 1, or `strength` (N,) squared, at each point;
     `band` times without what a blur of twice the width keeps."""
     matrix = _gaussian(points, centres, width)
     if band > 0:
         matrix = sp.csr_array(matrix - _gaussian(points, centres, 2 * width))
     for _ in range(band - 1):
-        matrix = sp.csr_array(matrix - sp.csr_array(_gaussian(points, points, 2 * width) @ matrix.toarray()))
+        matrix = sp.csr_array(matrix - sp.csr_array(_blurred(points, 2 * width, matrix.toarray())))
     norm = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1)).ravel())
     scale = np.divide(1.0 if strength is None else strength, norm, out=np.zeros_like(norm), where=norm > 0)
-    scaled = sp.csr_array(sp.diags_array(scale) @ matrix).astype(np.float32)
-    return scaled.toarray() if len(centres) <= DENSE else scaled
+    return sp.csr_array(sp.diags_array(scale) @ matrix).astype(np.float32)
 
 
 def _gaussian(points: Floats, centres: Floats, width: float) -> sp.csr_array:
@@ -273,6 +259,18 @@ def _gaussian(points: Floats, centres: Floats, width: float) -> sp.csr_array:
     values = np.exp(-0.5 * (pairs.data / width) ** 2)
     total = np.bincount(pairs.row, values, minlength=len(points))
     return sp.csr_array((values / total[pairs.row], (pairs.row, pairs.col)), shape=pairs.shape)
+
+
+def _blurred(points: Floats, width: float, values: Floats) -> Floats:
+    """(N, M): `values` (N, M) of points (N, 3), blurred by the Gaussian of `_gaussian`; which is no longer sparse."""
+    blurred, squares, values = np.empty_like(values), (points**2).sum(axis=1), values.astype(np.float32)
+    for start in range(0, len(points), AT_ONCE):
+        rows = slice(start, start + AT_ONCE)
+        away = squares[rows, None] + squares - 2 * points[rows] @ points.T
+        near = np.exp((away * (-0.5 / width**2)).astype(np.float32))  # twice as quick, and to 1e-7
+        near[away >= (CUT * width) ** 2] = 0
+        blurred[rows] = near @ values / near.sum(axis=1, keepdims=True)
+    return blurred
 
 
 def _relief(template: Mesh, width: float) -> sp.csr_array:
@@ -305,18 +303,102 @@ def _rise(values: Floats, low: float, high: float) -> Floats:
     return np.asarray(t * t * (3 - 2 * t))
 
 
+def _parts(matrix: sp.csr_array) -> tuple[Integers, Integers, Singles]:
+    return matrix.indptr, matrix.indices, matrix.data
+
+
 @compiled()
-def _finish(moved, reliefs, gains, where, along, normals, sizes, vertices):  # type: ignore[no-untyped-def]
-    """Fill `vertices` (B, V, 3): those `moved` (V, B, 3), their R `reliefs` (R, V, B, 3) times `gains` (R, V, B) as far
-    as a map (V,) says where there may be any, and `along` (B, V) the `normals` (V, 3); all times `sizes` (B,)."""
-    least, most = np.float32(-0.6), np.float32(0.9)
-    for v in range(len(moved)):
-        for b in range(len(vertices)):
+def _mirrored(white, mirror, own, other, signs, alone, mixed):  # type: ignore[no-untyped-def]
+    """Fill `mixed` (B, M, C) with `own` times white noise and `other` times its mirror image, whose columns have these
+    `signs`; where a centre is its own image, with noise times `alone` (C,)."""
+    for b in range(len(white)):
+        for i in range(len(mirror)):
+            for k in range(len(signs)):
+                if mirror[i] == i:
+                    mixed[b, i, k] = alone[k] * white[b, i, k]
+                else:
+                    mixed[b, i, k] = own * white[b, i, k] + other * signs[k] * white[b, mirror[i], k]
+
+
+@compiled()
+def _strengthened(white, strength, mm, most, noise):  # type: ignore[no-untyped-def]
+    """Fill `noise` (B, M, 3): white noise that ends at `most`, times `strength` (B, M) and `mm` (3,)."""
+    for b in range(len(white)):
+        for i in range(white.shape[1]):
             for k in range(3):
-                vertices[b, v, k] = moved[v, b, k] + along[b, v] * normals[v, k]
-            for r in range(len(reliefs)):
-                gain = min(max(gains[r, v, b] * where[v], least), most)
+                noise[b, i, k] = min(max(white[b, i, k], -most), most) * strength[b, i] * mm[k]
+
+
+@compiled(fastmath={"contract"})
+def _add_row(row, starts, columns, values, factors, total):  # type: ignore[no-untyped-def]
+    """Add to `total` (n,) row number `row` of a sparse matrix, in CSR form, times `factors` (M, n)."""
+    for entry in range(starts[row], starts[row + 1]):
+        value, factor = values[entry], factors[columns[entry]]
+        for k in range(len(total)):
+            total[k] += value * factor[k]
+
+
+@compiled()
+def _place(field, starts, columns, values, noise, faces, middle, growth, eyes, radial, held):  # type: ignore[no-untyped-def]
+    """Make a `field` (V + 3, B, 3) of displacements the places of the vertices of `faces` (B, V, 3).
+
+    To the field come a sparse blur of `noise` (M, 3 B), and `growth` (B, 3) from the `middle` (B, 3) of each face. The
+    last rows of the field, the joint of the jaw and the eyes, have all but the former. It moves eyeballs as these are
+    moved, and lids not into them or off them: of what vertex v does against its eye, `eyes` (V,), along `radial`
+    (V, 3), the share `held` (V,) is taken away.
+    """
+    for v in range(len(field)):
+        row = field[v]
+        _add_row(v, starts, columns, values, noise, row.reshape(-1))
+        if v >= len(eyes):
+            continue
+        eye = field[len(eyes) + 1 + eyes[v]]
+        for b in range(len(faces)):
+            for k in range(3):
+                row[b, k] += (faces[b, v, k] - middle[b, k]) * growth[b, k]
+            if held[v] > 0:
+                out = np.float32(0)
                 for k in range(3):
-                    vertices[b, v, k] += gain * reliefs[r, v, b, k]
+                    out += (row[b, k] - eye[b, k]) * radial[v, k]
+                for k in range(3):
+                    row[b, k] -= out * held[v] * radial[v, k]
             for k in range(3):
-                vertices[b, v, k] *= sizes[b]
+                row[b, k] += faces[b, v, k]
+
+
+@compiled()
+def _finish(  # type: ignore[no-untyped-def]
+    places, starts, columns, values, gain_starts, gain_columns, gain_values, gains, along, normals, sizes, faces
+):
+    """Fill `faces` (B, V, 3): their `places` (V or more, B, 3), R reliefs of these, a sparse matrix (R V, V), times the
+    blurred `gains` (M, R B), and `along` (B, V) the `normals` (V, 3); all times `sizes` (B,)."""
+    least, most = np.float32(-0.6), np.float32(0.9)
+    count, flat = len(faces), places.reshape(len(places), -1)
+    gain = np.empty(gains.shape[1], dtype=np.float32)
+    relief, moved = np.empty(3 * count, dtype=np.float32), np.empty(3 * count, dtype=np.float32)
+    for v in range(len(normals)):
+        gain[:] = 0.0
+        _add_row(v, gain_starts, gain_columns, gain_values, gains, gain)
+        moved[:] = flat[v]
+        for r in range(len(gain) // count):
+            relief[:] = 0.0
+            _add_row(r * len(normals) + v, starts, columns, values, flat, relief)
+            for b in range(count):
+                amount = min(max(gain[r * count + b], least), most)
+                for k in range(3):
+                    moved[3 * b + k] += amount * relief[3 * b + k]
+        for b in range(count):
+            for k in range(3):
+                faces[b, v, k] = (moved[3 * b + k] + along[b, v] * normals[v, k]) * sizes[b]
+
+
+@compiled()
+def _asymmetry(faces, mirror, squares):  # type: ignore[no-untyped-def]
+    """Fill `squares` (B,): the sums of squared distances of faces (B, V, 3) from their mirror images."""
+    for b in range(len(faces)):
+        total = 0.0
+        for v in range(len(mirror)):
+            x = faces[b, v, 0] + faces[b, mirror[v], 0]
+            y, z = faces[b, v, 1] - faces[b, mirror[v], 1], faces[b, v, 2] - faces[b, mirror[v], 2]
+            total += x * x + y * y + z * z
+        squares[b] = total

@@ -282,5 +282,6 @@ def make_expressions(out: Path, plan: ExpressionPlan) -> None:
 
 def _spread(faces: Reals) -> Floats:
     """Root mean square distance (B,) of a face's vertices from their mean."""
-    centred = faces - faces.mean(axis=1, keepdims=True)
-    return np.sqrt((centred.astype(np.float64) ** 2).sum(axis=2).mean(axis=1))
+    middle = np.full(faces.shape[1], 1 / faces.shape[1], dtype=faces.dtype) @ faces
+    centred = (faces - middle[:, None]).reshape(len(faces), -1)
+    return np.sqrt(np.einsum("bi,bi->b", centred, centred, dtype=np.float64) / faces.shape[1])

@@ -177,8 +177,10 @@ class Folds:
         without, those at rest. `profiles` saves making them again."""
         depth = self.depth if depth is None else np.asarray(depth)
         profiles = self.profiles(depth != 0) if profiles is None else profiles
-        pairs = (profiles * depth.astype(np.float32)[:, self.lines.fold]).T
-        return np.ascontiguousarray((self.lines.onto @ pairs).T)
+        lines = self.lines
+        along = np.zeros((len(depth), lines.onto.shape[0]), dtype=np.float32)
+        _add_pairs(lines.fold, lines.vertex, profiles, depth.astype(np.float32), along)
+        return along
 
     def moles(self) -> Singles:
         """(B, V): how far moles stand out, in mm."""
@@ -298,11 +300,9 @@ def _pairs(template: Mesh, fold: Fold, points: Floats, allowed: Booleans) -> tup
 def _curve(template: Mesh, points: Floats) -> Floats:
     """Points (N, 3), close together, on the front of the template under a smooth curve through `points` (K, 2)."""
     if len(points) > 1:
-        from scipy.interpolate import CubicSpline  # brings half of scipy, and only who draws folds needs it
-
         places = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
-        spline = CubicSpline(places, points)
-        points = spline(np.linspace(0, places[-1], int(np.ceil(places[-1] / SAMPLES_MM)) + 1))
+        count = int(np.ceil(places[-1] / SAMPLES_MM)) + 1
+        points = _spline(places / places[-1], points, np.linspace(0, 1, count))
     corners = template.vertices[template.triangles]
     low, high = corners[..., :2].min(axis=1), corners[..., :2].max(axis=1)
     corners = corners[((low <= points.max(axis=0)) & (high >= points.min(axis=0))).all(axis=1)]
@@ -312,6 +312,17 @@ def _curve(template: Mesh, points: Floats) -> Floats:
     inside = (shares >= -1e-9).all(axis=2) & (whole > 1e-9)
     heights = (shares * corners[:, :, 2]).sum(axis=2) / np.where(inside, whole, 1.0)
     return np.column_stack([points, np.where(inside, heights, -np.inf).max(axis=1)])
+
+
+def _spline(places: Floats, values: Floats, at: Floats) -> Floats:
+    """The smooth curve (N, C) through `values` (K, C) at `places` (K,): a cubic spline whose knots are all places but
+    the two first and the two last ones. (scipy has it, in a package that takes a second to import.)"""
+
+    def basis(x: Floats) -> Floats:
+        powers = x[:, None] ** np.arange(min(len(places), 4))
+        return np.concatenate([powers, np.maximum(x[:, None] - places[2:-2], 0) ** 3], axis=1)
+
+    return np.asarray(basis(at) @ np.linalg.solve(basis(places), values))
 
 
 def _cross(a: Floats, b: Floats) -> Floats:
@@ -361,6 +372,14 @@ def _profiles(kinds, folds, along, away, beyond, course, widths, ends, wanted, p
                 taper = max((end - start) * np.float32(0.3), most)
                 profile *= _smooth((t - start) / taper) * _smooth((end - t) / taper)
             profiles[b, i] = profile
+
+
+@compiled()
+def _add_pairs(folds, vertices, profiles, depth, along):  # type: ignore[no-untyped-def]
+    """Add to `along` (B, V) what pairs (P,) of a fold and a vertex have: `profiles` (B, P) times `depth` (B, F)."""
+    for b in range(len(along)):
+        for i in range(len(folds)):
+            along[b, vertices[i]] += depth[b, folds[i]] * profiles[b, i]
 
 
 @compiled(inline="always")
