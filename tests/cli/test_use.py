@@ -129,13 +129,20 @@ def test_vertices_that_do_not_count_are_ignored(tmp_path, tiny_run, meshes, mesh
     np.testing.assert_allclose(part, clean, atol=1e-3)
 
 
-def test_only_the_scale_of_a_scan_is_found(tmp_path, tiny_run, meshes, meshgan):
+def test_the_scale_of_a_mesh_is_found_and_that_of_landmarks_is_not(tmp_path, tiny_run, meshes, meshgan):
     (tmp_path / "points.csv").write_text("vertex,x,y,z\n0,0,0,0\n")
-    for target, what in ((meshes[0], "the model's template"), (tmp_path / "points.csv", "landmarks")):
-        status, _, err = meshgan("fit", tiny_run, target, "--out", tmp_path / "fit", "--unit", "auto")
-        assert status == 2
-        assert what in err
-        assert "--unit" in err
+    status, _, err = meshgan("fit", tiny_run, tmp_path / "points.csv", "--out", tmp_path / "fit", "--unit", "auto")
+    assert status == 2
+    assert "landmarks" in err
+    assert "--unit" in err
+    shape = read_mesh(meshes[0])
+    write_mesh(tmp_path / "inches.ply", shape.with_vertices(shape.vertices / 25.4))
+    status, _, err = meshgan("fit", tiny_run, tmp_path / "inches.ply", "--out", tmp_path / "fit")
+    assert status == 2
+    assert "no unit fits; give `--unit auto`" in err
+    assert meshgan("fit", tiny_run, tmp_path / "inches.ply", "--out", tmp_path / "fit", "--unit", "auto")[0] == 0
+    fitted = read_mesh(tmp_path / "fit" / "inches.ply").vertices
+    assert np.ptp(fitted, axis=0) == pytest.approx(np.ptp(shape.vertices, axis=0), rel=0.3)
 
 
 def test_interpolation_between_a_mesh_and_a_code(tmp_path, tiny_run, model, meshes, meshgan):
@@ -259,7 +266,7 @@ def test_a_raw_scan_is_registered_before_it_is_fitted(tmp_path, tiny_run, tiny_f
     laid = SimpleNamespace(vertices=face - 5, to_scan=lambda points: points + 5)
     for module in (fitting, templates):  # as if the model were of the package's template
         monkeypatch.setattr(module, "face_within", lambda template: np.arange(len(template.vertices)))
-    monkeypatch.setattr(fitting, "register", lambda mesh, template, unit, glb: laid)
+    monkeypatch.setattr(templates, "register", lambda mesh, template, unit, glb: laid)
     scan = trimesh.creation.icosphere(3, radius=80)
     write_mesh(tmp_path / "scan.ply", Mesh(scan.vertices, scan.faces))
     status, _, error = meshgan("fit", tiny_run, tmp_path / "scan.ply", "--out", tmp_path / "fitted")
@@ -273,7 +280,7 @@ def test_a_raw_scan_is_registered_before_it_is_fitted(tmp_path, tiny_run, tiny_f
     def fails(mesh, template, unit, glb):
         raise MeshganError("no face was found.")
 
-    monkeypatch.setattr(fitting, "register", fails)
+    monkeypatch.setattr(templates, "register", fails)
     status, _, error = meshgan("fit", tiny_run, tmp_path / "scan.ply", "--out", tmp_path / "b")
     assert status == 1
     assert "scan.ply is not of the model's template, and cannot be registered: no face was found." in error
@@ -299,7 +306,7 @@ def test_a_model_of_heads_is_fitted_to_faces_and_to_heads(tmp_path, head_model, 
         np.testing.assert_allclose(code, codes[row], atol=0.05)
     status, _, error = meshgan("fit", tmp_path / "model", given[0], "--unit", "cm", "--out", tmp_path / "b")
     assert (status, error.count("\n")) == (2, 1)
-    assert "--unit mm would fit" in error
+    assert "`--unit mm` would fit" in error
 
 
 def test_heads_and_expressions_of_faces_do_not_go_together(tmp_path, head_model, meshgan):

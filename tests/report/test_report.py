@@ -19,7 +19,7 @@ from meshgan.model.load import load_model
 from meshgan.report import pages
 from meshgan.report import reproduce as module
 from meshgan.report.pages import curves_svg, write_run_page
-from meshgan.report.reproduce import SCALES, TABLES, Scale, reproduce
+from meshgan.report.reproduce import SCALES, TABLES, Asked, Scale, reproduce
 from meshgan.report.results import Results
 from meshgan.training.recipe import load_recipe, parse_recipe
 from meshgan.training.state import BALANCE
@@ -305,15 +305,22 @@ def test_a_part_of_a_table_is_made_and_later_the_rest(small, tmp_path, monkeypat
     monkeypatch.setitem(SCALES, "smoke", replace(TINY, seeds=2))
     monkeypatch.setattr(module, "write_reproduction_page", lambda *arguments: None)
     only = ["meshgan-conv-off", "pca"]  # the first is made of the weights of another
-    part = reproduce("table1", tmp_path, "smoke", only=only, seeds=1)
+    part = reproduce("table1", tmp_path, "smoke", asked=Asked(only, seeds=1))
     assert small == ["corpus 80", "meshgan", "pca"]
     assert [row.model for row in part.rows] == ["meshgan-conv-off", "pca", "real"]
-    whole = reproduce("table1", tmp_path, "smoke", only=[*only, "meshgan"])
+    whole = reproduce("table1", tmp_path, "smoke", asked=Asked([*only, "meshgan"]))
     assert small == ["corpus 80", "meshgan", "pca", "meshgan"]  # its second seed
     assert [row.model for row in whole.rows] == ["meshgan", "meshgan-conv-off", "pca", "real"]
     assert whole.rows[2] == part.rows[1]
     with pytest.raises(UsageError, match="table1 has no model gan: choose of meshgan, "):
-        reproduce("table1", tmp_path, "smoke", only=["gan"])
+        reproduce("table1", tmp_path, "smoke", asked=Asked(["gan"]))
+    written = Results.read(tmp_path / "table1.json").rows
+    again = reproduce("table1", tmp_path, "smoke", asked=Asked(["pca"])).rows  # what is there already stays
+    assert [row.model for row in again] == [row.model for row in whole.rows]
+    assert again[:2] == written[:2]
+    (tmp_path / "runs" / "meshgan" / module.MARK).write_text("of other faces")
+    stale = reproduce("table1", tmp_path, "smoke", asked=Asked(["pca"]))
+    assert [row.model for row in stale.rows] == ["pca", "real"]
 
 
 def test_a_stopped_reproduction_goes_on_where_it_was(small, tmp_path, monkeypatch):

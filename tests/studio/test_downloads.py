@@ -13,7 +13,7 @@ from khronos import accessor, issues_of, needs_validator
 from meshgan.data.corpora.basis import layout_of
 from meshgan.geometry.align import rigid
 from meshgan.model.rig import ARKIT
-from meshgan.studio.exchange import CURRENT, PICTURE, download, in_correspondence, morph_targets, read_upload
+from meshgan.studio.exchange import CURRENT, PICTURE, _placed, download, morph_targets, read_upload
 from meshgan.studio.session import Session
 from meshgan.studio.sliders import identity_model, rig_model
 
@@ -88,7 +88,7 @@ def test_what_is_saved_can_be_brought_back(session, targets, pair, tmp_path, kin
     path = tmp_path / f"mine.{kind}"
     path.write_bytes(download(session, kind, targets))
     for unit in ("mm", "m") if kind == "glb" else ("mm",):
-        vertices, known = in_correspondence(read_upload(path.name, path, unit), pair[0].template)
+        vertices, known = _placed(read_upload(path.name, path, unit), pair[0].template)
         assert known.all()
         moved = rigid(session.face.astype(float), vertices.astype(float))(session.face)
         np.testing.assert_allclose(moved, vertices, atol=2e-3)

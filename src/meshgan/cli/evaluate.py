@@ -98,7 +98,10 @@ def reproduce(
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(metavar="MODEL", help="Only this row of a table; repeatable. What is missing can be made later."),
+        typer.Option(
+            metavar="MODEL",
+            help="Only this model of a table; repeatable. Rows that lie in OUT stay, others can be made later.",
+        ),
     ] = None,
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Train networks so many times; by default 3 times, smoke once.")
@@ -121,7 +124,7 @@ def reproduce(
     """
     from meshgan.data.faceset import FaceSet
     from meshgan.report.paper_figures import FIGURES
-    from meshgan.report.reproduce import TABLES
+    from meshgan.report.reproduce import TABLES, Asked
     from meshgan.report.reproduce import reproduce as make
 
     for option, value in {"--data": data, "--only": only, "--seeds": seeds, "--fid": fid}.items():
@@ -133,7 +136,7 @@ def reproduce(
         if name in FIGURES:
             _reproduce_figure(name, out, scale, device, as_json)
         else:
-            results = make(name, out, scale, device, own, only or (), seeds, fid)
+            results = make(name, out, scale, device, own, Asked(only or (), seeds, fid))
             _show_table(results, out, as_json)
 
 

@@ -9,29 +9,25 @@ from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
-from threadpoolctl import threadpool_limits
 
-from meshgan.arrays import Booleans, Codes, Faces, Floats, Reals
+from meshgan.arrays import Booleans, Codes, Faces, Reals
 from meshgan.cli.use import one_run_in, refuse_other_runs
 from meshgan.data.corpora.basis import face_template, face_within
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.align import Similarity, rigid
 from meshgan.geometry.files import MILLIMETRES, read_mesh, write_mesh
-from meshgan.geometry.mesh import Mesh, same_triangles, surface_of
+from meshgan.geometry.mesh import same_triangles
 from meshgan.model.face_model import check_codes, check_connectivity
 from meshgan.model.latent import Fit, target_of_points
 from meshgan.model.load import Model, load_model
 from meshgan.model.samplers import known_number
 from meshgan.reading import read_json, read_table, read_text, shown
-from meshgan.registration.register import register
-from meshgan.registration.templates import default_template, shown_by
+from meshgan.registration.templates import AUTO, in_correspondence, shown_by, sized
 from meshgan.storage import atomic_file
 from meshgan.view.figures import heat_maps
 
 ROUNDS = 3  # of aligning and fitting, where only a part of the face is known
-OTHER_UNIT = 3.0  # a face so many times smaller or larger than the model's is in another unit
-AUTO = "auto"  # the unit of a scan whose scale is to be found
 MOST_CODE = 2**20  # bytes of a file with a code
 LONGEST = 200  # bytes of a result's name, without its ending
 RESERVED = frozenset({"summary", "errors"})  # files beside the results
@@ -207,27 +203,12 @@ def _names(paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def _read_face(model: Model, path: Path, unit: str) -> tuple[Faces, Booleans]:
-    """The vertices (V, 3) in mm of a mesh of the template; those that no triangle uses may be there besides. And which
-    of them (V,) the file has.
-
-    Any other mesh is a raw scan, which is registered where the model is of a template of the package; a face is known
-    of a head then, and nothing else.
-    """
-    scan = mesh = read_mesh(path, "mm" if unit == AUTO else unit)
-    templates = [model.template, *([face_template()] if face_within(model.template) is not None else [])]
-    if all(len(mesh.vertices) != len(one.vertices) for one in templates):
-        mesh = surface_of(mesh)[1]
-    template = next((one for one in templates if same_triangles(mesh, one)), None)
-    if template is None:
-        if len(templates) == 1:
-            check_connectivity(mesh, model.template, str(path))
-        return _shown(model, _registered(scan, path, unit))
-    if unit == AUTO:
-        raise UsageError(f"{path} is of the model's template, and only the scale of a scan is found; give its --unit.")
-    _check_size(str(path), mesh.vertices, template.vertices, "m" if path.suffix.lower() == ".glb" else unit)
-    if template is not model.template:
-        return _shown(model, mesh.vertices)
-    return mesh.vertices.astype(np.float32), np.ones(len(mesh.vertices), dtype=bool)
+    """Where the model's vertices (V, 3) lie in mm on a mesh or raw scan, and which of them (V,) it shows."""
+    mesh = read_mesh(path, "mm" if unit == AUTO else unit)
+    vertices, known = in_correspondence(
+        mesh, model.template, unit, str(path), lambda said: print(said, file=sys.stderr)
+    )
+    return vertices.astype(np.float32), known
 
 
 def _shown(model: Model, face: Reals) -> tuple[Faces, Booleans]:
@@ -235,17 +216,6 @@ def _shown(model: Model, face: Reals) -> tuple[Faces, Booleans]:
     found = shown_by(face, model.template)
     assert found is not None
     return found[0].astype(np.float32), found[1]
-
-
-def _registered(mesh: Mesh, path: Path, unit: str) -> Faces:
-    """The package's template laid onto a scan (V, 3), where the scan lies; one without a scale goes to the template."""
-    print(f"{path} is of other triangles than the model; it is registered first.", file=sys.stderr)
-    try:
-        with threadpool_limits(1, user_api="blas"):
-            found = register(mesh, default_template(), unit=unit, glb=path.suffix.lower() == ".glb")
-    except MeshganError as error:
-        raise type(error)(f"{path} is not of the model's template, and cannot be registered: {error}") from error
-    return (found.vertices if unit == AUTO else found.to_scan(found.vertices)).astype(np.float32)
 
 
 def read_face(model: Model, path: Path, unit: str) -> tuple[Faces, Codes | None]:
@@ -268,19 +238,6 @@ def read_face(model: Model, path: Path, unit: str) -> tuple[Faces, Codes | None]
 def read_number(path: Path) -> int | None:
     """The number of a face's details of chance, if `path` is a JSON file that has one."""
     return known_number(read_json(path, MOST_CODE).get("number")) if path.suffix.lower() == ".json" else None
-
-
-def _check_size(source: str, points: Floats, template: Floats, unit: str) -> None:
-    """Raise `UsageError` if points (N, 3) are so much smaller or larger than the template's that the unit is wrong."""
-    size, usual = (float(np.linalg.norm(np.std(some, axis=0))) for some in (points, template))
-    if usual == 0 or usual / OTHER_UNIT < size < usual * OTHER_UNIT:
-        return
-    right = [u for u in MILLIMETRES if usual / 2 < size * MILLIMETRES[u] / MILLIMETRES[unit] < usual * 2]
-    advice = f"--unit {right[0]} would fit" if right else "is it a face in one of the units mm, cm and m?"
-    if source.lower().endswith(".glb"):
-        advice = "a GLB is in metres: write it so, or as PLY or OBJ, and say the unit"
-    extent, wanted = (float(np.ptp(some, axis=0).max()) for some in (points, template))
-    raise UsageError(f"{source} measures {extent:.3g} mm, read in {unit}, the model's faces {wanted:.0f} mm; {advice}.")
 
 
 def _part_weights(model: Model, path: Path | None) -> Faces:
@@ -311,5 +268,5 @@ def _read_points(model: Model, path: Path, unit: str, name: str) -> _Targets:
         faces, weights = target_of_points(template, indices, points.reshape(-1, 3))
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
-    _check_size(str(path), points, template[indices], unit)
+    sized(points, template[indices], unit, str(path))
     return _Targets((name,), faces, weights)

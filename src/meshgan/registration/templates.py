@@ -1,7 +1,7 @@
 """Templates ready for registration: the one of this package, a user's own, and the face model behind each."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
@@ -12,14 +12,17 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeInt, TypeAdapter, ValidationError
+from threadpoolctl import threadpool_limits
 
 from meshgan.arrays import Booleans, Floats, Reals
 from meshgan.data.corpora.basis import ASSETS, face_template, face_within
 from meshgan.data.corpora.heads import faces_of
 from meshgan.errors import MeshganError, UsageError
-from meshgan.geometry.files import read_mesh
-from meshgan.geometry.mesh import Mesh, same_triangles
+from meshgan.geometry.align import similarity
+from meshgan.geometry.files import MILLIMETRES, read_mesh
+from meshgan.geometry.mesh import Mesh, same_triangles, surface_of
 from meshgan.geometry.surface import barycentric_matrix, closest_points
+from meshgan.model.face_model import check_connectivity
 from meshgan.reading import read_json
 from meshgan.registration.prior import Prior, learn
 from meshgan.registration.register import register
@@ -29,6 +32,8 @@ MODEL_FACES, COMPONENTS = 2000, 200  # of a trained model as a prior
 UPRIGHT_DEGREES = 30.0
 FAR_MM = 6.0  # a detector point so far from a user's template has no place there
 MOST_MARKS = 2**20  # bytes
+AUTO = "auto"  # the unit of a mesh whose scale is to be found
+OTHER_UNIT = 3.0  # a face so many times smaller or larger than the model's is in another unit
 OWN = files("meshgan.registration") / "assets"
 ASSET_FILES = ("face_prior.npz", "detector_points.npz")
 
@@ -45,6 +50,62 @@ def default_template() -> FaceTemplate:
     prior = Prior(arrays["mean"].astype(np.float64), arrays["basis"] * np.float32(arrays["step_mm"]))
     names = tuple(mark["name"] for mark in marks)
     return FaceTemplate(mesh, names, rows, seen, points["scatter_mm"].astype(np.float64), prior)
+
+
+def in_correspondence(
+    mesh: Mesh, template: Mesh, unit: str, source: str, told: Callable[[str], object] = lambda _: None
+) -> tuple[Floats, Booleans]:
+    """Where the vertices (V, 3) of a model's template lie on a mesh, in mm, and which of them (V,) it shows.
+
+    The mesh was read in `unit`. One of the template's triangles lies where it did; vertices that no triangle uses may
+    be there besides. If the model is of the package's faces or heads, a face of the package shows that part of a head,
+    and any other mesh is a raw scan, which is registered first: `told` is given a sentence then. What has no scale
+    (`AUTO`) becomes as large as the template. Raises `UsageError` for another unit or another mesh, and `MeshganError`
+    for a scan without a face; `source` is what messages call the mesh.
+    """
+    known = [template, *([face_template()] if face_within(template) is not None else [])]
+    used = mesh
+    if all(len(mesh.vertices) != len(one.vertices) for one in known):
+        used = surface_of(mesh)[1]
+    found = next((one for one in known if same_triangles(used, one)), None)
+    if found is not None:
+        vertices = sized(used.vertices, found.vertices, unit, source)
+    else:
+        if len(known) == 1:
+            check_connectivity(used, template, source)
+        told(f"{source} is of other triangles than the model; it is registered first.")
+        vertices = _registered(mesh, unit, source)
+    shown = None if found is template else shown_by(vertices, template)
+    return shown or (vertices, np.ones(len(vertices), dtype=bool))
+
+
+def _registered(mesh: Mesh, unit: str, source: str) -> Floats:
+    """The package's template laid onto a scan (V, 3), where the scan lies; one without a scale goes to the template."""
+    try:
+        with threadpool_limits(1, user_api="blas"):
+            found = register(mesh, default_template(), unit=unit, glb=source.lower().endswith(".glb"))
+    except MeshganError as error:
+        raise type(error)(f"{source} is not of the model's template, and cannot be registered: {error}") from error
+    return np.asarray(found.vertices if unit == AUTO else found.to_scan(found.vertices))
+
+
+def sized(points: Floats, usual: Floats, unit: str, source: str) -> Floats:
+    """Points (N, 3) of a face in mm; those without a scale (`AUTO`) as large as the `usual` ones (N, 3).
+
+    Raises `UsageError` if they are so much smaller or larger than these that `unit`, in which they were read, is wrong.
+    """
+    size, wanted = (float(np.linalg.norm(np.std(some, axis=0))) for some in (points, usual))
+    if unit == AUTO and size > 0:
+        return points * similarity(points, usual).scale
+    if wanted == 0 or wanted / OTHER_UNIT < size < wanted * OTHER_UNIT:
+        return points
+    estimated = f"give `unit='{AUTO}'` to make it as large as they are"
+    fitting = [u for u in MILLIMETRES if wanted / 2 < size * MILLIMETRES[u] / MILLIMETRES.get(unit, 1) < wanted * 2]
+    advice = f"`unit='{fitting[0]}'` would fit" if fitting else f"no unit fits; {estimated}"
+    if source.lower().endswith(".glb"):
+        unit, advice = "m", f"a GLB is in metres: write it so, or {estimated}"
+    extent, common = (float(np.ptp(some, axis=0).max()) for some in (points, usual))
+    raise UsageError(f"{source} measures {extent:.3g} mm, read in {unit}, the model's faces {common:.0f} mm; {advice}.")
 
 
 def shown_by(face: Reals, template: Mesh) -> tuple[Floats, Booleans] | None:

@@ -167,71 +167,140 @@ def _pure(raw: Path, path: Path, plan: ExpressionPlan) -> FaceSet:
     return FaceSet.open(path)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """The part of a table and of a scale that is asked for: `only` some models, networks trained `seeds` times,
+    another `fid`; by default all, as often and as the scale has it."""
+
+    only: Collection[str] = ()
+    seeds: int | None = None
+    fid: Fid | None = None
+
+    def of(self, size: Scale) -> Scale:
+        """The scale with what is asked instead."""
+        return replace(size, seeds=size.seeds if self.seeds is None else self.seeds, fid=self.fid or size.fid)
+
+
+ALL = Asked()
+
+
 def reproduce(
     table: str,
     out: Path,
     scale: str = "desk",
     device: str = "auto",
     own: FaceSet | None = None,
-    only: Collection[str] = (),
-    seeds: int | None = None,
-    fid: Fid | None = None,
+    asked: Asked = ALL,
 ) -> Results:
     """Make one of `TABLES` in the folder `out`. Stopped, the same call goes on where it was.
 
     With faces of one's `own`, networks see as many as those of the corpus do, however few there are. A model whose
-    training fails keeps a row that says why. `only` some models, or other `seeds` or another `fid` than the scale has,
-    make a part of the table; a later call for more of it does the rest. Raises `UsageError` if `out` holds another
-    scale, and for models that the table does not have.
+    training fails keeps a row that says why. A part of the models joins the rows that are in `out` already, and a later
+    call for more does the rest. Raises `UsageError` if `out` holds another scale, and for models that the table does
+    not have.
     """
     if table not in TABLES or scale not in SCALES:
         raise UsageError(f"no {table} at {scale} scale: choose of {', '.join(TABLES)} and of {', '.join(SCALES)}.")
-    if unknown := sorted(set(only) - set(TABLES[table])):
+    if unknown := sorted(set(asked.only) - set(TABLES[table])):
         raise UsageError(f"{table} has no model {', '.join(unknown)}: choose of {', '.join(TABLES[table])}.")
-    size = SCALES[scale]
-    size = replace(size, seeds=size.seeds if seeds is None else seeds, fid=fid or size.fid)
-    changes = size.ablation if table == "ablation" else size.changes
-    if own is not None:
-        epochs = [float(change.partition("=")[2]) for change in changes if change.startswith("schedule.epochs=")]
-        changes = (*changes, *(f"schedule.faces={round(TRAINED * size.identities * number)}" for number in epochs))
+    size = asked.of(SCALES[scale])
     if size.fid == "inception":
         graph_file()  # a missing extra is said now, not after hours of training
     home, faces = home_of(table, out), own or corpus_of(table, out, size)
+    counts = (len(faces.split.train), len(faces.split.test))
+    before = _rows_before(out / f"{table}.json", (scale, faces.card.name, *counts)) if asked.only else []
+    real = [row for row in before if row.model == "real"]
     rows: list[Result] = []
     models: dict[str, Model] = {}
     for name, recipe in TABLES[table].items():
-        if only and name not in only:
-            continue
-        found: list[Evaluation] = []
-        for seed in range(size.seeds if name in SEEDED else 1):
-            again = f"-seed{seed}" if seed else ""
-            run = home / "runs" / f"{CHANGED.get(name, name)}{again}"
-            try:
-                make_model(run, recipe, faces, changes, device, seed)
-                model = load_model(run)
-            except (Stopped, UsageError):
-                raise
-            except MeshganError as error:
-                rows.append(Result(model=name, sampler="none", note=str(error)))
-                break
-            if name in CHANGED:
-                if not isinstance(model, FaceModel) or not model.has_linear_path:
-                    break  # nothing would be left of it
-                model = model.without_convolutions()
-            models.setdefault(name, model)
-            found.append(measure(model, faces, home / "evaluations" / f"{name}{again}.json", size))
-        if found:
-            evaluation = found[0]
-            rows += results_of_seeds(found, name, minutes(sound_lines(home / "runs" / CHANGED.get(name, name))))
+        line = _Line(name, recipe, _changes(table, size, own is not None), home, faces)
+        if not asked.only or name in asked.only:
+            model, found, note = line.measured(device, size)
+            rows += [*found, *([Result(model=name, sampler="none", note=note)] if note else [])]
+            real = line.real or real
+        else:
+            kept = [row for row in before if row.model == name]
+            model = line.model(0) if kept and line.is_made(0) else None
+            rows += kept if model else []
+        if model:
+            models[name] = model
     if not models:
         raise MeshganError(f"none of the models of {table} could be trained: {rows[0].note}")
-    train_faces, test_faces = len(faces.split.train), len(faces.split.test)
-    all_rows = (*rows, real_result(evaluation))
-    results = Results(table, scale, machine(), today(), faces.card.name, train_faces, test_faces, all_rows)
+    results = Results(table, scale, machine(), today(), faces.card.name, *counts, (*rows, *real))
     results.write(out)
     page = out / f"{table}.html"
     write_reproduction_page(results, models, faces, page, home, _parts(home / "evaluations"), size.steps)
     return results
+
+
+def _changes(table: str, size: Scale, own: bool) -> tuple[str, ...]:
+    """What a table changes in recipes; of one's own faces, networks see as many as of the corpus."""
+    changes = size.ablation if table == "ablation" else size.changes
+    epochs = [float(change.partition("=")[2]) for change in changes if change.startswith("schedule.epochs=")]
+    faces = (f"schedule.faces={round(TRAINED * size.identities * number)}" for number in epochs)
+    return (*changes, *faces) if own else changes
+
+
+def _rows_before(path: Path, of: tuple[str, str, int, int]) -> list[Result]:
+    """The rows of the table at `path`, if there is one of this scale, data, and numbers of faces."""
+    try:
+        table = Results.read(path)
+    except MeshganError:
+        return []
+    return list(table.rows) if (table.scale, table.data, table.train_faces, table.test_faces) == of else []
+
+
+class _Line:
+    """One model of a table, with all its seeds: its runs, evaluations and rows."""
+
+    def __init__(self, name: str, recipe: str, changes: tuple[str, ...], home: Path, faces: FaceSet) -> None:
+        self.name, self.recipe, self.changes, self.home, self.faces = name, recipe, changes, home, faces
+        self.real: list[Result] = []  # the row of real faces, once the model is measured
+
+    def _run(self, seed: int) -> Path:
+        return self.home / "runs" / f"{CHANGED.get(self.name, self.name)}{_again(seed)}"
+
+    def is_made(self, seed: int) -> bool:
+        """Whether its run is done, from the same recipe and faces."""
+        return is_made(self._run(seed), self.recipe, self.faces, self.changes, seed)
+
+    def model(self, seed: int) -> Model | None:
+        """The model of its run, None if nothing is left of it without convolutions."""
+        model = load_model(self._run(seed))
+        if self.name not in CHANGED:
+            return model
+        if not isinstance(model, FaceModel) or not model.has_linear_path:
+            return None
+        return model.without_convolutions()
+
+    def measured(self, device: str, size: Scale) -> tuple[Model | None, list[Result], str]:
+        """Train and measure what is not done. Returns the first model, its rows, and why a training failed, or ''."""
+        models: list[Model] = []
+        found: list[Evaluation] = []
+        note = ""
+        for seed in range(size.seeds if self.name in SEEDED else 1):
+            try:
+                make_model(self._run(seed), self.recipe, self.faces, self.changes, device, seed)
+                model = self.model(seed)
+            except (Stopped, UsageError):
+                raise
+            except MeshganError as error:
+                note = str(error)
+                break
+            if model is None:
+                break
+            models.append(model)
+            path = self.home / "evaluations" / f"{self.name}{_again(seed)}.json"
+            found.append(measure(model, self.faces, path, size))
+        if not found:
+            return None, [], note
+        self.real = [real_result(found[0])]
+        took = minutes(sound_lines(self._run(0)))
+        return models[0], results_of_seeds(found, self.name, took), note
+
+
+def _again(seed: int) -> str:
+    return f"-seed{seed}" if seed else ""
 
 
 def named_models(names: Sequence[str], faces: FaceSet) -> dict[str, Model]:
@@ -304,13 +373,20 @@ def corpus_of(table: str, out: Path, size: Scale) -> FaceSet:
 
 def make_model(run: Path, recipe: str, faces: FaceSet, changes: tuple[str, ...], device: str, seed: int = 0) -> None:
     """Train a recipe into its run folder, unless that is done, from the same recipe and faces."""
-    wanted = load_recipe(recipe, changes)
-    key = key_of(recipe=recipe_toml(wanted), data=faces.fingerprint, seed=seed)
-    if (run / "model" / "model.json").is_file() and _mark(run) == key:
+    if is_made(run, recipe, faces, changes, seed):
         return
-    train(wanted, faces, run, device, seed=seed, resume=True)
+    train(load_recipe(recipe, changes), faces, run, device, seed=seed, resume=True)
     with atomic_file(run / MARK) as partial:
-        partial.write_text(key, encoding="utf-8")
+        partial.write_text(_key(recipe, faces, changes, seed), encoding="utf-8")
+
+
+def is_made(run: Path, recipe: str, faces: FaceSet, changes: tuple[str, ...], seed: int = 0) -> bool:
+    """Whether a run folder has the model of this recipe and these faces."""
+    return (run / "model" / "model.json").is_file() and _mark(run) == _key(recipe, faces, changes, seed)
+
+
+def _key(recipe: str, faces: FaceSet, changes: tuple[str, ...], seed: int) -> str:
+    return key_of(recipe=recipe_toml(load_recipe(recipe, changes)), data=faces.fingerprint, seed=seed)
 
 
 def _mark(run: Path) -> str | None:

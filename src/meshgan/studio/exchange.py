@@ -7,20 +7,19 @@ import io
 import json
 import re
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from meshgan.arrays import Booleans, Codes, Faces, Floats, Singles
-from meshgan.data.corpora.basis import face_template, face_within, layout_of
+from meshgan.arrays import Booleans, Codes, Faces, Singles
+from meshgan.data.corpora.basis import layout_of
 from meshgan.errors import MeshganError, UsageError
-from meshgan.geometry.align import rigid, similarity
+from meshgan.geometry.align import rigid
 from meshgan.geometry.files import MILLIMETRES, READERS, read_mesh, write_glb, write_mesh
-from meshgan.geometry.mesh import Mesh, surface_of
+from meshgan.geometry.mesh import Mesh
 from meshgan.model.compose import Shifts, sizes
-from meshgan.model.face_model import check_connectivity
 from meshgan.model.load import Model
 from meshgan.model.rig import kind_of_rig, targets_of
 from meshgan.model.samplers import known_number
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 MOST_JSON_BYTES = 2**20
 UNKNOWN = "unknown"
 UNITS = (*MILLIMETRES, UNKNOWN)
-HUMAN = (0.5, 2.0)  # a face's size against the template's
 ROUNDS = 2  # of fitting identity and expression in turn
 PLACED = 2  # times that a part of a face is moved onto the model's, which the fit before has found
 
@@ -113,7 +111,7 @@ def fit(upload: Upload, identity: Model, expression: Model | None = None, still:
     With an `expression` model and its neutral face `still` (V, 3), both are fitted in turn. Raises `MeshganError` if
     there is no face in the scan, or its unit is wrong.
     """
-    target, known = in_correspondence(upload, identity.template)
+    target, known = _placed(upload, identity.template)
     weights = known.astype(np.float32)
     found = identity.fit(target[None], weights)
     for _ in range(0 if known.all() else PLACED):
@@ -129,54 +127,18 @@ def fit(upload: Upload, identity: Model, expression: Model | None = None, still:
     return Fitted(shown, found.codes[0], feeling.codes[0])
 
 
-def in_correspondence(upload: Upload, template: Mesh) -> tuple[Faces, Booleans]:
+def _placed(upload: Upload, template: Mesh) -> tuple[Faces, Booleans]:
     """The template's vertices (V, 3) in mm on an uploaded mesh, moved rigidly to where the template lies, and which of
     them (V,) the mesh shows: of a head, a scan shows the face."""
-    from meshgan.registration.templates import shown_by  # only the worker needs it
+    from meshgan.registration.templates import AUTO, in_correspondence  # only the worker needs it
 
-    mesh, own = upload.mesh, [template, *([face_template()] if face_within(template) is not None else [])]
-    if all(len(mesh.vertices) != len(one.vertices) for one in own):
-        mesh = surface_of(mesh)[1]  # vertices that no triangle uses may be there besides
-    found = next((one for one in own if np.array_equal(mesh.triangles, one.triangles)), None)
-    if found is None:
-        vertices = _registered(upload, template)
-    else:
-        check_connectivity(mesh, found, upload.name)
-        vertices = _of_human_size(replace(upload, mesh=mesh), found)
-    part = None if found is template else shown_by(vertices, template)
-    vertices, known = part or (vertices, np.ones(len(vertices), dtype=bool))
-    return rigid(vertices, template.vertices, known.astype(np.float64))(vertices).astype(np.float32), known
-
-
-def _registered(upload: Upload, template: Mesh) -> Floats:
-    from meshgan.registration.register import register
-    from meshgan.registration.templates import default_template  # only the worker needs these
-
-    if face_within(template) is None:
-        check_connectivity(upload.mesh, template, upload.name)
     try:
-        unit, glb = "auto" if upload.unit == UNKNOWN else upload.unit, upload.name.lower().endswith(".glb")
-        return register(upload.mesh, default_template(), unit=unit, glb=glb).vertices
+        unit = AUTO if upload.unit == UNKNOWN else upload.unit
+        vertices, known = in_correspondence(upload.mesh, template, unit, upload.name)
     except MeshganError as error:
-        advice = re.sub(
-            r"`unit='(\w+)'`", r"the unit \1", str(error).replace("give `unit='auto'`", f"choose {UNKNOWN}")
-        )
-        raise type(error)(f"{upload.name}: {advice}") from error
-
-
-def _of_human_size(upload: Upload, template: Mesh) -> Floats:
-    """The vertices in mm. Raises `UsageError` if the unit is wrong."""
-    vertices, unit = upload.mesh.vertices, upload.unit
-    size = 1 / float(similarity(vertices, template.vertices).scale)
-    if unit == UNKNOWN:
-        return vertices / size
-    if HUMAN[0] <= size <= HUMAN[1]:
-        return vertices
-    in_unit = {other: size * length / MILLIMETRES[unit] for other, length in MILLIMETRES.items()}
-    fitting = [other for other, share in in_unit.items() if HUMAN[0] <= share <= HUMAN[1]]
-    told = fitting and not upload.name.lower().endswith(".glb")  # which is in metres, whatever one says
-    advice = f"choose the unit {fitting[0]}" if told else f"choose {UNKNOWN}"
-    raise UsageError(f"{upload.name} is {size:.2g} times as large as a face if its unit is {unit}; {advice}.")
+        advice = str(error).replace(f"give `unit='{AUTO}'`", f"choose {UNKNOWN}")
+        raise type(error)(re.sub(r"`unit='(\w+)'`", r"the unit \1", advice)) from error
+    return rigid(vertices, template.vertices, known.astype(np.float64))(vertices).astype(np.float32), known
 
 
 def safe_name(name: str) -> str:
