@@ -38,21 +38,22 @@ def of_areas_alone(vertices: np.ndarray) -> tuple[Any, ...]:
     return vertices, CORNERS, np.empty(vertices.shape[:2], np.float32), np.empty((len(vertices), 0, 3), np.float32)
 
 
-def of_mouths(vertices: np.ndarray) -> tuple[np.ndarray, tuple[Any, ...]]:
+def of_look(vertices: np.ndarray) -> tuple[Any, ...]:
+    known, count = motion.contacts().lips, len(vertices)
+    found = np.zeros((count, 2)), np.zeros((count, lips.PLACES))
+    return vertices[:, known.near].copy(), known._middle, *known._own, np.array([0.25, 0.75]), *found
+
+
+def of_part(vertices: np.ndarray) -> tuple[Any, ...]:
     known = motion.contacts().lips
-    mouths = vertices[:, known.near]
-    with np.errstate(invalid="ignore"):
-        points, corner = known._placed(mouths, (0.25, 0.75))
-    return mouths, (points, *known._own, corner)
+    corners = known._middle, *known._own, *known._pressed, known._moving
+    return vertices[:, known.near].copy(), *corners, lips.BLUR, known._yields
 
 
-def of_gaps(vertices: np.ndarray) -> tuple[Any, ...]:
-    return *of_mouths(vertices)[1], np.empty((len(vertices), lips.PLACES))
-
-
-def of_press(vertices: np.ndarray) -> tuple[Any, ...]:
-    mouths, start = of_mouths(vertices)
-    return *start, *(mouths[:, own].astype(np.float64, order="C") for own in motion.contacts().lips._pressed)
+def of_pull(vertices: np.ndarray) -> tuple[Any, ...]:
+    known, rng = motion.contacts().lips, np.random.default_rng(2)
+    corner, amounts = rng.normal(-20, 9, (len(vertices), 2)), rng.normal(0, 2, (len(vertices), lips.PLACES))
+    return vertices[:, known.near].copy(), known._moving, corner, amounts, lips.BLUR, known._shuts
 
 
 def of_picture(light: raster.Light, size: int, supersample: int, coloured: bool) -> Callable[..., tuple[Any, ...]]:
@@ -73,8 +74,9 @@ def of_picture(light: raster.Light, size: int, supersample: int, coloured: bool)
     [
         (motion._areas, of_areas),
         (motion._areas, of_areas_alone),
-        (lips._gaps, of_gaps),
-        (lips._press, of_press),
+        (lips._look, of_look),
+        (lips._part, of_part),
+        (lips._pull, of_pull),
         (raster.draw, of_picture(raster.LAMBERT, 64, 2, False)),
         (raster.draw, of_picture(raster.CLAY, 96, 3, False)),
         (raster.draw, of_picture(raster.LAMBERT, 60, 4, True)),

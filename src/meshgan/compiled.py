@@ -22,7 +22,7 @@ from meshgan.remembered import cache_folder
 Function = Callable[..., Any]
 
 CHOICE = "MESHGAN_KERNEL"  # an environment variable: "none" for neither this library nor that of nn/kernel.py
-VERSION = 1  # of the library's calls, as in native/kernels.cpp
+VERSION = 2  # of the library's calls, as in native/kernels.cpp
 
 SUMS_IN_ANY_ORDER = {"reassoc", "contract", "nsz"}  # an option `fastmath`: so sums of numbers vectorise
 

@@ -249,13 +249,13 @@ def test_lips_do_not_pass_in_any_combination(crowd, seed):
 
 def test_lips_are_compiled_for_one_layout(monkeypatch):
     """Compiling takes seconds for each: few faces and many, alone or sliced, come as the same kinds of arrays."""
-    seen, compute = set(), lips._gaps
+    seen, compute = set(), lips._part
 
     def noted(*arrays):
         seen.add(tuple((array.dtype.str, array.flags.c_contiguous, array.flags.writeable) for array in arrays))
         compute(*arrays)
 
-    monkeypatch.setattr(lips, "_gaps", noted)
+    monkeypatch.setattr(lips, "_part", noted)
     face = face_template().vertices.astype(np.float32)
     for count in (1, 2, 5):
         faces = np.repeat(face[None], count, axis=0)

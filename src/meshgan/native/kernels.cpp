@@ -26,7 +26,9 @@ namespace {
 constexpr double SUBPIXEL = 256.0, FARTHEST = 1048576.0;  // of view/raster.py
 constexpr int LEVELS = 4096;
 constexpr double STEP_MM = 0.5, FAR = 999.0, STEEP = 0.15;  // of data/corpora/lips.py
-constexpr long PLACES = 108, DEPTHS = 120;
+constexpr double FLAT_MM = 0.7, CLEAR_MM = 0.03, OVERLAP_MM = 0.04;
+constexpr double OFFSETS[4][2] = {{0.0, 0.0}, {0.5, 0.5}, {0.25, 0.75}, {0.75, 0.25}};
+constexpr long PLACES = 108, DEPTHS = 120, ROUNDS = 9, SOUND = 3;
 
 // Whole numbers of any double: what lies outside of their range, or is NaN, is `Numba`'s least number on x86 everywhere.
 long whole(double value) {
@@ -185,13 +187,14 @@ struct Steps {
     long start, stop;
 };
 
-Steps inside(double value, double slope, Steps steps) {
-    if (slope > 0) {
-        const double first = (-1e-9 - value) / slope;
-        if (first > steps.start) steps.start = whole(std::ceil(std::min(first, steps.stop + 1.0)));
-    } else if (slope < 0) {
-        const double last = (-1e-9 - value) / slope;
-        if (last < steps.stop) steps.stop = whole(std::floor(std::max(last, steps.start - 1.0)));
+double inverse(double slope) { return slope != 0 ? 1 / slope : 0.0; }
+
+Steps inside(double value, double inverse, Steps steps) {
+    const double bound = (-1e-9 - value) * inverse;
+    if (inverse > 0) {
+        if (bound > steps.start) steps.start = whole(std::ceil(std::min(bound, steps.stop + 1.0)));
+    } else if (inverse < 0) {
+        if (bound < steps.stop) steps.stop = whole(std::floor(std::max(bound, steps.start - 1.0)));
     } else if (value < -1e-9) {
         steps.stop = steps.start - 1;
     }
@@ -206,23 +209,24 @@ void heights(const double* points, const uint32_t* triangles, long sides, double
         const double ux = q[0] - p[0], uy = q[1] - p[1], uz = q[2] - p[2];
         const double vx = r[0] - p[0], vy = r[1] - p[1], vz = r[2] - p[2];
         const double flat = ux * vz - vx * uz, left = uy * vz - vy * uz, front_on = ux * vy - uy * vx;
-        const double area = std::sqrt(flat * flat + left * left + front_on * front_on);
-        if (std::fabs(flat) <= STEEP * area) continue;
+        if (flat * flat <= STEEP * STEEP * (flat * flat + left * left + front_on * front_on)) continue;
         const long low = std::max(whole(std::ceil((std::min({p[0], q[0], r[0]}) - corner[0]) / STEP_MM)), 0L);
         const long high = std::min(whole(std::floor((std::max({p[0], q[0], r[0]}) - corner[0]) / STEP_MM)), PLACES - 1);
         const long back = std::max(whole(std::ceil((std::min({p[2], q[2], r[2]}) - corner[1]) / STEP_MM)), 0L);
         const long front = std::min(whole(std::floor((std::max({p[2], q[2], r[2]}) - corner[1]) / STEP_MM)), DEPTHS - 1);
         const double share = STEP_MM / flat;
         const double s_x = share * vz, s_z = -share * vx, t_x = -share * uz, t_z = share * ux;
+        const double in_s = inverse(s_x), in_t = inverse(t_x), in_rest = inverse(-s_x - t_x);
         const double x = (corner[0] - p[0]) / STEP_MM, z = (corner[1] - p[2]) / STEP_MM;
-        for (long g = low; g <= high; ++g) {
-            const double s = s_x * (x + g) + s_z * z, t = t_x * (x + g) + t_z * z;
-            Steps steps = inside(s, s_z, {back, front});
-            steps = inside(t, t_z, steps);
-            steps = inside(1 - s - t, -s_z - t_z, steps);
-            const double height = p[1] + s * uy + t * vy, slope = s_z * uy + t_z * vy;
-            for (long d = std::max(steps.start, 0L); d <= std::min(steps.stop, DEPTHS - 1); ++d) {
-                const double there = height + d * slope;
+        const double slope = s_x * uy + t_x * vy;
+        for (long d = back; d <= front; ++d) {
+            const double s = s_z * (z + d) + s_x * x, t = t_z * (z + d) + t_x * x;
+            Steps steps = inside(s, in_s, {low, high});
+            steps = inside(t, in_t, steps);
+            steps = inside(1 - s - t, in_rest, steps);
+            const double height = p[1] + s * uy + t * vy;
+            for (long g = std::max(steps.start, 0L); g <= std::min(steps.stop, PLACES - 1); ++g) {
+                const double there = height + g * slope;
                 double& known = field[DEPTHS * g + d];
                 if (sign * there < sign * known) known = there;
             }
@@ -230,22 +234,107 @@ void heights(const double* points, const uint32_t* triangles, long sides, double
     }
 }
 
-void push(double* points, long count, const double* corner, const double* side, const double* overlap, double sign) {
+// A mouth as it is drawn: the points of both lips, their heights over the grid, and where that starts.
+struct Drawing {
+    const int64_t* middle;
+    long size;
+    const uint32_t *above, *below;
+    long uppers, lowers;
+    std::vector<double> points, upper, lower;
+    double corner[2] = {0.0, 0.0};
+    long back = 0, front = 0;  // between which places lips are
+
+    Drawing(const int64_t* middle, long size, const uint32_t* above, long uppers, const uint32_t* below, long lowers)
+        : middle(middle), size(size), above(above), below(below), uppers(uppers), lowers(lowers), points(3 * size),
+          upper(PLACES * DEPTHS), lower(PLACES * DEPTHS) {}
+
+    void draw(const float* mouth, double off_x, double off_z) {
+        const double far = std::numeric_limits<double>::infinity();
+        double least_x = far, most_x = -far, least_z = far, most_z = -far;
+        for (long i = 0; i < size; ++i) {
+            for (int k = 0; k < 3; ++k) points[3 * i + k] = mouth[3 * middle[i] + k];
+            const double x = points[3 * i], z = points[3 * i + 2];
+            least_x = x < least_x ? x : least_x, most_x = x > most_x ? x : most_x;
+            least_z = z < least_z ? z : least_z, most_z = z > most_z ? z : most_z;
+        }
+        corner[0] = (least_x + most_x) / 2 + STEP_MM * (off_x - (PLACES - 1) / 2.0);
+        corner[1] = (least_z + most_z) / 2 + STEP_MM * (off_z - (DEPTHS - 1) / 2.0);
+        std::fill(upper.begin(), upper.end(), FAR);
+        std::fill(lower.begin(), lower.end(), -FAR);
+        heights(points.data(), above, uppers, 1.0, corner, upper.data());
+        heights(points.data(), below, lowers, -1.0, corner, lower.data());
+        back = std::max(whole((least_z - corner[1]) / STEP_MM), 0L);
+        front = std::min(whole((most_z - corner[1]) / STEP_MM) + 2, DEPTHS);
+    }
+
+    double between(double* gap) const {
+        double least_of_all = 2 * FAR;
+        for (long g = 0; g < PLACES; ++g) {
+            double least = 2 * FAR;
+            for (long d = back; d < front; ++d) {
+                const double between = upper[DEPTHS * g + d] - lower[DEPTHS * g + d];
+                least = between < least ? between : least;
+            }
+            gap[g] = least;
+            least_of_all = least < least_of_all ? least : least_of_all;
+        }
+        return least_of_all;
+    }
+
+    void flatten(float* mouth, const int64_t* own, long count, const std::vector<double>& side, double sign) const {
+        for (long i = 0; i < count; ++i) {
+            float* point = mouth + 3 * own[i];
+            const double x = std::min(std::max(0.0, (point[0] - corner[0]) / STEP_MM), PLACES - 1.001);
+            const double z = std::min(std::max(0.0, (point[2] - corner[1]) / STEP_MM), DEPTHS - 1.001);
+            const long g = static_cast<long>(x), d = static_cast<long>(z);
+            double height = 0.0, push = 0.0, total = 0.0;
+            for (int k = 0; k < 4; ++k) {
+                const long gg = g + k / 2, dd = d + k % 2, at = DEPTHS * gg + dd;
+                const double share = (1 - std::fabs(x - gg)) * (1 - std::fabs(z - dd));
+                if (std::fabs(side[at]) < FAR) {
+                    height += share * side[at];
+                    push += share * std::max(0.0, lower[at] - upper[at]) / 2;
+                    total += share;
+                }
+            }
+            if (push > 0) {
+                const double beyond = std::max(0.0, sign * (point[1] - height / total));
+                point[1] = static_cast<float>(point[1] + sign * std::max(0.0, push - beyond));
+            }
+        }
+    }
+};
+
+void widest(const double* gap, double flat, long reach, double* wide) {
+    for (long g = 0; g < PLACES; ++g) {
+        double most = 0.0;
+        for (long i = std::max(g - reach, 0L); i < std::min(g + reach + 1, PLACES); ++i) {
+            const double missing = CLEAR_MM - gap[i] - flat;
+            most = missing > most ? missing : most;
+        }
+        wide[g] = most;
+    }
+}
+
+void smoothed(const double* amounts, const double* blur, long count, double* smooth) {
+    double total = 0.0;
+    for (long i = 0; i < count; ++i) total += blur[i];
+    for (long g = 0; g < PLACES; ++g) {
+        double there = 0.0;
+        for (long i = 0; i < count; ++i)
+            there += blur[i] * amounts[std::min(std::max(g + i - count / 2, 0L), PLACES - 1)];
+        smooth[g] = there / total;
+    }
+}
+
+void shift(float* mouth, const int64_t* moving, long count, const double* corner, const double* amounts,
+           const double* in_y) {
     for (long i = 0; i < count; ++i) {
-        double* point = points + 3 * i;
-        const double x = std::min(std::max(0.0, (point[0] - corner[0]) / STEP_MM), PLACES - 1.001);
-        const double z = std::min(std::max(0.0, (point[2] - corner[1]) / STEP_MM), DEPTHS - 1.001);
-        const long g = static_cast<long>(x), d = static_cast<long>(z);
-        double height = 0.0, pushed = 0.0, total = 0.0;
-        for (int k = 0; k < 4; ++k) {
-            const long gg = g + k / 2, dd = d + k % 2, at = DEPTHS * gg + dd;
-            const double share = (1 - std::fabs(x - gg)) * (1 - std::fabs(z - dd));
-            if (std::fabs(side[at]) < FAR) height += share * side[at], pushed += share * overlap[at], total += share;
-        }
-        if (total > 0) {
-            const double beyond = sign * (point[1] - height / total);
-            point[1] += sign * std::max(pushed - std::max(beyond, 0.0), 0.0);
-        }
+        float* point = mouth + 3 * moving[i];
+        const double place = std::min(std::max(0.0, (point[0] - corner[0]) / STEP_MM), PLACES - 1.0);
+        const long first = std::min(static_cast<long>(place), PLACES - 2);
+        const double there = amounts[first] + (place - first) * (amounts[first + 1] - amounts[first]);
+        point[1] += static_cast<float>(there * in_y[i]);
     }
 }
 
@@ -264,7 +353,7 @@ int guarded(const Body& body) {
 
 extern "C" {
 
-long meshgan_kernels_version() { return 1; }  // as in compiled.py; to be raised whenever a call changes its meaning
+long meshgan_kernels_version() { return 2; }  // as in compiled.py; to be raised whenever a call changes its meaning
 
 // view/raster.py
 WIDE int draw(const float* faces, long count, long vertices, long, const int32_t* triangles, long sides, long,
@@ -324,51 +413,57 @@ WIDE int areas(const float* faces, long count, long vertices, long, const uint32
 }
 
 // data/corpora/lips.py
-WIDE int gaps(const double* points, long count, long size, long, const uint32_t* above, long upper_sides, long,
-         const uint32_t* below, long lower_sides, long, const double* corner, long, long, double* gap, long, long) {
+WIDE int look(const float* mouths, long count, long size, long, const int64_t* middle, long known, const uint32_t* above,
+         long uppers, long, const uint32_t* below, long lowers, long, const double* off, long, double* corner, long, long,
+         double* gap, long, long) {
     return guarded([&] {
-        std::vector<double> upper(PLACES * DEPTHS), lower(PLACES * DEPTHS);
+        Drawing drawing(middle, known, above, uppers, below, lowers);
         for (long b = 0; b < count; ++b) {
-            const double *mouth = points + 3 * size * b, *start = corner + 2 * b;
-            double least_z = std::numeric_limits<double>::infinity(), most_z = -least_z;
-            for (long v = 0; v < size; ++v) {
-                const double place = (mouth[3 * v + 2] - start[1]) / STEP_MM;
-                least_z = std::min(least_z, place), most_z = std::max(most_z, place);
-            }
-            const long back = std::max(whole(least_z), 0L);
-            const long front = most_z < DEPTHS ? std::min(whole(most_z) + 2, DEPTHS) : DEPTHS;
-            for (long g = 0; g < PLACES; ++g)
-                for (long d = back; d < front; ++d) upper[DEPTHS * g + d] = FAR, lower[DEPTHS * g + d] = -FAR;
-            heights(mouth, above, upper_sides, 1.0, start, upper.data());
-            heights(mouth, below, lower_sides, -1.0, start, lower.data());
-            for (long g = 0; g < PLACES; ++g) {
-                double least = 2 * FAR;
-                for (long d = back; d < front; ++d) {
-                    const double between = upper[DEPTHS * g + d] - lower[DEPTHS * g + d];
-                    least = between < least ? between : least;
+            drawing.draw(mouths + 3 * size * b, off[0], off[1]);
+            std::copy(drawing.corner, drawing.corner + 2, corner + 2 * b);
+            drawing.between(gap + PLACES * b);
+        }
+    });
+}
+
+WIDE int part(float* mouths, long count, long size, long, const int64_t* middle, long known, const uint32_t* above,
+         long uppers, long, const uint32_t* below, long lowers, long, const int64_t* high, long highs, const int64_t* low,
+         long lows, const int64_t* moving, long movings, const double* blur, long blurs, const double* in_y, long) {
+    return guarded([&] {
+        Drawing drawing(middle, known, above, uppers, below, lowers);
+        double gap[PLACES], wide[PLACES], amounts[PLACES];
+        for (long b = 0; b < count; ++b) {
+            float* mouth = mouths + 3 * size * b;
+            long sound = 0;
+            for (long turn = 0; turn < ROUNDS; ++turn) {
+                const double* off = OFFSETS[turn % 4];
+                drawing.draw(mouth, off[0], off[1]);
+                const double least = drawing.between(gap);
+                if (turn == 0 && least >= CLEAR_MM) break;
+                sound += 1;
+                if (least < -OVERLAP_MM) {
+                    sound = 0;
+                    widest(gap, turn == 0 ? FLAT_MM : 0.0, blurs / 2, wide);
+                    smoothed(wide, blur, blurs, amounts);
+                    shift(mouth, moving, movings, drawing.corner, amounts, in_y);
+                    drawing.draw(mouth, off[0], off[1]);
+                    drawing.flatten(mouth, high, highs, drawing.upper, 1.0);
+                    drawing.flatten(mouth, low, lows, drawing.lower, -1.0);
                 }
-                gap[PLACES * b + g] = least;
+                if (sound == SOUND) break;
             }
         }
     });
 }
 
-WIDE int press(const double* points, long count, long size, long, const uint32_t* above, long upper_sides, long,
-          const uint32_t* below, long lower_sides, long, const double* corner, long, long, double* upper_points, long,
-          long uppers, long, double* lower_points, long, long lowers, long) {
-    return guarded([&] {
-        std::vector<double> upper(PLACES * DEPTHS), lower(PLACES * DEPTHS), overlap(PLACES * DEPTHS);
-        for (long b = 0; b < count; ++b) {
-            const double *mouth = points + 3 * size * b, *start = corner + 2 * b;
-            std::fill(upper.begin(), upper.end(), FAR);
-            std::fill(lower.begin(), lower.end(), -FAR);
-            heights(mouth, above, upper_sides, 1.0, start, upper.data());
-            heights(mouth, below, lower_sides, -1.0, start, lower.data());
-            for (long at = 0; at < PLACES * DEPTHS; ++at) overlap[at] = std::max(lower[at] - upper[at], 0.0) / 2;
-            push(upper_points + 3 * uppers * b, uppers, start, upper.data(), overlap.data(), 1.0);
-            push(lower_points + 3 * lowers * b, lowers, start, lower.data(), overlap.data(), -1.0);
-        }
-    });
+WIDE int pull(float* mouths, long count, long size, long, const int64_t* moving, long movings, const double* corner, long,
+         long, const double* amounts, long, long, const double* blur, long blurs, const double* in_y, long) {
+    double smooth[PLACES];
+    for (long b = 0; b < count; ++b) {
+        smoothed(amounts + PLACES * b, blur, blurs, smooth);
+        shift(mouths + 3 * size * b, moving, movings, corner + 2 * b, smooth, in_y);
+    }
+    return 0;
 }
 
 }  // extern "C"

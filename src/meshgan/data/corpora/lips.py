@@ -38,7 +38,7 @@ SOUND = 3  # looks in turn that find nothing are enough
 OVERLAP_MM = 0.04  # is not worth another round
 OWN = 0.3  # surfaces that follow a lip so far can be flattened
 STEEP = 0.15  # triangles seen so obliquely from below have no height
-BLUR = np.bartlett(11)[1:-1]  # weights of neighbouring places in what moves lips apart
+BLUR = np.bartlett(11)[1:-1]  # weights of neighbouring places in what moves lips
 FAR = 999.0
 
 
@@ -97,26 +97,9 @@ class Lips:
         return self._contact(faces[:, self.near], off)
 
     def _contact(self, mouths: Reals, off: tuple[float, float] = (0.0, 0.0)) -> Contact:
-        points, corner = self._placed(mouths, off)
-        gap = np.empty((len(mouths), PLACES))
-        _gaps(points, *self._own, corner, gap)
-        return Contact(corner, gap)
-
-    def _placed(self, mouths: Reals, off: tuple[float, float] = (0.0, 0.0)) -> tuple[Floats, Floats]:
-        """The vertices (B, M, 3) of both lips, and where the grid starts (B, 2)."""
-        points = mouths[:, self._middle].astype(np.float64, order="C")  # of one layout for few faces and for many:
-        middle = (points.min(axis=1) + points.max(axis=1))[:, [0, 2]] / 2  # what follows is compiled for each
-        corner = middle + STEP_MM * (np.array(off) - np.array([PLACES - 1, DEPTHS - 1]) / 2)
-        return points, np.ascontiguousarray(corner)
-
-    def _shift(self, mouths: Singles, contact: Contact, amounts: Floats, in_y: Floats) -> None:
-        """Move the lips up and down by shares `in_y` (N,) of `amounts` (B, G), in place."""
-        place = (mouths[:, self._moving, 0] - contact.corner[:, None, 0]) / STEP_MM
-        place = np.clip(place, 0, PLACES - 1)
-        first = np.minimum(place.astype(np.int64), PLACES - 2)
-        low, high = (np.take_along_axis(amounts, first + offset, axis=1) for offset in (0, 1))
-        there = low + (place - first) * (high - low)
-        mouths[:, self._moving, 1] += (there * in_y).astype(np.float32)
+        contact = Contact(np.empty((len(mouths), 2)), np.empty((len(mouths), PLACES)))
+        _look(np.ascontiguousarray(mouths), self._middle, *self._own, np.array(off), contact.corner, contact.gap)
+        return contact
 
     def seal(self, faces: Singles, strength: Floats) -> None:
         """Bring open lips together, in place, by `strength` (B,) in [0, 1] of what is between them."""
@@ -126,60 +109,19 @@ class Lips:
         parted = faces[np.ix_(rows, self.near)]
         contact = self._contact(parted)
         gap = np.where(contact.gap < FAR / 2, SEAL_MM * np.tanh(np.maximum(contact.gap, 0) / SEAL_MM), 0.0)
-        self._shift(parted, contact, -_smoothed(gap) * strength[rows, None], self._shuts)
+        _pull(parted, self._moving, contact.corner, -strength[rows, None] * gap, BLUR, self._shuts)
         faces[np.ix_(rows, self.near)] = parted
 
     def part(self, faces: Singles) -> None:
         """Undo overlaps of the lips of faces (B, V, 3), in place."""
-        mouths = faces[:, self.near]
-        contact = self._contact(mouths)
-        rows = np.flatnonzero((contact.gap < CLEAR_MM).any(axis=1))
-        contact = Contact(contact.corner[rows], contact.gap[rows])
-        sound = np.zeros(len(rows), dtype=np.int64)  # how often in turn no overlap was found
-        for turn in range(ROUNDS):
-            if not len(rows):
-                break
-            off = OFFSETS[turn % len(OFFSETS)]
-            if turn:
-                contact = self._contact(mouths[rows], off)
-            overlap = (contact.gap < -OVERLAP_MM).any(axis=1)
-            sound = np.where(overlap, 0, sound + 1)
-            if overlap.any():
-                touching = mouths[rows[overlap]]
-                there = Contact(contact.corner[overlap], contact.gap[overlap])
-                flat = 0.0 if turn else FLAT_MM
-                self._shift(touching, there, _spread(np.maximum(CLEAR_MM - there.gap - flat, 0)), self._yields)
-                self._flatten(touching, off)
-                mouths[rows[overlap]] = touching
-            rows, sound = rows[sound < SOUND], sound[sound < SOUND]
+        mouths = np.ascontiguousarray(faces[:, self.near])
+        _part(mouths, self._middle, *self._own, *self._pressed, self._moving, BLUR, self._yields)
         faces[:, self.near] = mouths
-
-    def _flatten(self, mouths: Singles, off: tuple[float, float]) -> None:
-        """Flatten what overlaps onto the surface half-way, in place."""
-        points, corner = self._placed(mouths, off)
-        upper, lower = (mouths[:, own].astype(np.float64, order="C") for own in self._pressed)
-        _press(points, *self._own, corner, upper, lower)
-        for own, pressed in zip(self._pressed, (upper, lower), strict=True):
-            mouths[:, own, 1] = pressed[..., 1]
 
 
 def _in_y(shares: tuple[float, float], weights: Floats) -> Floats:
     """How far (N,) vertices move up where the upper lip moves up, and the lower one down, by these shares."""
     return shares[0] * weights[0] - shares[1] * weights[1]
-
-
-def _spread(amounts: Floats) -> Floats:
-    """No less than `amounts` (B, G) anywhere, and smooth along the lips."""
-    reach = len(BLUR) // 2
-    wide, size = np.pad(amounts, ((0, 0), (reach, reach)), mode="edge"), amounts.shape[1]
-    return _smoothed(np.max([wide[:, i : i + size] for i in range(len(BLUR))], axis=0))
-
-
-def _smoothed(amounts: Floats) -> Floats:
-    """A weighted mean over neighbouring places."""
-    reach = len(BLUR) // 2
-    wide, size = np.pad(amounts, ((0, 0), (reach, reach)), mode="edge"), amounts.shape[1]
-    return np.asarray(sum(share * wide[:, i : i + size] for i, share in enumerate(BLUR)) / BLUR.sum())
 
 
 def _ways(mesh: Mesh, starts: Integers) -> Floats:
@@ -190,35 +132,117 @@ def _ways(mesh: Mesh, starts: Integers) -> Floats:
     return np.asarray(dijkstra(graph, directed=False, indices=starts, min_only=True))
 
 
-@compiled(native="gaps f8:3 u4:2 u4:2 f8:2 f8:2")
-def _gaps(points, above, below, corner, gap):  # type: ignore[no-untyped-def]
-    """Fill the `gap` (B, G) of mouths: `points` (B, n, 3), the triangles of the lips `above` and `below`."""
-    upper, lower = np.empty((2, PLACES, DEPTHS))
-    for b in range(len(points)):
-        places = (points[b, :, 2] - corner[b, 1]) / STEP_MM
-        back, front = max(int(places.min()), 0), min(int(places.max()) + 2, DEPTHS)  # elsewhere there are no lips
-        upper[:, back:front], lower[:, back:front] = FAR, -FAR
-        _heights(points[b], above, 1.0, corner[b], upper)
-        _heights(points[b], below, -1.0, corner[b], lower)
-        for g in range(PLACES):
-            least = 2 * FAR
-            for d in range(back, front):
-                between = upper[g, d] - lower[g, d]
-                least = between if between < least else least
-            gap[b, g] = least
+@compiled(native="look f4:3 i8:1 u4:2 u4:2 f8:1 f8:2 f8:2")
+def _look(mouths, middle, above, below, off, corner, gap):  # type: ignore[no-untyped-def]
+    """Fill the `corner` (B, 2) and the `gap` (B, G) of mouths (B, M, 3), whose lips are the triangles `above` and
+    `below` of their vertices `middle` (n,)."""
+    points, upper, lower = np.empty((len(middle), 3)), np.empty((PLACES, DEPTHS)), np.empty((PLACES, DEPTHS))
+    for b in range(len(mouths)):
+        back, front = _drawn(mouths[b], middle, above, below, off[0], off[1], points, corner[b], upper, lower)
+        _between(upper, lower, back, front, gap[b])
 
 
-@compiled(native="press f8:3 u4:2 u4:2 f8:2 f8:3 f8:3")
-def _press(points, above, below, corner, upper_points, lower_points):  # type: ignore[no-untyped-def]
-    """Push points (B, m, 3) of the upper and of the lower lip out by half of what overlaps there."""
-    upper, lower = np.empty((2, PLACES, DEPTHS))
-    for b in range(len(points)):
-        upper[:], lower[:] = FAR, -FAR
-        _heights(points[b], above, 1.0, corner[b], upper)
-        _heights(points[b], below, -1.0, corner[b], lower)
-        overlap = np.maximum(lower - upper, 0.0) / 2
-        _push(upper_points[b], corner[b], upper, overlap, 1.0)
-        _push(lower_points[b], corner[b], lower, overlap, -1.0)
+@compiled(native="part f4:3 i8:1 u4:2 u4:2 i8:1 i8:1 i8:1 f8:1 f8:1")
+def _part(mouths, middle, above, below, high, low, moving, blur, in_y):  # type: ignore[no-untyped-def]
+    """Undo the overlaps of lips of mouths (B, M, 3), in place; `high` and `low` are vertices that can be flattened."""
+    points, upper, lower = np.empty((len(middle), 3)), np.empty((PLACES, DEPTHS)), np.empty((PLACES, DEPTHS))
+    corner, gap, amounts, wide = np.empty(2), np.empty(PLACES), np.empty(PLACES), np.empty(PLACES)
+    for b in range(len(mouths)):
+        mouth, sound = mouths[b], 0  # how often in turn no overlap was found
+        for turn in range(ROUNDS):
+            x, z = OFFSETS[turn % len(OFFSETS)]
+            back, front = _drawn(mouth, middle, above, below, x, z, points, corner, upper, lower)
+            least = _between(upper, lower, back, front, gap)
+            if turn == 0 and least >= CLEAR_MM:
+                break
+            sound += 1
+            if least < -OVERLAP_MM:
+                sound = 0
+                _widest(gap, FLAT_MM if turn == 0 else 0.0, len(blur) // 2, wide)
+                _smoothed(wide, blur, amounts)
+                _shift(mouth, moving, corner, amounts, in_y)
+                _drawn(mouth, middle, above, below, x, z, points, corner, upper, lower)
+                _flatten(mouth, high, corner, upper, upper, lower, 1.0)
+                _flatten(mouth, low, corner, lower, upper, lower, -1.0)
+            if sound == SOUND:
+                break
+
+
+@compiled(native="pull f4:3 i8:1 f8:2 f8:2 f8:1 f8:1")
+def _pull(mouths, moving, corner, amounts, blur, in_y):  # type: ignore[no-untyped-def]
+    """Move vertices `moving` (N,) of mouths (B, M, 3) up by shares `in_y` (N,) of blurred `amounts` (B, G)."""
+    smooth = np.empty(PLACES)
+    for b in range(len(mouths)):
+        _smoothed(amounts[b], blur, smooth)
+        _shift(mouths[b], moving, corner[b], smooth, in_y)
+
+
+@compiled()
+def _drawn(mouth, middle, above, below, off_x, off_z, points, corner, upper, lower):  # type: ignore[no-untyped-def]
+    """Fill the heights (G, Z) of the `upper` and the `lower` lip of a mouth (M, 3), the `points` (n, 3) of both, and
+    where the grid starts. Returns between which places lips are, from back to front."""
+    least_x, most_x, least_z, most_z = np.inf, -np.inf, np.inf, -np.inf
+    for i in range(len(middle)):
+        for k in range(3):
+            points[i, k] = mouth[middle[i], k]
+        x, z = points[i, 0], points[i, 2]
+        least_x, most_x = x if x < least_x else least_x, x if x > most_x else most_x
+        least_z, most_z = z if z < least_z else least_z, z if z > most_z else most_z
+    corner[0] = (least_x + most_x) / 2 + STEP_MM * (off_x - (PLACES - 1) / 2)
+    corner[1] = (least_z + most_z) / 2 + STEP_MM * (off_z - (DEPTHS - 1) / 2)
+    upper[:], lower[:] = FAR, -FAR
+    _heights(points, above, 1.0, corner, upper)
+    _heights(points, below, -1.0, corner, lower)
+    back = max(int((least_z - corner[1]) / STEP_MM), 0)
+    return back, min(int((most_z - corner[1]) / STEP_MM) + 2, DEPTHS)
+
+
+@compiled()
+def _between(upper, lower, back, front, gap):  # type: ignore[no-untyped-def]
+    """Fill the `gap` (G,), the least distance between lips at each place; returns the least of all."""
+    least_of_all = 2 * FAR
+    for g in range(PLACES):
+        least = 2 * FAR
+        for d in range(back, front):
+            between = upper[g, d] - lower[g, d]
+            least = between if between < least else least
+        gap[g] = least
+        least_of_all = least if least < least_of_all else least_of_all
+    return least_of_all
+
+
+@compiled()
+def _widest(gap, flat, reach, wide):  # type: ignore[no-untyped-def]
+    """Fill `wide` (G,): the most by which lips have to move apart as far to either side as it is then smoothed."""
+    for g in range(PLACES):
+        most = 0.0
+        for i in range(max(g - reach, 0), min(g + reach + 1, PLACES)):
+            missing = CLEAR_MM - gap[i] - flat
+            most = missing if missing > most else most
+        wide[g] = most
+
+
+@compiled()
+def _smoothed(amounts, blur, smooth):  # type: ignore[no-untyped-def]
+    """Fill `smooth` (G,): a weighted mean over neighbouring places."""
+    reach, total = len(blur) // 2, 0.0
+    for i in range(len(blur)):
+        total += blur[i]
+    for g in range(PLACES):
+        there = 0.0
+        for i in range(len(blur)):
+            there += blur[i] * amounts[min(max(g + i - reach, 0), PLACES - 1)]
+        smooth[g] = there / total
+
+
+@compiled()
+def _shift(mouth, moving, corner, amounts, in_y):  # type: ignore[no-untyped-def]
+    """Move vertices `moving` (N,) of a mouth (M, 3) up by shares `in_y` (N,) of the `amounts` (G,) at their places."""
+    for i in range(len(moving)):
+        place = min(max(0.0, (mouth[moving[i], 0] - corner[0]) / STEP_MM), PLACES - 1.0)
+        first = min(int(place), PLACES - 2)
+        there = amounts[first] + (place - first) * (amounts[first + 1] - amounts[first])
+        mouth[moving[i], 1] += np.float32(there * in_y[i])
 
 
 @compiled()
@@ -229,8 +253,7 @@ def _heights(points, triangles, sign, corner, field):  # type: ignore[no-untyped
         ux, uy, uz = q[0] - p[0], q[1] - p[1], q[2] - p[2]
         vx, vy, vz = r[0] - p[0], r[1] - p[1], r[2] - p[2]
         flat = ux * vz - vx * uz
-        area = np.sqrt(flat**2 + (uy * vz - vy * uz) ** 2 + (ux * vy - uy * vx) ** 2)
-        if abs(flat) <= STEEP * area:
+        if flat**2 <= STEEP**2 * (flat**2 + (uy * vz - vy * uz) ** 2 + (ux * vy - uy * vx) ** 2):
             continue
         low = max(int(np.ceil((min(p[0], q[0], r[0]) - corner[0]) / STEP_MM)), 0)
         high = min(int(np.floor((max(p[0], q[0], r[0]) - corner[0]) / STEP_MM)), PLACES - 1)
@@ -238,41 +261,49 @@ def _heights(points, triangles, sign, corner, field):  # type: ignore[no-untyped
         front = min(int(np.floor((max(p[2], q[2], r[2]) - corner[1]) / STEP_MM)), DEPTHS - 1)
         share = STEP_MM / flat  # barycentric coordinates s, t and 1 - s - t grow by these a step
         s_x, s_z, t_x, t_z = share * vz, -share * vx, -share * uz, share * ux
+        in_s, in_t, in_rest = _inverse(s_x), _inverse(t_x), _inverse(-s_x - t_x)
         x, z = (corner[0] - p[0]) / STEP_MM, (corner[1] - p[2]) / STEP_MM
-        for g in range(low, high + 1):
-            s, t = s_x * (x + g) + s_z * z, t_x * (x + g) + t_z * z  # at d = 0
-            start, stop = _inside(s, s_z, back, front)
-            start, stop = _inside(t, t_z, start, stop)
-            start, stop = _inside(1 - s - t, -s_z - t_z, start, stop)
-            height, slope = p[1] + s * uy + t * vy, s_z * uy + t_z * vy
-            for d in range(start, stop + 1):
-                there = height + d * slope
+        slope = s_x * uy + t_x * vy
+        for d in range(back, front + 1):  # most triangles are wider than deep
+            s, t = s_z * (z + d) + s_x * x, t_z * (z + d) + t_x * x  # at g = 0
+            start, stop = _inside(s, in_s, low, high)
+            start, stop = _inside(t, in_t, start, stop)
+            start, stop = _inside(1 - s - t, in_rest, start, stop)
+            height = p[1] + s * uy + t * vy
+            for g in range(start, stop + 1):
+                there = height + g * slope
                 if sign * there < sign * field[g, d]:
                     field[g, d] = there
 
 
 @compiled(inline="always")
-def _inside(value, slope, start, stop):  # type: ignore[no-untyped-def]
-    """Of steps from `start` to `stop`, those at which `value + step * slope` is not below zero."""
-    if slope > 0:
-        first = (-1e-9 - value) / slope
-        if first > start:
-            start = int(np.ceil(min(first, stop + 1.0)))
-    elif slope < 0:
-        last = (-1e-9 - value) / slope
-        if last < stop:
-            stop = int(np.floor(max(last, start - 1.0)))
+def _inverse(slope):  # type: ignore[no-untyped-def]
+    return 1 / slope if slope != 0 else 0.0
+
+
+@compiled(inline="always")
+def _inside(value, inverse, start, stop):  # type: ignore[no-untyped-def]
+    """Of steps from `start` to `stop`, those at which `value + step / inverse` is not below zero; an `inverse` of zero
+    says that it does not change."""
+    bound = (-1e-9 - value) * inverse
+    if inverse > 0:
+        if bound > start:
+            start = int(np.ceil(min(bound, stop + 1.0)))
+    elif inverse < 0:
+        if bound < stop:
+            stop = int(np.floor(max(bound, start - 1.0)))
     elif value < -1e-9:
         stop = start - 1
     return start, stop
 
 
 @compiled()
-def _push(points, corner, side, overlap, sign):  # type: ignore[no-untyped-def]
-    """Push points (n, 3) of a lip whose surface is at `side` (G, Z) out by `overlap`; those above it, less."""
-    for i in range(len(points)):
-        x = min(max((points[i, 0] - corner[0]) / STEP_MM, 0.0), PLACES - 1.001)
-        z = min(max((points[i, 2] - corner[1]) / STEP_MM, 0.0), DEPTHS - 1.001)
+def _flatten(mouth, own, corner, side, upper, lower, sign):  # type: ignore[no-untyped-def]
+    """Push the vertices `own` of a lip, whose surface is at `side` (G, Z), out of a mouth (M, 3) by half of what
+    overlaps there; those above it, less."""
+    for i in own:
+        x = min(max(0.0, (mouth[i, 0] - corner[0]) / STEP_MM), PLACES - 1.001)  # so NaN is 0
+        z = min(max(0.0, (mouth[i, 2] - corner[1]) / STEP_MM), DEPTHS - 1.001)
         g, d = int(x), int(z)
         height, push, total = 0.0, 0.0, 0.0
         for k in range(4):
@@ -280,7 +311,8 @@ def _push(points, corner, side, overlap, sign):  # type: ignore[no-untyped-def]
             share = (1 - abs(x - gg)) * (1 - abs(z - dd))
             if abs(side[gg, dd]) < FAR:
                 height += share * side[gg, dd]
-                push += share * overlap[gg, dd]
+                push += share * max(0.0, lower[gg, dd] - upper[gg, dd]) / 2
                 total += share
-        if total > 0:
-            points[i, 1] += sign * max(push - max(sign * (points[i, 1] - height / total), 0.0), 0.0)
+        if push > 0:
+            beyond = max(0.0, sign * (mouth[i, 1] - height / total))
+            mouth[i, 1] += sign * max(0.0, push - beyond)
