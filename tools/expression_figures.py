@@ -24,6 +24,7 @@ from meshgan.data.corpora.expressions import ExpressionPlan, make_expressions
 from meshgan.data.expression import SMOOTHING_MM, decoupled, learn_smoother, pairs
 from meshgan.data.faceset import FaceSet, some_rows
 from meshgan.data.principal import principal_components
+from meshgan.nn.networks import SmallCode, rebuilding
 
 COMPONENTS = (8, 16, 32, 64, 128)
 COORDINATES, CODE, WIDTH, RATE, BATCH = 128, 8, 256, 1e-3, 256
@@ -49,32 +50,6 @@ def pca_errors(faces: Singles, unseen: Booleans) -> dict[str, float]:
     rest = faces[unseen].reshape(int(unseen.sum()), -1) - mean
     codes = rest @ axes
     return {str(k): distance(rest - codes[:, :k] @ axes[:, :k].T) for k in COMPONENTS}
-
-
-class Codes(torch.nn.Module):
-    """An auto-encoder with a code of `CODE`, on principal coordinates. One that starts `from_components` is the linear
-    map onto the first of them and back, to which perceptrons add what they learn."""
-
-    def __init__(self, from_components: bool) -> None:
-        super().__init__()
-        self.encoder, self.decoder = _perceptron(COORDINATES, CODE), _perceptron(CODE, COORDINATES)
-        self.from_components = from_components
-        if from_components:
-            for half in (self.encoder, self.decoder):
-                torch.nn.init.zeros_(half[-1].weight)
-                torch.nn.init.zeros_(half[-1].bias)
-
-    def forward(self, coordinates: torch.Tensor) -> torch.Tensor:
-        code = self.encoder(coordinates)
-        if not self.from_components:
-            return self.decoder(code)
-        code = code + coordinates[:, :CODE]
-        return self.decoder(code) + torch.nn.functional.pad(code, (0, COORDINATES - CODE))
-
-
-def _perceptron(first: int, last: int) -> torch.nn.Sequential:
-    layers = [torch.nn.Linear(first, WIDTH), torch.nn.ELU(), torch.nn.Linear(WIDTH, WIDTH), torch.nn.ELU()]
-    return torch.nn.Sequential(*layers, torch.nn.Linear(WIDTH, last))
 
 
 def small_codes(moods: FaceSet, people: FaceSet, steps: int) -> dict[str, object]:
@@ -121,20 +96,19 @@ def small_codes(moods: FaceSet, people: FaceSet, steps: int) -> dict[str, object
 
     def trained(from_components: bool, composed: bool, decay: float) -> Singles:
         torch.manual_seed(0)
-        network = Codes(from_components)
+        network = SmallCode(COORDINATES, CODE, (WIDTH, WIDTH), from_components)
         optimiser = torch.optim.AdamW(network.parameters(), RATE, weight_decay=decay)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
         best, kept = np.inf, {}
         for step in range(steps + 1):
             if step % CHECKED == 0:
                 with torch.no_grad():
-                    error = float((network(stop) - stop).norm(dim=1).mean())
+                    error = float(rebuilding(network, stop))
                 if error < best:
                     best, kept = error, {name: value.clone() for name, value in network.state_dict().items()}
             batch = faces(composed)
             optimiser.zero_grad()
-            loss = (network(batch) - batch).square().sum(dim=1).add(1e-8).sqrt().mean()
-            loss.backward()
+            rebuilding(network, batch).backward()
             optimiser.step()
             schedule.step()
         network.load_state_dict(kept)

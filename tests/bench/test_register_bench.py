@@ -213,6 +213,7 @@ def test_the_chain_tells_what_is_lost_by_wavelength_and_to_a_model(tmp_path, mon
     monkeypatch.setattr(bench, "make_scans", scanned)
     monkeypatch.setattr(bench, "register_all", register_all)
     monkeypatch.setattr(bench, "rigid", lambda points, reference: lambda faces: faces)
+    monkeypatch.setattr(bench, "NETWORK_STEPS", 100)
     figures = bench.chain(FaceSet.open(tmp_path / "set"), tmp_path / "out", 8)
     energies = {name: np.array(values) for name, values in figures["energies_mm2"].items()}
     np.testing.assert_allclose(energies["registered"], energies["true"] / 4, rtol=0.02)

@@ -519,6 +519,8 @@ def _network_error(faces: Floats, unseen: Floats) -> float:
     """
     import torch
 
+    from meshgan.nn.networks import SmallCode, rebuilding
+
     torch.manual_seed(0)
     count = min(max(CHAIN_COMPONENTS), len(faces) - 1)
     found = principal_components(faces.astype(np.float32), np.arange(len(faces)), count)
@@ -529,32 +531,18 @@ def _network_error(faces: Floats, unseen: Floats) -> float:
     told, stop = (torch.from_numpy(part / size).float() for part in (known, known[::10]))
     told = told[np.arange(len(told)) % 10 != 0]
 
-    def added(first: int, last: int) -> torch.nn.Sequential:
-        end = torch.nn.Linear(NETWORK_WIDTH, last)
-        torch.nn.init.zeros_(end.weight)
-        torch.nn.init.zeros_(end.bias)
-        return torch.nn.Sequential(torch.nn.Linear(first, NETWORK_WIDTH), torch.nn.ELU(), end)
-
-    encoder, decoder = added(len(axes), code), added(code, len(axes))
-
-    def rebuilt(coordinates: torch.Tensor) -> torch.Tensor:
-        numbers = coordinates[:, :code] + encoder(coordinates)
-        linear = torch.nn.functional.pad(numbers, (0, len(axes) - code))
-        return linear + decoder(numbers)
-
-    weights = [*encoder.parameters(), *decoder.parameters()]
-    optimiser = torch.optim.AdamW(weights, 1e-3, weight_decay=0.01)
+    network = SmallCode(len(axes), code, (NETWORK_WIDTH,), from_components=True)
+    optimiser = torch.optim.AdamW(network.parameters(), 1e-3, weight_decay=0.01)
     best, answer = np.inf, np.zeros(0)
     wanted = torch.from_numpy(away @ axes.T / size).float()
     for step in range(NETWORK_STEPS + 1):
         if step % 50 == 0:
             with torch.no_grad():
-                error = float((rebuilt(stop) - stop).norm(dim=1).mean())
+                error = float(rebuilding(network, stop))
                 if error < best:
-                    best, answer = error, rebuilt(wanted).double().numpy() * size
+                    best, answer = error, network(wanted).double().numpy() * size
         optimiser.zero_grad()
-        loss = (rebuilt(told) - told).square().sum(dim=1).add(1e-8).sqrt().mean()
-        loss.backward()
+        rebuilding(network, told).backward()
         optimiser.step()
     return float(np.linalg.norm((away - answer @ axes).reshape(len(away), -1, 3), axis=2).mean())
 

@@ -298,6 +298,41 @@ def _set_map(linear: Tensor | None, matrix: Tensor) -> None:
         linear.copy_(matrix.flatten(1))
 
 
+class SmallCode(nn.Module):
+    """Principal coordinates (B, N) through a code of few numbers and back, by perceptrons with `hidden` layers (ELU).
+
+    One that starts `from_components` is the linear map onto the first coordinates and back, to which the perceptrons
+    add what they learn. It measures what a set of faces has to teach beyond that map; nothing that ships is of it.
+    """
+
+    def __init__(self, coordinates: int, code: int, hidden: Sequence[int], from_components: bool) -> None:
+        super().__init__()
+        self.linear = from_components
+        self.encoder, self.decoder = (
+            self._half((first, *hidden, last)) for first, last in ((coordinates, code), (code, coordinates))
+        )
+
+    def _half(self, widths: Sequence[int]) -> nn.Sequential:
+        *inner, last = (nn.Linear(a, b) for a, b in pairwise(widths))
+        if self.linear:
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+        return nn.Sequential(*(layer for one in inner for layer in (one, nn.ELU())), last)
+
+    def forward(self, coordinates: Tensor) -> Tensor:
+        """The coordinates (B, N) that are left."""
+        code = self.encoder(coordinates)
+        if not self.linear:
+            return self.decoder(code)
+        code = code + coordinates[:, : code.shape[1]]
+        return self.decoder(code) + nn.functional.pad(code, (0, coordinates.shape[1] - code.shape[1]))
+
+
+def rebuilding(network: nn.Module, coordinates: Tensor) -> Tensor:
+    """The mean distance of rows (B, N) to what a network makes of them; its gradient is finite at zero."""
+    return (network(coordinates) - coordinates).square().sum(dim=1).add(1e-8).sqrt().mean()
+
+
 def perceptron(widths: Sequence[int], generator: torch.Generator | None) -> nn.Sequential:
     """Dense layers of these widths with leaky ReLU between them."""
     layers: list[nn.Module] = []
