@@ -13,9 +13,10 @@ def test_the_numbers_hang_together(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(data, "ProcessPoolExecutor", lambda count, start, **_: ProcessPoolExecutor(count, start))  # one
     result = data.run(60)
     json.dumps(result)
-    identities, expressions, decoupling = result["rows"]
+    identities, expressions, decoupling, spectrum = result["rows"]
     assert identities["faces"] == 60
     assert expressions["faces"] > decoupling["faces"] > 0
+    assert (spectrum["faces"], spectrum["vertices"]) == (20, 400)
     for row in result["rows"]:
         assert row["faces_per_s"] == pytest.approx(row["faces"] / row["seconds"])
         assert 50 < row["memory_mb"] < 2048

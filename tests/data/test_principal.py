@@ -40,3 +40,13 @@ def test_both_ways_and_any_order_of_the_faces_give_the_same_axes(monkeypatch):
     np.testing.assert_allclose(shuffled.axes, exact.axes, atol=1e-5)
     monkeypatch.setattr(principal, "EXACT", 0)
     np.testing.assert_allclose(principal_components(faces, np.arange(40), 5, seed=3).axes, exact.axes, atol=2e-3)
+
+
+@pytest.mark.parametrize("rows", [7, 4097, 13000])
+def test_columns_made_orthonormal_in_blocks_span_what_they_did(rows):
+    """Also those that nearly depend on each other, as columns do after a product with a covariance."""
+    columns = np.random.default_rng(0).normal(size=(rows, 6)) * np.geomspace(1, 1e-9, 6)
+    columns[:, 5] = columns[:, 0]
+    basis = principal._orthonormal(columns)
+    np.testing.assert_allclose(basis.T @ basis, np.eye(6), atol=1e-12)
+    np.testing.assert_allclose(basis @ (basis.T @ columns), columns, atol=1e-12)

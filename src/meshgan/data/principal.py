@@ -19,6 +19,7 @@ from meshgan.progress import track
 EXACT = 1000  # faces whose components are computed exactly; of more, by random projection
 OVERSAMPLED = 16  # directions carried along beyond those asked for
 PASSES = 8  # over the data: to the last digits
+TALL = 4096  # rows that are made orthonormal at a time
 NOISE = 1e-5  # of the largest deviation: what lies below it is rounding of single precision
 MOST = 2000  # faces that a linear path is estimated from
 VARIANCES = {"uniform": 1 / 3, "standard-normal": 1.0}  # of the numbers in a code
@@ -99,11 +100,20 @@ def _iterated(
     size = len(centre)
     basis = np.random.default_rng(seed).normal(size=(size, min(count + OVERSAMPLED, size)))
     for _ in track(range(passes), "Principal components"):
-        basis = np.linalg.qr(_covariance_times(vertices, rows, centre, basis))[0]
+        basis = _orthonormal(_covariance_times(vertices, rows, centre, basis))
     inner = basis.T @ _covariance_times(vertices, rows, centre, basis)
     values, turn = np.linalg.eigh((inner + inner.T) / 2)
     values, axes = canonical(np.maximum(values, 0.0), (basis @ turn).T)
     return values[:count], axes[:count]
+
+
+def _orthonormal(columns: Floats) -> Floats:
+    """Orthonormal columns that span the same space, as by `numpy.linalg.qr`: of blocks of rows first, which the cache
+    holds, then of what is left of each (Demmel et al. 2012), which takes a third of the time."""
+    parts = np.array_split(columns, max(1, len(columns) // max(TALL, 4 * columns.shape[1])))
+    firsts, rests = zip(*map(np.linalg.qr, parts), strict=True)
+    turns = np.split(np.linalg.qr(np.concatenate(rests))[0], len(parts))
+    return np.concatenate([first @ turn for first, turn in zip(firsts, turns, strict=True)])
 
 
 def _covariance_times(vertices: Faces, rows: Integers, centre: Faces, basis: Floats) -> Floats:
