@@ -1,11 +1,11 @@
 """The command line: what all verbs have in common."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import typer
-from typer.core import TyperArgument, TyperCommand
+from typer.core import TyperArgument, TyperCommand, TyperGroup
 from typer.models import CommandFunctionType
 
 from meshgan.errors import UsageError
@@ -19,6 +19,9 @@ KEPT = (*MARKS, "labels.csv", "template.ply", "machine.json")  # files of theirs
 class Verbs(typer.Typer):
     """A group of verbs, none of which writes over what it reads."""
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"cls": _Group} | options)
+
     def command(self, name: str | None = None, **options: Any) -> Callable[[CommandFunctionType], CommandFunctionType]:
         """See `typer.Typer.command`."""
         return super().command(name, **{"cls": _Verb} | options)
@@ -30,6 +33,10 @@ class _Verb(TyperCommand):
         for parameter in self.params:
             if isinstance(parameter, TyperArgument) and parameter.metavar is None:
                 parameter.metavar = str(parameter.name).upper()
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """See `TyperCommand.get_params`."""
+        return _flags_alone(super().get_params(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """See `TyperCommand.parse_args`; what is wrong with a word is said without the name of Python's exception."""
@@ -43,6 +50,21 @@ class _Verb(TyperCommand):
         """Call the verb, unless two of its files are one."""
         check_places(ctx.params)
         return super().invoke(ctx)
+
+
+class _Group(TyperGroup):
+    def get_params(self, ctx: Any) -> list[Any]:
+        """See `TyperGroup.get_params`."""
+        return _flags_alone(super().get_params(ctx))
+
+
+def _flags_alone(parameters: Iterable[Any]) -> list[Any]:
+    """The parameters; help shows no type for those that take no value."""
+    found = list(parameters)
+    for parameter in found:
+        if getattr(parameter, "is_flag", False) and parameter.metavar is None:
+            parameter.metavar = ""
+    return found
 
 
 def check_places(given: Mapping[str, Any]) -> None:

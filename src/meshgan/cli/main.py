@@ -77,6 +77,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter shows its number
     os.environ["MPLBACKEND"] = "agg"  # no verb opens a window, whatever the user's settings say
     end_in_order()
+    gc.set_threshold(10_000, 10, 10)  # what libraries make on being imported is no rubbish: looking for it takes 5 %
     atexit.register(gc.freeze)  # at its end Python would look through all objects, some times over
     warnings.showwarning = _show_warning  # type: ignore[assignment]  # it takes whatever comes behind
     logging.getLogger().addHandler(logging.NullHandler())  # other libraries' logs, with tracebacks, are for developers
