@@ -119,7 +119,7 @@ def test_a_face_with_its_rig_and_picture_needs_neither_numba_nor_pytorch() -> No
         "from meshgan.view.raster import render\n"
         "posed = rig(face_template()).posed({'jawOpen': 1.0})\n"
         "render(posed[None], face_template().triangles)\n"
-        "print(sorted({'numba', 'torch', 'matplotlib', 'trimesh'} & set(sys.modules)))"
+        "print(sorted({'numba', 'torch', 'matplotlib', 'trimesh', 'scipy.spatial'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr

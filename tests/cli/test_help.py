@@ -42,6 +42,13 @@ def test_every_verb_has_a_sentence_an_example_and_help_for_each_option():
             assert parameter.help[-1] in ".)…", (verb.name, parameter.name, parameter.help)
 
 
+@pytest.mark.parametrize("words", [["train"], ["data", "anny-heads"], ["data"], []])
+def test_options_that_take_no_value_show_no_type(words):
+    shown = CliRunner().invoke(app, [*words, "-h"])
+    assert "--help" in shown.output
+    assert "bool" not in shown.output
+
+
 def test_what_is_wrong_with_a_word_is_said_without_python():
     shown = CliRunner().invoke(app, ["sample", "identity", "--out", "x", "--rig", "arkitt"])
     assert shown.exit_code == 2

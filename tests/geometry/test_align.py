@@ -6,7 +6,7 @@ from scipy.optimize import minimize
 from scipy.spatial.transform import Rotation
 
 from meshgan.errors import UsageError
-from meshgan.geometry.align import Similarity, procrustes_mean, rigid, rigid_icp, similarity
+from meshgan.geometry.align import Similarity, procrustes_mean, rigid, rigid_icp, rotations, similarity
 from meshgan.geometry.mesh import Mesh
 from shapes import bumpy
 
@@ -185,3 +185,10 @@ def test_icp_on_a_plane_leaves_open_what_the_plane_does() -> None:
     np.testing.assert_allclose(moved, points * [1, 1, 0], atol=1e-6)
     with pytest.raises(UsageError, match="at least 6 points"):
         rigid_icp(points[:5], plane)
+
+
+@given(st.lists(st.floats(-7, 7), min_size=3, max_size=3), st.sampled_from([1.0, 1e-4, 1e-9, 0.0]))
+def test_rotation_vectors_turn_as_far_as_they_are_long(vector: list[float], scale: float) -> None:
+    vectors = np.array([vector, vector[::-1]]) * scale
+    np.testing.assert_allclose(rotations(vectors), Rotation.from_rotvec(vectors).as_matrix(), atol=1e-14)
+    np.testing.assert_array_equal(rotations(vectors)[0], rotations(vectors[0]))

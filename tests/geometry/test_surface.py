@@ -6,7 +6,16 @@ from hypothesis import strategies as st
 from meshgan.errors import MeshganError
 from meshgan.geometry.decimate import decimate
 from meshgan.geometry.mesh import Mesh
-from meshgan.geometry.surface import ON, SPACING, ClosestPoints, Surface, closest_points, upsampling
+from meshgan.geometry.surface import (
+    ON,
+    SPACING,
+    ClosestPoints,
+    Surface,
+    closest_points,
+    distances,
+    far_from,
+    upsampling,
+)
 from shapes import bumpy, grid, icosphere, together
 
 
@@ -31,6 +40,14 @@ def test_the_distance_is_that_of_an_exhaustive_search(seed: int) -> None:
     points = rng.uniform(-2, 6, (12, 3))
     found = closest_points(points, mesh)
     np.testing.assert_allclose(found.distance, [distance_by_search(point, mesh) for point in points], atol=1e-9)
+
+
+def test_distances_alone_are_those_of_the_closest_points() -> None:
+    rng = np.random.default_rng(1)
+    mesh, points = bumpy(5, 5, 1), rng.normal(scale=3, size=(50, 3))
+    np.testing.assert_allclose(distances(points, mesh), closest_points(points, mesh).distance, atol=1e-12)
+    wanted = np.linalg.norm(points[:, None] - mesh.vertices, axis=2).min(axis=1)
+    np.testing.assert_allclose(far_from(points, mesh.vertices), wanted, rtol=1e-12)
 
 
 def test_what_is_returned_agrees_with_itself() -> None:

@@ -5,7 +5,6 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.spatial.transform import Rotation
 
 from meshgan.arrays import Floats
 from meshgan.errors import UsageError
@@ -168,5 +167,16 @@ def _point_to_plane(points: Floats, targets: Floats, normals: Floats) -> Similar
     system = np.concatenate([np.cross((points - middle) / reach, normals), normals], axis=1)
     gaps = ((targets - points) * normals).sum(axis=1)
     solution = np.linalg.lstsq(system, gaps, rcond=1e-6)[0]  # what the planes leave open stays as it is
-    rotation = Rotation.from_rotvec(solution[:3] / reach).as_matrix()
+    rotation = rotations(solution[:3] / reach)
     return Similarity(1.0, rotation, middle + solution[3:] - rotation @ middle)
+
+
+def rotations(vectors: ArrayLike) -> Floats:
+    """The matrices (..., 3, 3) that turn about `vectors` (..., 3), by as many radians as these are long (Rodrigues)."""
+    axes = np.asarray(vectors, dtype=np.float64)
+    angle = np.linalg.norm(axes, axis=-1)[..., None, None]
+    x, y, z = np.moveaxis(axes, -1, 0)
+    none = np.zeros_like(x)
+    cross = np.stack([none, -z, y, z, none, -x, -y, x, none], axis=-1).reshape(*axes.shape, 3)
+    sine, cosine = np.sinc(angle / np.pi), np.sinc(angle / (2 * np.pi)) ** 2 / 2  # over the angle, over its square
+    return np.asarray(np.eye(3) + sine * cross + cosine * (cross @ cross))

@@ -19,7 +19,6 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike
 from scipy.sparse.linalg import splu
-from scipy.spatial import cKDTree
 
 from meshgan.arrays import Floats, Reals, Singles
 from meshgan.data.corpora.basis import ASSETS, Neutral, face_template, layout_of
@@ -35,6 +34,7 @@ from meshgan.geometry.align import Similarity, rigid
 from meshgan.geometry.files import write_glb
 from meshgan.geometry.laplacian import cotangent_weights, mass
 from meshgan.geometry.mesh import Layout, Mesh
+from meshgan.geometry.surface import far_from
 
 Kind = Literal["arkit", "expressions", "both", "none"]
 Targets = dict[str, Singles]
@@ -333,7 +333,7 @@ class Gathering:
         self.held = lips.vertices[lips.weights.max(axis=0) > LIP]
         lip = np.zeros(len(template.vertices), dtype=bool)
         lip[self.held] = True
-        away = cKDTree(template.vertices[lip]).query(template.vertices)[0]
+        away = far_from(template.vertices, template.vertices[lip])
         below = template.vertices[:, 1] < lips.corners[:, 1].mean()
         self.free = np.flatnonzero(~lip & (away < np.where(below, BELOW_MM, ABOVE_MM)))
         weights = cotangent_weights(template)

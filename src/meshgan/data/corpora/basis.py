@@ -14,9 +14,9 @@ from importlib.resources.abc import Traversable
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.spatial.transform import Rotation
 
 from meshgan.arrays import Floats, Integers, Singles
+from meshgan.geometry.align import rotations
 from meshgan.geometry.files import read_mesh
 from meshgan.geometry.mesh import Layout, Mesh, Part
 
@@ -148,10 +148,11 @@ class FaceBasis:
 
         The skin follows by `follows` (V,), else by `jaw_weights`.
         """
-        turn = (Rotation.from_rotvec(rotation).as_matrix() - np.eye(3)).astype(np.float32)
+        turn = (rotations(rotation) - np.eye(3)).astype(np.float32)
         arms = faces.vertices - faces.joints[:, None]
         moved = arms @ turn.transpose(0, 2, 1) + translation.astype(np.float32)[:, None]
-        return faces.vertices + (self.jaw_weights if follows is None else follows)[:, None] * moved
+        share: Singles = self.jaw_weights if follows is None else follows
+        return np.asarray(faces.vertices + share[:, None] * moved, dtype=np.float32)
 
     def perform(self, faces: Neutral, actions: ArrayLike, scale: ArrayLike = 1.0) -> Singles:
         """Vertices (B, V, 3) of the faces doing `actions` (B, A) in [0, 1]; lengths are multiplied by `scale` (B,)."""

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+import scipy
 import scipy.sparse as sp
-from scipy.spatial import cKDTree
 
 from meshgan.arrays import Floats, Integers, Singles
 from meshgan.compiled import compiled
@@ -114,7 +114,7 @@ class Detail:
             for centres in self.centres
         ]
         self.relief_centres = _centres(template, SPACING * RELIEF_WIDTH)
-        rim = cKDTree(template.vertices[_rim(template)]).query(template.vertices)[0]
+        rim = scipy.spatial.cKDTree(template.vertices[_rim(template)]).query(template.vertices)[0]
         where = _rise(rim, 3.0, 12.0) * _rise(gap, 0.3, 5.0)  # elsewhere relief stays as it is
         self.gain_blur = _blur(template.vertices, self.points[self.relief_centres.index], RELIEF_WIDTH, where)
         self.reliefs = sp.csr_array(sp.vstack([_relief(template, width) for width, _ in RELIEFS]))
@@ -216,7 +216,7 @@ def detail() -> Detail:
 
 def opposite(points: Floats) -> Integers:
     """For each of points (V, 3) the one at the mirrored place."""
-    return cKDTree(points).query(points * [-1, 1, 1])[1].astype(np.int64)
+    return scipy.spatial.cKDTree(points).query(points * [-1, 1, 1])[1].astype(np.int64)
 
 
 def _centres(template: Mesh, apart: float) -> Centres:
@@ -255,7 +255,9 @@ def _blur(points: Floats, centres: Floats, width: float, strength: Floats | None
 
 def _gaussian(points: Floats, centres: Floats, width: float) -> sp.csr_array:
     """(N, M): means of the centres around each point, weighted by a Gaussian; none where all are out of its reach."""
-    pairs = cKDTree(points).sparse_distance_matrix(cKDTree(centres), CUT * width, output_type="coo_matrix")
+    pairs = scipy.spatial.cKDTree(points).sparse_distance_matrix(
+        scipy.spatial.cKDTree(centres), CUT * width, output_type="coo_matrix"
+    )
     values = np.exp(-0.5 * (pairs.data / width) ** 2)
     total = np.bincount(pairs.row, values, minlength=len(points))
     return sp.csr_array((values / total[pairs.row], (pairs.row, pairs.col)), shape=pairs.shape)
@@ -276,7 +278,9 @@ def _blurred(points: Floats, width: float, values: Floats) -> Floats:
 def _relief(template: Mesh, width: float) -> sp.csr_array:
     """(V, V): what blurring over `width` mm would take from a surface."""
     points = template.vertices
-    pairs = cKDTree(points).sparse_distance_matrix(cKDTree(points), RELIEF_CUT * width, output_type="coo_matrix")
+    pairs = scipy.spatial.cKDTree(points).sparse_distance_matrix(
+        scipy.spatial.cKDTree(points), RELIEF_CUT * width, output_type="coo_matrix"
+    )
     areas = np.zeros(len(points))
     np.add.at(areas, template.triangles, np.repeat(template.areas[:, None] / 3, 3, axis=1))
     values = np.exp(-0.5 * (pairs.data / width) ** 2) * areas[pairs.col]

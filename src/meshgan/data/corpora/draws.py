@@ -12,8 +12,8 @@ little white.
 import zlib
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy.special import ndtri
 
 from meshgan.arrays import Floats, Integers, Singles
 from meshgan.compiled import compiled
@@ -47,7 +47,7 @@ class Draws:
 
     def normal(self, columns: int) -> Floats:
         """(B, columns), mean 0 and variance 1."""
-        return ndtri(self.uniform(columns))
+        return scipy.special.ndtri(self.uniform(columns))
 
     def choice(self, shares: ArrayLike) -> Integers:
         """(B,): indices drawn with these probabilities, (K,) or for each item (B, K)."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
+import scipy
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial import cKDTree
 
 from meshgan.arrays import Booleans, Floats, Integers, Singles
 from meshgan.compiled import compiled
@@ -257,9 +257,9 @@ def fold_lines() -> FoldLines:
     vertex, along, away, beyond, across = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     shape = (len(template.vertices), len(vertex))
     onto = sp.csr_array((np.ones(len(vertex), np.float32), (vertex, np.arange(len(vertex)))), shape=shape)
-    rim = cKDTree(template.vertices[template.boundary_vertices]).query(template.vertices)[0]
+    rim = scipy.spatial.cKDTree(template.vertices[template.boundary_vertices]).query(template.vertices)[0]
     spots = np.flatnonzero((rim > 12) & ~lids & (template.vertex_normals[:, 2] > 0.1))
-    distance, near = cKDTree(template.vertices).query(template.vertices[spots], k=14)
+    distance, near = scipy.spatial.cKDTree(template.vertices).query(template.vertices[spots], k=14)
     reach = near.astype(np.int64), np.where(distance < SPOT_REACH, distance, np.inf).astype(np.float32)
     f32 = np.float32
     return FoldLines(
@@ -271,7 +271,7 @@ def fold_lines() -> FoldLines:
 def _pairs(template: Mesh, fold: Fold, points: Floats, allowed: Booleans) -> tuple[NDArray[np.generic], ...]:
     """The vertices within a fold's reach, and where they lie to its curve: `FoldLines` says how."""
     curve = _curve(template, points)
-    distance, nearest = cKDTree(curve).query(template.vertices)
+    distance, nearest = scipy.spatial.cKDTree(curve).query(template.vertices)
     middle = curve[nearest]
     tangents = np.gradient(curve, axis=0) if len(curve) > 1 else np.zeros((1, 3))
     reach = REACH * fold.width + (2.4 * fold.width if fold.kind == STEP else 0)
@@ -330,7 +330,7 @@ def _cross(a: Floats, b: Floats) -> Floats:
 
 
 def _nearest(template: Mesh, points: Floats) -> Integers:
-    return np.asarray(cKDTree(template.vertices).query(points)[1], dtype=np.int64)
+    return np.asarray(scipy.spatial.cKDTree(template.vertices).query(points)[1], dtype=np.int64)
 
 
 def _near_eyes(template: Mesh) -> Booleans:

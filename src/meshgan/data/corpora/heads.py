@@ -17,10 +17,9 @@ from importlib.resources import as_file
 from importlib.resources.abc import Traversable
 
 import numpy as np
+import scipy
 import scipy.sparse as sp
 from scipy.sparse.linalg import splu
-from scipy.spatial import cKDTree
-from scipy.spatial.transform import Rotation
 
 from meshgan.arrays import Floats, Integers, Reals, Singles
 from meshgan.data.corpora.basis import ASSETS, HEAD_PARTS, FaceBasis, Neutral, face_template, layout_of
@@ -209,7 +208,7 @@ class Heads:
         The jaw turns about the `joint` (3,) by rotation vectors and moves, both `jaw` (N, 6); the eyes turn by `gaze`
         (N, 2, 2), to the left and up, in radians; and the tongue comes `out` (N,), 1 being all the way.
         """
-        turn = Rotation.from_rotvec(jaw[:, :3]).as_matrix() - np.eye(3)
+        turn = scipy.spatial.transform.Rotation.from_rotvec(jaw[:, :3]).as_matrix() - np.eye(3)
         jawed = ((head - joint) @ turn.transpose(0, 2, 1) + jaw[:, None, 3:]).astype(np.float32)
         follows, size = self.beyond.basis.jaw_weights[:, None], len(self.face.vertices)
         shifts = np.zeros((len(moved), *head.shape), dtype=np.float32)
@@ -218,7 +217,7 @@ class Heads:
         shifts[:, self.around] = follows[size:] * jawed[:, self.around] + self.plate.spread(besides)
         for number, (_, part, _) in enumerate(self.eyes):
             arms = head[part] - sphere(head[part])[0]
-            turned = Rotation.from_euler("YX", gaze[:, number] * [1, -1]).as_matrix() @ arms.T
+            turned = scipy.spatial.transform.Rotation.from_euler("YX", gaze[:, number] * [1, -1]).as_matrix() @ arms.T
             shifts[:, part] = turned.transpose(0, 2, 1) - arms
         lower = slice(self.parts["teethLower"].start, self.parts["tongue"].stop)
         shifts[:, lower] = jawed[:, lower]
@@ -240,7 +239,7 @@ class Heads:
         lower = self.parts["teethLower"]
         teeth = head[lower] + jawed[:, lower]
         for number, (points, below) in enumerate(zip(np.concatenate([lip, teeth], axis=1), under, strict=True)):
-            far, nearest = cKDTree(below[:, [0, 2]]).query(points[:, [0, 2]])
+            far, nearest = scipy.spatial.cKDTree(below[:, [0, 2]]).query(points[:, [0, 2]])
             high = (points[:, 1] - below[nearest, 1])[far < NEAR_MM]
             lift = max(float(high.max(initial=-CLEAR_MM)) + CLEAR_MM, 0.0) / max(size, 1e-9)
             way[number, :, 1] += lift * self.over_teeth

@@ -20,7 +20,6 @@ from functools import cache, cached_property
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from meshgan.arrays import Floats, Integers, Singles
 from meshgan.compiled import compiled
@@ -31,6 +30,7 @@ from meshgan.data.corpora.folds import FoldLines, Folds, fold_lines
 from meshgan.data.corpora.lips import Lips
 from meshgan.data.expression import Smoother
 from meshgan.geometry.mesh import Mesh
+from meshgan.geometry.surface import far_from
 
 # An action's modes: over which length in mm its strength over the skin loses its correlation in so many of them, and
 # over which its direction.
@@ -141,7 +141,7 @@ class Motion:
         vertices = self.template.vertices
         rim = vertices[self.template.boundary_vertices]
         rim = rim[rim[:, 2] < vertices[self.lips.middle, 2].min()]
-        away = cKDTree(rim).query(vertices)[0]
+        away = far_from(vertices, rim)
         thick = SKIN_MM * np.clip(away / RIM_MM, 0, 1) ** 2
         for eye in self.eyes:
             thick[eye.ball] = 0.0
