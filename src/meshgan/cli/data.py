@@ -323,7 +323,7 @@ def register(
 
     Scans may be open, holed, noisy, turned in any way, with hair and shoulders. Without --landmarks they are found
     (extra `landmarks`). OUT/report.html shows how good each result is; a run that was cut goes on where it stopped. One
-    into the OUT of an earlier run redoes what has changed, and only that. A scan takes about a second on one core.
+    into the OUT of an earlier run redoes what has changed, and only that. A scan takes some seconds on one core.
 
     Example: `meshgan register scans/ --out faces --unit mm --workers 4`
     """

@@ -123,7 +123,7 @@ def fit(
 ) -> None:
     """Find the codes whose faces are nearest to given ones: Eq. 2 of the paper, all faces at once.
 
-    A raw scan is registered first, which takes about a second. Writes each fitted mesh as PLY with its code and error
+    A raw scan is registered first, which takes some seconds. Writes each fitted mesh as PLY with its code and error
     as JSON, `summary.json`, and heat maps in `errors.png`.
 
     Example: `meshgan fit runs/first scan1.ply scan2.ply --out fitted`

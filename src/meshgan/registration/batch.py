@@ -72,7 +72,7 @@ def register_all(
 
     Results gather in a hidden folder beside `out` and stay there if the run is cut. An `out` that an earlier run has
     written is brought up to date: what has not changed is taken over, and landmarks that were mended there stay.
-    `landmarks` may be the folder `out/landmarks` itself, of which the files that were changed since count. Every face
+    Without `landmarks` those in the folder `out/landmarks` count that were changed since an earlier run. Every face
     is also written as a mesh in each of `formats`; with `in_scan_frame`, once more where it lies in its scan. With
     `bake`, the colours of scans become textures of so many pixels on a side.
 
@@ -93,6 +93,8 @@ def register_all(
         )
     if sequence and template is not None:
         raise UsageError("shapes are known for the template of meshgan alone, so `sequence` goes without `template`.")
+    if landmarks is None and (out / RESULTS).is_dir() and (out / "landmarks").is_dir():
+        landmarks = out / "landmarks"
     keep = _kept(out, landmarks)
     try:
         require_replaceable(out, keep)
