@@ -53,8 +53,10 @@ def evaluate(
     Example: `meshgan evaluate runs/first pca --data faces --out table.html --fid off`
     """
     if out is None:
-        if len(models) > 1 or not (Path(models[0]) / "recipe.toml").is_file():
-            raise UsageError(f"{', '.join(models)} is no run folder; say with --out which file to write.")
+        if len(models) > 1:
+            raise UsageError("several models make a table; say with --out which file to write, such as table.html.")
+        if not (Path(models[0]) / "recipe.toml").is_file():
+            raise UsageError(f"{models[0]} is no run folder; say with --out which file to write.")
         out = Path(models[0]) / "evaluation.json"
     if out.is_dir():
         raise UsageError(f"{out} is a folder; give the name of a JSON file.")
