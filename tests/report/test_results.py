@@ -130,7 +130,9 @@ def test_every_metric_of_the_table_has_a_place_everywhere():
         assert record[metric.key("interval")] == [0.4, 0.6]
         assert metric.heading in headings([full])
         assert all((metric.what, metric.of, metric.interval, metric.blind, metric.heading))
-    assert len(cells(full, [full])) == len(headings([full])) == 4 + len(METRICS)
+    assert len(cells(full, [full])) == len(headings([full])) == 3 + len(METRICS)
+    both = [full, full.model_copy(update={"train_minutes": 1.0})]  # how long is shown where it is known
+    assert len(cells(full, both)) == len(headings(both)) == 4 + len(METRICS)
     assert "detail_parts: part" in comma_separated([full]).splitlines()[0]
     assert headings(ROWS) != headings([full])
     with pytest.raises(KeyError):

@@ -248,18 +248,25 @@ def measured(rows: Sequence[Result]) -> tuple[Metric, ...]:
 
 def headings(rows: Sequence[Result]) -> tuple[str, ...]:
     """Of the columns that these rows need."""
-    return ("Model", "Sampler", *(metric.heading for metric in measured(rows)), "Faces seen", "Minutes")
+    told = ("Faces seen", *(("Minutes",) if _timed(rows) else ()))
+    return ("Model", "Sampler", *(metric.heading for metric in measured(rows)), *told)
 
 
 def cells(row: Result, rows: Sequence[Result]) -> tuple[str, ...]:
     """A row as a reader sees it, under the `headings` of all rows."""
+    minutes = "–" if row.train_minutes is None else f"{row.train_minutes:.1f}"
     return (
         NAMES.get(row.model, row.model),
         SAMPLERS[row.sampler],
         *(_cell(row, metric) for metric in measured(rows)),
         "–" if row.faces_seen is None else f"{row.faces_seen:,}",
-        "–" if row.train_minutes is None else f"{row.train_minutes:.1f}",
+        *((minutes,) if _timed(rows) else ()),
     )
+
+
+def _timed(rows: Sequence[Result]) -> bool:
+    """Whether it is known how long any of the rows was trained."""
+    return any(row.train_minutes is not None for row in rows)
 
 
 def interval_cells(row: Result, rows: Sequence[Result]) -> tuple[str, ...]:
