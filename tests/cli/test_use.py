@@ -266,7 +266,7 @@ def test_a_raw_scan_is_registered_before_it_is_fitted(tmp_path, tiny_run, tiny_f
     laid = SimpleNamespace(vertices=face - 5, to_scan=lambda points: points + 5)
     for module in (fitting, templates):  # as if the model were of the package's template
         monkeypatch.setattr(module, "face_within", lambda template: np.arange(len(template.vertices)))
-    monkeypatch.setattr(templates, "register", lambda mesh, template, unit, glb: laid)
+    monkeypatch.setattr(templates, "register", lambda mesh, template, unit: laid)
     scan = trimesh.creation.icosphere(3, radius=80)
     write_mesh(tmp_path / "scan.ply", Mesh(scan.vertices, scan.faces))
     status, _, error = meshgan("fit", tiny_run, tmp_path / "scan.ply", "--out", tmp_path / "fitted")
@@ -277,7 +277,7 @@ def test_a_raw_scan_is_registered_before_it_is_fitted(tmp_path, tiny_run, tiny_f
     back = rigid(face, model.template.vertices).inverse
     np.testing.assert_allclose(fitted, back(expected), atol=0.05)
 
-    def fails(mesh, template, unit, glb):
+    def fails(mesh, template, unit):
         raise MeshganError("no face was found.")
 
     monkeypatch.setattr(templates, "register", fails)

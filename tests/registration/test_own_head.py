@@ -48,7 +48,10 @@ def made(tmp_path_factory):
     number = np.arange(len(few.mesh.vertices))
     number[own] = len(number) + np.arange(len(own))
     corners[seam] = number[corners[seam]]
-    points = np.concatenate([few.mesh.vertices, few.mesh.vertices[own]])
+    used, corners = np.unique(corners, return_inverse=True)  # others have no normal, which no validator lets through
+    corners = corners.reshape(-1, 3)
+    kept = np.concatenate([few.kept, few.kept[own]])[used]
+    points = np.concatenate([few.mesh.vertices, few.mesh.vertices[own]])[used]
     parts = {"skin": (points, corners)}
     for eye in contacts().eyes:
         ball = eye.balls(face[None])
@@ -76,7 +79,6 @@ def made(tmp_path_factory):
     (folder / "rigged.glb").write_bytes(rigged.file)
     sizes = [len(vertices) for vertices, _ in parts.values()]
     rows = dict(zip(parts, np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1]), strict=True))
-    kept = np.concatenate([few.kept, few.kept[own]])
     back = {name: TURN.inv().apply(moves) for name, moves in rigged.targets.items()}  # as the person stands
     return SimpleNamespace(folder=folder, face=face, rigged=rigged, rows=rows, kept=kept, targets=back, parts=parts)
 

@@ -329,8 +329,8 @@ def test_a_glb_is_in_metres_and_so_are_its_landmarks_and_the_way_back(jobs, tmp_
     (job,) = plan([(tmp_path / "a.glb", "a.glb", tmp_path / "a.json")], Settings(unit), jobs[0].work)
     asked = []
 
-    def laid(scan, template, landmarks, of_unit, glb):
-        asked.extend([np.ptp(scan.vertices), landmarks.points[2].tolist(), of_unit, glb])
+    def laid(scan, template, landmarks, of_unit):
+        asked.extend([np.ptp(scan.vertices), landmarks.points[2].tolist(), of_unit])
         return SimpleNamespace(vertices=mesh.vertices, landmarks=landmarks, to_scan=way)
 
     for name in ("measure", "judge", "draw_pictures"):
@@ -338,7 +338,7 @@ def test_a_glb_is_in_metres_and_so_are_its_landmarks_and_the_way_back(jobs, tmp_
     monkeypatch.setattr(bulk, "register", laid)
     monkeypatch.setattr(Outcome, "of", lambda name, *_: Outcome(scan=name, verdict="good", seconds=1.0))
     bulk._register(job, 0.0)
-    assert asked == [pytest.approx(np.ptp(mesh.vertices)), [30, 20, 100], unit, True]
+    assert asked == [pytest.approx(np.ptp(mesh.vertices)), [30, 20, 100], "auto" if unit == "auto" else "glb"]
     result = result_of(job)
     np.testing.assert_allclose(result.to_scan(mesh.vertices), way(mesh.vertices) / 1000)
     np.testing.assert_allclose(

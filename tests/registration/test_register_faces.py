@@ -155,7 +155,7 @@ def test_wrong_units_are_told_and_unknown_ones_estimated(template, scanned):
         register(odd, template, marked(template, truth * 0.0371), "mm")
     glb = mesh.with_vertices(mesh.vertices * 1000)  # a GLB whose numbers are millimetres
     with pytest.raises(MeshganError, match=r"as every GLB is; .* PLY or OBJ .* `unit='auto'`"):
-        register(glb, template, marked(template, truth * 1000), "mm", glb=True)
+        register(glb, template, marked(template, truth * 1000), "glb")
     result = register(odd, template, marked(template, truth * 0.0371), "auto")
     assert errors(result, truth * 0.0371).mean() < 1.0 * 0.0371
     assert 55 < measure(result, template).interocular_mm < 70

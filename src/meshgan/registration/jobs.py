@@ -40,7 +40,7 @@ from meshgan.progress import counted, track
 from meshgan.reading import read_arrays, read_text, shown
 from meshgan.registration.landmarks import read_landmarks
 from meshgan.registration.quality import Quality, Verdict, draw_pictures, judge, measure
-from meshgan.registration.register import register
+from meshgan.registration.register import register, unit_of
 from meshgan.registration.sequence import Moment, Person, begin, follow
 from meshgan.registration.template import FaceTemplate
 from meshgan.registration.templates import ASSET_FILES, OWN, landmark_file, load_template
@@ -282,21 +282,21 @@ def _mark(job: Job) -> None:
 
 def _register(job: Job, start: float, person: Person | None = None, before: Job | None = None) -> None:
     """Register a scan by itself, or as a frame of a person after the one `before`."""
-    template, unit = _template(job.settings), job.settings.unit
+    template, unit = _template(job.settings), unit_of(job.scan.name, job.settings.unit)
     millimetres = job.millimetres
     names = template.landmark_names
     landmarks = read_landmarks(job.landmarks, names, millimetres) if job.landmarks else None
-    mesh = read_mesh(job.scan, "mm" if unit == "auto" else unit)
+    mesh = read_mesh(job.scan, "mm" if unit in ("auto", "glb") else unit)
     moment = None
     if person is not None and before is not None:
         known = result_of(before).moment
         assert known is not None
         known = replace(known, to_scan=_times(known.to_scan, before.millimetres))
-        result, moment = follow(mesh, person, known, landmarks, unit, job.in_metres)
+        result, moment = follow(mesh, person, known, landmarks, unit)
     elif job.settings.sequence:
-        result, moment = begin(mesh, template, landmarks, unit, job.in_metres)
+        result, moment = begin(mesh, template, landmarks, unit)
     else:
-        result = register(mesh, template, landmarks, unit, glb=job.in_metres)
+        result = register(mesh, template, landmarks, unit)
     quality = measure(result, template)
     verdict, reason = judge(quality)
     draw_pictures(result, template, job.file("jpg"))

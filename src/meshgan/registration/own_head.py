@@ -40,7 +40,7 @@ from meshgan.geometry.surface import Surface
 from meshgan.model.rig import LOOKS, Kind, targets_of
 from meshgan.reading import read_bytes
 from meshgan.registration.landmarks import read_landmarks
-from meshgan.registration.register import Registration, register
+from meshgan.registration.register import Registration, register, unit_of
 from meshgan.registration.templates import default_template
 
 MOST = 200_000  # vertices: a gigabyte of displacements
@@ -87,7 +87,7 @@ def rig_head(path: Path, unit: str = "mm", which: Kind = "arkit", landmarks: Pat
     known = "m" if glb else unit
     given = read_landmarks(landmarks, template.landmark_names, MILLIMETRES.get(known, 1.0)) if landmarks else None
     try:
-        found = register(whole, template, given, unit=unit, glb=glb)
+        found = register(whole, template, given, unit_of(path.name, unit))
     except MeshganError as error:
         raise type(error)(f"{path}: {error}") from error
     targets, normals, parts = carried(whole, found, which)

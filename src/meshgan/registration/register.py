@@ -75,28 +75,32 @@ def register(
     landmarks: Landmarks | None = None,
     unit: str = "mm",
     watch: Watch | None = None,
-    glb: bool = False,
 ) -> Registration:
     """Lay the template onto a scan in any orientation.
 
-    `mesh` and `landmarks` are in millimetres; `unit` is what they came from, for messages, and `glb` says that it was a
-    GLB, which is in metres whatever the unit of others. With "auto" it is unknown, and the face is made as large as the
+    `mesh` and `landmarks` are in millimetres; `unit` is what they came from, for messages: mm, cm or m, or "glb", which
+    is metres that nobody chose (see `unit_of`). With "auto" it is unknown, and the face is made as large as the
     model's average. Without `landmarks` the extra `[landmarks]` finds them. `watch` sees every state of the non-rigid
     stage. The systems are small, so that BLAS is quickest with one thread, which is for the caller to set. Raises
     `MeshganError` if there is no face, hardly a surface, or no human size.
     """
     try:
-        return _register(mesh, template, landmarks, unit, watch, glb)
+        return _register(mesh, template, landmarks, unit, watch)
     except np.linalg.LinAlgError as error:
         raise MeshganError(
             "hardly any surface lies where the landmarks say that the face is; are they right?"
         ) from error
 
 
+def unit_of(name: str, unit: str) -> str:
+    """The unit of a scan by the `name` of its file, where that of others is `unit`: a GLB is in metres."""
+    return "glb" if unit != "auto" and name.lower().endswith(".glb") else unit
+
+
 def _register(
-    mesh: Mesh, template: FaceTemplate, landmarks: Landmarks | None, unit: str, watch: Watch | None, glb: bool
+    mesh: Mesh, template: FaceTemplate, landmarks: Landmarks | None, unit: str, watch: Watch | None
 ) -> Registration:
-    sighting, scan, to_scan = sight(mesh, template, landmarks, unit, glb)
+    sighting, scan, to_scan = sight(mesh, template, landmarks, unit)
     surface = Surface(scan)
     fitted = fit_model(sighting, surface, template, FIXED if unit == "auto" else FREE)
     pull = partial(template.drawn.pull, surface=surface)
@@ -135,7 +139,6 @@ def sight(
     template: FaceTemplate,
     landmarks: Landmarks | None = None,
     unit: str = "mm",
-    glb: bool = False,
     scale: float | None = None,
 ) -> tuple[Sighting, Mesh, Similarity]:
     """Find the face: where it is in the template's frame, what of the scan lies around it there, and the way back.
@@ -146,19 +149,19 @@ def sight(
     whole = calmed(given)
     sighting = _given(landmarks, template) if landmarks is not None else _detected(whole, template)
     if unit != "auto":
-        _require_human_size(float(sighting.pose.scale) * template.interocular(template.mesh.vertices), unit, glb)
+        _require_human_size(float(sighting.pose.scale) * template.interocular(template.mesh.vertices), unit)
     millimetre = (scale or sighting.pose.scale) if unit == "auto" else 1.0
     to_scan = Similarity(millimetre, sighting.pose.rotation, sighting.pose.translation)
     sighting = replace(sighting, noisy=whole is not given)
     return sighting.seen_from(to_scan), cropped(whole, template, sighting.pose, to_scan), to_scan
 
 
-def _require_human_size(interocular: float, unit: str, glb: bool) -> None:
+def _require_human_size(interocular: float, unit: str) -> None:
     """Refuse a scan whose unit is wrong: nothing that is measured in millimetres would mean anything."""
     if HUMAN[0] <= interocular <= HUMAN[1]:
         return
     estimated = "give `unit='auto'` to estimate the scale"
-    if glb:
+    if unit == "glb":
         raise MeshganError(
             f"the eyes are {interocular:.3g} mm apart in this scan if it is in metres, as every GLB is; write it so, "
             f"or as PLY or OBJ and say their unit, or {estimated}."

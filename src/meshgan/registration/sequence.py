@@ -174,10 +174,9 @@ def begin(
     template: FaceTemplate,
     landmarks: Landmarks | None = None,
     unit: str = "mm",
-    glb: bool = False,
 ) -> tuple[Registration, Moment]:
     """The first frame: registered as any scan is (see `register`), then told apart into face at rest and weights."""
-    result = register(mesh, template, landmarks, unit, glb=glb)
+    result = register(mesh, template, landmarks, unit)
     still, weights = at_rest(result.vertices, template)
     motion = rigid(template.mesh.vertices, still, template.inside.astype(np.float64))
     result = placed(result, motion)
@@ -191,7 +190,6 @@ def follow(
     before: Moment,
     landmarks: Landmarks | None = None,
     unit: str = "mm",
-    glb: bool = False,
 ) -> tuple[Registration, Moment]:
     """A further frame of a person, from the frame before or, where that does not fit, from where the face is found.
 
@@ -209,7 +207,7 @@ def follow(
         except MeshganError:  # it is lost, or hardly anything is there
             pass
     known = float(before.to_scan.scale) if unit == "auto" else None
-    sighting, scan, to_scan = sight(mesh, template, landmarks, unit, glb, known)
+    sighting, scan, to_scan = sight(mesh, template, landmarks, unit, known)
     turn, middle = sighting.pose.rotation, template.mesh.vertices.mean(axis=0)
     start = Similarity(1.0, turn, sighting.pose(middle[None])[0] - turn @ middle)
     prior = person.prior(before.still, STRENGTH)

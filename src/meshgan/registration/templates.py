@@ -25,7 +25,7 @@ from meshgan.geometry.surface import barycentric_matrix, closest_points
 from meshgan.model.face_model import check_connectivity
 from meshgan.reading import read_json
 from meshgan.registration.prior import Prior, learn
-from meshgan.registration.register import register
+from meshgan.registration.register import register, unit_of
 from meshgan.registration.template import FaceTemplate
 
 MODEL_FACES, COMPONENTS = 2000, 200  # of a trained model as a prior
@@ -83,7 +83,7 @@ def _registered(mesh: Mesh, unit: str, source: str) -> Floats:
     """The package's template laid onto a scan (V, 3), where the scan lies; one without a scale goes to the template."""
     try:
         with threadpool_limits(1, user_api="blas"):
-            found = register(mesh, default_template(), unit=unit, glb=source.lower().endswith(".glb"))
+            found = register(mesh, default_template(), unit=unit_of(source, unit))
     except MeshganError as error:
         raise type(error)(f"{source} is not of the model's template, and cannot be registered: {error}") from error
     return np.asarray(found.vertices if unit == AUTO else found.to_scan(found.vertices))
