@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -482,6 +483,8 @@ def rig(
     from meshgan.registration.own_head import rig_head
     from meshgan.storage import atomic_file
 
+    sought = "" if landmarks else "; its face is looked for first, from all sides where none is seen at once"
+    print(f"Laying the template onto {head}{sought} …", file=sys.stderr, flush=True)
     with threadpool_limits(1, user_api="blas"):
         made = rig_head(head, unit, rig, landmarks)
     with atomic_file(out) as partial:
