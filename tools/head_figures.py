@@ -1,21 +1,26 @@
 """How deep parts of heads get into each other in each of the 52 shapes: the figures of docs/heads.md.
 
-    python tools/head_figures.py [--heads 200] [--seed 77] [--shapes NAME ...]
+    python tools/head_figures.py [--heads 200] [--seed 77] [--model MODEL] [--shapes NAME ...]
     python tools/head_figures.py --picture docs/images/heads-whole.png
+    python tools/head_figures.py --model head --picture docs/images/heads.png
 
 Skin in eyeballs; teeth and tongue in the skin, and skin in teeth; the tongue in teeth; the rows of teeth in each other.
 """
 
 import argparse
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from meshgan.arrays import Floats, Integers
 from meshgan.data.corpora.basis import head_layout
 from meshgan.data.corpora.heads import Heads, heads, sphere
 from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import Surface, closest_points
+from meshgan.model.load import load_model
 from meshgan.model.rig import ARKIT, rig, targets_of
 from meshgan.view.figures import page, tiles, worn
 from meshgan.view.raster import Camera
@@ -29,8 +34,28 @@ POSES: tuple[dict[str, float], ...] = (
     {"jawOpen": 0.9, "eyeWideLeft": 0.7, "eyeWideRight": 0.7},
     {"tongueOut": 1.0, "eyeSquintLeft": 0.5, "eyeSquintRight": 0.5},
 )
+MOODS: tuple[dict[str, float], ...] = (
+    {"mouthSmileLeft": 0.8, "mouthSmileRight": 0.8, "cheekSquintLeft": 0.5, "cheekSquintRight": 0.5},
+    {"jawOpen": 0.45, "eyeWideLeft": 0.8, "eyeWideRight": 0.8, "browInnerUp": 0.8, "browOuterUpLeft": 0.8,
+     "browOuterUpRight": 0.8},
+    {"tongueOut": 1.0, "eyeSquintLeft": 0.5, "eyeSquintRight": 0.5},
+    {"eyeBlinkLeft": 1.0, "mouthSmileLeft": 0.8, "mouthSmileRight": 0.3, "cheekSquintLeft": 0.6},
+    {"browDownLeft": 0.9, "browDownRight": 0.9, "noseSneerLeft": 0.4, "noseSneerRight": 0.4, "mouthPressLeft": 0.6,
+     "mouthPressRight": 0.6},
+    {"eyeLookOutLeft": 0.9, "eyeLookInRight": 0.9, "browOuterUpLeft": 0.8, "mouthLeft": 0.3},
+    {"jawOpen": 0.15, "mouthSmileLeft": 0.9, "mouthSmileRight": 0.9, "mouthUpperUpLeft": 0.9, "mouthUpperUpRight": 0.9,
+     "cheekSquintLeft": 0.7, "cheekSquintRight": 0.7},
+    {"browInnerUp": 0.9, "mouthFrownLeft": 0.7, "mouthFrownRight": 0.7, "mouthShrugLower": 0.5},
+    {"mouthPucker": 0.9, "eyeBlinkLeft": 0.95, "eyeBlinkRight": 0.95},
+    {"cheekPuff": 0.9, "eyeLookUpLeft": 0.6, "eyeLookUpRight": 0.6},
+    {"jawOpen": 0.25, "mouthFunnel": 0.7, "browInnerUp": 0.4},
+    {"noseSneerLeft": 0.8, "noseSneerRight": 0.8, "mouthUpperUpLeft": 0.7, "mouthUpperUpRight": 0.4,
+     "browDownLeft": 0.5, "browDownRight": 0.5},
+)  # fmt: skip
+ASIDE = (-22.0, 14.0, 28.0, -10.0)  # degrees
 PIXELS, WIDTH_MM, TURNED = 320, 190.0, 20.0
 RIM_MM = 5.0  # nearer to the lips, the inside of the mouth is not behind them
+STRAY_MM, STILL_MM = 10.0, 0.02  # from teeth and tongue, what no shape brings near them; and what has not moved
 MOUTH_MM = 75.0  # the skin so near the middle of the teeth counts as the mouth's
 
 
@@ -71,57 +96,88 @@ class Depths:
         return max(depths)
 
     def measure(self, head: Floats) -> dict[str, float]:
-        """The depths in mm of a head (H, 3)."""
+        """The depths in mm of a head (H, 3); what is less than half of what is allowed counts as nothing."""
+        skin, inner = Shell(head, self.skin, self.whole), np.unique(self.skin)
+        own = {name: Shell(head, triangles) for name, triangles in self.own.items()}
         found = {"lids in eyes": self.of_lids(head)}
-        found["mouth through skin"] = outside(head[self.lining], head, self.outer, self.unlined)
-        skin = np.unique(self.skin)
+        found["mouth through skin"] = Shell(head, self.outer, self.unlined).outside(head[self.lining])
         for name, triangles in self.own.items():
-            found[f"{name} in skin"] = depth(head[np.unique(triangles)], head, self.skin, self.whole)
-            found[f"skin in {name}"] = depth(head[skin], head, triangles)
-        found["tongue in teethUpper"] = depth(head[self.parts["tongue"]], head, self.own["teethUpper"])
-        found["tongue in teethLower"] = depth(head[self.parts["tongue"]], head, self.own["teethLower"])
-        found["teethLower in teethUpper"] = depth(head[self.parts["teethLower"]], head, self.own["teethUpper"])
+            found[f"{name} in skin"] = skin.depth(head[np.unique(triangles)])
+            found[f"skin in {name}"] = own[name].depth(head[inner])
+        found["tongue in teethUpper"] = own["teethUpper"].depth(head[self.parts["tongue"]])
+        found["tongue in teethLower"] = own["teethLower"].depth(head[self.parts["tongue"]])
+        found["teethLower in teethUpper"] = own["teethUpper"].depth(head[self.parts["teethLower"]])
         return found
 
+    def near_mouth(self, head: Floats) -> Integers:
+        """The vertices of a head (H, 3) by which anything but its lids can get into something: teeth, tongue, and the
+        skin within `STRAY_MM` of them."""
+        mouth = np.concatenate([np.unique(triangles) for triangles in self.own.values()])
+        skin = np.unique(np.concatenate([self.skin.ravel(), self.outer.ravel(), self.lining]))
+        away = cKDTree(head[np.concatenate([mouth, self.lining])]).query(head[skin])[0]
+        return np.concatenate([mouth, skin[away < STRAY_MM]])
 
-def depth(points: Floats, head: Floats, triangles: Integers, around: Integers | None = None) -> float:
-    """How deep in mm the deepest of points (N, 3) lies in what `triangles` enclose, together with those `around`."""
-    rows, corners = np.unique(triangles, return_inverse=True)
-    surface = Surface(Mesh(head[rows], corners.reshape(-1, 3)))
-    points = points[((points > head[rows].min(axis=0)) & (points < head[rows].max(axis=0))).all(axis=1)]
-    if not len(points):
+
+class Shell:
+    """What `triangles` of a head (H, 3) enclose, together with those `around`."""
+
+    def __init__(self, head: Floats, triangles: Integers, around: Integers | None = None) -> None:
+        rows, corners = np.unique(triangles, return_inverse=True)
+        self.surface = Surface(Mesh(head[rows], corners.reshape(-1, 3)))
+        self.low, self.high = head[rows].min(axis=0), head[rows].max(axis=0)
+        self.corners = head[triangles if around is None else around]
+
+    def depth(self, points: Floats) -> float:
+        """How deep in mm the deepest of points (N, 3) lies in it."""
+        points = points[((points > self.low) & (points < self.high)).all(axis=1)]
+        return self._farthest(points, -1.0, True) if len(points) else 0.0
+
+    def outside(self, points: Floats) -> float:
+        """How far in mm the farthest of points (N, 3) lies before it that belongs behind it."""
+        return self._farthest(points, 1.0, False)
+
+    def _farthest(self, points: Floats, side: float, inside: bool) -> float:
+        found = self.surface.closest(points)
+        far = found.distance
+        maybe = side * ((points - found.points) * self.surface.normals(found)).sum(axis=1) > 0
+        if inside:
+            maybe &= ~self.surface.on_border(found)
+        maybe = np.flatnonzero(maybe & (far > ALLOWED_MM / 2))
+        for row in maybe[np.argsort(-far[maybe])]:
+            if (winding(points[row], self.corners) > 0.5) == inside:
+                return float(far[row])
         return 0.0
-    found = surface.closest(points)
-    far = np.linalg.norm(points - found.points, axis=1)
-    maybe = (((points - found.points) * surface.normals(found)).sum(axis=1) < 0) & ~surface.on_border(found)
-    maybe = np.flatnonzero(maybe & (far > ALLOWED_MM / 3))
-    inside = winding(points[maybe], head[triangles if around is None else around]) > 0.5
-    return float(far[maybe[inside]].max(initial=0.0))
 
 
-def outside(points: Floats, head: Floats, triangles: Integers, around: Integers) -> float:
-    """How far in mm the farthest of points (N, 3) lies before `triangles` that belongs behind them, in what `around`
-    encloses."""
-    rows, corners = np.unique(triangles, return_inverse=True)
-    surface = Surface(Mesh(head[rows], corners.reshape(-1, 3)))
-    found = surface.closest(points)
-    arms = points - found.points
-    far = np.linalg.norm(arms, axis=1)
-    maybe = np.flatnonzero(((arms * surface.normals(found)).sum(axis=1) > 0) & (far > ALLOWED_MM / 3))
-    before = maybe[winding(points[maybe], head[around]) < 0.5]
-    return float(far[before].max(initial=0.0))
+def winding(point: Floats, corners: Floats) -> float:
+    """How often triangles (F, 3, 3) go around a point (3,), by their solid angles (Van Oosterom and Strackee 1983)."""
+    a, b, c = np.moveaxis(corners - point, 1, 0)
+    x, y, z = (np.sqrt(np.einsum("fi,fi->f", side, side)) for side in (a, b, c))
+    volume = np.einsum("fi,fi->f", a, np.cross(b, c))
+    ab, bc, ca = (np.einsum("fi,fi->f", *pair) for pair in ((a, b), (b, c), (c, a)))
+    return float(np.arctan2(volume, x * y * z + ab * z + bc * x + ca * y).sum() / (2 * np.pi))
 
 
-def winding(points: Floats, corners: Floats) -> Floats:
-    """How often triangles (F, 3, 3) go around points (N,), by their solid angles (Van Oosterom and Strackee 1983)."""
-    found = np.empty(len(points))
-    for number, point in enumerate(points):
-        a, b, c = np.moveaxis(corners - point, 1, 0)
-        x, y, z = (np.linalg.norm(side, axis=1) for side in (a, b, c))
-        volume = np.einsum("fi,fi->f", a, np.cross(b, c))
-        rest = x * y * z + (a * b).sum(axis=1) * z + (b * c).sum(axis=1) * x + (c * a).sum(axis=1) * y
-        found[number] = np.arctan2(volume, rest).sum() / (2 * np.pi)
-    return found
+def drawn(name: str, count: int, seed: int) -> Iterator[Floats]:
+    """Heads (H, 3) in mm: the first that a model draws, or those of the corpus."""
+    if name:
+        model = load_model(name)
+        for row in model.sample(count, seed):
+            yield row.astype(np.float64)
+    else:
+        for number in range(count):
+            yield heads().people(seed, np.array([number]))[0][0].astype(np.float64)
+
+
+def gallery(path: Path, name: str, seed: int) -> None:
+    """Draw the first heads that a model draws, each with an expression of its rig."""
+    triangles, colour, shown = heads().template.triangles, worn(head_layout()), []
+    for number, head in enumerate(drawn(name, len(MOODS), seed)):
+        posed = np.asarray(rig(head, "arkit").posed(MOODS[number]))
+        camera = Camera.framing(head[None], yaw=ASIDE[number % len(ASIDE)])
+        shown.append(tiles(posed[None], triangles, PIXELS, camera=camera, colour=colour)[0])
+    half = len(MOODS) // 2
+    page(path, [np.stack(shown[:half]), np.stack(shown[half:])])
 
 
 def picture(path: Path) -> None:
@@ -142,23 +198,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure how deep parts of heads get into each other.")
     parser.add_argument("--heads", type=int, default=200)
     parser.add_argument("--seed", type=int, default=77)
+    parser.add_argument("--model", default="", metavar="MODEL", help="heads that it draws; else those of the corpus")
     parser.add_argument("--shapes", nargs="*", default=ARKIT, metavar="NAME", help="those alone, and the face at rest")
     parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
     if options.picture:
-        picture(options.picture)
+        if options.model:
+            gallery(options.picture, options.model, options.seed)
+        else:
+            picture(options.picture)
         return
     measured, worst = Depths(heads()), {name: {} for name in ("at rest", *options.shapes)}
-    for number in range(options.heads):
-        head = heads().people(options.seed, np.array([number]))[0][0].astype(np.float64)
-        targets = targets_of(head, "arkit")
-        for name, found in worst.items():
-            moved = head if name == "at rest" else head + targets[name]
-            for pair, value in measured.measure(moved).items():
-                found[pair] = max(found.get(pair, 0.0), value)
-    for name, found in worst.items():
-        told = ", ".join(f"{pair} {value:.2f}" for pair, value in found.items() if value > ALLOWED_MM)
-        print(f"{name:22s} {max(found.values()):.2f} mm{': ' + told if told else ''}")
+    for number, head in enumerate(drawn(options.model, options.heads, options.seed)):
+        targets, near, rest = targets_of(head, "arkit"), measured.near_mouth(head), measured.measure(head)
+        for name, deepest in worst.items():
+            found = rest
+            if name != "at rest":
+                moved, still = head + targets[name], np.abs(targets[name][near]).max() < STILL_MM
+                found = rest | {"lids in eyes": measured.of_lids(moved)} if still else measured.measure(moved)
+            for pair, value in found.items():
+                if value > ALLOWED_MM:
+                    print(f"head {number}, {name}: {pair} {value:.2f} mm", file=sys.stderr, flush=True)
+                deepest[pair] = max(deepest.get(pair, 0.0), value)
+        if number % 10 == 9:
+            print(f"{number + 1} heads", file=sys.stderr, flush=True)
+    for name, deepest in worst.items():
+        told = ", ".join(f"{pair} {value:.2f}" for pair, value in deepest.items() if value > ALLOWED_MM)
+        print(f"{name:22s} {max(deepest.values()):.2f} mm{': ' + told if told else ''}")
 
 
 if __name__ == "__main__":

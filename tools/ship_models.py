@@ -3,12 +3,13 @@
     python tools/ship_models.py OUT          identity and expression: OUT is of `meshgan reproduce table1` and `table2`
     python tools/ship_models.py RUN SET      head: a run on a set of `meshgan data anny-heads`, and that set
 
-Files are made small: the linear path is stored in fourteen bits a number, other weights in half precision, operators of
+Files are made small: the linear path is stored in 13 or 14 bits a number, other weights in half precision, operators of
 the hierarchy to some four digits. The card says how far all that moves a vertex. Directions come from the labels of the
-corpora. What shipped before under the same name gives way when everything is there.
+corpora, unless `meshgan directions` has left some with the run. What shipped before under the same name gives way when
+everything is there.
 
 Figures of a head stand in RUN/evaluation.json, which `meshgan evaluate RUN --data SET` writes; where it is not there,
-some test heads are measured against some of training, without pictures.
+some test heads are measured against some of training, without pictures, and written there.
 """
 
 import sys
@@ -24,22 +25,25 @@ import scipy.sparse as sp
 from pydantic import TypeAdapter
 
 from meshgan.arrays import Floats
-from meshgan.data.faceset import FaceSet, Split
+from meshgan.data.faceset import FaceSet
 from meshgan.errors import MeshganError
 from meshgan.evaluation.evaluate import Evaluation, evaluate
 from meshgan.evaluation.semantics import FITTED, describe
 from meshgan.geometry.hierarchy import Hierarchy
-from meshgan.model.directions import Axes
+from meshgan.model.directions import FILE as DIRECTIONS
+from meshgan.model.directions import Axes, Directions
 from meshgan.model.face_model import FaceModel
 from meshgan.model.model_folder import SHIPPED, ModelParts, packed, read_model_folder, write_model_folder
 from meshgan.report.pages import minutes, sound_lines
 from meshgan.report.results import Result, Results, measured, real_result, results_of, shown
 from meshgan.storage import LIST
 
-LINEAR, MEAN = "generator/linear", "normalisation/mean"
+LINEAR, MEAN, STD = "generator/linear", "normalisation/mean", "normalisation/std"
+# In single precision, for every vertex moves by them: the mean, and the end of the mapping network.
+WHOLE = (LINEAR, MEAN, *(f"mapping/{name}" for name in ("matrix", "offset", "layers.6.weight", "layers.6.bias")))
 DIGITS, SHARES = 13, 2**14  # bits of a Laplacian's entries, and the steps of up-sampling weights, whose sum stays one
 SAMPLED = 1000  # faces on which the loss is measured
-TEST, TRAIN, SAMPLES = 120, 2000, 1000  # heads by which one is measured that nobody has evaluated
+TEST, TRAIN, SAMPLES = 100, 2000, 600  # heads by which one is measured that nobody has evaluated
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class Shipped:
     missing: str
     labels: tuple[str, ...]
     most: int
+    bits: int = 14  # of a number of the linear path
     fitted: int = FITTED  # faces that directions come from
     only: Mapping[str, str] = field(default_factory=dict)  # and their labels
     place: tuple[str, str, str] = ("", "", "")  # in the folder of a reproduction: runs, corpus, table
@@ -90,7 +95,8 @@ MODELS = {
         missing="There is no hair, no brows and lashes, and one texture for all.",
         labels=("age", "sex", "ancestry", "weight"),
         most=6 * 2**20,
-        fitted=400,  # each takes two times as long as a face
+        bits=13,
+        fitted=256,  # each takes two times as long as a face
     ),
 }
 CARD = """# {name}
@@ -112,7 +118,7 @@ A MeshGAN: `{verb}`.
   Its people are drawn from the head shapes that MakeHuman's artists made, in
   proportions that were chosen, not counted; ancestry is a blend of three such shapes and says nothing about anybody
   real. {missing}
-* **Stored** small, in fourteen and sixteen bits: no vertex of {sampled:,} samples moves by more than {moved:.3f} mm.
+* **Stored** small, in {bits} and 16 bits: no vertex of {sampled:,} samples moves by more than {moved:.3f} mm.
 """
 
 
@@ -139,22 +145,22 @@ def of_table(out: Path, name: str) -> Measured:
 
 def of_run(run: Path, faces: FaceSet, model: FaceModel) -> Measured:
     """The figures of an evaluation that lies in a run folder, or those of some heads."""
-    path = run / "evaluation.json"
+    path, known = run / "evaluation.json", len(faces.split.train)
     if path.is_file():
         found = TypeAdapter(Evaluation).validate_json(path.read_bytes())
     else:
-        split, some = faces.split, replace(faces)
-        some.__dict__["split"] = Split(split.train[:TRAIN], split.validation[:TEST], split.test[:TEST])
-        found = evaluate(model, some, SAMPLES, "off")
+        found = evaluate(model, faces.narrowed(TRAIN, TEST), SAMPLES, "off")
+        path.write_text(found.json(), encoding="utf-8")
     (row,) = results_of(found, "meshgan", minutes(sound_lines(run)))
     about = {key: getattr(found, key) for key in ("machine", "date", "test_faces")}
-    return Measured(row, real_result(found), about | {"train_faces": len(faces.split.train)}, "")
+    where = "" if found.train_faces == known else f"; by {found.train_faces:,} of the training faces"
+    return Measured(row, real_result(found), about | {"train_faces": known}, where)
 
 
 def light(parts: ModelParts) -> ModelParts:
     """The same model in fewer bits, its linear path aside."""
     tensors = {
-        name: value if name in (LINEAR, MEAN) or name.startswith("sampler/") else value.astype(np.float16)
+        name: value.astype(np.float32 if name in WHOLE or name.startswith("sampler/") else np.float16)
         for name, value in parts.tensors.items()
     }
     assert parts.hierarchy is not None
@@ -189,25 +195,39 @@ def _shares(matrix: sp.csr_array) -> Floats:
     return data
 
 
-def write(folder: Path, name: str, parts: ModelParts, faces: FaceSet, found: Measured) -> None:
+def write(folder: Path, name: str, run: Path, parts: ModelParts, faces: FaceSet, found: Measured) -> None:
     """Write a model folder: small, with directions, axes and its card."""
     kind = MODELS[name]
     if found.row.faces_seen != parts.card.origin.faces_seen:
         raise MeshganError(f"the figures of '{name}' are not about the model that was given; measure it again.")
     small = light(parts)
     tensors = {key: value for key, value in small.tensors.items() if key != LINEAR}
-    tensors |= packed(LINEAR, parts.tensors[LINEAR])
+    lost = parts.tensors[STD].astype(np.float64) / small.tensors[STD].astype(np.float64)  # in half precision
+    tensors |= packed(LINEAR, parts.tensors[LINEAR] * lost.ravel().astype(np.float32), kind.bits)
     card = parts.card.model_copy(update={"name": name})
     write_model_folder(folder, replace(small, card=card, tensors=tensors))
+    check_size(folder, kind)  # before what takes long
     model = FaceModel.load(folder)
-    describe(model, faces, kind.labels, kind.only, kind.fitted).directions.save(folder)
+    known = run / "model" / DIRECTIONS
+    directions = (
+        Directions.load(known.parent)
+        if known.is_file()
+        else describe(model, faces, kind.labels, kind.only, kind.fitted).directions
+    )
+    directions.save(folder)
     Axes.of(model).save(folder)
     moved = np.linalg.norm(FaceModel(parts).sample(SAMPLED) - model.sample(SAMPLED), axis=2).max()
     (folder / "README.md").write_text(written_card(name, parts, found, float(moved)), encoding="utf-8")
-    size = sum(file.stat().st_size for file in folder.iterdir() if file.name != LIST)
+    size = check_size(folder, kind)
     print(f"{name}: {size / 2**20:.2f} MiB; no vertex of {SAMPLED:,} samples moves by more than {moved:.3f} mm")
+
+
+def check_size(folder: Path, kind: Shipped) -> int:
+    """The bytes of a model folder. Raises `MeshganError` if they are too many."""
+    size = sum(file.stat().st_size for file in folder.iterdir() if file.name != LIST)
     if size > kind.most:
-        raise MeshganError(f"the model '{name}' weighs {size:,} bytes, {kind.most:,} are allowed.")
+        raise MeshganError(f"the model '{folder.name}' weighs {size:,} bytes, {kind.most:,} are allowed.")
+    return size
 
 
 def written_card(name: str, parts: ModelParts, found: Measured, moved: float) -> str:
@@ -230,6 +250,7 @@ def written_card(name: str, parts: ModelParts, found: Measured, moved: float) ->
         where=found.where,
         minutes=found.row.train_minutes or 0.0,
         numbers="\n".join(lines),
+        bits=kind.bits,
         sampled=SAMPLED,
         moved=moved,
     )
@@ -240,7 +261,7 @@ def ship(name: str, run: Path, faces: FaceSet, found: Measured | None) -> None:
     parts = read_model_folder(run / "model")
     with TemporaryDirectory() as folder:
         made = Path(folder) / name
-        write(made, name, parts, faces, found or of_run(run, faces, FaceModel(parts)))
+        write(made, name, run, parts, faces, found or of_run(run, faces, FaceModel(parts)))
         rmtree(SHIPPED / name, ignore_errors=True)
         copytree(made, SHIPPED / name, ignore=ignore_patterns(LIST))  # nobody writes there again
 

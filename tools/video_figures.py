@@ -1,8 +1,8 @@
 """What the detector sees of each shape in a video whose weights are known: the table of docs/heads.md.
 
-    python tools/video_figures.py [--frames 8] [--seed 4]
+    python tools/video_figures.py [--frames 8] [--seed 4] [--model head]
 
-A face that the shipped model draws makes one shape of the mouth after the other, on both sides at once, each rising and
+A head, or face, that a model draws makes one shape of the mouth after the other, on both sides at once, each rising and
 falling within so many frames; meanwhile it makes those of eyes and brows, and its head turns a little. `write_preview`
 films it, and `read_video` reads the film. Printed is, for each shape, the correlation over the whole film of the weight
 that was played with the one that was seen (the mean of both sides), and for the head's turns.
@@ -19,7 +19,7 @@ from meshgan.model.load import load_model
 from meshgan.model.rig import ARKIT, rig
 from meshgan.registration.landmarks import read_video
 
-UNSEEN = ("mouthClose", "tongueOut")  # the one is a corrective, the other moves nothing
+UNSEEN = ("mouthClose", "tongueOut")  # the one is a corrective, the other nobody looks for
 ABOVE = ("eye", "brow", "cheekSquint", "noseSneer")
 
 
@@ -39,8 +39,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Correlation of what is seen in a video with what was played.")
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--seed", type=int, default=4)
+    parser.add_argument("--model", default="head")
     asked = parser.parse_args()
-    made = rig(load_model("identity").sample(1, asked.seed)[0], "arkit")
+    made = rig(load_model(asked.model).sample(1, asked.seed)[0], "arkit")
     bump = np.sin(np.pi * (np.arange(asked.frames) + 0.5) / asked.frames) ** 2
     upper, lower = groups(above=True), groups(above=False)
     slots = max(len(upper), len(lower))

@@ -120,6 +120,18 @@ def test_every_float_is_in_the_fingerprint(face, vertex, axis):
     assert FaceSet(None, CARD, TEMPLATE, changed, {"subject": names}).fingerprint != first.fingerprint
 
 
+def test_a_narrowed_set_counts_some_rows_of_each_part_and_is_another_set():
+    names = np.array([f"s{i:02d}" for i in range(60)])
+    whole = FaceSet(None, CARD, TEMPLATE, np.zeros((60, 4, 3), np.float32), {"subject": names})
+    some = whole.narrowed(train=10, test=2)
+    assert [len(part) for part in (some.split.train, some.split.validation, some.split.test)] == [10, 2, 2]
+    for part in ("train", "validation", "test"):
+        assert set(getattr(some.split, part)) <= set(getattr(whole.split, part))
+    assert some.fingerprint == whole.narrowed(10, 2).fingerprint
+    assert len({one.fingerprint for one in (whole, some, whole.narrowed(9, 2))}) == 3
+    assert len(whole.split.train) > 40  # which is as it was
+
+
 def test_what_the_split_depends_on_is_in_the_fingerprint():
     names = np.array([f"s{i % 30:02d}" for i in range(300)])
     vertices = np.zeros((300, 4, 3), np.float32)

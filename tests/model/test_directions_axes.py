@@ -68,7 +68,7 @@ def test_axes_that_do_not_fit_are_found_anew(folder, found_anew, damage):
     assert found_anew == [1, 1]
 
 
-@pytest.mark.parametrize("name", ["identity", "expression"])
+@pytest.mark.parametrize("name", ["identity", "expression", "head"])
 def test_models_that_ship_bring_theirs(name, found_anew):
     model = load_model(name)
     axes = Axes.find(model, name)

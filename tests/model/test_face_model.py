@@ -226,14 +226,27 @@ def test_tensors_give_tensors_that_gradients_flow_through(tiny_run, tiny_faces, 
 @given(
     matrix=hnp.arrays(
         np.float32, st.tuples(st.integers(1, 4), st.integers(1, 9)), elements=st.floats(-1e3, 1e3, width=32)
-    )
+    ),
+    bits=st.integers(9, 16),
 )
-def test_fourteen_bits_hold_a_matrix_to_a_step_of_each_row(matrix):
-    held = model_folder.packed("a", matrix)
-    assert held["a.high"].nbytes + held["a.low"].nbytes <= len(matrix) * (1.75 * matrix.shape[1] + 3)
+def test_some_bits_hold_a_matrix_to_a_step_of_each_row(matrix, bits):
+    held = model_folder.packed("a", matrix, bits)
+    assert held["a.high"].nbytes + held["a.low"].nbytes <= len(matrix) * (bits / 8 * matrix.shape[1] + 1)
     found = model_folder.unpacked(*held.values())
     assert found.shape == matrix.shape
-    assert (np.abs(found - matrix) <= 0.51 * np.abs(matrix).max(axis=1, keepdims=True) / 8191 + 1e-6).all()
+    step = np.abs(matrix).max(axis=1, keepdims=True) / (2 ** (bits - 1) - 1)
+    assert (np.abs(found - matrix) <= 0.51 * step + 1e-6).all()
+
+
+def test_fourteen_bits_lie_as_they_did_in_files_that_ship():
+    """Two rows that the first version of `packed` has written: those of four numbers in three bytes."""
+    high = np.array([[128, 255, 0, 129], [0, 1, 2, 255]], np.uint8)
+    words = (0b000001_000000_111111_000101, 0b111111_000000_100000_000001)
+    low = np.array([list(word.to_bytes(3, "little")) for word in words], np.uint8)
+    whole = [[5, 8191, -8192, 65], [-8191, -8192 + 64 + 32, -8192 + 128, 8191]]
+    found = model_folder.unpacked(high, low, np.array([1.0, 2.0], np.float32))
+    np.testing.assert_array_equal(found, np.array(whole) * [[1.0], [2.0]])
+    assert sorted(model_folder.packed("a", found)) == ["a.high", "a.low", "a.step"]
 
 
 def test_a_model_with_packed_weights_loads_and_saves_plain(tmp_path, tiny_run, model):
@@ -246,7 +259,13 @@ def test_a_model_with_packed_weights_loads_and_saves_plain(tmp_path, tiny_run, m
     assert 0 < np.abs(found.sample(5) - model.sample(5)).max() < 0.1
     found.save(tmp_path / "again")
     assert (FaceModel.load(tmp_path / "again").sample(5) == found.sample(5)).all()
-    for wrong in ({f"{name}.step": np.ones(3, np.float32)}, {f"{name}.low": tensors[f"{name}.low"][:, 1:]}):
+    for wrong in (
+        {f"{name}.step": np.ones(3, np.float32)},
+        {f"{name}.low": tensors[f"{name}.low"][:, 1:]},
+        {f"{name}.bits": np.array([7], np.uint8)},
+        {f"{name}.bits": np.array([13, 13], np.uint8)},
+        {f"{name}.bits": np.array([np.nan], np.float32)},
+    ):
         shutil.rmtree(tmp_path / "packed")
         model_folder.write_model_folder(tmp_path / "packed", replace(parts, tensors=tensors | wrong))
         with pytest.raises(MeshganError, match=r"weights.safetensors is damaged"):

@@ -42,9 +42,9 @@ def studio(
 ) -> None:
     """Make faces in the browser: random ones, by sliders, between others, like a mesh of yours; then take them away.
 
-    Without models, the shipped ones are shown, heads if there are any, or what `make demo` has trained. Where no
-    expression model is of the identity model's template, expressions are those of its rig. The page opens at once, and
-    shows faces when the models are there. Ctrl-C stops the studio.
+    Without models, the heads that ship are shown. Where no expression model is of the identity model's template,
+    expressions are those of its rig. The page opens at once, and shows faces when the models are there. Ctrl-C stops
+    the studio.
 
     Example: `meshgan studio runs/identity runs/expression`
     """

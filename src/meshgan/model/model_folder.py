@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
@@ -34,8 +34,8 @@ MOST_CARD = 2**20
 MOST_CODE = 4096  # numbers in a code
 FLOATS = (np.float16, np.float32, np.float64)
 HEAVIEST = 1e6  # a weight: products of larger ones are soon no numbers
+FOURTEEN = 14  # bits of a number of a packed matrix, where nothing else is said
 FAR_MM = 1e6  # no face lies a kilometre away, nor do its vertices move so far
-MIDDLE = 2**13  # of fourteen bits: zero
 
 Sampler = Literal["uniform", "standard-normal", "fitted-normal", "mixture", "bootstrap", "flow"]
 Prior = Literal["uniform", "standard-normal"]
@@ -192,38 +192,42 @@ def _content(path: Path, expected: str) -> bytes:
     return content
 
 
-def packed(name: str, matrix: NDArray[Any]) -> Tensors:
-    """A matrix (K, N) in fourteen bits a number, as whole multiples of a step for each row: the tensors that hold it.
+def packed(name: str, matrix: NDArray[Any], bits: int = FOURTEEN) -> Tensors:
+    """A matrix (K, N) in nine to sixteen `bits` a number, as whole multiples of a step for each row: the tensors that
+    hold it.
 
-    `NAME.high` (K, N) are the upper eight bits, `NAME.low` the others, those of four numbers in three bytes, and
-    `NAME.step` (K,) the steps.
+    `NAME.high` (K, N) are the upper eight bits, `NAME.low` the others of a row one after the other, the lowest first,
+    `NAME.step` (K,) the steps, and `NAME.bits` says how many bits they are, if not fourteen.
     """
-    step = np.maximum(np.abs(matrix).max(axis=1) / (MIDDLE - 1), np.finfo(np.float32).tiny).astype(np.float32)
-    whole = np.rint(matrix / step[:, None]).astype(np.int32) + MIDDLE
-    four = np.pad(whole & 63, ((0, 0), (0, -whole.shape[1] % 4))).reshape(len(whole), -1, 4)
-    word = (four << [0, 6, 12, 18]).sum(axis=2)
-    low = np.stack([word & 255, word >> 8 & 255, word >> 16], axis=2).reshape(len(whole), -1)
-    return {f"{name}.high": (whole >> 6).astype(np.uint8), f"{name}.low": low.astype(np.uint8), f"{name}.step": step}
+    lower, middle = bits - 8, 2 ** (bits - 1)
+    step = np.maximum(np.abs(matrix).max(axis=1) / (middle - 1), np.finfo(np.float32).tiny).astype(np.float32)
+    whole = np.rint(matrix / step[:, None]).astype(np.int32) + middle
+    rest = (whole[:, :, None] >> np.arange(lower) & 1).astype(np.uint8).reshape(len(whole), -1)
+    low = np.packbits(rest, axis=1, bitorder="little")
+    told = {} if bits == FOURTEEN else {f"{name}.bits": np.array([bits], np.uint8)}
+    return {f"{name}.high": (whole >> lower).astype(np.uint8), f"{name}.low": low, f"{name}.step": step} | told
 
 
-def unpacked(high: NDArray[Any], low: NDArray[Any], step: NDArray[Any]) -> Singles:
+def unpacked(high: NDArray[Any], low: NDArray[Any], step: NDArray[Any], bits: ArrayLike = FOURTEEN) -> Singles:
     """The matrix (K, N) that `packed` has made of another. Raises `ValueError` for what it cannot have made."""
-    if high.ndim != 2 or low.shape != (len(high), 3 * -(-high.shape[1] // 4)) or step.shape != (len(high),):
+    lower = int(np.asarray(bits).item()) - 8
+    if not 1 <= lower <= 8 or high.ndim != 2 or step.shape != (len(high),):
         raise ValueError("these are no bits of a matrix")
-    if high.dtype != np.uint8 or low.dtype != np.uint8:
-        raise ValueError("bits are bytes")
-    first, second, third = low.reshape(len(low), -1, 3).transpose(2, 0, 1).astype(np.int32)
-    word = first | second << 8 | third << 16
-    rest = np.stack([word >> shift & 63 for shift in (0, 6, 12, 18)], axis=2).reshape(len(low), -1)
-    whole = (high.astype(np.int32) << 6) + rest[:, : high.shape[1]] - MIDDLE
-    return whole.astype(np.float32) * step[:, None].astype(np.float32)
+    rows, count = high.shape
+    if high.dtype != np.uint8 or low.dtype != np.uint8 or low.shape != (rows, -(-count * lower // 8)):
+        raise ValueError("these are no bits of a matrix")
+    rest = np.zeros((rows, count, 8), np.uint8)
+    rest[:, :, :lower] = np.unpackbits(low, axis=1, count=count * lower, bitorder="little").reshape(rows, count, lower)
+    whole = (high.astype(np.int32) << lower) + np.packbits(rest, axis=2, bitorder="little")[:, :, 0]
+    return (whole - 2 ** (lower + 7)).astype(np.float32) * step[:, None].astype(np.float32)
 
 
 def _tensors(content: bytes, path: Path) -> Tensors:
     try:
         tensors = safetensors.load(content)
         for name in [name.removesuffix(".high") for name in tensors if name.endswith(".high")]:
-            tensors[name] = unpacked(*(tensors.pop(f"{name}.{part}") for part in ("high", "low", "step")))
+            high, low, step = (tensors.pop(f"{name}.{part}") for part in ("high", "low", "step"))
+            tensors[name] = unpacked(high, low, step, tensors.pop(f"{name}.bits", FOURTEEN))
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise MeshganError(f"{path} is damaged; get the model again.") from error
     for name, array in tensors.items():
