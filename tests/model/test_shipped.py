@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from meshgan.data.corpora.basis import face_template, layout_of
-from meshgan.data.corpora.heads import head_template
+from meshgan.data.corpora.heads import head_template, heads, sphere
 from meshgan.errors import UsageError
 from meshgan.model.directions import Directions
 from meshgan.model.face_model import FaceModel
@@ -40,6 +40,16 @@ def test_heads_have_parts_and_a_rig():
     assert made.layout.parts[0].name == "skin"
     assert layout_of(model.template) is made.layout
     assert all(np.linalg.norm(made.targets[shape], axis=1).max() > 0.5 for shape in ARKIT)
+
+
+def test_eyes_of_heads_are_round_and_their_lids_lie_on_them():
+    whole = heads()
+    for head in load_model("head").sample(20, seed=77).astype(np.float64):
+        for eye, ball, _ in whole.eyes:
+            middle, radius = sphere(head[ball])
+            assert np.abs(np.linalg.norm(head[ball] - middle, axis=1) - radius).max() < 0.1
+            lids = np.searchsorted(whole.kept, np.intersect1d(eye.lids, whole.kept))
+            assert radius - np.linalg.norm(head[lids] - middle, axis=1).min() < 0.3
 
 
 @pytest.mark.parametrize("name", NAMES)
