@@ -73,7 +73,7 @@ def test_latex_escapes_and_lines_up():
     assert r"100\% \& more" in text
     assert "U($-$1, 1)" in text
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert {len(re.findall(r"(?<!\\)&", line)) for line in rows} == {9}  # only what was measured
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in rows} == {8}  # only what was measured: not how long it took
     assert text.isascii()
 
 
