@@ -30,11 +30,10 @@ from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.geometry.laplacian import BandFilter
 from meshgan.geometry.mesh import Mesh
 from meshgan.nn.chebyshev import ChebConv
-from meshgan.nn.networks import Autoencoder, Decoder, Encoder
+from meshgan.nn.networks import Autoencoder, Decoder, Encoder, l1
 from meshgan.nn.patches import PatchCritic, Spectrum
 from meshgan.nn.plan import NetworkSpec, ordered
 from meshgan.nn.sampling import Reordering, SparseOperator
-from meshgan.training.autoencoder import l1
 from meshgan.training.began import next_k
 from meshgan.training.began_judge import JITTER, LAZY, TINY, white
 

@@ -18,7 +18,7 @@ from meshgan.errors import install_command, missing_extra
 from meshgan.progress import counted
 from meshgan.report.paper_figures import FIGURES
 from meshgan.report.reproduce import TABLES
-from meshgan.training.recipe import load_recipe
+from meshgan.training.recipe import load_recipe, recipe_toml
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
@@ -95,6 +95,31 @@ def test_extras_are_installed_from_where_meshgan_came_from(monkeypatch, origin, 
         str(missing_extra("the studio", "studio"))
         == f"the studio needs the extra `studio`; install it with: {command}."
     )
+
+
+def test_verbs_that_compute_nothing_with_it_do_not_load_pytorch(tiny_faces, tmp_path):
+    """It takes longer than all that they do; nor do those that are told wrong words."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "recipe.toml").write_text(recipe_toml(load_recipe("quick")))
+    here, nowhere = str(tiny_faces.path), str(tmp_path / "nothing")
+    calls = [
+        (0, ["recipes", "show", "meshgan", "--set", "schedule.faces=5000"]),
+        (0, ["data", "info", here]),
+        (0, ["report", str(run)]),
+        (2, ["train", "mashgan", "--data", here, "--out", nowhere]),
+        (2, ["train", "quick", "--data", nowhere, "--out", nowhere]),
+        (2, ["evaluate", "identity", "--data", nowhere, "--out", f"{nowhere}.json"]),
+    ]
+    program = (
+        "import json, sys; from typer.testing import CliRunner; from meshgan.cli.main import app\n"
+        "for words in json.loads(sys.argv[1]):\n"
+        "    done = CliRunner().invoke(app, words)\n"
+        "    print(getattr(done.exception, 'exit_status', done.exit_code), 'torch' in sys.modules)"
+    )
+    words = json.dumps([words for _, words in calls])
+    done = subprocess.run([sys.executable, "-c", program, words], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [f"{status} False" for status, _ in calls], done.stderr
 
 
 def test_one_of_a_thing_is_no_plural():

@@ -10,7 +10,6 @@ from pydantic import TypeAdapter
 
 from meshgan.data.faceset import Card, FaceSet, create_faceset
 from meshgan.errors import UsageError
-from meshgan.evaluation import evaluate as module
 from meshgan.evaluation import yardstick as measuring
 from meshgan.evaluation.evaluate import Evaluation, evaluate, generalise, suitable_samplers
 from meshgan.evaluation.yardstick import BY_KEY, Yardstick, shape_codes
@@ -281,8 +280,8 @@ def test_fid_is_that_of_the_rendered_faces(model, tiny_faces, monkeypatch):
         seen.append(images)
         return images.reshape(len(images), 8, -1).mean(axis=2).astype(np.float32)
 
-    monkeypatch.setattr(measuring, "inception_features", features)
-    monkeypatch.setattr(module, "graph_file", lambda: None)
+    monkeypatch.setattr("meshgan.evaluation.inception.inception_features", features)
+    monkeypatch.setattr("meshgan.evaluation.inception.graph_file", lambda: None)
     monkeypatch.setattr(measuring, "IMAGES", 50)
     found = evaluate(model, tiny_faces, samples=60, fid="inception")
     test = len(tiny_faces.split.test)

@@ -21,8 +21,8 @@ from meshgan.report import reproduce as module
 from meshgan.report.pages import curves_svg, write_run_page
 from meshgan.report.reproduce import SCALES, TABLES, Asked, Scale, reproduce
 from meshgan.report.results import Results
+from meshgan.training.objective import BALANCE
 from meshgan.training.recipe import load_recipe, parse_recipe
-from meshgan.training.state import BALANCE
 
 LOOSE = {"meta", "img", "input", "br", "link"}
 

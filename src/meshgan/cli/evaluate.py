@@ -63,12 +63,13 @@ def evaluate(
     if out.suffix.lower() not in (".json", ".html"):
         raise UsageError(f"{out} should end in .json or .html.")
     from meshgan.data.faceset import FaceSet
-    from meshgan.evaluation.evaluate import evaluate as measure
+
+    faces = FaceSet.open(data)
+    from meshgan.evaluation.evaluate import evaluate as measure  # with PyTorch: what is no set is said before
     from meshgan.report.reproduce import compare, named_models
     from meshgan.report.results import markdown
     from meshgan.storage import atomic_file, keep_list, remove_written
 
-    faces = FaceSet.open(data)
     chosen = named_models(models, faces)
     work = out.with_name(f"{out.name}.parts")
     keep_list(work)

@@ -53,11 +53,12 @@ def train(
     Example: `meshgan train meshgan --data faces --out runs/first --set schedule.epochs=20`
     """
     from meshgan.data.faceset import FaceSet
-    from meshgan.training.loop import outlook
-    from meshgan.training.loop import train as run
     from meshgan.training.recipe import load_recipe, recipe_toml
 
     chosen, faces = load_recipe(recipe, changes or ()), FaceSet.open(data)
+    from meshgan.training.loop import outlook  # with PyTorch: what is wrong with the words is said before
+    from meshgan.training.loop import train as run
+
     if dry_run:
         print(
             recipe_toml(chosen) + "".join(f"# {line}\n" for line in outlook(chosen, faces, out, seed, resume, init)),
@@ -86,7 +87,7 @@ def list_recipes(
     """
     if context.invoked_subcommand is not None:
         return
-    found = {}  # read here and not by `load_recipe`, which imports PyTorch
+    found = {}
     for name in shipped_recipes():
         text = (RECIPES / f"{name}.toml").read_text(encoding="utf-8")
         found[name] = str(tomllib.loads(text)["description"])

@@ -13,7 +13,6 @@ from pydantic import TypeAdapter
 from meshgan.arrays import Faces, Integers
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import UsageError
-from meshgan.evaluation.inception import graph_file
 from meshgan.evaluation.metrics import Errors, Interval, Score, bootstrap_interval, generalisation, vertex_errors
 from meshgan.evaluation.yardstick import BY_KEY, Fid, Part, Row, Yardstick
 from meshgan.machine import machine, today
@@ -179,6 +178,8 @@ def _check(model: Model, faces: FaceSet, samples: int, fid: Fid, part: Part) -> 
     if samples < FEWEST:
         raise UsageError(f"an evaluation needs {FEWEST} samples or more, not {samples}.")
     if fid == "inception":
+        from meshgan.evaluation.inception import graph_file  # with PyTorch
+
         graph_file()
 
 

@@ -19,7 +19,6 @@ from pydantic import BaseModel, ConfigDict, model_serializer, model_validator
 from meshgan.arrays import Booleans, Bytes, Faces, Floats, Integers, Reals, Singles
 from meshgan.data.faceset import FaceSet, some_rows
 from meshgan.data.principal import Components, principal_components
-from meshgan.evaluation.inception import inception_features
 from meshgan.evaluation.metrics import (
     Gaussian,
     Score,
@@ -113,7 +112,7 @@ class Yardstick:
         features = large_features = None
         if fid == "inception":
             features, large_features = (
-                inception_features(images, f"Features of the test faces, {size} pixels")
+                _features(images, f"Features of the test faces, {size} pixels")
                 for images, size in zip(_pictures(test, template, camera), (SIZE, LARGE), strict=True)
             )
         return cls(
@@ -146,7 +145,7 @@ class Yardstick:
             count += len(block)
         whole = {name: np.concatenate([glance[name] for glance in glances]) for name in glances[0]}
         features = [
-            inception_features(np.concatenate(drawn), f"Features of samples, {size} pixels")
+            _features(np.concatenate(drawn), f"Features of samples, {size} pixels")
             for drawn, size in zip(zip(*images, strict=True), (SIZE, LARGE), strict=bool(images))
         ]
         small, large = features or (None, None)
@@ -353,6 +352,12 @@ def shape_codes(space: Components, faces: Faces) -> Floats:
 def beyond(space: Components, faces: Faces) -> Faces:
     """What the components of a space leave of faces (N, V, 3)."""
     return faces - space.faces(space.codes(faces)) if len(faces) else faces
+
+
+def _features(images: Bytes, title: str) -> Singles:
+    from meshgan.evaluation.inception import inception_features  # with PyTorch
+
+    return inception_features(images, title)
 
 
 def _pictures(faces: Faces, template: Mesh, camera: Camera) -> tuple[Bytes, Bytes]:

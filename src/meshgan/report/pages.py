@@ -38,7 +38,7 @@ from meshgan.report.results import (
 )
 from meshgan.storage import atomic_file
 from meshgan.training.checkpoint import RunFolder
-from meshgan.training.watch import CURVES
+from meshgan.training.objective import ALWAYS
 from meshgan.view.figures import camera_for, heat_maps, page, tiles, worn
 from meshgan.view.raster import Camera
 
@@ -242,7 +242,7 @@ def curves_svg(lines: Lines, declared: Mapping[str, Mapping[str, str]]) -> list[
     run logs follows, and last whatever else was logged, each with a panel of its own.
     """
     thinned = lines[:: max(1, len(lines) // MOST)]
-    wanted = {**declared, **CURVES}
+    wanted = {**declared, **ALWAYS}
     known = {key for logged in wanted.values() for key in logged} | TIMES
     keys = dict.fromkeys(key for line in thinned for key, value in line.items() if is_number(value))
     wanted |= {key: {key: key} for key in keys if key not in known}

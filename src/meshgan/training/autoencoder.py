@@ -1,48 +1,33 @@
 """CoMA (Ranjan et al. 2018): an auto-encoder trained with L1, the baseline of the paper; and the linear one, PCA."""
 
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from __future__ import annotations
 
-import torch
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from torch import Tensor, nn
 
-from meshgan.geometry.hierarchy import Hierarchy
-from meshgan.nn.networks import Decoder, Encoder
 from meshgan.nn.plan import NetworkSpec
-from meshgan.training.state import Batch, Curves, State, refuse_mapping
+from meshgan.training import Later
+from meshgan.training.objective import Curves, refuse_mapping
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from meshgan.geometry.hierarchy import Hierarchy
+    from meshgan.nn import networks
+    from meshgan.training.state import Batch, State
+else:
+    torch, nn, networks = Later("torch"), Later("torch.nn"), Later("meshgan.nn.networks")
 
 EXPLODED = 10.0  # always answering with the mean face costs about 0.8
 
 
-def l1(faces: Tensor, rebuilt: Tensor) -> Tensor:
-    """Mean |faces − rebuilt|, a scalar, of two tensors of one shape; differentiable once."""
-    error: Tensor = _L1.apply(faces, rebuilt)  # type: ignore[no-untyped-call]
-    return error
-
-
-class _L1(torch.autograd.Function):
-    """Fewer passes over the vertices than automatic differentiation makes; at zero the slope is zero."""
-
-    @staticmethod
-    def forward(ctx: Any, faces: Tensor, rebuilt: Tensor) -> Tensor:
-        difference = rebuilt - faces
-        ctx.save_for_backward(difference)
-        return difference.abs().mean()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        (difference,) = ctx.saved_tensors
-        slope = difference.sign().mul_(gradient / difference.numel())
-        wants_faces, wants_rebuilt = ctx.needs_input_grad
-        return -slope if wants_faces else None, slope if wants_rebuilt else None
-
-
-def weight_penalty(networks: Iterable[nn.Module]) -> Tensor:
+def weight_penalty(parts: Iterable[nn.Module]) -> Tensor:
     """½ Σ θ² over weights and biases of the fully connected layers; convolutions are not penalised, as in CoMA."""
-    layers = [layer for network in networks for layer in network.modules() if isinstance(layer, nn.Linear)]
+    layers = [layer for part in parts for layer in part.modules() if isinstance(layer, nn.Linear)]
     return 0.5 * torch.stack([p.square().sum() for layer in layers for p in layer.parameters()]).sum()
 
 
@@ -71,7 +56,10 @@ class Autoencoding:
 
     def build(self, hierarchy: Hierarchy, spec: NetworkSpec, generator: torch.Generator) -> dict[str, nn.Module]:
         """Encoder and decoder; the decoder is the model's generator."""
-        return {"encoder": Encoder(hierarchy, spec, generator), "generator": Decoder(hierarchy, spec, generator)}
+        return {
+            "encoder": networks.Encoder(hierarchy, spec, generator),
+            "generator": networks.Decoder(hierarchy, spec, generator),
+        }
 
     def variables(self, spec: NetworkSpec) -> dict[str, Tensor]:
         """None."""
@@ -80,7 +68,7 @@ class Autoencoding:
     def step(self, state: State, batch: Batch) -> dict[str, Tensor]:
         """One step of both halves."""
         encoder, decoder = state.networks["encoder"], state.networks["generator"]
-        reconstruction = l1(batch.faces, decoder(encoder(batch.faces)))
+        reconstruction = networks.l1(batch.faces, decoder(encoder(batch.faces)))
         penalty = self.l2 * weight_penalty((encoder, decoder))
         (reconstruction + penalty).backward()
         state.update("encoder", "generator")

@@ -3,27 +3,35 @@
 And BEGAN-CS (Chang et al. 2018): BEGAN whose discriminator must also read the code off a generated face.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from torch import Tensor, nn
 
-from meshgan.geometry.hierarchy import Hierarchy
-from meshgan.nn.networks import Autoencoder, Decoder, Encoder
 from meshgan.nn.plan import NetworkSpec
-from meshgan.training.autoencoder import l1
-from meshgan.training.state import BALANCE, Batch, Curves, State, refuse_mapping
+from meshgan.training import Later
+from meshgan.training.objective import BALANCE, Curves, refuse_mapping
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from meshgan.geometry.hierarchy import Hierarchy
+    from meshgan.nn import networks
+    from meshgan.training.state import Batch, State
+else:
+    torch, networks = Later("torch"), Later("meshgan.nn.networks")
 
 EXPLODED = 10.0  # a discriminator that always answers with the mean face has a loss near 0.8
 
 
 def reconstruction_loss(critic: nn.Module, faces: Tensor) -> Tensor:
     """L(v) = mean |v − D(v)|: the L1 loss of the auto-encoding discriminator, in network units."""
-    return l1(faces, critic(faces))
+    return networks.l1(faces, critic(faces))
 
 
 def next_k(k: Tensor, real: Tensor, fake: Tensor, gamma: float, lambda_k: float) -> Tensor:
@@ -74,8 +82,8 @@ class Began:
         """Generator and auto-encoding discriminator, the latter with a decoder like the generator's."""
         critic_spec = replace(spec, linear=False)  # a linear path in D makes it too strong for the balance
         return {
-            "generator": Decoder(hierarchy, spec, generator),
-            "critic": Autoencoder(hierarchy, critic_spec, generator),
+            "generator": networks.Decoder(hierarchy, spec, generator),
+            "critic": networks.Autoencoder(hierarchy, critic_spec, generator),
         }
 
     def variables(self, spec: NetworkSpec) -> dict[str, Tensor]:
@@ -123,9 +131,9 @@ class BeganCs:
         """Generator, and the two halves of the discriminator."""
         plain = replace(spec, linear=False)
         return {
-            "generator": Decoder(hierarchy, spec, generator),
-            "encoder": Encoder(hierarchy, plain, generator),
-            "decoder": Decoder(hierarchy, plain, generator),
+            "generator": networks.Decoder(hierarchy, spec, generator),
+            "encoder": networks.Encoder(hierarchy, plain, generator),
+            "decoder": networks.Decoder(hierarchy, plain, generator),
         }
 
     def variables(self, spec: NetworkSpec) -> dict[str, Tensor]:
@@ -136,10 +144,10 @@ class BeganCs:
         """One step of both players on the same generated faces; the constraint moves the encoder alone."""
         generator, encoder, decoder = (state.networks[name] for name in ("generator", "encoder", "decoder"))
         k, theta_e = state.variables["k"], list(encoder.parameters())
-        real_loss = l1(batch.faces, decoder(encoder(batch.faces)))
+        real_loss = networks.l1(batch.faces, decoder(encoder(batch.faces)))
         faces = generator(batch.codes)
         codes = encoder(faces)
-        fake_loss = l1(faces, decoder(codes))
+        fake_loss = networks.l1(faces, decoder(codes))
         constraint = (codes - batch.codes).abs().mean()
         of_constraint = torch.autograd.grad(constraint, theta_e, retain_graph=True)
         set_gradients(real_loss, fake_loss, k, [*theta_e, *decoder.parameters()], generator.parameters())

@@ -9,23 +9,32 @@ from their coordinates, and from BEGAN's discriminator. What is left of the diff
 map mends when the run ends (`training.finish.match_moments`).
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from torch import Tensor, nn
-from torch.nn.functional import softplus
 
-from meshgan.geometry.hierarchy import Hierarchy
-from meshgan.nn.networks import Autoencoder, Decoder, MappingNetwork, perceptron
-from meshgan.nn.patches import PatchCritic
 from meshgan.nn.plan import NetworkSpec
-from meshgan.training.autoencoder import l1
+from meshgan.training import Later
 from meshgan.training.began import EXPLODED, convergence, next_k, reconstruction_loss, set_gradients
-from meshgan.training.state import BALANCE, Batch, Curves, State
+from meshgan.training.objective import BALANCE, Curves
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+    from torch.nn import functional
+
+    from meshgan.geometry.hierarchy import Hierarchy
+    from meshgan.nn import networks
+    from meshgan.nn import patches as critics
+    from meshgan.training.state import Batch, State
+else:
+    torch, functional = Later("torch"), Later("torch.nn.functional")
+    networks, critics = Later("meshgan.nn.networks"), Later("meshgan.nn.patches")
 
 JUDGE = 512  # width of the judge's layers
 Several = Annotated[int, Field(ge=2, le=2**20)]
@@ -97,13 +106,13 @@ class BeganJudge:
 
     def build(self, hierarchy: Hierarchy, spec: NetworkSpec, generator: torch.Generator) -> dict[str, nn.Module]:
         """Generator and auto-encoding discriminator, mapping network and judge."""
-        networks = {
-            "generator": Decoder(hierarchy, spec, generator),
-            "critic": Autoencoder(hierarchy, replace(spec, linear=False, detail=False), generator),
-            "mapping": MappingNetwork(spec, generator),
-            "judge": perceptron((2 * spec.code, JUDGE, JUDGE, JUDGE, 1), generator),
+        players: dict[str, nn.Module] = {
+            "generator": networks.Decoder(hierarchy, spec, generator),
+            "critic": networks.Autoencoder(hierarchy, replace(spec, linear=False, detail=False), generator),
+            "mapping": networks.MappingNetwork(spec, generator),
+            "judge": networks.perceptron((2 * spec.code, JUDGE, JUDGE, JUDGE, 1), generator),
         }
-        return networks | ({"patches": PatchCritic(hierarchy, spec, generator)} if spec.detail else {})
+        return players | ({"patches": critics.PatchCritic(hierarchy, spec, generator)} if spec.detail else {})
 
     def variables(self, spec: NetworkSpec) -> dict[str, Tensor]:
         """k₀ = 0, and nothing remembered."""
@@ -117,7 +126,7 @@ class BeganJudge:
     def step(self, state: State, batch: Batch) -> dict[str, Tensor]:
         """One step of all four networks: two on the meshes of the batch, two on remembered coordinates."""
         generator, critic = state.networks["generator"], state.networks["critic"]
-        assert isinstance(generator, Decoder)
+        assert isinstance(generator, networks.Decoder)
         own, k = state.variables, state.variables["k"]
         with torch.no_grad():
             seen, mapped = generator.project(batch.faces), state.networks["mapping"](batch.codes)
@@ -128,7 +137,7 @@ class BeganJudge:
             own["drawn"].index_copy_(0, places, all_drawn)
         generated, rebuilt = generator(torch.cat([mapped, seen])).split(len(seen))
         real_loss, fake_loss = reconstruction_loss(critic, batch.faces), reconstruction_loss(critic, generated)
-        anchor = l1(batch.faces, rebuilt)
+        anchor = networks.l1(batch.faces, rebuilt)
         more, of_details = self._details(state, batch, seen, rebuilt) if batch.noise is not None else (0.0, {})
         set_gradients(
             real_loss, fake_loss + self.anchor * anchor + more, k, critic.parameters(), generator.parameters()
@@ -151,8 +160,8 @@ class BeganJudge:
         draws lips and lids apart, where smooth faces cross, is worth some energy, and not what comes for nothing.
         """
         generator, patches = state.networks["generator"], state.networks["patches"]
-        assert isinstance(generator, Decoder)
-        assert isinstance(patches, PatchCritic)
+        assert isinstance(generator, networks.Decoder)
+        assert isinstance(patches, critics.PatchCritic)
         assert batch.noise is not None
         assert generator.linear is not None
         count = -(-len(seen) // PART)
@@ -176,7 +185,7 @@ class BeganJudge:
         if not self.patches:
             return added, shown
         of_real, of_fake = patches(faces, real), patches(made.detach(), fake.detach())
-        loss = softplus(-of_real).mean() + softplus(of_fake).mean()
+        loss = functional.softplus(-of_real).mean() + functional.softplus(of_fake).mean()
         total = loss
         if batch.phase % LAZY == 0:
             jitter = JITTER * patches.deviations[0] * white(noise[:, -made.shape[1] :])
@@ -186,26 +195,26 @@ class BeganJudge:
         for parameter, gradient in zip(theta, torch.autograd.grad(total, theta), strict=True):
             parameter.grad = gradient
         patches.requires_grad_(False)  # the generator alone follows
-        fooled = softplus(-patches(made, fake)).mean()
+        fooled = functional.softplus(-patches(made, fake)).mean()
         patches.requires_grad_(True)
         return added + self.patches * fooled, shown | {"patches": state.mean(loss)[0]}
 
     def _judge(self, state: State, window: Tensor, penalised: bool) -> Tensor:
         """Set the gradients of the judge and of the mapping network; returns the judge's loss without its penalty."""
         judge, mapping, generator = state.networks["judge"], state.networks["mapping"], state.networks["generator"]
-        assert isinstance(generator, Decoder)
+        assert isinstance(generator, networks.Decoder)
         scale = weights(generator)
         real = (state.variables["seen"][window] * scale).requires_grad_(penalised)
         fake = mapping(state.variables["drawn"][window]) * scale
         of_real = judge(with_deviations(real))
-        loss = softplus(-of_real).mean() + softplus(judge(with_deviations(fake.detach()))).mean()
+        loss = functional.softplus(-of_real).mean() + functional.softplus(judge(with_deviations(fake.detach()))).mean()
         total = loss
         if penalised and self.penalty:
             (slope,) = torch.autograd.grad(of_real.sum(), real, create_graph=True)
             total = loss + self.phases * self.penalty / 2 * slope.square().sum(dim=1).mean()
         theta_j, theta_m = list(judge.parameters()), list(mapping.parameters())
         gradients = torch.autograd.grad(total, theta_j)
-        gradients += torch.autograd.grad(softplus(-judge(with_deviations(fake))).mean(), theta_m)
+        gradients += torch.autograd.grad(functional.softplus(-judge(with_deviations(fake))).mean(), theta_m)
         for parameter, gradient in zip(theta_j + theta_m, gradients, strict=True):
             parameter.grad = gradient
         return loss.detach()
@@ -242,7 +251,7 @@ def with_deviations(coordinates: Tensor) -> Tensor:
     return torch.cat([coordinates, deviations.expand_as(coordinates)], dim=1)
 
 
-def weights(generator: Decoder) -> Tensor:
+def weights(generator: networks.Decoder) -> Tensor:
     """What coordinates (code,) are multiplied with before they are judged.
 
     Their standard deviations become the square roots of what they are in the faces, relative to the largest: as they

@@ -8,6 +8,8 @@ RUN/machine.txt                     where it ran, one line for each machine
 RUN/model/                          the finished model, see `model_folder`
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import math
@@ -16,25 +18,31 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-import safetensors.torch
-import torch
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors import SafetensorError
-from torch import Tensor
+from safetensors import SafetensorError, safe_open
 
 from meshgan.errors import DiskError, MeshganError, UsageError
 from meshgan.machine import machine
-from meshgan.model.classifier import Classifier
 from meshgan.model.load import load_model
 from meshgan.reading import check_file, parse_json, parse_toml, read_bytes
 from meshgan.storage import alone_in, atomic_file, disk_errors, remove_file, require_replaceable, set_aside
+from meshgan.training import Later
 from meshgan.training.classification import Classification
 from meshgan.training.recipe import Recipe, differences, load_recipe, parse_recipe, recipe_toml
 
-DTYPES = (torch.float32, torch.float64, torch.int64)  # of a run's tensors
+if TYPE_CHECKING:
+    import safetensors.torch as tensor_files
+    import torch
+    from torch import Tensor
+
+    from meshgan.model import classifier
+else:
+    torch, tensor_files = Later("torch"), Later("safetensors.torch")
+    classifier = Later("meshgan.model.classifier")
+
 MOST_LINES = 2**28  # bytes of stats.jsonl that are read
 MOST_CHECKPOINT = 2**31  # bytes; those of the largest recipe on 50,000 vertices are a quarter of it
 KEEP = 2  # checkpoints; the older one stands in for a damaged newer one
@@ -102,7 +110,7 @@ class RunFolder:
         """Whether the run's model is there and whole; one that is not may be made again."""
         folder = self.path / "model"
         try:
-            Classifier.load(folder) if self._classifies() else load_model(folder)
+            classifier.Classifier.load(folder) if self._classifies() else load_model(folder)
         except MeshganError as error:
             if folder.exists():
                 print(f"meshgan: {error} It is made again.", file=sys.stderr)
@@ -153,7 +161,7 @@ class RunFolder:
         )
         target = self.path / f"checkpoint-{faces_seen:010d}.safetensors"
         with atomic_file(target) as partial:
-            partial.write_bytes(safetensors.torch.save(tensors, {"meshgan": header.model_dump_json()}))
+            partial.write_bytes(tensor_files.save(tensors, {"meshgan": header.model_dump_json()}))
         for old in self.checkpoints()[:-KEEP]:
             remove_file(old)
         return target
@@ -204,10 +212,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Read and check one file. Raises `MeshganError` if it is damaged."""
     try:
         check_file(path, MOST_CHECKPOINT)
-        with safetensors.safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="pt") as file:
             header = _Header.model_validate_json(file.metadata()["meshgan"], strict=True)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        whole = all(tensor.dtype in DTYPES for tensor in tensors.values())
+        kinds = (torch.float32, torch.float64, torch.int64)
+        whole = all(tensor.dtype in kinds for tensor in tensors.values())
         whole = whole and _digest(header.run, header.step, tensors) == header.digest
     except (
         MeshganError,

@@ -1,22 +1,31 @@
 """Expression recognition (the paper's Sec. 4.3): the loss of a classifier, trained by the loop of all objectives."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
-import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from meshgan.arrays import Integers
-from meshgan.data.faceset import FaceSet
 from meshgan.errors import UsageError
-from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.nn.plan import NetworkSpec
-from meshgan.nn.spline import ExpressionClassifier
-from meshgan.training.state import Batch, Curves, State
+from meshgan.training import Later
+from meshgan.training.objective import Curves
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+    from torch.nn import functional
+
+    from meshgan.arrays import Integers
+    from meshgan.data.faceset import FaceSet
+    from meshgan.geometry.hierarchy import Hierarchy
+    from meshgan.nn import spline
+    from meshgan.training.state import Batch, State
+else:
+    functional, spline = Later("torch.nn.functional"), Later("meshgan.nn.spline")
 
 Word = Annotated[str, Field(min_length=1, max_length=100)]
 
@@ -66,7 +75,7 @@ class Classification:
     def build(self, hierarchy: Hierarchy, spec: NetworkSpec, generator: torch.Generator) -> dict[str, nn.Module]:
         """The classifier."""
         try:
-            return {"classifier": ExpressionClassifier(hierarchy, len(self.classes), generator=generator)}
+            return {"classifier": spline.ExpressionClassifier(hierarchy, len(self.classes), generator=generator)}
         except ValueError as error:
             raise UsageError(f"the classifier needs a template with five levels ({error}).") from error
 
@@ -78,7 +87,7 @@ class Classification:
         """One step on faces in millimetres."""
         assert batch.targets is not None
         logits = state.networks["classifier"](batch.faces)
-        loss = cross_entropy(logits, batch.targets)
+        loss = functional.cross_entropy(logits, batch.targets)
         loss.backward()
         state.update("classifier")
         mean, hits = state.mean(loss, (logits.argmax(1) == batch.targets).float().mean())

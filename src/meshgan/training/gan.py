@@ -4,19 +4,29 @@ WGAN (Arjovsky et al. 2017): a critic of bounded slope estimates the Wasserstein
 is bounded by clipping the weights, as there, or by the gradient penalty of Gulrajani et al. 2017.
 """
 
-from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from __future__ import annotations
 
-import torch
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from torch import Tensor, nn
-from torch.nn.functional import softplus
 
-from meshgan.geometry.hierarchy import Hierarchy
-from meshgan.nn.networks import Decoder, ScalarCritic
 from meshgan.nn.plan import NetworkSpec
-from meshgan.training.state import Batch, Curves, State, refuse_code_activation, refuse_mapping
+from meshgan.training import Later
+from meshgan.training.objective import Curves, refuse_code_activation, refuse_mapping
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+    from torch.nn import functional
+
+    from meshgan.geometry.hierarchy import Hierarchy
+    from meshgan.nn import networks
+    from meshgan.training.state import Batch, State
+else:
+    torch, functional = Later("torch"), Later("torch.nn.functional")
+    networks = Later("meshgan.nn.networks")
 
 EXPLODED = 1e4  # a loss of GAN
 CRITIC_STEPS = 5  # critic steps for each step of the generator, in both papers
@@ -25,12 +35,12 @@ RUNAWAY = 1e6  # an estimate of WGAN
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
     """−log σ(D(x)) − log(1 − σ(D(G(z)))), means over logits (B,); 2 log 2 for a discriminator that cannot tell."""
-    return softplus(-real).mean() + softplus(fake).mean()
+    return functional.softplus(-real).mean() + functional.softplus(fake).mean()
 
 
 def generator_loss(fake: Tensor) -> Tensor:
     """−log σ(D(G(z))): non-saturating, it pulls hardest where the discriminator is sure."""
-    return softplus(-fake).mean()
+    return functional.softplus(-fake).mean()
 
 
 class _Adversaries:
@@ -49,8 +59,8 @@ class _Adversaries:
     def build(self, hierarchy: Hierarchy, spec: NetworkSpec, generator: torch.Generator) -> dict[str, nn.Module]:
         """The generator that all models share, and a critic with one output."""
         return {
-            "generator": Decoder(hierarchy, spec, generator),
-            "critic": ScalarCritic(hierarchy, spec, generator),
+            "generator": networks.Decoder(hierarchy, spec, generator),
+            "critic": networks.ScalarCritic(hierarchy, spec, generator),
         }
 
     def variables(self, spec: NetworkSpec) -> dict[str, Tensor]:
@@ -139,8 +149,8 @@ class Wgan(_Adversaries):
         return f"the critic exploded (W = {stats['W']:.3g})" if abs(stats["W"]) > RUNAWAY else None
 
 
-@torch.no_grad()
 def clip_weights(critic: nn.Module, bound: float) -> None:
     """Clamp every parameter to [-bound, bound]."""
-    for parameter in critic.parameters():
-        parameter.clamp_(-bound, bound)
+    with torch.no_grad():
+        for parameter in critic.parameters():
+            parameter.clamp_(-bound, bound)

@@ -28,8 +28,9 @@ from meshgan.training.began_judge import BeganJudge
 from meshgan.training.checkpoint import Checkpoint, Identity, RunFolder, check_same_run, read_checkpoint
 from meshgan.training.classification import Classification
 from meshgan.training.finish import finish
+from meshgan.training.objective import Objective
 from meshgan.training.recipe import Adam, Momentum, Recipe, load_recipe, recipe_toml
-from meshgan.training.state import Batch, Batches, Objective, State
+from meshgan.training.state import Batch, Batches, State
 from meshgan.training.team import Stopped, Team, stop_requests, team
 from meshgan.training.watch import Watch, announce, diversity, live_line
 

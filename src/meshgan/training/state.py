@@ -5,7 +5,6 @@ Batches follow from the seed and the step alone, so that resuming needs no state
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -14,20 +13,11 @@ from torch import Tensor, nn
 from meshgan.arrays import Faces, Integers
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import UsageError
-from meshgan.geometry.hierarchy import Hierarchy
-from meshgan.nn.plan import NetworkSpec
 from meshgan.training.team import Team
 
 SLOTS: Mapping[type, set[str]] = {  # what an optimiser remembers of a parameter
     torch.optim.Adam: {"step", "exp_avg", "exp_avg_sq"},
     torch.optim.SGD: {"momentum_buffer"},
-}
-Curves = Mapping[str, Mapping[str, str]]  # panels of a report by title: the statistics shown in each, with their labels
-
-BALANCE: Curves = {  # of all kinds of BEGAN
-    "Loss of the auto-encoder, network units": {"L_real": "L(x)", "L_fake": "L(G(z))"},
-    "Convergence M": {"M": "M"},
-    "Balance k": {"k": "k"},
 }
 
 ORDER, CODES, GRID, GUESS, MOMENTS = range(5)  # independent streams of random numbers under one seed
@@ -140,72 +130,6 @@ def _put(target: Tensor, value: Tensor) -> None:
     if value.shape != target.shape or value.dtype != target.dtype:
         raise RuntimeError(f"{tuple(value.shape)} {value.dtype} in place of {tuple(target.shape)} {target.dtype}")
     target.copy_(value)
-
-
-def refuse_mapping(spec: NetworkSpec, kind: str) -> None:
-    """Raise `ValueError` for a mapping network and for details of chance, which only began-judge trains."""
-    if spec.mapping:
-        raise ValueError(f"network.mapping is for the objective began-judge; with {kind} set network.mapping = 0")
-    if spec.detail:
-        raise ValueError(f"network.detail is for the objective began-judge; with {kind} set network.detail = false")
-
-
-def refuse_code_activation(spec: NetworkSpec, kind: str) -> None:
-    """Raise `ValueError` for an activation on the code of encoders, where there is none."""
-    if spec.code_activation != "none":
-        raise ValueError(f'the objective {kind} has no encoder; set network.code_activation = "none"')
-
-
-class Objective(Protocol):
-    """What the loop asks of an objective: a frozen dataclass of its numbers, in the file that holds its losses."""
-
-    @property
-    def kind(self) -> str:
-        """Its name in recipes."""
-        ...
-
-    @property
-    def phases(self) -> int:
-        """Steps after which its pattern of updates repeats; 1 for most."""
-        ...
-
-    @property
-    def prior(self) -> Literal["uniform", "standard-normal"]:
-        """What its codes are drawn from."""
-        ...
-
-    @property
-    def keeps(self) -> tuple[str, ...]:
-        """Those of its networks that go into the model."""
-        ...
-
-    @property
-    def curves(self) -> Curves:
-        """What a report draws of the statistics that `step` returns."""
-        ...
-
-    def check(self, spec: NetworkSpec) -> None:
-        """Raise `ValueError` if networks of these sizes are not made for it."""
-        ...
-
-    def build(self, hierarchy: Hierarchy, spec: NetworkSpec, generator: torch.Generator) -> dict[str, nn.Module]:
-        """The networks that it trains, by name; "generator" maps codes (B, code) to faces (B, V, 3).
-
-        `generator` is the source of the random initial weights.
-        """
-        ...
-
-    def variables(self, spec: NetworkSpec) -> dict[str, Tensor]:
-        """Tensors of its own that change during training, at their start."""
-        ...
-
-    def step(self, state: State, batch: Batch) -> dict[str, Tensor]:
-        """One update of the networks in place; returns scalars to show and log, means over all processes."""
-        ...
-
-    def trouble(self, stats: Mapping[str, float]) -> str | None:
-        """What is wrong, in a few words, if these statistics say that training has failed."""
-        ...
 
 
 class Batches:

@@ -24,13 +24,12 @@ from meshgan.progress import LINE_SECONDS, counted, duration
 from meshgan.storage import atomic_file
 from meshgan.training.checkpoint import RunFolder
 from meshgan.training.recipe import Recipe
-from meshgan.training.state import Curves, State, fixed_codes
+from meshgan.training.state import State, fixed_codes
 from meshgan.view.figures import contact_sheet, worn
 
 GRID = 16  # faces in a grid of samples
 TILE = 128  # pixels of each
 RISEN = 3.0  # a diversity this many times the limit has been there to lose
-CURVES: Curves = {"Diversity of 16 fixed samples, mm": {"diversity_mm": "samples"}, "Learning rate": {"lr": "rate"}}
 ADVICE = "start a new run with a lower optimiser.lr, or with optimiser.clip = 1"
 LIVE_SECONDS = 0.2  # between two changes of the line on a terminal
 SYMBOLS = {"L_real": "L(x)", "L_fake": "L(G(z))"}

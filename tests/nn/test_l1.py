@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from meshgan.training.autoencoder import l1
+from meshgan.nn.networks import l1
 
 
 @pytest.mark.parametrize("wanted", [(True, False), (False, True), (True, True)])
