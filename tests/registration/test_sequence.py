@@ -23,11 +23,12 @@ from meshgan.registration.fake_scans import fake_scan, fake_sequence, plain_peop
 from meshgan.registration.jobs import Outcome, Result, Settings, plan, save
 from meshgan.registration.landmarks import Landmarks
 from meshgan.registration.quality import judge, measure
-from meshgan.registration.sequence import Moment, Person, at_rest, follow
+from meshgan.registration.sequence import Moment, Person, Place, Shot, at_rest, doubt, follow
 from meshgan.registration.templates import default_template
 
 SMILE, JAW = ARKIT.index("mouthSmileLeft"), ARKIT.index("jawOpen")
 INDEX = np.arange(17, 79)
+ALONE = Place()
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def take(still):
 
 def before(scan, face, still, weights, frames=1):
     """What is known once a frame is laid as it should be."""
-    return Moment(face, still, weights, scan.pose, 0.9, frames)
+    return Moment(face, still, weights, scan.pose, 0.9, frames, ALONE)
 
 
 def test_weights_are_told_from_a_face_at_rest(person, still):
@@ -76,7 +77,7 @@ def test_frames_are_followed_without_a_search(person, still, take, monkeypatch):
     scans, faces, weights = take
     moment = before(scans[2], faces[2], still, weights[2])
     for row in (3, 4):
-        result, moment = follow(scans[row].mesh, person, moment)
+        result, moment = follow(scans[row].mesh, [Shot(person, moment)], row)
         error = np.linalg.norm(moment.to_scan(moment.vertices) - scans[row].pose(faces[row]), axis=1)
         assert result.followed
         assert error.mean() < 0.6
@@ -101,11 +102,83 @@ def test_a_head_that_jumps_is_found_again(person, still, take, monkeypatch):
 
     sighted = sequence.sight
     monkeypatch.setattr(sequence, "sight", found)
-    result, moment = follow(scan.mesh, person, before(scans[2], faces[2], still, weights[2]))
+    result, moment = follow(scan.mesh, [Shot(person, before(scans[2], faces[2], still, weights[2]))], 3)
+    assert moment.place == Place(3, 0, -1, (0,))
+    assert "searched for anew" in doubt(moment)
     assert asked == [None]
     assert not result.followed
     assert len(result.landmarks) == len(marks)
     assert np.linalg.norm(moment.to_scan(moment.vertices) - pose(faces[3]), axis=1).mean() < 0.8
+
+
+def elsewhere(face, template, turn, seed):
+    """A scan of a face far from where the others of the take have it."""
+    pose = Similarity(1.0, Rotation.from_euler("xyz", turn, degrees=True).as_matrix(), np.array([300.0, 0, -90]))
+    return fake_scan(template.mesh.with_vertices(face), np.random.default_rng(seed), pose)
+
+
+def gone_on(mesh, shots, number):
+    """A frame, and the shots that the next one may go on from."""
+    result, moment = follow(mesh, shots, number)
+    people = {shot.last.place.began: shot.person for shot in shots}
+    person = people.get(moment.place.began) or Person.of(moment.still, shots[0].person.template)
+    others = {shot.last.place.number: shot for shot in shots}
+    return result, moment, [Shot(person, moment), *(others[row] for row in moment.place.other)]
+
+
+@pytest.fixture
+def detected(person, monkeypatch):
+    """Faces are found where they truly are; returns what to tell of each scan."""
+    marks, sighted = {}, sequence.sight
+
+    def tell(scan, face):
+        marks[len(scan.mesh.vertices)] = Landmarks(INDEX, person.template.landmark_rows[INDEX] @ scan.pose(face))
+
+    monkeypatch.setattr(
+        sequence, "sight", lambda mesh, to, _, *more: sighted(mesh, to, marks[len(mesh.vertices)], *more)
+    )
+    return tell
+
+
+@pytest.fixture(scope="module")
+def somebody_else():
+    return plain_people(2, "somebody else")[0].astype(np.float64)
+
+
+def test_two_odd_frames_in_a_row_leave_no_trace(person, still, take, detected, somebody_else):
+    scans, faces, weights = take
+    odd = [
+        elsewhere(faces[4], person.template, [80, 40, 10], 1),
+        elsewhere(somebody_else, person.template, [0, 170, 9], 2),
+    ]
+    for scan, face in zip(odd, (faces[4], somebody_else), strict=True):
+        detected(scan, face)
+    shots = [Shot(person, before(scans[2], faces[2], still, weights[2]))]
+    own, other = odd
+    _, moment, shots = gone_on(own.mesh, shots, 1)
+    assert "searched for anew" in doubt(moment)
+    assert np.linalg.norm(moment.to_scan(moment.vertices) - own.pose(faces[4]), axis=1).mean() < 0.8
+    _, moment, shots = gone_on(other.mesh, shots, 2)
+    assert "registered by itself" in doubt(moment)
+    assert np.linalg.norm(moment.to_scan(moment.vertices) - other.pose(somebody_else), axis=1).mean() < 1.5
+    assert moment.place == Place(2, 2, -1, (1, 0))
+    _, moment, shots = gone_on(scans[3].mesh, shots, 3)
+    assert (moment.place, doubt(moment)) == (Place(3, 0, 0, (2, 1)), "")
+    assert np.linalg.norm(moment.to_scan(moment.vertices) - scans[3].pose(faces[3]), axis=1).mean() < 0.6
+    assert np.linalg.norm(moment.still - still, axis=1).mean() < 0.3
+
+
+def test_an_odd_first_frame_is_left_behind(person, take, detected, somebody_else):
+    scans, faces, _ = take
+    odd, nothing = elsewhere(somebody_else, person.template, [10, 30, 100], 3), np.zeros(len(ARKIT))
+    first = before(odd, somebody_else, somebody_else, nothing)
+    detected(scans[2], faces[2])
+    _, moment, shots = gone_on(scans[2].mesh, [Shot(Person.of(somebody_else, person.template), first)], 1)
+    assert "registered by itself" in doubt(moment)
+    assert moment.place == Place(1, 1, -1, (0,))
+    _, moment, shots = gone_on(scans[3].mesh, shots, 2)
+    assert (moment.place, doubt(moment)) == (Place(2, 1, 1, (0,)), "")
+    assert np.linalg.norm(moment.to_scan(moment.vertices) - scans[3].pose(faces[3]), axis=1).mean() < 1.0
 
 
 def test_noise_of_the_scans_averages_out(person, still):
@@ -114,17 +187,17 @@ def test_noise_of_the_scans_averages_out(person, still):
     moment = before(scans[0], faces[0], still, weights[0], frames=8)
     laid = []
     for scan in scans[1:]:
-        _, moment = follow(scan.mesh, person, moment)
+        _, moment = follow(scan.mesh, [Shot(person, moment)], moment.place.number + 1)
         laid.append(moment.vertices)
     flicker = np.sqrt(np.var(laid, axis=0).sum(axis=1))[person.template.inside]
     assert 0 < flicker.mean() < 0.1
     assert moment.weights.max() < 0.1
 
 
-def some_moment(job):
+def some_moment(job, place=ALONE):
     size = len(default_template().mesh.vertices)
     way = Similarity(1.0, np.eye(3), np.zeros(3))
-    moment = Moment(np.zeros((size, 3)), np.zeros((size, 3)), np.zeros(len(ARKIT)), way, 0.9, 1)
+    moment = Moment(np.zeros((size, 3)), np.zeros((size, 3)), np.zeros(len(ARKIT)), way, 0.9, 1, place)
     save(
         job,
         Outcome(scan=job.name, verdict="failed" if "bad" in job.name else "good"),
@@ -135,12 +208,15 @@ def some_moment(job):
 def test_a_sequence_is_redone_from_the_first_frame_that_changed(tmp_path, monkeypatch):
     done = []
 
-    def quick(job, start, person=None, before=None):
-        done.append((job.name, before and before.name))
-        some_moment(job)
+    names = {}
+
+    def quick(job, start, shots, number):
+        names[number] = job.name
+        done.append((job.name, names[shots[0].last.place.number] if shots else None))
+        some_moment(job, Place(number, 0, number - 1))
 
     monkeypatch.setattr(bulk, "_register", quick)
-    monkeypatch.setattr(bulk, "_person", lambda job: object())
+    monkeypatch.setattr(bulk.Person, "of", lambda still, template: object())
     monkeypatch.setattr(batch, "available", lambda: True)
     folder, out = tmp_path / "scans", tmp_path / "faces"
     folder.mkdir()

@@ -22,7 +22,7 @@ from concurrent.futures import CancelledError, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +39,24 @@ from meshgan.model.rig import ARKIT
 from meshgan.progress import counted, track
 from meshgan.reading import read_arrays, read_text, shown
 from meshgan.registration.landmarks import read_landmarks
-from meshgan.registration.quality import Quality, Verdict, draw_pictures, judge, measure
+from meshgan.registration.quality import VERDICTS, Quality, Verdict, draw_pictures, judge, measure
 from meshgan.registration.register import register, unit_of
-from meshgan.registration.sequence import Moment, Person, begin, follow
+from meshgan.registration.sequence import (
+    MOST_SHOTS,
+    Moment,
+    Person,
+    Place,
+    Shot,
+    begin,
+    doubt,
+    find_again,
+    follow,
+)
 from meshgan.registration.template import FaceTemplate
 from meshgan.registration.templates import ASSET_FILES, OWN, landmark_file, load_template
 from meshgan.storage import atomic_file, remove_file
 
-FORMAT = "6"  # of results, and how they come about; part of every key
+FORMAT = "7"  # of results, and how they come about; part of every key
 MOST_OUTCOME, MOST_RESULT = 2**20, 2**28  # bytes
 FARTHEST = 1e9  # of any coordinate of a result
 ANSWER_SECONDS = 10.0  # within which a Dask scheduler must answer
@@ -232,25 +242,36 @@ def _since_the_first_open(jobs: Sequence[Job]) -> list[Job]:
 
 def over_frames(done: Sequence[Job], frames: Sequence[Job]) -> Generator[str, None, None]:
     """Keys of the frames of a sequence, each followed from the ones before, of which some are `done`."""
-    known = [job for job in done if _succeeded(job)]
-    person: Person | None = _person(known[0]) if known and frames else None
-    before: Job | None = known[-1] if known else None
+    jobs = [*done, *frames]
+    people: dict[int, Person] = {}
 
-    def follow_on(job: Job, start: float) -> None:
-        nonlocal person, before
-        _register(job, start, person, before)
-        if _succeeded(job):
-            person, before = person or _person(job), job
+    def shot(number: int) -> Shot:
+        last = _moment(jobs[number])
+        began = min(last.place.began, number)
+        if began not in people:
+            first = _moment(jobs[began]) if _succeeded(jobs[began]) else last
+            people[began] = Person.of(first.still, _template(jobs[number].settings))
+        return Shot(people[began], last)
 
-    for job in frames:
-        yield work_on(job, follow_on)
+    for number, job in enumerate(frames, start=len(done)):
+        shots = [shot(last) for last in _last_frames(jobs[:number])]
+        yield work_on(job, partial(_register, shots=shots, number=number))
 
 
-def _person(job: Job) -> Person:
-    """Whom the first frame shows."""
+def _last_frames(jobs: Sequence[Job]) -> list[int]:
+    """The numbers of the last frames of the shots that may go on after those jobs, the latest first."""
+    latest = next((number for number in reversed(range(len(jobs))) if _succeeded(jobs[number])), None)
+    if latest is None:
+        return []
+    other = _moment(jobs[latest]).place.other
+    return [latest, *(last for last in other if last < latest and _succeeded(jobs[last]))]
+
+
+def _moment(job: Job) -> Moment:
+    """What the frames after this one go on from, in millimetres."""
     moment = result_of(job).moment
     assert moment is not None
-    return Person.of(moment.still, _template(job.settings))
+    return replace(moment, to_scan=_times(moment.to_scan, job.millimetres))
 
 
 def work_on(job: Job, way: Callable[[Job, float], None] | None = None) -> str:
@@ -280,25 +301,26 @@ def _mark(job: Job) -> None:
         partial.touch()
 
 
-def _register(job: Job, start: float, person: Person | None = None, before: Job | None = None) -> None:
-    """Register a scan by itself, or as a frame of a person after the one `before`."""
+def _register(job: Job, start: float, shots: Sequence[Shot] = (), number: int = 0) -> None:
+    """Register a scan by itself, or as a frame of that `number` after those that the `shots` hold."""
     template, unit = _template(job.settings), unit_of(job.scan.name, job.settings.unit)
     millimetres = job.millimetres
     names = template.landmark_names
     landmarks = read_landmarks(job.landmarks, names, millimetres) if job.landmarks else None
     mesh = read_mesh(job.scan, "mm" if unit in ("auto", "glb") else unit)
     moment = None
-    if person is not None and before is not None:
-        known = result_of(before).moment
-        assert known is not None
-        known = replace(known, to_scan=_times(known.to_scan, before.millimetres))
-        result, moment = follow(mesh, person, known, landmarks, unit)
+    if shots:
+        result, moment = follow(mesh, shots, number, landmarks, unit)
+        if result.followed and judge(measure(result, template))[0] == "failed":
+            result, moment = find_again(mesh, shots, number, None, unit)
     elif job.settings.sequence:
-        result, moment = begin(mesh, template, landmarks, unit)
+        result, moment = begin(mesh, template, landmarks, unit, number)
     else:
         result = register(mesh, template, landmarks, unit)
     quality = measure(result, template)
     verdict, reason = judge(quality)
+    if shots and moment is not None and landmarks is None and (why := doubt(moment)):
+        verdict, reason = max(verdict, "check", key=VERDICTS.index), "; ".join(filter(None, (why, reason)))
     draw_pictures(result, template, job.file("jpg"))
     to_scan = _times(result.to_scan, 1 / millimetres)
     marks = result.landmarks
@@ -324,6 +346,8 @@ def save(job: Job, outcome: Outcome, result: Result | None = None) -> None:
         if moment is not None:
             still = moment.still.astype(np.float32)
             more = {"still": still, "weights": moment.weights, "held": moment.held, "frames": moment.frames}
+            place = moment.place
+            more["place"] = np.array([place.number, place.began, place.after, *place.other], dtype=np.int64)
         with atomic_file(job.file("npz")) as partial, partial.open("wb") as stream:
             np.savez(
                 stream, allow_pickle=False, vertices=result.vertices, landmark_index=result.landmark_index,
@@ -365,13 +389,23 @@ def result_of(job: Job) -> Result:
     way = Similarity(float(arrays["scale"]), arrays["rotation"], arrays["translation"])
     moment = None
     if job.settings.sequence:
-        count = arrays.get("frames")
-        if count is None or count.dtype.kind != "i" or count.shape != () or not 0 < count < FARTHEST:
-            raise damaged
         face, still = (arrays[name].astype(np.float64) for name in ("vertices", "still"))
-        moment = Moment(face, still, arrays["weights"], way, float(arrays["held"]), int(count))
+        place = _place(arrays.get("place"))
+        count = arrays.get("frames")
+        if place is None or count is None or count.dtype.kind != "i" or count.shape != () or not 0 < count < FARTHEST:
+            raise damaged
+        moment = Moment(face, still, arrays["weights"], way, float(arrays["held"]), int(count), place)
     marks = arrays["landmarks"]
     return Result(arrays["vertices"].astype(np.float32), index.astype(np.int64), marks, way, moment)
+
+
+def _place(numbers: NDArray[Any] | None) -> Place | None:
+    """Where a frame stands in its sequence, None if that is nonsense."""
+    if numbers is None or numbers.dtype.kind != "i" or numbers.ndim != 1 or not 3 <= len(numbers) < 3 + MOST_SHOTS:
+        return None
+    number, began, after, *other = numbers.tolist()
+    sensible = 0 <= began <= number and -1 <= after < number and all(0 <= last < number for last in other)
+    return Place(number, began, after, tuple(other)) if sensible else None
 
 
 def _landmark_count(job: Job) -> int:

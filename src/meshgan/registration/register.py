@@ -1,6 +1,7 @@
 """One scan, one result: find the face, fit the face model, let the template go, and say how good it is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -26,6 +27,7 @@ CONTOUR = 17
 WORST_GIVEN = 12.0  # mm, median at the template's scale: above it, landmarks given are not what they are called
 ASTRAY = 12.0  # mm from the fitted model: landmarks found there are none of the face
 HUMAN = (36.0, 90.0)  # mm between the middles of the eyes, with room for an inexact pose: small faces have 40
+OTHER_SIZE = 1.5  # times that of the frames before: such a frame is in another unit
 FIXED, FREE = 1e-4, SCALE_SIGMA  # how far the model may grow, as a share
 
 
@@ -84,8 +86,16 @@ def register(
     stage. The systems are small, so that BLAS is quickest with one thread, which is for the caller to set. Raises
     `MeshganError` if there is no face, hardly a surface, or no human size.
     """
+    with surface_needed():
+        sighting, scan, to_scan = sight(mesh, template, landmarks, unit)
+        return lay(sighting, scan, to_scan, template, unit, watch)
+
+
+@contextmanager
+def surface_needed() -> Iterator[None]:
+    """Equations that cannot be solved are told as what they come from: hardly any surface."""
     try:
-        return _register(mesh, template, landmarks, unit, watch)
+        yield
     except np.linalg.LinAlgError as error:
         raise MeshganError(
             "hardly any surface lies where the landmarks say that the face is; are they right?"
@@ -97,10 +107,15 @@ def unit_of(name: str, unit: str) -> str:
     return "glb" if unit != "auto" and name.lower().endswith(".glb") else unit
 
 
-def _register(
-    mesh: Mesh, template: FaceTemplate, landmarks: Landmarks | None, unit: str, watch: Watch | None
+def lay(
+    sighting: Sighting,
+    scan: Mesh,
+    to_scan: Similarity,
+    template: FaceTemplate,
+    unit: str = "mm",
+    watch: Watch | None = None,
 ) -> Registration:
-    sighting, scan, to_scan = sight(mesh, template, landmarks, unit)
+    """The template laid onto a face that was found (see `sight`); the arguments are those of `register`."""
     surface = Surface(scan)
     fitted = fit_model(sighting, surface, template, FIXED if unit == "auto" else FREE)
     pull = partial(template.drawn.pull, surface=surface)
@@ -143,14 +158,17 @@ def sight(
 ) -> tuple[Sighting, Mesh, Similarity]:
     """Find the face: where it is in the template's frame, what of the scan lies around it there, and the way back.
 
-    Of a scan whose unit is "auto", `scale` is how long a millimetre is, if that is known.
+    Of a scan whose unit is "auto", `scale` is how long a millimetre is, if that is known: it counts unless the face is
+    of another size by half and more, as that of a frame in another unit is.
     """
     given = cleaned(mesh)
     whole = calmed(given)
     sighting = _given(landmarks, template) if landmarks is not None else _detected(whole, template)
     if unit != "auto":
         _require_human_size(float(sighting.pose.scale) * template.interocular(template.mesh.vertices), unit)
-    millimetre = (scale or sighting.pose.scale) if unit == "auto" else 1.0
+    if scale is None or not 1 / OTHER_SIZE < float(sighting.pose.scale) / scale < OTHER_SIZE:
+        scale = float(sighting.pose.scale)
+    millimetre = scale if unit == "auto" else 1.0
     to_scan = Similarity(millimetre, sighting.pose.rotation, sighting.pose.translation)
     sighting = replace(sighting, noisy=whole is not given)
     return sighting.seen_from(to_scan), cropped(whole, template, sighting.pose, to_scan), to_scan

@@ -127,13 +127,16 @@ def write_performance(folder: Path, template: Mesh, jobs: Sequence[Job], outcome
     """The person's face at rest, and a table of what it does, as `meshgan drive` reads it.
 
     There is a row for each frame: its name, the weights of Apple's shapes, and how the head is turned against the first
-    one, in radians. What failed lies on the line between its neighbours.
+    one, in radians. What failed, or shows another face than most frames, lies on the line between its neighbours.
     """
     usable = [row for row, outcome in enumerate(outcomes) if outcome.verdict != "failed"]
-    results = [result_of(jobs[row]) for row in usable]
-    turns = Rotation.from_matrix([result.to_scan.rotation for result in results])
+    results = {row: result_of(jobs[row]) for row in usable}
+    began = {row: result.moment.place.began for row, result in results.items() if result.moment is not None}
+    person = Counter(began.values()).most_common(1)[0][0]
+    usable = [row for row in usable if began[row] == person]
+    turns = Rotation.from_matrix([results[row].to_scan.rotation for row in usable])
     angles = np.unwrap((turns[0].inv() * turns).as_euler("YXZ"), axis=0)
-    moments = [result.moment for result in results if result.moment is not None]
+    moments = [moment for row in usable if (moment := results[row].moment) is not None]
     write_mesh(folder / "at-rest.ply", template.with_vertices(moments[-1].still))
     weights = np.stack([moment.weights for moment in moments])
     known = np.hstack([weights, angles])

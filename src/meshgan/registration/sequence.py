@@ -11,9 +11,14 @@ further frame the pose and the weights are fitted to the surface from those of t
 let go towards it, held back by where the frame before would have them: the weight that this has, in surface points, is
 the number of frames before, up to `REMEMBERED`, so that noise of scans averages out, but only where the two agree.
 
-Where a surface does not fit any more (the head has jumped, a cut), the face is searched for as in any scan.
+Where a surface does not fit any more (the head has jumped, a cut), the face is searched for as in any scan. If it is
+this person's, it is laid as such; else by itself, and may be the first of another one. The frames before are not
+forgotten: a single odd frame leaves no trace, since the next one is first tried where frames followed each other. Only
+frames that follow one mend the face at rest.
 """
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -33,7 +38,7 @@ from meshgan.model.rig import ARKIT, targets_of
 from meshgan.registration.landmarks import Landmarks
 from meshgan.registration.nricp import FACING, Step, nonrigid_icp, unfolded
 from meshgan.registration.prior import Anchors, FitStep, Prior, fit, learn
-from meshgan.registration.register import Registration, Sighting, cropped, placed, register, sight
+from meshgan.registration.register import Registration, Sighting, cropped, lay, placed, register, sight, surface_needed
 from meshgan.registration.scan import calmed, cleaned
 from meshgan.registration.template import FaceTemplate
 
@@ -49,6 +54,9 @@ REMEMBERED = 8  # surface points that the frame before counts as at most
 DOUBT_MM = 0.5  # between that and the surface: it soon says nothing
 KEPT = 0.98  # of r, from one frame to the next
 NEAR_MM, LOST = 2.0, 0.8  # the surface so near the fitted face has to cover that share of what it did before
+RECALLED = 0.95  # of that share, from one frame to the next, where a frame holds less
+OWN = 0.85  # of what the face model covers of a face that was searched for, the person has to
+MOST_SHOTS = 3  # so that two odd frames in a row do not push out those before
 FAR_MM = 3.0  # closest points beyond this are not believed
 STEPS = (Step(-1, 0.5, 0.0, FAR_MM, 2), Step(-1, 0.2, 0.0, FAR_MM, 1))  # landmarks: see `REMEMBERED`
 EXACT = 1e-6  # deviation of the size, as a share: it is known
@@ -70,8 +78,8 @@ class Moment:
     """What is known once a frame is laid.
 
     Its `vertices` (V, 3) and the person's face at rest, `still` (V, 3), both in the frame of the head, which `to_scan`
-    carries into the scan; the `weights` (52,) of the shapes; the share of the face that the scan `held`; and how many
-    `frames` there have been.
+    carries into the scan; the `weights` (52,) of the shapes; the share of the face that the scan `held`; how many
+    `frames` of the person there have been; and its `place` among them.
     """
 
     vertices: Floats
@@ -80,6 +88,23 @@ class Moment:
     to_scan: Similarity
     held: float
     frames: int
+    place: "Place"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a frame stands: its own `number`, that of the frame with which its person `began`, and that of the frame it
+    goes on `after`, -1 if its face was searched for; and the last frames of the `other` shots that may go on."""
+
+    number: int = 0
+    began: int = 0
+    after: int = -1
+    other: tuple[int, ...] = ()
+
+    @property
+    def searched(self) -> bool:
+        """Whether the face was searched for."""
+        return self.after < 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +150,14 @@ class Person:
         """Faces about this one whose weights differ by so much."""
         basis = np.ascontiguousarray(deviation * self.shapes.transpose(2, 0, 1), dtype=np.float32)
         return Prior(mean, basis)
+
+
+@dataclass(frozen=True, eq=False)
+class Shot:
+    """Frames that follow each other: whom they show, and the last of them."""
+
+    person: Person
+    last: Moment
 
 
 def _inside(moves: Floats | Singles, template: FaceTemplate) -> Floats:
@@ -174,44 +207,86 @@ def begin(
     template: FaceTemplate,
     landmarks: Landmarks | None = None,
     unit: str = "mm",
+    number: int = 0,
 ) -> tuple[Registration, Moment]:
-    """The first frame: registered as any scan is (see `register`), then told apart into face at rest and weights."""
-    result = register(mesh, template, landmarks, unit)
+    """A first frame: registered as any scan is (see `register`), then told apart into face at rest and weights."""
+    return _begun(register(mesh, template, landmarks, unit), template, number)
+
+
+def _begun(result: Registration, template: FaceTemplate, number: int) -> tuple[Registration, Moment]:
     still, weights = at_rest(result.vertices, template)
     motion = rigid(template.mesh.vertices, still, template.inside.astype(np.float64))
     result = placed(result, motion)
     held = float(result.believed[template.inside].mean())
-    return result, Moment(result.vertices, motion.inverse(still), weights, result.to_scan, held, 1)
+    place = Place(number, began=number)
+    return result, Moment(result.vertices, motion.inverse(still), weights, result.to_scan, held, 1, place)
 
 
 def follow(
     mesh: Mesh,
-    person: Person,
-    before: Moment,
+    shots: Sequence[Shot],
+    number: int,
     landmarks: Landmarks | None = None,
     unit: str = "mm",
 ) -> tuple[Registration, Moment]:
-    """A further frame of a person, from the frame before or, where that does not fit, from where the face is found.
+    """A further frame, which goes on from the last one of a shot or, where none fits, from where its face is found.
 
-    With `landmarks` it begins there. The arguments and errors are those of `register`.
+    Of the `shots`, the latest first, those of one frame, which may be an odd one, are tried last. With `landmarks` it
+    begins there. The other arguments and errors are those of `register`.
     """
-    template = person.template
     if landmarks is None:
         given = cleaned(mesh)
         whole = calmed(given)
-        sighting = replace(_nothing_seen(template), noisy=whole is not given)
-        try:
-            scan = cropped(whole, template, before.to_scan, before.to_scan)
-            prior = person.prior(person.expected(before), CHANGE)
-            return _laid(sighting, scan, before.to_scan, person, before, prior, FOLLOWED)
-        except MeshganError:  # it is lost, or hardly anything is there
-            pass
+        for shot in sorted(shots, key=lambda shot: shot.last.place.searched):
+            template, way = shot.person.template, shot.last.to_scan
+            sighting = replace(_nothing_seen(template), noisy=whole is not given)
+            with suppress(MeshganError, np.linalg.LinAlgError):  # it is lost, or hardly anything is there
+                scan = cropped(whole, template, way, way)
+                prior = shot.person.prior(shot.person.expected(shot.last), CHANGE)
+                return _laid(sighting, scan, way, shot, shots, number, prior, FOLLOWED)
+    return find_again(mesh, shots, number, landmarks, unit)
+
+
+@surface_needed()
+def find_again(
+    mesh: Mesh,
+    shots: Sequence[Shot],
+    number: int,
+    landmarks: Landmarks | None = None,
+    unit: str = "mm",
+) -> tuple[Registration, Moment]:
+    """A frame whose face is searched for, as that of the person of most frames if it is theirs, else by itself.
+
+    The arguments are those of `follow`.
+    """
+    shot = max(shots, key=lambda shot: shot.last.frames)
+    person, before, template = shot.person, shot.last, shot.person.template
     known = float(before.to_scan.scale) if unit == "auto" else None
     sighting, scan, to_scan = sight(mesh, template, landmarks, unit, known)
     turn, middle = sighting.pose.rotation, template.mesh.vertices.mean(axis=0)
     start = Similarity(1.0, turn, sighting.pose(middle[None])[0] - turn @ middle)
     prior = person.prior(before.still, STRENGTH)
-    return _laid(replace(sighting, pose=start), scan, to_scan, person, before, prior, SOUGHT)
+    theirs: tuple[Registration, Moment] | None = None
+    with suppress(LostError, np.linalg.LinAlgError):
+        theirs = _laid(replace(sighting, pose=start), scan, to_scan, shot, shots, number, prior, SOUGHT)
+        if _held(theirs[0], template) >= LOST * before.held:
+            return theirs
+    own, alone = _begun(lay(sighting, scan, to_scan, template, unit), template, number)
+    if theirs is not None and _held(theirs[0], template) >= OWN * _held(own, template):
+        return theirs
+    return own, replace(alone, place=replace(alone.place, other=_others(shots)))
+
+
+def _held(result: Registration, template: FaceTemplate) -> float:
+    """The share of the face's inside where the fitted face has surface near it."""
+    drawn = template.drawn.pull(result.fitted, Surface(result.scan))
+    return float((drawn.weights(NEAR_MM, FACING)[template.inside] > 0).mean())
+
+
+def _others(shots: Sequence[Shot], after: int = -1) -> tuple[int, ...]:
+    """The last frames of the shots that a frame does not go on `after`, as many as are kept."""
+    numbers = [shot.last.place.number for shot in shots]
+    return tuple(number for number in numbers if number != after)[: MOST_SHOTS - 1]
 
 
 def _nothing_seen(template: FaceTemplate) -> Sighting:
@@ -225,19 +300,24 @@ def _laid(
     sighting: Sighting,
     scan: Mesh,
     to_scan: Similarity,
-    person: Person,
-    before: Moment,
+    shot: Shot,
+    shots: Sequence[Shot],
+    number: int,
     prior: Prior,
     schedule: tuple[FitStep, ...],
 ) -> tuple[Registration, Moment]:
-    """The face laid onto a `scan`, which lies in a frame that `to_scan` leads back from; raises `LostError`."""
+    """The face of a shot's person laid onto a `scan`, which lies in a frame that `to_scan` leads back from.
+
+    Without landmarks it goes on from the shot's last frame; then, raises `LostError`.
+    """
+    person, before = shot.person, shot.last
     template, surface = person.template, Surface(scan)
     followed = not len(sighting.landmarks)
     draw = partial(template.sparse.pull, surface=surface)
     fitted = fit(prior, sighting.anchors, sighting.pose, draw, EXACT, schedule, template.sparse.vertices)
     drawn = template.drawn.pull(fitted.vertices, surface)
-    near = drawn.weights(NEAR_MM, FACING)[template.inside] > 0
-    if followed and near.mean() < LOST * before.held:
+    near = float((drawn.weights(NEAR_MM, FACING)[template.inside] > 0).mean())
+    if followed and near < LOST * before.held:
         raise LostError("the face is not where the frame before says.")
     says = np.where(drawn.weights(FAR_MM, FACING) > 0, drawn.distance, 0.0)
     told = Anchors(sp.csr_array(sp.eye_array(len(says))), fitted.vertices, 1 + (says / DOUBT_MM) ** 2)
@@ -253,7 +333,19 @@ def _laid(
     here = Registration(vertices, fitted.vertices, believed, scan, landmarks, to_scan, sighting.noisy, followed, found)
     result = placed(here, fitted.pose)
     weights = person.weights(result.vertices - before.still)
-    count = before.frames + 1
-    rest = (result.vertices - person.moved(weights) - before.still) / count if count <= MENDED else 0.0
-    held = float(near.mean())
-    return result, Moment(result.vertices, before.still + rest, weights, result.to_scan, held, count)
+    count, rest = before.frames + 1, np.zeros(3)
+    if followed and count <= MENDED:  # an odd frame says nothing of a face at rest
+        rest = (result.vertices - person.moved(weights) - before.still) / count
+    place = Place(number, before.place.began, before.place.number if followed else -1)
+    place = replace(place, other=_others(shots, place.after))
+    held = max(near, RECALLED * before.held)
+    return result, Moment(result.vertices, before.still + rest, weights, result.to_scan, held, count, place)
+
+
+def doubt(moment: Moment) -> str:
+    """Why a further frame wants a look, since its face was searched for without a person's landmarks; else ''."""
+    if not moment.place.searched:
+        return ""
+    if moment.place.began == moment.place.number:
+        return "the face is not the one of the frames before, so it was registered by itself"
+    return "the face was not where the frames before have it, so it was searched for anew"
