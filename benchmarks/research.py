@@ -162,7 +162,7 @@ def try_details(data: Reduced, changes: Mapping[str, Any], faces: int) -> dict[s
         linear = (codes @ generator.linear).view_as(real)
         made = generator(codes, noise if o["noise"] else None)
         rebuilt = generator(codes)
-        energies = spectrum(made - rebuilt)  # of chance alone
+        energies = spectrum(made - rebuilt).mean(dim=0)  # of chance alone
         loss = o["anchor"] * l1(real, rebuilt)
         loss = loss + o["spectrum"] * (spectrum.shares * ((energies + TINY).sqrt() - 1).square()).sum()
         if o["patches"]:
@@ -374,7 +374,10 @@ def try_convolutions(data: Reduced, changes: Mapping[str, Any], faces: int) -> d
                 loss = loss + o["sliced"] * sliced(both, prior, random)
                 remembered = torch.cat([own.detach(), remembered])[:REMEMBERED]
         if o["spectrum"]:
-            loss = loss + o["spectrum"] * (spectrum.shares * ((spectrum(made) + TINY).sqrt() - 1).square()).sum()
+            loss = (
+                loss
+                + o["spectrum"] * (spectrum.shares * ((spectrum(made).mean(dim=0) + TINY).sqrt() - 1).square()).sum()
+            )
         if o["patches"]:
             fake = made.detach()
             theirs, ours = patches(real, real), patches(fake, fake)

@@ -24,6 +24,7 @@ def test_the_file_holds_what_it_promises(monkeypatch, capsys, sheet) -> None:
     monkeypatch.setattr(train_step, "face_template", lambda: hills(14))
     monkeypatch.setattr(train_step.Hierarchy, "cached", lambda mesh: sheet)
     monkeypatch.setattr(train_step, "growth", lambda: {"linear": True})
+    monkeypatch.setattr(train_step, "of_recipe", lambda: {"meshgan": 30.0, "without details": 20.0, "ratio": 1.5})
     monkeypatch.setattr(train_step, "ROUNDS", 1)
     monkeypatch.setattr(train_step, "BATCH", 2)
     monkeypatch.setattr(twins, "SIZE", 64)
@@ -36,7 +37,16 @@ def test_the_file_holds_what_it_promises(monkeypatch, capsys, sheet) -> None:
     assert result["ratio"]["floor"] == pytest.approx(result["ms"]["meshgan"] / result["floor_ms"])
     assert result["floor_ms"] == pytest.approx(result["gflop"] / result["gflops"] * 1e3)
     assert 0 < max(result["difference"].values()) < 1e-4
-    assert "floor:" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "floor:" in printed
+    assert "1.50 times that without details" in printed
+
+
+@pytest.mark.slow
+def test_the_recipe_is_timed_with_its_details_and_without(monkeypatch) -> None:
+    monkeypatch.setattr(train_step, "ROUNDS", 1)
+    found = train_step.of_recipe()
+    assert found["ratio"] == pytest.approx(found["meshgan"] / found["without details"])
 
 
 def test_versions_that_differ_are_refused(sheet) -> None:

@@ -3,14 +3,18 @@
 A step is D(x), G(z), D(G(z)), all gradients and Adam, at the template's 5,036 vertices, batch 16, float32, on PyTorch's
 threads. All three versions start from the same weights and must give the same numbers before they are timed; then they
 take turns, and with a matrix product, whose rate makes the floor.
+
+Beside it, what the details of the recipe `meshgan` cost: its whole step with them, and without.
 """
 
 import copy
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,13 +22,19 @@ from torch import Tensor, nn
 
 from meshgan.bench.hierarchy import hills, peak_mb, slope
 from meshgan.bench.twins import CsrConv, PygConv, Twin, conditions, copy_rate, matrix_product, network, training_step
+from meshgan.data.corpora.anny import make_identities
 from meshgan.data.corpora.basis import face_template
+from meshgan.data.faceset import FaceSet
 from meshgan.errors import MeshganError, install_command
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.machine import today
 from meshgan.nn import kernel
 from meshgan.nn.networks import Autoencoder, Decoder
 from meshgan.training.began import reconstruction_loss, set_gradients
+from meshgan.training.loop import start
+from meshgan.training.recipe import Recipe, load_recipe
+from meshgan.training.state import Batch, Batches, State
+from meshgan.training.team import Team
 
 TOLERANCE = 1e-4
 ROUNDS = 5
@@ -36,6 +46,8 @@ SIDES = (71, 110, 141, 283)  # of sheets of 5,041, 12,100, 19,881 and 80,089 ver
 BATCHES = (1, 4, 16, 64, 128)
 BATCH = 16
 SECONDS = 3.0  # of steps at each size, and at least three steps
+PEOPLE = 160  # whose faces the recipe's step is timed on
+PLAIN = ("network.detail=false", "objective.patches=0", "objective.spectrum=0", "objective.validity=0")
 LINEAR = 1.1  # the largest exponent that counts as linear
 
 
@@ -72,6 +84,7 @@ def run(only_growth: bool = False) -> dict[str, Any]:
         "gflops": gflops,
         "copy_gbps": gbps,
         "decode": decode(ours.generator, gflops),
+        "recipe": of_recipe(),
         "growth": growth(),
         "path": kernel.describe(),
         "machine": conditions(),
@@ -184,6 +197,35 @@ def decode(generator: Decoder, gflops: float) -> dict[str, float]:
     return {"faces_per_s": rate, "floor_faces_per_s": most, "ratio_floor": most / rate}
 
 
+def of_recipe() -> dict[str, float]:
+    """Milliseconds of a step of the recipe `meshgan`, and of one without details; means over a cycle of steps, as what
+    is done in each differs, medians over cycles."""
+    cycles: dict[str, Callable[[], None]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        make_identities(Path(name) / "faces", PEOPLE)
+        faces = FaceSet.open(Path(name) / "faces")
+        hierarchy = Hierarchy.cached(faces.template)
+        for key, changes in (("meshgan", ()), ("without details", PLAIN)):
+            recipe = load_recipe("meshgan", changes)
+            state, noise = start(recipe, faces, hierarchy, 0, Team()), sum(hierarchy.counts)
+            batches = Batches(faces, recipe.network.code, BATCH, 0, Team(), None, noise if recipe.network.detail else 0)
+            given = [batches(i, recipe.objective.phases) for i in range(recipe.objective.phases)]
+
+            def cycle(recipe: Recipe = recipe, state: State = state, given: list[Batch] = given) -> None:
+                for batch in given:
+                    recipe.objective.step(state, batch)
+
+            cycles[key] = kernel.pytorch_in_one_thread()(cycle)
+        seconds: dict[str, list[float]] = {key: [] for key in cycles}
+        for cycle in cycles.values():
+            cycle()
+        for _ in range(ROUNDS):
+            for key, cycle in cycles.items():
+                seconds[key].append(_seconds(cycle) / len(given))
+    ms = {key: statistics.median(times) * 1e3 for key, times in seconds.items()}
+    return ms | {"ratio": ms["meshgan"] / ms["without details"]}
+
+
 def _show(result: dict[str, Any]) -> None:
     about = result["machine"]
     print(f"{about['processor']}, {about['threads']} threads, {about['instructions']}, load {about['load']}")
@@ -203,6 +245,9 @@ def _show(result: dict[str, Any]) -> None:
     print(f"meshgan takes {result['ratio']['floor']:.1f} times that")
     rates = result["decode"]
     print(f"decoding: {rates['faces_per_s']:,.0f} faces/s, floor {rates['floor_faces_per_s']:,.0f}")
+    recipe = result["recipe"]
+    print(f"a step of the recipe meshgan: {recipe['meshgan']:.1f} ms, {recipe['ratio']:.2f} times", end=" ")
+    print(f"that without details ({recipe['without details']:.1f})")
 
 
 def growth() -> dict[str, Any]:

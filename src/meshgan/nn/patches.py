@@ -12,10 +12,11 @@ from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
-from meshgan.arrays import Integers, Singles
+from meshgan.arrays import Faces, Integers, Singles
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.geometry.laplacian import BandFilter, mass
 from meshgan.geometry.mesh import Mesh
+from meshgan.geometry.surface import distances
 from meshgan.nn.networks import dense, narrowing
 from meshgan.nn.plan import COORDINATES, NetworkSpec, ordered_levels
 from meshgan.nn.sampling import Reordering, SparseOperator
@@ -32,6 +33,9 @@ CUT = 2.5
 ROWS = 500  # of distances at a time
 BLOCK = 64  # faces measured at a time
 TINY = 1e-6  # beside roots of areas, of vertices without one
+FEW = 12  # vertices of a part by which nothing can be told of how it moves
+STIFF = 0.05  # of the energy of a part's details: what an affine map of the part may leave
+CLEAR = 3.0  # deviations of its details that a vertex stays away from a stiff part
 
 
 class PatchCritic(nn.Module):
@@ -43,6 +47,7 @@ class PatchCritic(nn.Module):
     """
 
     deviations: Tensor  # (2, V, 3) of real details, and of their differential coordinates
+    freedom: Tensor  # (V, 1) the share of their details that vertices may have: `freedom`
 
     def __init__(
         self, hierarchy: Hierarchy, spec: NetworkSpec | None = None, generator: torch.Generator | None = None
@@ -57,6 +62,7 @@ class PatchCritic(nn.Module):
         self.validity: Validity | None = None
         self.heads = nn.ModuleList(dense(width, 1, generator) for width in spec.widths)
         self.register_buffer("deviations", torch.ones(2, self.laplacian.shape[0], COORDINATES))
+        self.register_buffer("freedom", torch.ones(self.laplacian.shape[0], 1))
 
     def forward(self, faces: Tensor, details: Tensor) -> Tensor:
         values = self.order.inwards(torch.cat([faces, *self.seen(details)], dim=-1))
@@ -87,7 +93,7 @@ class PatchCritic(nn.Module):
 
 
 class Spectrum(nn.Module):
-    """How strong details are by wavelength, (B, V, 3) → (E,), each relative to real faces'; differentiable.
+    """How strong details are by wavelength, (B, V, 3) → (B, E), each relative to real faces' mean; differentiable.
 
     The longest manifold harmonics of the template are gathered in bands, each a fixed ratio wide. What they leave goes
     through Bernstein filters (n over i) Qⁱ Pⁿ⁻ⁱ, i = 0 … n, P the mean around a vertex under a Gaussian of `SIGMA`
@@ -133,34 +139,59 @@ class Spectrum(nn.Module):
         self.register_buffer("real", torch.ones(sum(parts)))
 
     def forward(self, details: Tensor) -> Tensor:
-        roots = self.roots[:, None]
         columns = (details * self.scale).transpose(0, 1).flatten(1)
-        codes = self.harmonics @ (columns * roots)
-        energies = [band.square().sum() for band in codes.split(self.sizes)]
+        codes = self.harmonics @ (columns * self.roots[:, None])
+        energies = [torch.stack([_by_face(band).sum(dim=0) for band in codes.split(self.sizes)])]
         if self.smoothing is not None and self.narrow is not None:
-            rest = columns - self.harmonics.T @ codes / roots.clamp_min(TINY)
+            rest = columns - self.harmonics.T @ codes / self.roots[:, None].clamp_min(TINY)
             powers = [rest]
             for _ in range(DEGREE):
                 powers.append(self.smoothing(powers[-1]))
             waves = (self.filters @ torch.stack(powers).flatten(1)).view(len(powers), *rest.shape)
-            energies += (waves.square().sum(dim=2) @ self.areas.T).flatten().unbind()
+            energies.append((self.areas @ _by_face(waves)).flatten(0, 1))
             fine = rest - self.narrow(rest)
-            fine = fine - self.narrow(fine)
-            energies += (self.held @ fine.square().sum(dim=1)).unbind()
-        return torch.stack(energies) / len(details) / self.real
+            energies.append(self.held @ _by_face(fine - self.narrow(fine)))
+        return torch.cat(energies).T / self.real
 
     @torch.no_grad()
     def measure(self, details: Tensor) -> None:
         """Take what is relative to real faces from their details (N, V, 3)."""
         self.real.fill_(1.0)
-        parts = [self(part) * len(part) for part in details.split(BLOCK)]
-        self.real.copy_(torch.stack(parts).sum(dim=0) / len(details))
+        self.real.copy_(torch.cat([self(part) for part in details.split(BLOCK)]).mean(dim=0))
         rest, fine = self.real[len(self.sizes) :].split(
             [len(self.real) - len(self.sizes) - len(self.held), len(self.held)]
         )
         for by_region in (rest.view(-1, len(self.areas)), fine.view(1, -1)):
             by_region.clamp_min_(FLOOR * by_region.mean(dim=1, keepdim=True))
         self.real.clamp_min_(FLOOR**2 * self.real.mean() + torch.finfo(self.real.dtype).tiny)
+
+
+def _by_face(columns: Tensor) -> Tensor:
+    """Squares of fields in columns (…, 3 B), summed over the axes of each: (…, B)."""
+    return columns.square().unflatten(-1, (-1, COORDINATES)).sum(dim=-1)
+
+
+def freedom(mesh: Mesh, details: Faces) -> Singles:
+    """What share (V, 1) of their details vertices may have, as real ones (N, V, 3) in mm show it: 1 all over a face.
+
+    Parts of a head that are stiff, as eyeballs and teeth are, have none: what real ones leave to details is an affine
+    map of each, and drawn vertex by vertex it would be dents. Nor do details reach such a part: a lid lies on its
+    eyeball. So they fade where `CLEAR` deviations are more than there is between. The largest part is never stiff.
+    """
+    stiff = np.zeros(len(mesh.vertices), dtype=bool)
+    sizes = np.bincount(mesh.components)
+    for label in np.flatnonzero((sizes > FEW) & (sizes < sizes.max())):
+        part = mesh.components == label
+        basis = np.linalg.qr(np.column_stack([mesh.vertices[part], np.ones(part.sum())]))[0]
+        own = details[:, part].astype(np.float64)
+        left = own - basis @ (basis.T @ own)
+        stiff[part] = np.square(left).sum() < STIFF * np.square(own).sum()
+    free = np.ones(len(stiff))
+    if stiff.any():
+        gap = distances(mesh.vertices, Mesh(mesh.vertices, mesh.triangles[stiff[mesh.triangles[:, 0]]]))
+        deviations = np.sqrt(np.square(details).sum(axis=2).mean(axis=0))
+        free = np.where(stiff, 0.0, np.minimum(gap / np.maximum(CLEAR * deviations, TINY), 1.0))
+    return free[:, None].astype(np.float32)
 
 
 def bernstein(degree: int) -> Singles:

@@ -168,14 +168,17 @@ class BeganJudge:
         faces, noise, codes = batch.faces[:count], batch.noise[:count], seen[:count]
         made = generator(codes, noise)
         linear = (codes @ generator.linear).view_as(made)
-        real, fake = faces - linear, made - linear
+        real, fake = (faces - linear) * patches.freedom, (made - linear) * patches.freedom.sign()
         assert patches.spectrum is not None
-        energies = patches.spectrum(made - rebuilt[:count])
-        lengths = (torch.stack(state.mean(*energies)) + TINY).sqrt()
+        still = rebuilt[:count]
+        parts = patches.spectrum(torch.cat([made - still, still - linear])).split(count)
+        energies, alike = (part.mean(dim=0) for part in parts)
+        (of_all,) = state.mean(energies)
+        lengths = (of_all + TINY).sqrt()
         shares = patches.spectrum.shares
         off = (shares * (lengths - 1).square()).sum()
         added = self.spectrum * (shares * (1 - 1 / lengths) * energies).sum()  # of the same gradient, in any team
-        steady = (shares * patches.spectrum(rebuilt[:count] - linear)).sum()
+        steady = (shares * alike).sum()
         added = added + STEADY * self.spectrum * steady
         shown = {"spectrum": off, "steady": state.mean(steady)[0]}
         if patches.validity is not None:

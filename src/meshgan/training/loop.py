@@ -21,7 +21,7 @@ from meshgan.model.face_model import FaceModel, check_connectivity
 from meshgan.model.pca import fit_coordinates
 from meshgan.nn import kernel
 from meshgan.nn.networks import Decoder, Encoder, parameter_count
-from meshgan.nn.patches import PatchCritic, Spectrum
+from meshgan.nn.patches import PatchCritic, Spectrum, freedom
 from meshgan.nn.validity import Validity
 from meshgan.training.autoencoder import Components
 from meshgan.training.began_judge import BeganJudge
@@ -304,8 +304,10 @@ def measure_details(networks: Mapping[str, nn.Module], faces: FaceSet) -> None:
     generator.metric.copy_(torch.from_numpy(faces.normalisation.std).square())
     rows = some_rows(faces.split.train, MEASURED)
     blocks = torch.from_numpy(faces.normalisation.apply(faces.vertices[rows])).split(64)
-    spectrum = Spectrum(faces.template, faces.normalisation.std)
-    patches.measure(torch.cat([generator.beyond(block) for block in blocks]), spectrum)
+    scale = faces.normalisation.std
+    details = torch.cat([generator.beyond(block) for block in blocks])
+    patches.freedom.copy_(torch.from_numpy(freedom(faces.template, details.numpy() * scale)))
+    patches.measure(details * patches.freedom, Spectrum(faces.template, scale))
     generator.deviations.copy_(patches.deviations[0])
 
 

@@ -60,7 +60,7 @@ class State:
             self.optimisers[name].zero_grad(set_to_none=True)
 
     def mean(self, *losses: Tensor) -> tuple[Tensor, ...]:
-        """Means of scalar losses over all processes, detached."""
+        """Means of losses of one shape over all processes, detached."""
         values = torch.stack([loss.detach() for loss in losses])
         self.team.average_([values])
         return tuple(values.unbind())
