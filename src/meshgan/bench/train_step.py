@@ -217,11 +217,11 @@ def of_recipe() -> dict[str, float]:
 
             cycles[key] = kernel.pytorch_in_one_thread()(cycle)
         seconds: dict[str, list[float]] = {key: [] for key in cycles}
-        for cycle in cycles.values():
-            cycle()
+        for work in cycles.values():
+            work()
         for _ in range(ROUNDS):
-            for key, cycle in cycles.items():
-                seconds[key].append(_seconds(cycle) / len(given))
+            for key, work in cycles.items():
+                seconds[key].append(_seconds(work) / len(given))
     ms = {key: statistics.median(times) * 1e3 for key, times in seconds.items()}
     return ms | {"ratio": ms["meshgan"] / ms["without details"]}
 
