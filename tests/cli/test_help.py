@@ -57,6 +57,21 @@ def test_what_is_wrong_with_a_word_is_said_without_python():
     assert "{MODEL}" in shown.output
 
 
+@pytest.mark.parametrize(
+    ("option", "number", "said"),
+    [
+        ("--smoothing-mm", "inf", "`smoothing_mm=inf` is not a finite number."),
+        ("--smoothing-mm", "nan", "greater than or equal to 0"),
+        ("--seed", "1" + "0" * 30, "`seed` is too large"),
+    ],
+)
+def test_numbers_that_are_none_are_refused_before_anything_is_done(option, number, said):
+    verb = "decouple" if option == "--smoothing-mm" else "anny-identities"
+    done = CliRunner().invoke(app, ["data", verb, *(["x"] if verb == "decouple" else []), "y", option, number])
+    assert getattr(done.exception, "exit_status", done.exit_code) == 2
+    assert said in f"{done.output} {done.exception}"
+
+
 def test_choices_are_those_that_there_are():
     assert get_args(Made) == (*TABLES, *FIGURES, "all")
     shown = CliRunner().invoke(app, ["reproduce", "table3", "--out", "x"])

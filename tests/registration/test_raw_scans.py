@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from meshgan.cli.main import app
 from meshgan.data.corpora.basis import face_template
 from meshgan.data.faceset import Card, FaceSet, create_faceset
-from meshgan.errors import UsageError
+from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.files import read_mesh
 from meshgan.geometry.surface import closest_points
 from meshgan.registration.fake_scans import make_scans
@@ -57,5 +57,5 @@ def test_what_cannot_be_scanned_is_refused(faces, tmp_path):
         make_scans(faces, tmp_path / "out", 4)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").touch()
-    with pytest.raises(UsageError, match="not empty"):
+    with pytest.raises(MeshganError, match="exists already"):
         make_scans(faces, tmp_path / "full", 1)

@@ -100,7 +100,7 @@ def run(
             others = np.array([estranged(face, np.random.default_rng([k, 1])) for k, face in enumerate(bent)])
             summary[f"{kind}_with_bumps"] = _errors(_scans(others, template), others, template)
         if kind == "fake_scans" and compared:
-            pairs = [_beside_trimesh(fakes[k], truth[k], template) for k in track(range(compared), "comparing")]
+            pairs = [_beside_trimesh(fakes[k], truth[k], template) for k in track(range(compared), "Comparing")]
             summary["beside_trimesh"] = {name: _mean([pair[name] for pair in pairs]) for name in pairs[0]}
     _show(summary)
     return summary
@@ -143,7 +143,7 @@ def _scans(faces: Floats, template: FaceTemplate) -> list[FakeScan]:
 def _errors(scans: Sequence[FakeScan], faces: Floats, template: FaceTemplate) -> dict[str, Any]:
     """Figures over all scans (N) of `faces` (N, V, 3). Without a result there is no error: those are counted."""
     pairs = list(zip(scans, faces, strict=True))
-    results = [_whole(scan.mesh, scan.pose(face), template) for scan, face in track(pairs, "registering")]
+    results = [_whole(scan.mesh, scan.pose(face), template) for scan, face in track(pairs, "Registering")]
     found = [result for result in results if result is not None]
     verdicts = Counter(result["verdict"] for result in found)
     return {
@@ -281,7 +281,7 @@ def foreign(faces: FaceSet, count: int) -> dict[str, Any]:
     rows = some_rows(np.arange(len(faces)), count)
     placed: dict[str, list[Floats | None]] = {}
     seconds: dict[str, list[float]] = {}
-    for row in track(rows, "registering"):
+    for row in track(rows, "Registering"):
         mesh = faces.template.with_vertices(np.asarray(faces.vertices[row], dtype=np.float64))
         for name, vertices, took in _by_each_method(mesh, template):
             placed.setdefault(name, []).append(vertices)

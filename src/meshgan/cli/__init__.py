@@ -1,8 +1,9 @@
 """The command line: what all verbs have in common."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup
@@ -14,6 +15,9 @@ WRITTEN = ("out", "sheet", "spectrum", "change", "json_file")  # parameters that
 PICTURES = ("sheet", "spectrum")
 MARKS = ("card.json", "model.json", "recipe.toml")  # a folder that holds one is a set, a model or a run
 KEPT = (*MARKS, "labels.csv", "template.ply", "machine.json")  # files of theirs whose endings others have too
+LARGEST = 2**63 - 1  # whole number
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 class Verbs(typer.Typer):
@@ -47,7 +51,8 @@ class _Verb(TyperCommand):
             raise
 
     def invoke(self, ctx: Any) -> Any:
-        """Call the verb, unless two of its files are one."""
+        """Call the verb, unless two of its files are one, or a number is none."""
+        check_numbers(ctx.params)
         check_places(ctx.params)
         return super().invoke(ctx)
 
@@ -65,6 +70,15 @@ def _flags_alone(parameters: Iterable[Any]) -> list[Any]:
         if getattr(parameter, "is_flag", False) and parameter.metavar is None:
             parameter.metavar = ""
     return found
+
+
+def check_numbers(given: Mapping[str, Any]) -> None:
+    """Raise `UsageError` for NaN and infinity, which pass every bound, and for what no whole number of 64 bits is."""
+    for name, value in given.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"`{name}={value}` is not a finite number.")
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise UsageError(f"`{name}` is too large; give a number of at most 18 digits.")
 
 
 def check_places(given: Mapping[str, Any]) -> None:

@@ -135,8 +135,6 @@ def studio(json_file: Json = None) -> None:
 
 def _run(name: str, json_file: Path | None, **asked: bool) -> None:
     """Call `run()` of the benchmark's module, and write what it returns."""
-    if json_file is not None and not json_file.parent.is_dir():
-        raise UsageError(f"the folder of {json_file} does not exist; make it first.")
     _require_place(json_file)
     _finish(importlib.import_module(f"meshgan.bench.{name}").run(**asked), json_file)
 

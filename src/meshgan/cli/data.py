@@ -8,12 +8,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from meshgan.cli import Verbs
+from meshgan.cli import JsonOption, Verbs
 from meshgan.errors import UsageError
 from meshgan.progress import counted
 
 Unit = Literal["mm", "cm", "m"]
 SHEET = 24  # faces on a sheet of `info`
+MOST_PEOPLE = 10_000_000  # of a corpus: 600 GB
 UpOption = Annotated[
     str | None,
     typer.Option(help="The axis that is up: y, z, x, -y, … By default y, unless faces plainly stand otherwise."),
@@ -44,7 +45,7 @@ def import_folder(
         str | None, typer.Option(help="Regular expression whose first group is the subject in a file's name.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that read.")] = os.cpu_count() or 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Make a set of faces of a folder of registered meshes of one connectivity.
 
@@ -106,7 +107,7 @@ def template(
 @app.command("anny-identities")
 def anny_identities(
     out: Annotated[Path, typer.Argument(help="The set of faces to write.")],
-    count: Annotated[int, typer.Option(min=1, help="How many people.")] = 12000,
+    count: Annotated[int, typer.Option(min=1, max=MOST_PEOPLE, help="How many people.")] = 12000,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same faces.")] = 0,
     plain: Annotated[bool, typer.Option("--plain", help="Without detail and folds, as version 0.1 made them.")] = False,
 ) -> None:
@@ -126,7 +127,7 @@ def anny_identities(
 @app.command("anny-heads")
 def anny_heads(
     out: Annotated[Path, typer.Argument(help="The set of heads to write.")],
-    count: Annotated[int, typer.Option(min=1, help="How many people.")] = 12000,
+    count: Annotated[int, typer.Option(min=1, max=MOST_PEOPLE, help="How many people.")] = 12000,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same heads.")] = 0,
 ) -> None:
     """Make the corpus of whole heads: scalp, ears, neck, the inside of the mouth, eyeballs, teeth and tongue.
@@ -145,9 +146,15 @@ def anny_heads(
 @app.command("anny-expressions")
 def anny_expressions(
     out: Annotated[Path, typer.Argument(help="The set of faces to write.")],
-    subjects: Annotated[int, typer.Option(min=1, help="How many people, each in two to four sessions.")] = 180,
-    posed: Annotated[int, typer.Option(min=0, help="Faces at the apex of one of six expressions.")] = 6651,
-    spontaneous: Annotated[int, typer.Option(min=0, help="Faces of every intensity: mixed, partial.")] = 7567,
+    subjects: Annotated[
+        int, typer.Option(min=1, max=MOST_PEOPLE, help="How many people, each in two to four sessions.")
+    ] = 180,
+    posed: Annotated[
+        int, typer.Option(min=0, max=MOST_PEOPLE, help="Faces at the apex of one of six expressions.")
+    ] = 6651,
+    spontaneous: Annotated[
+        int, typer.Option(min=0, max=MOST_PEOPLE, help="Faces of every intensity: mixed, partial.")
+    ] = 7567,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same faces.")] = 0,
     noise_mm: Annotated[float, typer.Option(min=0, help="Root mean square length of the registration noise.")] = 0.1,
     part: Annotated[Literal["model", "classifier"], typer.Option(help="For whom: no subject is in both.")] = "model",
@@ -317,7 +324,7 @@ def register(
             help="The scans are frames of one person, in the order of their names; writes OUT/weights.csv.",
         ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Lay the template onto raw scans: a set of faces, with a report on every scan.
 

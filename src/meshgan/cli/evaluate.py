@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from meshgan.cli import JsonOption
 from meshgan.errors import UsageError
 
 if TYPE_CHECKING:
     from meshgan.evaluation.evaluate import Evaluation
     from meshgan.report.results import Results
+
+MOST_SAMPLES = 1_000_000
 
 Made = Literal["table1", "table2", "ablation", "figure1", "figure4", "figure5", "figure6", "figure7", "all"]
 
@@ -31,7 +34,7 @@ def evaluate(
             help="The file to write: JSON, or a page (.html) with its JSON beside it; of one run, RUN/evaluation.json.",
         ),
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Faces drawn under each sampler.")] = 10_000,
+    samples: Annotated[int, typer.Option(min=1, max=MOST_SAMPLES, help="Faces drawn under each sampler.")] = 10_000,
     fid: Annotated[
         Literal["inception", "off"], typer.Option(help="Fréchet distances of pictures; they need the extra `fid`.")
     ] = "inception",
@@ -40,7 +43,7 @@ def evaluate(
         Literal["test", "validation"],
         typer.Option(help="Which faces it is measured against: for results, or to choose between models by."),
     ] = "test",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure models: how well they rebuild unseen faces, and how their samples compare with them.
 
@@ -107,7 +110,7 @@ def reproduce(
         ),
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="Train networks so many times; by default 3 times, smoke once.")
+        int | None, typer.Option(min=1, max=1000, help="Train networks so many times; by default 3 times, smoke once.")
     ] = None,
     fid: Annotated[
         Literal["inception", "off"] | None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from meshgan.cli import JsonOption
 from meshgan.cli.use import SHIPPED
 from meshgan.errors import UsageError, missing_extra
 
@@ -147,7 +148,7 @@ def export(
     opset: Annotated[
         int | None, typer.Option(min=OLDEST_OPSET, help="Version of ONNX's operators, for engines that lag behind.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write the generator as ONNX: codes in, vertices in millimetres out, any batch size.
 

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from meshgan.cli import Verbs
+
 RECIPES = Path(__file__).parents[1] / "recipes"
 
 
@@ -73,7 +75,7 @@ def train(
         print(f"The model lies in {model}{use}.")
 
 
-recipes = typer.Typer(help="The recipes that ship.", invoke_without_command=True)
+recipes = Verbs(help="The recipes that ship.", invoke_without_command=True)
 
 
 @recipes.callback()

@@ -1,4 +1,4 @@
-"""`meshgan sample`, `fit`, `interpolate`, `compose`, `drive`, `directions`: what one does with a trained model."""
+"""`meshgan sample`, `fit`, `interpolate`, `compose`, `rig`, `drive`, `directions`: what is done with trained models."""
 
 import json
 import re
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from meshgan.cli import JsonOption
 from meshgan.errors import UsageError
 from meshgan.progress import counted
 
@@ -25,6 +26,7 @@ SHIPPED = Path(__file__).parents[1] / "model" / "shipped"  # `model_folder.SHIPP
 MOST_FACTORS = 200  # faces on a strip
 MOST_FACES = 100_000  # six gigabytes in memory, and as many files
 MOST_SHOWN = 400  # on a sheet
+SHOWN = 8  # on a sheet of compositions
 MOST_TOLD = 20  # faces, each in a line
 FORMATS = ("glb", "obj", "ply")
 RESULTS = re.compile(r"(face|between)-\d{3,}\.(glb|obj|ply|json)|(sheet|strip|errors)\.png|summary\.json")  # of verbs
@@ -41,7 +43,6 @@ ModelArgument = Annotated[
 ]
 OutOption = Annotated[Path, typer.Option("--out", help="The folder to write to.")]
 FormatOption = Annotated[str, typer.Option("--format", help="glb, obj, ply, or several with commas between.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 RigOption = Annotated[
     Literal["arkit", "expressions", "both", "none"] | None,
     typer.Option(
@@ -288,8 +289,8 @@ def compose(
     expression: Annotated[
         str, typer.Argument(metavar="EXP_MODEL", help="Expression model: a folder, or the name of a model that ships.")
     ],
-    out: Annotated[Path, typer.Option("--out", help="The folder to write to.")],
-    count: Annotated[int, typer.Option(min=1, help="How many faces.")] = 16,
+    out: OutOption,
+    count: Annotated[int, typer.Option(min=1, max=MOST_FACES, help="How many faces.")] = 16,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same faces.")] = 0,
     rig: RigOption = None,
     face: Annotated[
@@ -302,7 +303,7 @@ def compose(
         ),
     ] = None,
     unit: UnitOption = "mm",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Put random expressions on random identities (Fig. 3 of the paper), or on a face of your own.
 
@@ -316,12 +317,10 @@ def compose(
     """
     from threadpoolctl import threadpool_limits
 
-    from meshgan.data.corpora.basis import layout_of
     from meshgan.geometry.files import face_names
     from meshgan.model.compose import compose_random, expression_targets
     from meshgan.model.load import load_model
     from meshgan.model.rig import kind_of_rig
-    from meshgan.view.figures import comparison, worn
 
     with threadpool_limits(1, user_api="blas"):  # small products: threads would only wait for each other, spinning
         models = load_model(identity), load_model(expression)
@@ -338,9 +337,7 @@ def compose(
         with one_run_in(out, [*results, "sheet.png"]):
             about = [_composition(models, made, row, code, face) | {"seed": seed} for row in range(count)]
             names = _write_compositions(files, template, made, kind, named, about, face)
-            shown = slice(0, min(count, 8))
-            rows = {"identity": made.identities[shown], "with expression": made.faces[shown]}
-            comparison(rows, template.triangles, out / "sheet.png", colour=worn(layout_of(template)))
+            _draw_compositions(out / "sheet.png", template, made, [file.stem for file in files[:SHOWN]], face)
     if as_json:
         result = {"files": [str(file) for file in files], "sheet": str(out / "sheet.png"), "targets": names}
         print(json.dumps(result, indent=2))
@@ -379,6 +376,17 @@ def _write_compositions(
         with atomic_file(file.with_suffix(".json")) as partial:
             partial.write_text(json.dumps(known) + "\n", encoding="utf-8")
     return list(targets)
+
+
+def _draw_compositions(path: Path, template: "Mesh", made: "Composition", names: list[str], face: Path | None) -> None:
+    """The first identities, and with their expressions below; a face that was given once, before its expressions."""
+    from meshgan.data.corpora.basis import layout_of
+    from meshgan.view.figures import comparison, worn
+
+    people, moved = made.identities[: len(names)], made.faces[: len(names)]
+    rows = {"identity": people, "with expression": moved} if face is None else {"": [people[0], *moved]}
+    titles = names if face is None else [face.stem, *names]
+    comparison(rows, template.triangles, path, titles, colour=worn(layout_of(template)))
 
 
 def _composition(
@@ -501,7 +509,7 @@ def directions(
     data: Annotated[Path, typer.Option("--data", help="The FaceSet with the labels.")],
     labels: Annotated[str, typer.Option(help="Columns of its label table, with commas between.")],
     only: Annotated[str, typer.Option(help="Use only faces with a label, as in kind=posed; commas between.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Find semantic directions (age, weight, expression, …) in a model's latent space and keep them with it.
 

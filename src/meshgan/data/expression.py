@@ -156,7 +156,7 @@ def learn_smoother(faces: FaceSet, found: Pairs, length_mm: float) -> Smoother |
 
 def decoupled(faces: FaceSet, found: Pairs, smoother: Smoother | None) -> Iterator[tuple[Integers, Floats]]:
     """Blocks of rows of the set with the template (B, V, 3) doing what the faces of those rows do."""
-    for block in blocks(len(found.expressions), "decoupling"):
+    for block in blocks(len(found.expressions), "Decoupling"):
         rows, neutral = found.expressions[block], found.neutrals[block]
         displacements = deformations(faces.vertices[rows], faces.vertices[neutral], faces.template)
         yield rows, faces.template.vertices + (smoother(displacements) if smoother else displacements)

@@ -250,7 +250,7 @@ def write_faces(
     """
     paths = []
     known = about or [{}] * len(faces)
-    for name, face, more in zip(face_names(stem, len(faces)), track(faces, "writing faces"), known, strict=True):
+    for name, face, more in zip(face_names(stem, len(faces)), track(faces, "Writing faces"), known, strict=True):
         mesh = template.with_vertices(face)
         for ending in formats:
             path = folder / f"{name}.{ending}"

@@ -19,7 +19,7 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from meshgan.arrays import Bytes, Floats
-from meshgan.errors import MeshganError, MeshganWarning, UsageError
+from meshgan.errors import MeshganError, MeshganWarning, UsageError, missing_extra
 from meshgan.geometry.files import write_glb
 from meshgan.geometry.glb import METRES, Animation
 from meshgan.model.rig import ARKIT, VISEMES, Rig, rigger_of
@@ -246,7 +246,7 @@ def write_preview(path: Path, rig: Rig, played: Performance) -> None:
     camera = Camera.framing(np.stack([rig.mesh.vertices, *map(moved, some)]), yaw=12.0, margin=1.1)
     pictures = [
         tiles(moved(row)[None], rig.mesh.triangles, PREVIEW_SIZE, camera=camera, colour=colour)[0]
-        for row in track(range(count), "drawing")
+        for row in track(range(count), "Drawing")
     ]
     with atomic_file(path) as partial:
         (_write_gif if path.suffix.lower() == ".gif" else _write_mp4)(partial, pictures)
@@ -261,7 +261,7 @@ def _write_mp4(path: Path, pictures: Sequence[Bytes]) -> None:
     try:
         import cv2
     except ImportError as error:
-        raise UsageError("an MP4 needs the extra landmarks, which brings OpenCV; or end the name in .gif.") from error
+        raise missing_extra("an MP4", "landmarks", "; or end the name in .gif") from error
     with TemporaryDirectory(prefix="meshgan-") as folder:  # OpenCV goes by the ending, and tells nobody of a full disk
         named = Path(folder) / "preview.mp4"
         video = cv2.VideoWriter(str(named), cv2.VideoWriter.fourcc(*"mp4v"), PREVIEW_FPS, (PREVIEW_SIZE, PREVIEW_SIZE))

@@ -23,7 +23,7 @@ from meshgan.geometry.mesh import Mesh
 from meshgan.model.rig import ARKIT, rigger
 from meshgan.progress import counted, track
 from meshgan.registration.scan import clustered
-from meshgan.storage import atomic_file
+from meshgan.storage import atomic_folder
 
 ACTIVE = 0.05  # of 52 facial actions: two or three at a time
 NOISE_MM = 0.2
@@ -182,27 +182,25 @@ def make_scans(faces: FaceSet, out: Path, count: int, seed: int = 0) -> None:
 
     `scan-NNNN.ply` in metres, and `truth.csv`: for each its row in the set, its subject, and the pose: twelve numbers
     of a matrix (3, 4), row by row, that carries the set's face (mm) into the scan (m). Scan i depends on the set, the
-    seed and i alone. Raises `UsageError` if the folder holds something, or the set has fewer faces.
+    seed and i alone. Raises `MeshganError` if the folder holds something, and `UsageError` if the set has fewer faces.
     """
     if not 1 <= count <= len(faces):
         raise UsageError(
             f"{faces.path} holds {counted(len(faces), 'face')}, so `count` must be from 1 to {len(faces)}."
         )
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} is not empty; choose another folder.")
     rows = np.sort(np.argsort(Draws(seed, "scanned", np.arange(len(faces))).uniform(1)[:, 0], kind="stable")[:count])
-    out.mkdir(parents=True, exist_ok=True)
     lines = [["file", "row", "subject", *(f"m{i}{j}" for i in range(3) for j in range(4))]]
-    for row in track(rows, "scanning", total=count):
-        face = Mesh(faces.vertices[row], faces.template.triangles)
-        scan = raw_scan(face, np.random.default_rng([seed, int(row)]))
-        name = f"scan-{row:05d}.ply"
-        write_mesh(out / name, scan.mesh)
-        matrix = np.column_stack([scan.pose.scale * scan.pose.rotation, scan.pose.translation])
-        subject = str(faces.subjects[row])
-        lines.append([name, str(row), subject, *(f"{value:.9g}" for value in matrix.ravel())])
-    with atomic_file(out / "truth.csv") as partial, partial.open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream, lineterminator="\n").writerows(lines)
+    with atomic_folder(out) as partial:
+        for row in track(rows, "Scanning", total=count):
+            face = Mesh(faces.vertices[row], faces.template.triangles)
+            scan = raw_scan(face, np.random.default_rng([seed, int(row)]))
+            name = f"scan-{row:05d}.ply"
+            write_mesh(partial / name, scan.mesh)
+            matrix = np.column_stack([scan.pose.scale * scan.pose.rotation, scan.pose.translation])
+            subject = str(faces.subjects[row])
+            lines.append([name, str(row), subject, *(f"{value:.9g}" for value in matrix.ravel())])
+        with (partial / "truth.csv").open("w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream, lineterminator="\n").writerows(lines)
 
 
 def _shell(face: Mesh, rng: np.random.Generator) -> Mesh:

@@ -215,7 +215,7 @@ def run(jobs: Sequence[Job], workers: int = 1, scheduler: str | None = None) -> 
     else:
         way = over_dask(open_jobs, scheduler) if scheduler else over_processes(open_jobs, workers)
     with closing(way) as done:
-        for key in track(done, "registering", total=len(open_jobs)):
+        for key in track(done, "Registering", total=len(open_jobs)):
             if outcome := outcome_of(known[key]):
                 print(f"  {outcome.scan}: {outcome.verdict}, {outcome.seconds:.1f} s", file=sys.stderr, flush=True)
     outcomes = [outcome_of(job) for job in jobs]

@@ -314,7 +314,7 @@ def read_video(path: Path, fps: float | None = None) -> "Performance":
     columns = {name: column for column, name in enumerate(ARKIT)}
     rows, weights, turns, seen = [], [], [], 0
     with _Video(path, fps) as video:
-        for seen, found in enumerate(track(video, "watching", total=video.count), start=1):
+        for seen, found in enumerate(track(video, "Watching", total=video.count), start=1):
             if seen > MOST_FRAMES:
                 raise MeshganError(f"{path} holds more than {MOST_FRAMES:,} frames; cut it into parts.")
             if found.face_blendshapes:

@@ -166,7 +166,7 @@ def write_textures(folder: Path, template: Mesh, jobs: Sequence[Job], size: int)
     if layout is None:
         raise UsageError("faces of another template than meshgan's have no texture coordinates.")
     places = zip(*(own_places(jobs, jobs, ending) for ending in (".png", ".glb")), strict=True)
-    for job, (png, glb) in track(zip(jobs, places, strict=True), "baking", total=len(jobs)):
+    for job, (png, glb) in track(zip(jobs, places, strict=True), "Baking", total=len(jobs)):
         unit = job.settings.unit
         painted = read_painted(job.scan, "mm" if unit == "auto" else unit)
         if painted is None:

@@ -76,7 +76,7 @@ def _write(out: Path, template: Mesh, count: int, card: Card, made: Callable[[in
             kept = block.stop - block.start
             writer.append(faces[:kept], labels[:kept])
 
-        for block in blocks(count, "making faces", BLOCK):
+        for block in blocks(count, "Making faces", BLOCK):
             waiting.append((block, pool.submit(made, block.start)))
             if len(waiting) > AT_ONCE:
                 written()

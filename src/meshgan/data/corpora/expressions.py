@@ -275,7 +275,7 @@ def make_expressions(out: Path, plan: ExpressionPlan) -> None:
         ThreadPoolExecutor(AT_A_TIME) as pool,
     ):
         made = pool.map(plan.made, range(0, len(plan), BLOCK))
-        for block, (faces, labels) in zip(blocks(len(plan), "making faces", BLOCK), made, strict=True):
+        for block, (faces, labels) in zip(blocks(len(plan), "Making faces", BLOCK), made, strict=True):
             kept = block.stop - block.start
             writer.append(faces[:kept], labels[:kept])
 

@@ -258,7 +258,7 @@ def _append_all(
     skipped: dict[str, str] = {}
     blocks = [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
     results = _in_blocks(read, [[paths[row["file"]] for row in block] for block in blocks], pool)
-    for block, faces in zip(blocks, track(results, "importing", total=len(rows), step=BLOCK), strict=True):
+    for block, faces in zip(blocks, track(results, "Importing", total=len(rows), step=BLOCK), strict=True):
         skipped |= {row["file"]: face for row, face in zip(block, faces, strict=True) if isinstance(face, str)}
         usable = [face for face in faces if not isinstance(face, str)]
         if usable:
@@ -275,7 +275,7 @@ def _readers(workers: int, files: int) -> Iterator[Executor | None]:
         yield None
         return
     try:
-        with process_pool(workers) as pool:
+        with process_pool(min(workers, files)) as pool:
             yield pool
     except BrokenProcessPool as error:
         raise MeshganError(
