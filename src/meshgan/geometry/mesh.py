@@ -11,6 +11,7 @@ from scipy.sparse.csgraph import connected_components
 
 from meshgan.arrays import Floats as Floats
 from meshgan.arrays import Integers as Integers
+from meshgan.compiled import compiled
 from meshgan.errors import MeshganError
 
 CONNECTIVITY = ("edges", "boundary_edges", "boundary_vertices", "components", "_edges_and_uses", "_incidence")
@@ -231,3 +232,32 @@ def strips(corners: Integers) -> Integers:
     triangles[odd] = triangles[odd][:, [1, 0, 2]]
     a, b, c = triangles.T
     return triangles[(triangles >= 0).all(axis=1) & (a != b) & (b != c) & (c != a)]
+
+
+@compiled(error_model="numpy", forceinline=True)
+def surround(vertices, triangles, areas, normals):  # type: ignore[no-untyped-def]
+    """Fill `areas` (V or 0,), twice those of the triangles about each of `vertices` (V, 3), and the unit `normals`
+    (V or 0, 3), weighted by area; float32. Triangles that are not finite do not count."""
+    areas[:] = 0
+    normals[:] = 0
+    for t in range(len(triangles)):
+        p, q, r = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+        ux, uy, uz = vertices[q, 0] - vertices[p, 0], vertices[q, 1] - vertices[p, 1], vertices[q, 2] - vertices[p, 2]
+        vx, vy, vz = vertices[r, 0] - vertices[p, 0], vertices[r, 1] - vertices[p, 1], vertices[r, 2] - vertices[p, 2]
+        x, y, z = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
+        if not abs(x) + abs(y) + abs(z) < np.inf:
+            continue
+        if len(areas):
+            area = np.sqrt(x * x + y * y + z * z)
+            for v in (p, q, r):
+                areas[v] += area
+        if len(normals):
+            for v in (p, q, r):
+                normals[v, 0] += x
+                normals[v, 1] += y
+                normals[v, 2] += z
+    for v in range(len(normals)):
+        x, y, z = normals[v]
+        scale = np.float32(1) / (np.sqrt(x * x + y * y + z * z) + np.float32(1e-12))
+        for k in range(3):
+            normals[v, k] *= scale

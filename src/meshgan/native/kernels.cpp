@@ -58,25 +58,33 @@ void project(const float* vertices, long count, const float* matrix, const float
         }
 }
 
-void unit_normals(const float* vertices, long count, const int32_t* triangles, long sides, float* normals) {
-    std::fill(normals, normals + 3 * count, 0.0f);
+// Fills those of `areas` and `normals` that are not null: twice the areas about each vertex, and unit normals.
+template <class Index>
+void surround(const float* vertices, long count, const Index* triangles, long sides, float* areas, float* normals) {
+    if (areas) std::fill(areas, areas + count, 0.0f);
+    if (normals) std::fill(normals, normals + 3 * count, 0.0f);
     for (long t = 0; t < sides; ++t) {
-        const int32_t* corner = triangles + 3 * t;
+        const Index* corner = triangles + 3 * t;
         const float *p = vertices + 3L * corner[0], *q = vertices + 3L * corner[1], *r = vertices + 3L * corner[2];
-        const float ax = q[0] - p[0], ay = q[1] - p[1], az = q[2] - p[2];
-        const float bx = r[0] - p[0], by = r[1] - p[1], bz = r[2] - p[2];
-        const float nx = ay * bz - az * by, ny = az * bx - ax * bz, nz = ax * by - ay * bx;
-        if (std::fabs(nx) + std::fabs(ny) + std::fabs(nz) < std::numeric_limits<float>::infinity())
-            for (int v = 0; v < 3; ++v) {
-                float* normal = normals + 3L * corner[v];
-                normal[0] += nx, normal[1] += ny, normal[2] += nz;
+        const float ux = q[0] - p[0], uy = q[1] - p[1], uz = q[2] - p[2];
+        const float vx = r[0] - p[0], vy = r[1] - p[1], vz = r[2] - p[2];
+        const float x = uy * vz - uz * vy, y = uz * vx - ux * vz, z = ux * vy - uy * vx;
+        if (!(std::fabs(x) + std::fabs(y) + std::fabs(z) < std::numeric_limits<float>::infinity())) continue;
+        if (areas) {
+            const float area = std::sqrt(x * x + y * y + z * z);
+            for (int k = 0; k < 3; ++k) areas[corner[k]] += area;
+        }
+        if (normals)
+            for (int k = 0; k < 3; ++k) {
+                float* normal = normals + 3L * corner[k];
+                normal[0] += x, normal[1] += y, normal[2] += z;
             }
     }
-    for (long v = 0; v < count; ++v) {
+    for (long v = 0; normals && v < count; ++v) {
         float* normal = normals + 3 * v;
         const float length = std::sqrt(normal[0] * normal[0] + normal[1] * normal[1] + normal[2] * normal[2]);
-        if (length > 0)
-            for (int c = 0; c < 3; ++c) normal[c] /= length;
+        const float scale = 1.0f / (length + 1e-12f);
+        for (int k = 0; k < 3; ++k) normal[k] *= scale;
     }
 }
 
@@ -369,7 +377,7 @@ WIDE int draw(const float* faces, long count, long vertices, long, const int32_t
         for (long b = 0; b < count; ++b) {
             const float* face = faces + 3 * vertices * b;
             project(face, vertices, matrix, offset, points.data());
-            unit_normals(face, vertices, triangles, sides, normals.data());
+            surround(face, vertices, triangles, sides, nullptr, normals.data());
             std::fill(depth.begin(), depth.end(), -std::numeric_limits<float>::infinity());
             std::fill(owner.begin(), owner.end(), -1);
             cover(points.data(), triangles, sides, depth.data(), owner.data(), samples);
@@ -383,32 +391,9 @@ WIDE int draw(const float* faces, long count, long vertices, long, const int32_t
 // data/corpora/motion.py
 WIDE int areas(const float* faces, long count, long vertices, long, const uint32_t* triangles, long sides, long, float* areas,
           long, long, float* normals, long, long wanted, long) {
-    for (long b = 0; b < count; ++b) {
-        const float* points = faces + 3 * vertices * b;
-        float *own = areas + vertices * b, *normal = normals + 3 * wanted * b;
-        std::fill(own, own + vertices, 0.0f);
-        std::fill(normal, normal + 3 * wanted, 0.0f);
-        for (long i = 0; i < sides; ++i) {
-            const uint32_t* at = triangles + 3 * i;
-            const float *p = points + 3L * at[0], *q = points + 3L * at[1], *r = points + 3L * at[2];
-            const float ux = q[0] - p[0], uy = q[1] - p[1], uz = q[2] - p[2];
-            const float vx = r[0] - p[0], vy = r[1] - p[1], vz = r[2] - p[2];
-            const float x = uy * vz - uz * vy, y = uz * vx - ux * vz, z = ux * vy - uy * vx;
-            const float area = std::sqrt(x * x + y * y + z * z);
-            for (int k = 0; k < 3; ++k) own[at[k]] += area;
-            if (!wanted) continue;
-            for (int k = 0; k < 3; ++k) {
-                float* there = normal + 3L * at[k];
-                there[0] += x, there[1] += y, there[2] += z;
-            }
-        }
-        for (long v = 0; v < wanted; ++v) {
-            float* there = normal + 3 * v;
-            const float length = std::sqrt(there[0] * there[0] + there[1] * there[1] + there[2] * there[2]);
-            const float scale = 1.0f / (length + 1e-12f);
-            for (int k = 0; k < 3; ++k) there[k] *= scale;
-        }
-    }
+    for (long b = 0; b < count; ++b)
+        surround(faces + 3 * vertices * b, vertices, triangles, sides, areas + vertices * b,
+                 wanted ? normals + 3 * wanted * b : nullptr);
     return 0;
 }
 

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from meshgan.arrays import Bytes, Floats, Singles
 from meshgan.compiled import compiled
+from meshgan.geometry.mesh import surround
 
 Colour = tuple[float, float, float]
 
@@ -237,12 +238,12 @@ def draw(
     """Fill `images` (B, S, S, C) with one image of each of `faces` (B, V, 3)."""
     samples = images.shape[1] * supersample
     points = np.empty((faces.shape[1], 3), np.float64)
-    normals = np.empty((faces.shape[1], 3), np.float32)
+    normals, no_areas = np.empty((faces.shape[1], 3), np.float32), np.empty(0, np.float32)
     depth = np.empty((samples, samples), np.float32)
     owner = np.empty((samples, samples), np.int32)
     for b in range(len(faces)):
         _project(faces[b], projection, points)
-        _normals(faces[b], triangles, normals)
+        surround(faces[b], triangles, no_areas, normals)
         depth[:] = -np.inf
         owner[:] = -1
         _cover(points, triangles, depth, owner)
@@ -263,28 +264,6 @@ def _project(vertices: Singles, projection: tuple[Singles, Singles], points: Flo
                 points[v, c] = np.rint(value * SUBPIXEL) / SUBPIXEL if c < 2 else value
             else:
                 points[v, c] = np.nan
-
-
-@compiled(error_model="numpy", forceinline=True)
-def _normals(vertices: Singles, triangles: Indices, normals: Singles) -> None:
-    """Area-weighted unit normals (V, 3); triangles that are not finite do not count."""
-    normals[:] = 0
-    for t in range(len(triangles)):
-        i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-        x, y, z = vertices[i, 0], vertices[i, 1], vertices[i, 2]
-        ax, ay, az = vertices[j, 0] - x, vertices[j, 1] - y, vertices[j, 2] - z
-        bx, by, bz = vertices[k, 0] - x, vertices[k, 1] - y, vertices[k, 2] - z
-        nx, ny, nz = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
-        if abs(nx) + abs(ny) + abs(nz) < np.inf:
-            for v in (i, j, k):
-                normals[v, 0] += nx
-                normals[v, 1] += ny
-                normals[v, 2] += nz
-    for v in range(len(normals)):
-        length = np.sqrt(normals[v, 0] ** 2 + normals[v, 1] ** 2 + normals[v, 2] ** 2)
-        if length > 0:
-            for c in range(3):
-                normals[v, c] /= length
 
 
 @compiled(error_model="numpy", forceinline=True)

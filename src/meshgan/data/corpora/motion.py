@@ -29,7 +29,7 @@ from meshgan.data.corpora.eyes import Eye
 from meshgan.data.corpora.folds import FoldLines, Folds, fold_lines
 from meshgan.data.corpora.lips import Lips
 from meshgan.data.expression import Smoother
-from meshgan.geometry.mesh import Mesh
+from meshgan.geometry.mesh import Mesh, surround
 from meshgan.geometry.surface import far_from
 
 # An action's modes: over which length in mm its strength over the skin loses its correlation in so many of them, and
@@ -367,28 +367,7 @@ def _neighbours(mesh: Mesh) -> sp.csr_array:
 def _areas(faces, triangles, areas, normals):  # type: ignore[no-untyped-def]
     """Fill the `areas` (B, V) of the triangles about each vertex, doubled, and the unit `normals` (B, V or 0, 3)."""
     for b in range(len(faces)):
-        points, own, normal = faces[b], areas[b], normals[b]
-        own[:] = 0.0
-        normal[:] = 0.0
-        for i in range(len(triangles)):
-            p, q, r = triangles[i, 0], triangles[i, 1], triangles[i, 2]
-            ux, uy, uz = points[q, 0] - points[p, 0], points[q, 1] - points[p, 1], points[q, 2] - points[p, 2]
-            vx, vy, vz = points[r, 0] - points[p, 0], points[r, 1] - points[p, 1], points[r, 2] - points[p, 2]
-            x, y, z = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
-            area = np.sqrt(x * x + y * y + z * z)
-            for v in (p, q, r):
-                own[v] += area
-            if not len(normal):
-                continue
-            for v in (p, q, r):
-                normal[v, 0] += x
-                normal[v, 1] += y
-                normal[v, 2] += z
-        for v in range(len(normal)):
-            x, y, z = normal[v]
-            scale = np.float32(1) / (np.sqrt(x * x + y * y + z * z) + np.float32(1e-12))
-            for k in range(3):
-                normal[v, k] *= scale
+        surround(faces[b], triangles, areas[b], normals[b])
 
 
 @compiled()
