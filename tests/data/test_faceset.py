@@ -290,12 +290,20 @@ def test_arrays_become_a_set_in_memory_and_on_disk(tmp_path):
 
 
 def test_a_set_is_a_data_set_of_pytorch(tmp_path):
+    import torch
     from torch.utils.data import DataLoader
 
     for faces in (a_set(), a_set().save(tmp_path / "set")):
         batches = list(DataLoader(faces, batch_size=2, shuffle=False))
         assert [tuple(batch.shape) for batch in batches] == [(2, 3, 3), (2, 3, 3), (1, 3, 3)]
         np.testing.assert_array_equal(batches[1].numpy(), faces.vertices[2:4])
+    faces = a_set()
+    again = FaceSet.create(
+        torch.from_numpy(faces[:2]), faces.template, {"age": torch.arange(2), "sex": np.array(["f", "m"])}
+    )
+    assert [list(again.labels[name]) for name in ("age", "sex")] == [["0", "1"], ["f", "m"]]
+    with pytest.raises(UsageError, match="requires grad"):
+        FaceSet.create(torch.from_numpy(faces[:2]).requires_grad_(), faces.template)
 
 
 @pytest.mark.parametrize(

@@ -221,6 +221,9 @@ def test_tensors_give_tensors_that_gradients_flow_through(tiny_run, tiny_faces, 
     np.testing.assert_array_equal(model.fit(faces).codes, model.fit(faces.detach().numpy()).codes)
     with pytest.raises(UsageError, match=r"shape \(B, 4\)"):
         model.decode(given[:, :2])
+    if kind == "network":
+        with pytest.raises(UsageError, match="no device 'nowhere' here"):
+            model.to("nowhere")
 
 
 @given(

@@ -443,6 +443,10 @@ def test_callbacks_get_every_line_and_may_end_a_run(tmp_path, tiny_faces, tiny_r
 
     with pytest.raises(RuntimeError, match="enough"):
         train(tiny_recipe, tiny_faces, tmp_path / "other", callbacks=[enough])
+    for wrong in (enough, [3]):
+        with pytest.raises(UsageError, match="list of functions"):
+            train(tiny_recipe, tiny_faces, tmp_path / "none", callbacks=wrong)
+    assert not (tmp_path / "none").exists()
 
 
 def test_the_rate_falls_over_the_whole_run_whatever_its_length(tmp_path, tiny_faces, tiny_recipe):

@@ -3,6 +3,7 @@
 import json
 import tomllib
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -158,6 +159,9 @@ def test_a_recipe_is_changed_by_keywords():
     assert (recipe.schedule.faces, recipe.schedule.batch, recipe.name) == (500, 8, "mine")
     assert recipe.network.widths == (8, 8, 8, 8)
     assert recipe.changed(schedule={"epochs": 2}).schedule.faces is None
+    assert (
+        recipe.changed(schedule={"faces": np.int64(64)}, network={"widths": np.full(4, 9)}).network.widths == (9,) * 4
+    )
     assert recipe.changed(optimiser={"lr": 0.1, "kind": "momentum"}).optimiser == Momentum(lr=0.1)
     with pytest.raises(UsageError, match=r"did you mean 'schedule\.batch'"):
         recipe.changed(schedule={"bach": 8})

@@ -147,7 +147,7 @@ class FaceSet:
         """
         try:
             faces = np.ascontiguousarray(vertices, dtype=np.float32)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RuntimeError) as error:
             raise UsageError(f"faces must be an array of numbers ({error}).") from error
         if faces.ndim != 3 or faces.shape[1:] != template.vertices.shape or not len(faces):
             raise UsageError(
@@ -165,7 +165,7 @@ class FaceSet:
             raise UsageError(
                 f"the faces measure {size:.3g} mm and their template {usual:.3g} mm; are they in another unit?"
             )
-        columns = {name: np.array([str(value) for value in column]) for name, column in (labels or {}).items()}
+        columns = {name: np.array([str(value) for value in _values(column)]) for name, column in (labels or {}).items()}
         columns.setdefault("subject", np.array([f"{row}" for row in range(len(faces))]))
         if wrong := [name for name, column in columns.items() if len(column) != len(faces)]:
             raise UsageError(
@@ -299,6 +299,11 @@ class FaceSet:
         rows = json.dumps([part.tolist() for part in (split.train, split.validation, split.test)])
         other.__dict__["fingerprint"] = hashlib.sha256(f"{self.fingerprint} {rows}".encode()).hexdigest()
         return other
+
+
+def _values(column: Any) -> Any:
+    """The plain values of a column, which may be an array or a tensor."""
+    return column.tolist() if hasattr(column, "tolist") else column
 
 
 def measure_normalisation(vertices: Faces, rows: Integers, floor_mm: float = 0.01) -> Normalisation:

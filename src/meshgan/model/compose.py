@@ -46,7 +46,7 @@ def compose(identities: ArrayLike, expressions: ArrayLike, template: ArrayLike) 
         people, moved, neutral = (np.asarray(part) for part in (identities, expressions, template))
         shape = np.broadcast_shapes(people.shape, moved.shape)
         finite = all(np.isfinite(part).all() for part in (people, moved, neutral))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         raise UsageError(f"identities and expressions must be arrays of as many faces ({error}).") from error
     if neutral.ndim != 2 or not shape[-2:] == people.shape[-2:] == moved.shape[-2:] == neutral.shape:
         raise UsageError(f"faces of shapes {people.shape} and {moved.shape} are not of a template {neutral.shape}.")

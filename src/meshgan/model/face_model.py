@@ -7,10 +7,10 @@ import sys
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeGuard, overload
+from typing import TYPE_CHECKING, Any, TypeGuard, overload
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from meshgan.arrays import Codes, Faces, Singles
 from meshgan.data.faceset import Normalisation
@@ -26,7 +26,7 @@ from meshgan.model.model_folder import (
     read_model_folder,
     write_model_folder,
 )
-from meshgan.model.samplers import Sampled, Samplers, chance, in_blocks
+from meshgan.model.samplers import NUMBERS, Sampled, Samplers, chance, in_blocks
 from meshgan.nn import paths
 from meshgan.nn.generator import Generator, weights_of
 from meshgan.nn.plan import NetworkSpec
@@ -126,10 +126,17 @@ class FaceModel(Sampled):
         write_model_folder(Path(folder), self._parts, replace)
 
     def to(self, device: "torch.device | str") -> "FaceModel":
-        """Move the networks to a device, where `decode`, `encode` and `fit` then compute; returns the model itself."""
+        """Move the networks to a device, where `decode`, `encode` and `fit` then compute; returns the model itself.
+
+        Raises `UsageError` for a device that PyTorch does not have here.
+        """
         for network in (self.decoder, self.encoder):
             if network is not None:
-                network.to(device)
+                try:
+                    network.to(device)
+                except (RuntimeError, AssertionError, NotImplementedError) as error:
+                    why = str(error).splitlines()[0]
+                    raise UsageError(f"PyTorch has no device '{device}' here ({why}).") from error
         self._on_cpu = self.device.type == "cpu"
         return self
 
@@ -166,7 +173,7 @@ class FaceModel(Sampled):
         generator = self._in_arrays if self._on_cpu and paths.in_arrays() else None
         noise_size = (generator or self.decoder).noise_size
         if numbers is not None and noise_size:
-            inputs.append(chance(np.asarray(numbers), noise_size))
+            inputs.append(chance(check_numbers(numbers, len(inputs[0])), noise_size))
         if is_tensor(codes):
             return self._decoded(codes, *inputs[1:])
         if generator is None:
@@ -256,6 +263,15 @@ def check_codes(codes: "ArrayLike | Tensor", size: int) -> Codes:
     values = _numbers(codes, "codes")
     if values.ndim != 2 or values.shape[1] != size or not np.isfinite(values).all():
         raise UsageError(f"codes must be finite numbers of shape (B, {size}), not {values.shape}.")
+    return values
+
+
+def check_numbers(numbers: ArrayLike, count: int) -> NDArray[np.integer[Any]]:
+    """Whole numbers (count,) that details of chance follow from. Raises `UsageError` for others."""
+    values = np.asarray(numbers)
+    whole = values.dtype.kind in "iu" or not values.size
+    if values.shape != (count,) or not whole or (values < 0).any() or (values >= NUMBERS).any():
+        raise UsageError(f"the faces' numbers must be {count} whole ones from 0 to 2^62 - 1.")
     return values
 
 

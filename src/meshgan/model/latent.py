@@ -66,7 +66,7 @@ def interpolate(first: ArrayLike, second: ArrayLike, factors: Sequence[float]) -
     """Eq. 3: (1 − f) z₁ + f z₂ for each factor f, as (len(factors), D); f below 0 or above 1 extrapolates."""
     try:
         start, end, wanted = (np.asarray(part, dtype=np.float64) for part in (first, second, factors))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         raise UsageError(f"codes and factors must be numbers ({error}).") from error
     if start.ndim != 1 or start.shape != end.shape:
         raise UsageError(f"two codes of the same length are needed, not of shapes {start.shape} and {end.shape}.")

@@ -1,6 +1,7 @@
 """The only training loop: one function in titled paragraphs. Progress is counted in faces seen."""
 
 import copy
+import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -73,6 +74,8 @@ def train(
     when training fails (not a number, explosion, collapse, a full disk); the last good checkpoint stays.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    if callable(callbacks) or not all(map(callable, callbacks)):
+        raise UsageError("`callbacks` should be a list of functions, each of which takes a line of statistics.")
     if isinstance(recipe.objective, Components):
         return fit_components(recipe, faces, RunFolder(Path(out)), seed, resume, init)
     run, schedule = RunFolder(Path(out)), recipe.schedule
@@ -201,7 +204,9 @@ def first_model(init: str | Path | None, recipe: Recipe, faces: FaceSet) -> Face
     model = FaceModel.load(init)
     check_connectivity(faces.template, model.template, str(faces.path))
     if model.card.network != recipe.network:
-        raise UsageError(f"{init} has other networks than the recipe; take the section [network] of its recipe.")
+        values = [(key, getattr(model.card.network, key), getattr(recipe.network, key)) for key in vars(recipe.network)]
+        wanted = [f"network.{key}={json.dumps(there)}" for key, there, here in values if there != here]
+        raise UsageError(f"{init} has other networks than the recipe; set {', '.join(wanted)}.")
     return model
 
 

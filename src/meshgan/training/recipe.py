@@ -218,6 +218,7 @@ def _merge(table: dict[str, Any], sections: Mapping[str, Any]) -> None:
     for name, given in sections.items():
         values = given if isinstance(given, Mapping) else {None: given}
         for key, value in sorted(values.items(), key=lambda pair: pair[0] != "kind"):
+            value = value.tolist() if hasattr(value, "tolist") else value  # of NumPy
             _set(table, name if key is None else f"{name}.{key}", list(value) if isinstance(value, tuple) else value)
 
 
