@@ -251,6 +251,9 @@ def test_the_same_process_is_told_too_and_the_lock_ends_with_the_run(tmp_path: P
         pass
     with alone_in(tmp_path):
         pass
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="file is a file; choose another name"), alone_in(tmp_path / "file"):
+        pass
 
 
 def test_files_set_aside_never_take_each_other_s_place(tmp_path: Path) -> None:

@@ -173,6 +173,8 @@ def alone_in(folder: Path) -> Iterator[None]:
     Raises `UsageError` if another process is in it. The lock ends with the process, however it ends.
     """
     with disk_errors(folder):
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(f"{folder} is a file; choose another name for the folder.")
         folder.mkdir(parents=True, exist_ok=True)
         try:
             lock = _lock(folder)

@@ -289,6 +289,22 @@ def test_arrays_become_a_set_in_memory_and_on_disk(tmp_path):
     assert list(a_set(2).subjects) == ["0", "1"]
 
 
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, 1e30])
+def test_faces_that_are_none_are_told_by_who_reads_them(tmp_path, wrong):
+    """A set of gigabytes is opened without being read."""
+    a_set().save(tmp_path / "set")
+    vertices = np.load(tmp_path / "set" / "vertices.npy")
+    vertices[2, 1, 0] = wrong
+    np.save(tmp_path / "set" / "vertices.npy", vertices)
+    faces = FaceSet.open(tmp_path / "set")
+    assert faces[:2].shape == (2, 3, 3)
+    readers = [lambda: faces[2], lambda: list(faces), faces.check, lambda: faces.fingerprint]
+    for read in [*readers, lambda: faces.export(tmp_path / "meshes")]:
+        with pytest.raises(MeshganError, match=r"vertices\.npy holds what is no number or a kilometre away"):
+            read()
+    assert not (tmp_path / "meshes").exists()
+
+
 def test_a_set_is_a_data_set_of_pytorch(tmp_path):
     import torch
     from torch.utils.data import DataLoader

@@ -11,7 +11,8 @@ from meshgan.data.faceset import Card, FaceSet, create_faceset, some_rows
 from meshgan.errors import UsageError
 from meshgan.evaluation.semantics import describe, label_table
 from meshgan.geometry.mesh import Mesh
-from meshgan.model.directions import Directions
+from meshgan.model.directions import FILE, Directions
+from meshgan.model.model_folder import SHIPPED
 from meshgan.model.pca import PcaModel, fit_pca
 
 
@@ -84,6 +85,8 @@ def test_labels_that_cannot_be_used_are_named(faces: FaceSet) -> None:
         label_table(faces, ["height"])
     with pytest.raises(UsageError, match="has 60 different words"):
         label_table(faces, ["subject"])
+    with pytest.raises(UsageError, match=r"no label is named; .* has subject, age"):
+        label_table(faces, [])
 
 
 def test_some_faces_alone_can_be_described(model: PcaModel, faces: FaceSet) -> None:
@@ -112,3 +115,11 @@ def test_the_command_keeps_the_directions_with_the_model(model: PcaModel, faces:
     some = [*arguments[:-1], "age", "--only", "mood = calm", "--json"]
     assert [row["label"] for row in json.loads(CliRunner().invoke(app, some).stdout)] == ["age"]
     assert isinstance(CliRunner().invoke(app, [*arguments, "--only", "calm"]).exception, UsageError)
+
+
+def test_what_ships_keeps_its_directions(faces: FaceSet) -> None:
+    """They would change for everybody who uses the installation."""
+    before = (SHIPPED / "identity" / FILE).read_bytes()
+    done = CliRunner().invoke(app, ["directions", "identity", "--data", str(faces.path), "--labels", "age"])
+    assert "ships with meshgan" in str(done.exception)
+    assert (SHIPPED / "identity" / FILE).read_bytes() == before

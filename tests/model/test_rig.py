@@ -169,6 +169,9 @@ def test_what_is_no_face_of_the_template_is_refused_in_a_sentence() -> None:
         rig(Mesh(template.vertices, template.triangles[:, [0, 2, 1]]))
     with pytest.raises(UsageError, match="numbers"):
         rig(np.full(template.vertices.shape, np.nan))
+    for other_size in (0.0, 0.001, 1e30):
+        with pytest.raises(UsageError, match="in another unit"):
+            rig(other_size * template.vertices)
     with pytest.raises(UsageError, match="arkit"):
         kind_of_rig("arkti", template)
     other = Mesh(np.eye(3), [[0, 1, 2]])

@@ -259,7 +259,7 @@ def info(
         band_chart(found.rows(), [band_name(band) for band in ALL_BANDS], spectrum)
     if sheet is not None:
         colour = worn(layout_of(faces.template))
-        contact_sheet(faces.vertices[:SHEET], faces.template.triangles, sheet, colour=colour)
+        contact_sheet(faces[:SHEET], faces.template.triangles, sheet, colour=colour)
 
 
 @app.command()

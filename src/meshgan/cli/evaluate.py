@@ -75,18 +75,23 @@ def evaluate(
 
     chosen = named_models(models, faces)
     work = out.with_name(f"{out.name}.parts")
+    begun = work.exists()
     keep_list(work)
-    if len(chosen) > 1 or out.suffix.lower() == ".html":
-        results = compare(chosen, faces, out, work, samples, fid, seed, part)
-        remove_written(work)
-        print(results.json() if as_json else f"{markdown(results.rows)}\nEverything, with intervals, lies in {out}.")
-        return
-    (only,) = chosen.values()
-    result = measure(only, faces, samples, fid, seed, work, part=part)
-    with atomic_file(out) as partial:
-        partial.write_text(result.json(), encoding="utf-8")
+    try:
+        if len(chosen) > 1 or out.suffix.lower() == ".html":
+            table = compare(chosen, faces, out, work, samples, fid, seed, part)
+            text, told = table.json(), f"{markdown(table.rows)}\nEverything, with intervals, lies in {out}."
+        else:
+            result = measure(*chosen.values(), faces, samples, fid, seed, work, part=part)
+            with atomic_file(out) as partial:
+                partial.write_text(result.json(), encoding="utf-8")
+            text, told = result.json(), _summary(result, out)
+    except UsageError:
+        if not begun:
+            remove_written(work)  # nothing was measured
+        raise
     remove_written(work)
-    print(result.json() if as_json else _summary(result, out))
+    print(text if as_json else told)
 
 
 def reproduce(

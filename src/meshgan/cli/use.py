@@ -526,9 +526,11 @@ def directions(
     pairs = [part.partition("=") for part in only.split(",") if part.strip()]
     if not all(equals and word.strip() for _, equals, word in pairs):
         raise UsageError(f"--only {only}: write column=word, with commas between.")
-    columns = [name.strip() for name in labels.split(",") if name.strip()]
-    found = describe(load_model(model), FaceSet.open(data), columns, {c.strip(): w.strip() for c, _, w in pairs})
-    found.directions.save(find_model(model))
+    columns, folder = [name.strip() for name in labels.split(",") if name.strip()], find_model(model)
+    if folder.parent == SHIPPED:
+        raise UsageError(f"{model} ships with meshgan and has its directions; copy {folder} and name the copy.")
+    found = describe(load_model(folder), FaceSet.open(data), columns, {c.strip(): w.strip() for c, _, w in pairs})
+    found.directions.save(folder)
     if as_json:
         print(json.dumps([asdict(meaning) for meaning in found.meanings], indent=2))
         return

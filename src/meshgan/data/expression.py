@@ -149,7 +149,7 @@ def learn_smoother(faces: FaceSet, found: Pairs, length_mm: float) -> Smoother |
     stretch = Stretch(faces.template)
     chosen = np.unique(np.linspace(0, len(found.expressions) - 1, min(STUDIED, len(found.expressions))).astype(int))
     for rows in np.array_split(chosen, -(-len(chosen) // BLOCK)):
-        expressions, neutrals = faces.vertices[found.expressions[rows]], faces.vertices[found.neutrals[rows]]
+        expressions, neutrals = faces[found.expressions[rows]], faces[found.neutrals[rows]]
         stretch.add(deformations(expressions, neutrals, faces.template))
     return Smoother(faces.template, length_mm, stretch.conduction)
 
@@ -158,7 +158,7 @@ def decoupled(faces: FaceSet, found: Pairs, smoother: Smoother | None) -> Iterat
     """Blocks of rows of the set with the template (B, V, 3) doing what the faces of those rows do."""
     for block in blocks(len(found.expressions), "Decoupling"):
         rows, neutral = found.expressions[block], found.neutrals[block]
-        displacements = deformations(faces.vertices[rows], faces.vertices[neutral], faces.template)
+        displacements = deformations(faces[rows], faces[neutral], faces.template)
         yield rows, faces.template.vertices + (smoother(displacements) if smoother else displacements)
 
 

@@ -35,6 +35,7 @@ from meshgan.reading import check_file, read_json, read_text, shown
 from meshgan.storage import atomic_folder
 
 BLOCK = 256  # faces held in memory at a time
+FAR_MM = 1e6  # no face lies a kilometre away
 OTHER_UNIT = 5.0  # a face so many times larger or smaller than the template must be in another unit
 LONGEST = 200  # bytes of a file's name
 HASHED = 2**24  # bytes hashed by a thread at a time
@@ -180,7 +181,7 @@ class FaceSet:
         """Write the set to a folder and open it there. Raises `MeshganError` if the folder holds something."""
         with create_faceset(Path(path), self.template, len(self), self.card) as writer:
             for rows in blocks(len(self), "Writing"):
-                writer.append(self.vertices[rows], self._label_rows(rows))
+                writer.append(self[rows], self._label_rows(rows))
         return FaceSet.open(path)
 
     def export(self, folder: str | Path, formats: Sequence[str] = ("ply",)) -> list[Path]:
@@ -195,7 +196,7 @@ class FaceSet:
         rows = self._label_rows(slice(None))
         with atomic_folder(folder) as partial:
             for row, name in enumerate(track(names, "Writing meshes")):
-                mesh = self.template.with_vertices(self.vertices[row])
+                mesh = self.template.with_vertices(self[row])
                 for ending in formats:
                     write_mesh(partial / f"{name}.{ending}", mesh)
             listed = [{**row, "file": f"{name}.{formats[0]}"} for name, row in zip(names, rows, strict=True)]
@@ -223,13 +224,27 @@ class FaceSet:
     def __getitem__(self, rows: Any) -> Faces:
         """A face (V, 3), or faces (B, V, 3) for a slice, a list or a mask; copies in memory.
 
-        So a set is a data set of PyTorch: `DataLoader(faces, 16)` gives tensors (16, V, 3).
+        So a set is a data set of PyTorch: `DataLoader(faces, 16)` gives tensors (16, V, 3). Unlike `vertices`, it
+        raises `MeshganError` for coordinates that are no numbers, or a kilometre away.
         """
-        return np.array(self.vertices[rows])
+        return self._sound(np.array(self.vertices[rows]))
 
     def __iter__(self) -> Iterator[Faces]:
         """Every face (V, 3), one after the other."""
         return (self[row] for row in range(len(self)))
+
+    def check(self) -> None:
+        """Read everything. Raises `MeshganError` where coordinates are no numbers, or a kilometre away."""
+        for start, stop in zip(*_starts_and_stops(len(self), BLOCK), strict=True):
+            self._sound(self.vertices[start:stop])
+
+    def _sound(self, faces: Faces) -> Faces:
+        """Those faces, if they hold nothing that no face does."""
+        if not (np.abs(faces) < FAR_MM).all():
+            raise MeshganError(
+                f"{self.path / 'vertices.npy'} holds what is no number or a kilometre away; make the FaceSet again."
+            )
+        return faces
 
     @property
     def subjects(self) -> NDArray[np.str_]:
@@ -274,9 +289,7 @@ class FaceSet:
         return digest.hexdigest()
 
     def _digest_of(self, start: int, stop: int) -> bytes:
-        block = np.ascontiguousarray(self.vertices[start:stop], "<f4")
-        if not np.isfinite(block).all():
-            raise MeshganError(f"{self.path / 'vertices.npy'} holds what is no number; make the FaceSet again.")
+        block = self._sound(np.ascontiguousarray(self.vertices[start:stop], "<f4"))
         return hashlib.sha256(block.data).digest()
 
     @cached_property

@@ -162,6 +162,9 @@ def measure_detail(faces: FaceSet, beside: FaceSet | None = None) -> Detail:
     train, test = some_rows(faces.split.train, int(share * LEARNED)), some_rows(faces.split.test, most)
     if not len(test) or len(train) < 2:
         raise UsageError(f"{faces.path} has too few people: somebody must be left whom no component has seen.")
+    for one in (faces, beside):
+        if one is not None:
+            one.check()
     mean = faces.normalisation.mean
     axes = principal_components(faces.vertices, train, max(COMPONENTS), passes=PASSES).axes.reshape(-1, mean.size)
     bands = BandFilter.of(faces.template, ALL_BANDS)

@@ -70,7 +70,7 @@ def describe(
     table, groups = label_table(faces, columns)
     train, test = (chosen(faces, part, only) for part in (faces.split.train, faces.split.test))
     rows = some_rows(train, fitted)
-    codes = model.encode(faces.vertices[rows])
+    codes = model.encode(faces[rows])
     directions = estimate_directions(codes, {name: column[rows] for name, column in table.items()})
 
     standard = (np.column_stack(list(table.values())) - directions.mean) / directions.deviation
@@ -91,6 +91,8 @@ def describe(
 
 def label_table(faces: FaceSet, columns: Sequence[str]) -> tuple[Mapping[str, Floats], list[int]]:
     """Labels by name, each (N,), and the number of the column that each comes from."""
+    if not columns:
+        raise UsageError(f"no label is named; {faces.path} has {', '.join(faces.labels)}.")
     table: dict[str, Floats] = {}
     groups: list[int] = []
     for number, name in enumerate(columns):
@@ -125,7 +127,7 @@ def chosen(faces: FaceSet, rows: Integers, only: Mapping[str, str]) -> Integers:
         rows = rows[faces.labels[column][rows] == word]
     if not len(rows):
         words = " and ".join(f"{column} {word}" for column, word in only.items())
-        raise UsageError(f"{faces.path} has too few faces of {words}.")
+        raise UsageError(f"{faces.path} has too few faces{f' of {words}' if words else ''} to learn and to test.")
     return rows
 
 

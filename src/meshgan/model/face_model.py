@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
     from meshgan.nn.networks import Decoder, Encoder
 
+FARTHEST = 1e6  # number in a code: what is beyond soon makes faces of no numbers
+
 
 class FaceModel(Sampled):
     """A generator of faces of one template. Arrays of faces are (B, V, 3) float32 in mm, codes (B, D) float32.
@@ -263,6 +265,8 @@ def check_codes(codes: "ArrayLike | Tensor", size: int) -> Codes:
     values = _numbers(codes, "codes")
     if values.ndim != 2 or values.shape[1] != size or not np.isfinite(values).all():
         raise UsageError(f"codes must be finite numbers of shape (B, {size}), not {values.shape}.")
+    if values.size and (most := float(np.abs(values).max())) > FARTHEST:
+        raise UsageError(f"a code has the number {most:.1g}; those of faces are a few units from 0.")
     return values
 
 

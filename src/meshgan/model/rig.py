@@ -29,6 +29,7 @@ from meshgan.data.corpora.motion import Motion, contacts, motion
 from meshgan.data.corpora.performance import NAMES as UNIT_NAMES
 from meshgan.data.corpora.performance import SPONTANEOUS, STRENGTHS, UNIT_ACTIONS, draw_actions, draw_style, draw_units
 from meshgan.data.corpora.recipes import EXPRESSIONS
+from meshgan.data.faceset import OTHER_UNIT
 from meshgan.errors import UsageError
 from meshgan.geometry.align import Similarity, rigid
 from meshgan.geometry.files import write_glb
@@ -140,6 +141,11 @@ def rig(face: ArrayLike | Mesh, which: Kind = "both") -> Rig:
         )
     if not np.isfinite(vertices).all():
         raise UsageError("the face to rig has vertices that are no numbers.")
+    size, usual = (float(np.ptp(points, axis=0).max()) for points in (vertices, template.vertices))
+    if not usual / OTHER_UNIT < size < usual * OTHER_UNIT:
+        raise UsageError(
+            f"the face to rig measures {size:.3g} mm and its template {usual:.3g} mm; is it in another unit?"
+        )
     layout = layout_of(template)
     assert layout is not None
     return Rig(template.with_vertices(vertices), targets_of(vertices, which), layout)

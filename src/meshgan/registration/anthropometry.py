@@ -289,7 +289,7 @@ def measure(faces: FaceSet, between: Iterable[Sequence[str]] = (), surface: bool
             ruler.combination(point)
     table: Table = []
     for rows in blocks(len(faces), "Measuring", 16 if surface else 256):
-        block = faces_of(faces.vertices[rows], faces.template)
+        block = faces_of(faces[rows], faces.template)
         columns = ruler.lengths_and_angles(block, measures)
         columns |= ruler.surface_lengths(block, measures) if surface else {}
         columns |= ruler.areas_and_volumes(block)
@@ -327,7 +327,7 @@ def changes(faces: FaceSet) -> Iterator[Change]:
         raise UsageError(f"{faces.path} holds nobody twice; the label subject says which faces are of one person.")
     ruler = Ruler.of(faces.template, str(faces.path))
     for first, second in pairs:
-        earlier, later = (np.asarray(faces.vertices[row], np.float64) for row in (first, second))
+        earlier, later = (faces[row].astype(np.float64) for row in (first, second))
         later = rigid(later, earlier)(later)
         shift = later - earlier
         outwards = np.einsum("vc,vc->v", shift, faces.template.with_vertices(earlier).vertex_normals)

@@ -204,6 +204,8 @@ def named_scans(paths: Sequence[Path]) -> list[tuple[Path, str]]:
         if path.is_dir():
             files += [path / name for name in mesh_files(path)]
         elif path.suffix.lower() not in ENDINGS:
+            if not path.exists():
+                raise UsageError(f"{path} does not exist.")
             raise UsageError(f"{path}: scans are read from {', '.join(sorted(ENDINGS))} files only.")
         elif not path.is_file():
             raise UsageError(f"{path} does not exist.")

@@ -192,7 +192,7 @@ def make_scans(faces: FaceSet, out: Path, count: int, seed: int = 0) -> None:
     lines = [["file", "row", "subject", *(f"m{i}{j}" for i in range(3) for j in range(4))]]
     with atomic_folder(out) as partial:
         for row in track(rows, "Scanning", total=count):
-            face = Mesh(faces.vertices[row], faces.template.triangles)
+            face = Mesh(faces[row], faces.template.triangles)
             scan = raw_scan(face, np.random.default_rng([seed, int(row)]))
             name = f"scan-{row:05d}.ply"
             write_mesh(partial / name, scan.mesh)

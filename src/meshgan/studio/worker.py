@@ -64,7 +64,7 @@ class Worker:
         gone: Callable[[], bool] = lambda: False,
         tell: Callable[[str], None] = lambda sentence: None,
     ) -> Fitted:
-        """The codes nearest to the mesh or scan in a file (see `files.fit`), with the expression if `smiling`.
+        """The codes nearest to the mesh or scan in a file (see `exchange.fit`), with the expression if `smiling`.
 
         `tell` is given a sentence at each stage. Raises `MeshganError` with a sentence if it cannot be read or fitted,
         takes too long or too much memory, and `GoneError` as soon as `gone()`.
