@@ -82,7 +82,8 @@ def evaluate(
             table = compare(chosen, faces, out, work, samples, fid, seed, part)
             text, told = table.json(), f"{markdown(table.rows)}\nEverything, with intervals, lies in {out}."
         else:
-            result = measure(*chosen.values(), faces, samples, fid, seed, work, part=part)
+            (only,) = chosen.values()
+            result = measure(only, faces, samples, fid, seed, work, part=part)
             with atomic_file(out) as partial:
                 partial.write_text(result.json(), encoding="utf-8")
             text, told = result.json(), _summary(result, out)
