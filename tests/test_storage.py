@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshgan import storage
-from meshgan.errors import MeshganError, UsageError
+from meshgan.errors import DiskError, MeshganError, UsageError
 from meshgan.storage import (
     alone_in,
     atomic_file,
     atomic_folder,
+    disk_errors,
     keep_list,
     remove_file,
     remove_written,
@@ -201,6 +202,13 @@ def test_a_replacement_that_was_cut_is_undone(tmp_path: Path, monkeypatch) -> No
     written(out, a="3")
     assert names(out) == [".written", "a"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_file_that_does_not_fit_is_named_where_it_would_have_been(tmp_path: Path) -> None:
+    with pytest.raises(DiskError) as told, atomic_folder(tmp_path / "set") as partial, disk_errors(partial / "a.ply"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert str(told.value).startswith(f"{tmp_path / 'set' / 'a.ply'}: the disk is full")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("number", "words"), [(errno.ENOSPC, "disk is full"), (errno.EACCES, "cannot be written")])

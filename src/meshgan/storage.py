@@ -87,7 +87,10 @@ def atomic_folder(target: Path, keep: Callable[[PurePath], bool] | None = None, 
         if sweep(target.parent, target.name):
             raise UsageError(f"another process is writing {target}; wait for it to end, or choose another name.")
         with _partial(target, _new_folder) as partial:
-            yield partial
+            try:
+                yield partial
+            except DiskError as error:  # of a file within, by the name that nobody knows
+                raise DiskError(str(error).replace(str(partial), str(target))) from error
             require_replaceable(target, keep)
             if listed or keep is not None:
                 _write_list(partial)

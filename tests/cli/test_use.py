@@ -387,3 +387,12 @@ def test_a_template_of_a_head_in_another_unit_is_told_which_would_fit(tmp_path, 
         assert told[name] in error
     status, _, error = meshgan("fit", tiny_run, tmp_path / "c.glb", "--out", tmp_path / "fitted")
     assert (status, "a GLB is in metres: write it so" in error) == (2, True)
+
+
+def test_nothing_is_drawn_into_a_set_a_model_or_a_run(meshgan, tiny_faces, tiny_run):
+    for folder in (tiny_faces.path, tiny_run / "model", tiny_run):
+        before = sorted(folder.rglob("*"))
+        status, _, error = meshgan("sample", "identity", "--out", folder, "--count", 1)
+        assert status == 2
+        assert "is a set, a model or a run" in error
+        assert sorted(folder.rglob("*")) == before

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from meshgan.cli import JsonOption
+from meshgan.cli import MARKS, JsonOption
 from meshgan.errors import UsageError
 from meshgan.progress import counted
 
@@ -187,12 +187,15 @@ def interpolate(
 
 
 def refuse_other_runs(out: Path, names: Iterable[str]) -> None:
-    """Raise `UsageError` where results of another run would lie in a folder beside files of these names.
+    """Raise `UsageError` where results of another run would lie in a folder beside files of these names, and for the
+    folder of a set, a model or a run.
 
     Results of the same names are those of the same command, which are written anew.
     """
     from meshgan.storage import disk_errors
 
+    if any((out / mark).is_file() for mark in MARKS):
+        raise UsageError(f"{out} is a set, a model or a run; choose another --out for what is drawn from it.")
     with disk_errors(out):
         found = [path.name for path in out.iterdir() if RESULTS.fullmatch(path.name)] if out.is_dir() else []
     if left := sorted(set(found) - set(names)):
@@ -385,7 +388,7 @@ def _draw_compositions(path: Path, template: "Mesh", made: "Composition", names:
 
     people, moved = made.identities[: len(names)], made.faces[: len(names)]
     rows = {"identity": people, "with expression": moved} if face is None else {"": [people[0], *moved]}
-    titles = names if face is None else [face.stem, *names]
+    titles = names if face is None else ["given face", *names]
     comparison(rows, template.triangles, path, titles, colour=worn(layout_of(template)))
 
 
