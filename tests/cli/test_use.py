@@ -396,3 +396,5 @@ def test_nothing_is_drawn_into_a_set_a_model_or_a_run(meshgan, tiny_faces, tiny_
         assert status == 2
         assert "is a set, a model or a run" in error
         assert sorted(folder.rglob("*")) == before
+    status, _, error = meshgan("interpolate", tiny_run, tiny_faces.path, tiny_faces.path, "--out", tiny_run / "x")
+    assert (status, "is a folder; name one face" in error) == (2, True)

@@ -130,3 +130,5 @@ def test_an_older_opset_can_be_asked_for(tiny_faces, tmp_path):
     export_onnx(model, tmp_path / "a.onnx", opset=18)
     (found,) = pytest.importorskip("onnx").load(tmp_path / "a.onnx").opset_import
     assert found.version == 18
+    with pytest.raises(UsageError, match="opset 1000000 is not known yet"):
+        export_onnx(model, tmp_path / "b.onnx", opset=10**6)

@@ -1,4 +1,4 @@
-"""From mesh files to codes and back, for the verbs `fit` and `interpolate`."""
+"""From mesh files to codes and back, for the verbs `fit`, `interpolate` and `compose`."""
 
 import json
 import sys
@@ -92,6 +92,8 @@ def _write_all(model: Model, fits: Sequence[tuple[_Targets, Fit, Similarity]], o
 
 def read_code(model: Model, path: Path, unit: str) -> Codes:
     """The code (D,) of a JSON file, or of a mesh by fitting it."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name one face, a mesh or a JSON file with its code.")
     if path.suffix.lower() != ".json":
         (targets,) = _read_targets(model, [path], unit, None)
         return _fit_aligned(model, targets, align=True)[0].codes[0]

@@ -52,6 +52,10 @@ def export_onnx(model: Model, path: Path, opset: int | None = None) -> None:
     """
     if not all(find_spec(name) for name in NEEDED):
         raise missing_extra("exporting", "export")
+    from onnx.defs import onnx_opset_version
+
+    if opset is not None and opset > onnx_opset_version():  # the exporter would count up to it
+        raise UsageError(f"opset {opset} is not known yet; leave it out, or give one up to {onnx_opset_version()}.")
     with _quiet(), torch.no_grad(), paths.forced("gather"):
         program = torch.onnx.export(
             _Network(model).eval(),
