@@ -1,6 +1,7 @@
 """The benchmark of registration: failures are counted, faces unlike the model are bent as said, limits are kept."""
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from meshgan.registration import fake_scans
 from meshgan.registration.batch import Registered
 from meshgan.registration.jobs import Outcome
 from meshgan.registration.landmarks import available
+from meshgan.registration.quality import Quality
 from meshgan.registration.templates import default_template
 from shapes import icosphere
 
@@ -48,6 +50,43 @@ def test_a_scan_without_a_result_is_counted(monkeypatch):
     assert figures["face_mm"][1] is None
     assert figures["mean_mm"] == pytest.approx(6.0)
     assert figures["worst_face_mm"] == pytest.approx(9.0)
+
+
+def test_verdicts_are_counted_by_kind_and_error(monkeypatch, capsys):
+    truths = []
+    some = {name: fake_scans.MISREAD[name] for name in ("at rest", "no unit", "inside out")}
+
+    def scan_of_kind(name, *more):
+        scan, truth = made(name, *more)
+        truths.append((name, scan.pose.scale, truth))
+        return scan, truth
+
+    def register(mesh, template, unit):
+        name, scale, truth = truths[-1]
+        if name == "inside out":
+            raise MeshganError("no face")
+        assert unit == ("auto" if name == "no unit" else "mm")
+        aside = scale * np.array([0.5 if name == "at rest" else 3.5, 0, 0])
+        return SimpleNamespace(vertices=truth + aside, to_scan=lambda points: points)
+
+    made = fake_scans.scan_of_kind
+    monkeypatch.setattr(bench, "MISREAD", some)
+    monkeypatch.setattr(bench, "scan_of_kind", scan_of_kind)
+    monkeypatch.setattr(bench, "register", register)
+    strange = iter([0.3, 0.31, 0.3, 1.1])
+    monkeypatch.setattr(bench, "measure", lambda *_: Quality(0.1, 0.2, 2, 3, 1, 0, 0, 60, strange_mm=next(strange)))
+    figures = bench.kinds(2, 5)
+    table = figures["kinds"]
+    assert table["at rest"]["good"] == {"within_1.5_mm": 2, "beyond_1.5_mm": 0, "beyond_3_mm": 0}
+    assert (
+        table["no unit"]["good"]
+        == table["no unit"]["check"]
+        == {"within_1.5_mm": 0, "beyond_1.5_mm": 1, "beyond_3_mm": 1}
+    )
+    assert table["inside out"]["without_result"] == table["all"]["without_result"] == 2
+    assert table["all"]["error_mm"] == pytest.approx(2.0)
+    assert len({name for name, *_ in truths}) == 3
+    assert "no unit" in capsys.readouterr().out
 
 
 def bench_pose():

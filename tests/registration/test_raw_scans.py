@@ -12,7 +12,8 @@ from meshgan.data.faceset import Card, FaceSet, create_faceset
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.files import read_mesh
 from meshgan.geometry.surface import closest_points
-from meshgan.registration.fake_scans import make_scans
+from meshgan.registration.fake_scans import MISREAD, make_scans, scan_of_kind
+from meshgan.registration.templates import default_template
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +60,20 @@ def test_what_cannot_be_scanned_is_refused(faces, tmp_path):
     (tmp_path / "full" / "x").touch()
     with pytest.raises(MeshganError, match="exists already"):
         make_scans(faces, tmp_path / "full", 1)
+
+
+@pytest.mark.parametrize("kind", MISREAD)
+def test_each_kind_that_is_easily_misread_lies_where_it_says(kind):
+    template, rng = default_template(), np.random.default_rng(4)
+    scan, truth = scan_of_kind(kind, template.mesh, template.landmark_rows, rng)
+    scale, back = scan.pose.scale, scan.pose.inverse(scan.mesh.vertices)
+    assert np.isfinite(back).all()
+    assert scan.mesh.triangles.max() < len(back)
+    apart = closest_points(truth, scan.mesh).distance / scale
+    assert np.median(apart) < {"noise": 0.6, "depth camera": 0.6, "hand": 0.3}.get(kind, 0.2)
+    moved = np.linalg.norm(scan.pose.inverse(truth) - template.mesh.vertices, axis=1)
+    assert (moved.max() > 1.0) == (MISREAD[kind].face is not None)
+    lips = closest_points((template.landmark_rows[48:68] @ truth), scan.mesh).distance.max() / scale
+    assert (lips > 6.0) == (kind in ("tube", "hand"))  # what is before the mouth hides it
+    again, _ = scan_of_kind(kind, template.mesh, template.landmark_rows, np.random.default_rng(4))
+    np.testing.assert_array_equal(again.mesh.vertices, scan.mesh.vertices)

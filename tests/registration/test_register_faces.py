@@ -28,7 +28,7 @@ from meshgan.registration.nricp import folded
 from meshgan.registration.prior import Anchors
 from meshgan.registration.quality import Quality, judge, measure, scan_distances, stranger
 from meshgan.registration.register import Sighting, fit_model, register
-from meshgan.registration.scan import calmed, cleaned
+from meshgan.registration.scan import Scene, calmed, cleaned
 from meshgan.registration.templates import OWN, adopted, default_template
 
 SCANS = Path(__file__).parents[2] / ".." / "shared" / "data" / "scans"
@@ -98,6 +98,20 @@ def test_lids_are_found_closed_where_they_are(template, closed):
     opening.append(np.linalg.norm((template.landmark_rows[[37, 44]] - template.landmark_rows[[41, 46]]) @ fitted))
     share = opening[1] / opening[0]
     assert share < 0.35 if closed else 0.8 < share < 1.2
+
+
+def test_a_mouth_is_found_wide_open_where_it_is(template):
+    """Landmarks of nose and eyes alone: what the model is nearest to at first is a mouth that is hardly open."""
+    face = template.prior.mean + template.opening()
+    index = np.arange(27, 48)
+    anchors = Anchors(template.landmark_rows[index], template.landmark_rows[index] @ face, np.ones(len(index)))
+    marks = Landmarks(index, anchors.targets)
+    surface, start = Surface(template.mesh.with_vertices(face)), Similarity.none()
+    fitted = fit_model(Sighting(start, anchors, marks), surface, template).vertices
+    assert np.linalg.norm(fitted - face, axis=1).mean() < 1.0
+    chin = template.landmark_rows[[8, 57, 66]]
+    assert np.linalg.norm(chin @ (template.prior.mean - face), axis=1).min() > 20
+    assert np.linalg.norm(chin @ (fitted - face), axis=1).max() < 4.0
 
 
 def test_eyeballs_and_inside_are_where_they_should_be(template):
@@ -300,6 +314,21 @@ def test_what_is_before_the_mouth_wants_a_look_and_pulls_nothing(template, scann
     assert error.mean() < 1.5
 
 
+@needs_detector
+def test_points_on_something_before_the_face_are_not_found(template, scanned):
+    mesh, truth = behind_a_tube(scanned[0], template, scanned[1], touching=True)
+    scene, frame = Scene(mesh, 1), finding.frontal_frame(Similarity.none(), template)
+    with Detector() as detector:
+        any_at_all, on_face = (finding.detect(scene, detector, frame, known) for known in (None, template))
+    away = [
+        Surface(template.mesh.with_vertices(truth)).closest(one.points[one.found]).distance
+        for one in (any_at_all, on_face)
+    ]
+    assert (away[0] > 20).sum() > 5
+    assert (away[1] > 20).sum() == 0
+    assert len(away[1]) > 100
+
+
 SOUND = Quality(
     median_mm=0.15, p95_mm=0.5, landmark_mm=2.0, feature_mm=3.0, coverage=0.95, gap_mm2=90.0, folded=0.0,
     interocular_mm=60.0, feature="left eye",
@@ -384,12 +413,47 @@ def test_a_face_stranger_than_the_others_of_its_run_wants_a_look(template):
     assert stranger(usual) == [""] * 4
     assert [bool(why) for why in stranger([*usual, 0.6])] == [False] * 4 + [True]
     assert stranger([2 * value for value in usual]) == [""] * 4  # it is the people, not the registration
+    assert stranger([0.8]) == [""]  # as real heads are
+    assert "more than any face should" in stranger([1.1])[0]  # however few the others are
+    assert "at the left eye, more than others do" in stranger([*usual, 0.6], ["nose"] * 4 + ["left eye"])[4]
     faces = plain_people(4, "strange").astype(np.float64)
     rng, known = np.random.default_rng(0), template.prior.shape(np.eye(400)[3])
-    assert template.prior.remainder(known) < 0.1
+    assert template.prior.remainder(known).max() < 0.3
     for face in faces:
         slid = face + 3.0 * np.sin(face[:, [1, 2, 0]] / 9 + rng.uniform(0, 6, 3))
-        assert template.prior.remainder(slid) > 2 * template.prior.remainder(face)
+        assert template.prior.remainder(slid).mean() > 2 * template.prior.remainder(face).mean()
+
+
+def test_a_blurred_scan_wants_a_look(template):
+    """It lies where the face is; where its lids and the sides of its nose are, it does not show."""
+    mesh, none = template.mesh, Similarity.none()
+    i, j = np.concatenate([mesh.edges, mesh.edges[:, ::-1]]).T
+    count, smooth = np.bincount(i, minlength=len(mesh.vertices))[:, None], mesh.vertices.copy()
+    marks = Landmarks(np.arange(27, 68), template.landmark_rows[27:68] @ mesh.vertices)
+    held = np.ones(len(mesh.vertices), dtype=bool)
+    laid = module.Registration(mesh.vertices, mesh.vertices, held, mesh, marks, none)
+    assert measure(laid, template).smoothness == pytest.approx(1.0, abs=0.1)
+    for _ in range(30):
+        mean = np.zeros_like(smooth)
+        np.add.at(mean, i, smooth[j])
+        smooth = 0.5 * smooth + 0.5 * mean / count
+    told, reason = judge(measure(replace(laid, scan=mesh.with_vertices(smooth)), template))
+    assert told == "check"
+    assert "times as smooth at nose and eyes" in reason
+
+
+@pytest.mark.parametrize(
+    ("landmark", "name"),
+    [(30, "nose"), (62, "mouth"), (45, "left eye"), (74, "right cheek"), (69, "forehead"), (8, "chin")],
+)
+def test_where_a_face_is_strange_is_named(template, landmark, name):
+    vertices, rng = template.mesh.vertices, np.random.default_rng(0)
+    near = np.linalg.norm(vertices - template.landmark_rows[[landmark]] @ vertices, axis=1) < 12.0
+    slid = vertices + near[:, None] * rng.normal(scale=2.0, size=vertices.shape)
+    marks = Landmarks(np.arange(27, 68), template.landmark_rows[27:68] @ slid)
+    held, none = np.ones(len(vertices), dtype=bool), Similarity.none()
+    result = module.Registration(slid, slid, held, template.mesh.with_vertices(slid), marks, none)
+    assert measure(result, template).strange_at == name
 
 
 def test_landmarks_that_are_not_what_they_are_called_are_told(template, scanned):

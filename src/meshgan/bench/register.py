@@ -5,6 +5,7 @@ of `meshgan register`, landmarks detected, not given. The face model that guides
 same populations; so the same is done with faces that carry a smooth random deformation which no model knows, and, where
 they are given, with real scans, of which only the surface and perhaps landmarks are known.
 
+`kinds` asks of every kind of scan that is easily misread whether verdicts can be believed.
 `foreign` measures the same on any set of faces of one connectivity, of people that no model here has seen. `chain`
 goes the paper's whole way: faces become raw scans, scans become faces again, and what they have become is set beside
 what they were, by wavelength, and by a model learned from either.
@@ -20,7 +21,7 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
@@ -40,6 +41,7 @@ from meshgan.geometry.surface import Surface, barycentric_matrix, closest_points
 from meshgan.progress import counted, track
 from meshgan.registration.batch import register_all
 from meshgan.registration.fake_scans import (
+    MISREAD,
     FakeScan,
     corpus_people,
     estranged,
@@ -47,12 +49,13 @@ from meshgan.registration.fake_scans import (
     fake_sequence,
     make_scans,
     plain_people,
+    scan_of_kind,
 )
 from meshgan.registration.jobs import Job, Settings, outcome_of, over_frames, plan, result_of, work_on
 from meshgan.registration.landmarks import READERS, read_landmarks, silence
 from meshgan.registration.nricp import folded, nonrigid_icp, unfolded
 from meshgan.registration.prior import Prior, learn
-from meshgan.registration.quality import VERDICTS, judge, measure
+from meshgan.registration.quality import VERDICTS, judge, measure, stranger
 from meshgan.registration.register import CONTOUR, Sighting, fit_model, register, sight
 from meshgan.registration.template import FaceTemplate
 from meshgan.registration.templates import default_template
@@ -267,6 +270,61 @@ def _monk(scan: Mesh, sighting: Sighting, template: FaceTemplate) -> Floats:
             target_faces=sides[1][1],
         )
     return np.asarray(found.aligned_vertices, dtype=np.float64)
+
+
+def kinds(count: int, seed: int) -> dict[str, Any]:
+    """Whether verdicts can be believed: `count` fake scans of every kind that is easily misread, judged as one run.
+
+    The people, neutral ones and where a kind has no expression of its own expressions in turn, are those of a `seed`.
+    *Good* promises a mean error of at most `GOOD_MM`, and of the faces beyond `BAD_MM` none should be called so.
+    """
+    template, names = default_template(), list(MISREAD)
+    size = (count * len(names) + 1) // 2
+    people = np.split(corpus_people(size, size, seed).astype(np.float64), 2)
+    rows: list[dict[str, Any]] = []
+    for k, (place, name) in track(list(itertools.product(range(count), enumerate(names))), "registering"):
+        moved = k % 2 == 1 and not MISREAD[name].performs
+        face = template.mesh.with_vertices(people[int(moved)][(k * len(names) + place) // 2])
+        rng = np.random.default_rng([seed, k, place])
+        scan, truth = scan_of_kind(name, face, template.landmark_rows, rng)
+        rows.append({"kind": name} | _judged(scan, truth, MISREAD[name].unit, template))
+    known = [row for row in rows if "error_mm" in row]
+    for row, why in zip(known, stranger([row["strange_mm"] for row in known]), strict=True):
+        if why:
+            row["verdict"], row["reason"] = "check", "; ".join(filter(None, (row["reason"], why)))
+    summary: dict[str, Any] = {"scans": rows, "kinds": {}}
+    for name in [*names, "all"]:
+        some = [row for row in rows if name in (row["kind"], "all")]
+        found = [row for row in some if "error_mm" in row]
+        errors = np.array([row["error_mm"] for row in found])
+        table = _confusion([row["verdict"] for row in found], errors)
+        mean = float(errors.mean()) if len(errors) else np.nan
+        summary["kinds"][name] = {"without_result": len(some) - len(found), "error_mm": mean, **table}
+    _show_kinds(summary)
+    return summary
+
+
+def _judged(scan: FakeScan, truth: Floats, unit: str, template: FaceTemplate) -> dict[str, Any]:
+    """Error, verdict and figures of one scan; without a result, the reason alone."""
+    try:
+        result = register(scan.mesh, template, unit=unit)
+    except MeshganError as error:
+        return {"reason": str(error)}
+    quality = measure(result, template)
+    verdict, reason = judge(quality)
+    missed = np.linalg.norm(result.to_scan(result.vertices) - truth, axis=1).mean() / scan.pose.scale
+    return {"error_mm": float(missed), "verdict": verdict, "reason": reason, **asdict(quality)}
+
+
+def _show_kinds(summary: dict[str, Any]) -> None:
+    within, beyond, far = f"within_{GOOD_MM:g}_mm", f"beyond_{GOOD_MM:g}_mm", f"beyond_{BAD_MM:g}_mm"
+    columns = f"good   beyond {GOOD_MM:g}   beyond {BAD_MM:g}"
+    print(f"{'kind':14s} no result   error mm   {columns}   check{columns[4:]}")
+    for name, row in summary["kinds"].items():
+        cells = f"{name:14s} {row['without_result']:9d} {row['error_mm']:10.2f} "
+        for counts in (row["good"], row["check"]):
+            cells += f"{counts[within] + counts[beyond]:7d} {counts[beyond]:12d} {counts[far]:10d}"
+        print(cells)
 
 
 def foreign(faces: FaceSet, count: int) -> dict[str, Any]:

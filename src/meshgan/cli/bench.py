@@ -84,6 +84,11 @@ def register(
         int | None,
         typer.Option("--sequence", min=8, help="So many frames of one person: followed, beside each by itself."),
     ] = None,
+    kinds: Annotated[
+        int | None,
+        typer.Option("--kinds", min=1, help="So many scans of each kind that is easily misread: are verdicts right?"),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the people of --kinds, and what is done to them.")] = 0,
     faces: Annotated[int | None, typer.Option(min=2, help="How many faces: 50, 12 of --truth, 300 of --chain.")] = None,
     plain: Annotated[
         bool, typer.Option("--plain", help="Let a face model of plain people guide the fit, as in version 0.1.")
@@ -100,10 +105,13 @@ def register(
 
     Example: `meshgan bench register --truth tracked --json foreign.json`
     """
-    if sum(what is not None for what in (truth, chain, sequence)) > 1:
-        raise UsageError("--truth, --chain and --sequence are three measurements; give one of them.")
-    if (plain or scans) and (truth is not None or chain is not None or sequence is not None):
-        raise UsageError("--plain and --scan go with fake scans, neither with --truth, --chain nor --sequence.")
+    given = sum(what is not None for what in (truth, chain, sequence, kinds))
+    if given > 1:
+        raise UsageError("--truth, --chain, --sequence and --kinds are four measurements; give one of them.")
+    if (plain or scans) and given:
+        raise UsageError(
+            "--plain and --scan go with fake scans, with none of --truth, --chain, --sequence and --kinds."
+        )
     if (chain is None) != (out is None):
         raise UsageError("--chain needs --out, a folder for its scans and sets, and nothing else does.")
     from threadpoolctl import threadpool_limits
@@ -119,6 +127,8 @@ def register(
             figures = bench.chain(FaceSet.open(chain), out, faces or 300)
         elif sequence is not None:
             figures = bench.sequence(sequence)
+        elif kinds is not None:
+            figures = bench.kinds(kinds, seed)
         else:
             figures = bench.run(faces or 50, plain=plain, scans=scans or ())
         _finish(figures, json_file)

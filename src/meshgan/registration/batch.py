@@ -142,7 +142,8 @@ def _compared(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """The outcomes of a run, of which those stranger to the face model than the others are not good."""
     known = {row: o.strange_mm for row, o in enumerate(outcomes) if o.strange_mm is not None and o.verdict != "failed"}
     compared = list(outcomes)
-    for row, why in zip(known, stranger(list(known.values())), strict=True):
+    places = [outcomes[row].strange_at for row in known]
+    for row, why in zip(known, stranger(list(known.values()), places), strict=True):
         if why:
             reason = "; ".join(part for part in (outcomes[row].reason, why) if part)
             compared[row] = outcomes[row].model_copy(update={"verdict": "check", "reason": reason})

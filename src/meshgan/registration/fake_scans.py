@@ -1,11 +1,14 @@
 """Fake scans: faces whose correspondence is known, made to look like what a scanner delivers."""
 
 import csv
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import scipy.sparse as sp
 import trimesh
+from numpy.typing import ArrayLike
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
@@ -53,15 +56,22 @@ class FakeScan:
 def fake_scan(face: Mesh, rng: np.random.Generator, pose: Similarity | None = None) -> FakeScan:
     """The face with other triangles, noise, holes, a border cut off, in a pose, turned and shifted at random if none
     is given."""
+    mesh = _upright(face, rng)
+    pose = _somewhere(rng) if pose is None else pose
+    return FakeScan(mesh.with_vertices(pose(mesh.vertices)), pose)
+
+
+def _upright(face: Mesh, rng: np.random.Generator) -> Mesh:
+    """The scan where the face is."""
     fine = _subdivided(_subdivided(face))
     shift = rng.uniform(0, 5, 3)  # where the grid lies is chance
     mesh = clustered(fine.with_vertices(fine.vertices + shift), rng.uniform(*SPACING_MM))
     vertices = mesh.vertices - shift + rng.normal(scale=NOISE_MM, size=mesh.vertices.shape)
-    mesh = Mesh(vertices, mesh.triangles)
-    mesh = _with_holes(_cropped(mesh, rng), rng)
-    if pose is None:
-        pose = Similarity(1.0, Rotation.random(random_state=rng).as_matrix(), rng.uniform(-300, 300, 3))
-    return FakeScan(mesh.with_vertices(pose(mesh.vertices)), pose)
+    return _with_holes(_cropped(Mesh(vertices, mesh.triangles), rng), rng)
+
+
+def _somewhere(rng: np.random.Generator) -> Similarity:
+    return Similarity(1.0, Rotation.random(random_state=rng).as_matrix(), rng.uniform(-300, 300, 3))
 
 
 def _subdivided(mesh: Mesh) -> Mesh:
@@ -232,3 +242,151 @@ def _hair(face: Mesh, rng: np.random.Generator) -> Mesh:
     above = face.vertices[:, 1] + side * face.vertices[:, 0] > line
     lifted = face.vertices + face.vertex_normals * (3 + 2 * np.abs(rng.normal(size=(len(face.vertices), 1))))
     return _kept(Mesh(lifted, face.triangles), above)
+
+
+ROUGH_MM, LOOSE_MM, SMOOTHED = 1.0, 4.0, 6  # noise; spacing and rounds of smoothing of a depth camera
+FOREHEAD = 0.18  # of the way from chin to nose bridge: what a cut-off forehead leaves above that
+TUBE_MM, TUBE_LENGTH, BEFORE_MM = (10.0, 18.0), 110.0, (0.0, 12.0)  # radius, length, distance from the lips
+TUBE_STEP_MM = 2.0
+FINGERS, FINGER_MM = 4, (7.0, 9.0)
+ODD_SCALE = 0.0371  # of numbers in no unit
+
+Change = Callable[[Mesh, Floats, np.random.Generator], Mesh]
+
+
+def _inside_out(scan: Mesh, marks: Floats, rng: np.random.Generator) -> Mesh:
+    return Mesh(scan.vertices, scan.triangles[:, ::-1])
+
+
+def _rough(scan: Mesh, marks: Floats, rng: np.random.Generator) -> Mesh:
+    return scan.with_vertices(scan.vertices + rng.normal(scale=ROUGH_MM, size=scan.vertices.shape))
+
+
+def _blurred(scan: Mesh, marks: Floats, rng: np.random.Generator) -> Mesh:
+    """What a depth camera sees: loose, without small shapes, lips and lids spanned by one surface."""
+    loose = clustered(scan, LOOSE_MM)
+    i, j = np.concatenate([loose.edges, loose.edges[:, ::-1]]).T
+    size = len(loose.vertices)
+    mean = sp.csr_array((1 / np.bincount(i, minlength=size)[i], (i, j)), shape=(size, size))
+    vertices = loose.vertices
+    for _ in range(SMOOTHED):
+        vertices = 0.5 * vertices + 0.5 * (mean @ vertices)
+    return loose.with_vertices(vertices)
+
+
+def _without_forehead(scan: Mesh, marks: Floats, rng: np.random.Generator) -> Mesh:
+    up = marks[27] - marks[8]
+    return _kept(scan, (scan.vertices - marks[27]) @ up < FOREHEAD * (up @ up))
+
+
+def _on_a_body(scan: Mesh, marks: Floats, rng: np.random.Generator) -> Mesh:
+    body = trimesh.creation.capsule(height=1000, radius=150).subdivide()
+    points = (body.vertices - body.vertices.mean(axis=0))[:, [0, 2, 1]] * [1.0, 1.0, -1.0]
+    return _together(scan, Mesh(points + scan.vertices.mean(axis=0) - [0, 800, 0], body.faces))
+
+
+def _behind_a_tube(scan: Mesh, marks: Floats, rng: np.random.Generator) -> Mesh:
+    """A tube across the mouth: nothing is seen of what lies behind it."""
+    radius, mouth = rng.uniform(*TUBE_MM), marks[48:68]
+    ahead = mouth[:, 2].max() + radius + rng.uniform(*BEFORE_MM)
+    return _hidden(scan, _tube(radius, [*mouth.mean(axis=0)[:2], ahead]))
+
+
+def _behind_a_hand(scan: Mesh, marks: Floats, rng: np.random.Generator) -> Mesh:
+    """Fingers side by side, which lie on mouth and chin."""
+    mouth, width = marks[48:68], rng.uniform(*FINGER_MM)
+    turn = Rotation.from_euler("z", rng.uniform(-0.3, 0.3)).as_matrix()
+    ahead = mouth[:, 2].max() + width + rng.uniform(0.0, 4.0)
+    hand, tube = None, _tube(width, np.zeros(3))
+    for finger in range(FINGERS):
+        beside = [0.0, 2 * width * (finger - (FINGERS - 1) / 2), 0.0]
+        part = tube.with_vertices((tube.vertices + beside) @ turn.T + [*mouth.mean(axis=0)[:2], ahead])
+        hand = part if hand is None else _together(hand, part)
+    assert hand is not None
+    return _hidden(scan, hand)
+
+
+def _tube(radius: float, middle: ArrayLike) -> Mesh:
+    """A tube along x about a point, open at its ends, its triangles facing out."""
+    rings, around = int(TUBE_LENGTH / TUBE_STEP_MM) + 1, int(2 * np.pi * radius / TUBE_STEP_MM)
+    x, angle = np.linspace(-TUBE_LENGTH / 2, TUBE_LENGTH / 2, rings), 2 * np.pi * np.arange(around) / around
+    circle = radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    points = np.concatenate([np.repeat(x, around)[:, None], np.tile(circle, (rings, 1))], axis=1)
+    a = np.arange((rings - 1) * around)
+    b = a - a % around + (a + 1) % around
+    quads = np.concatenate([np.stack([a, b, a + around], axis=1), np.stack([b, b + around, a + around], axis=1)])
+    return Mesh(points + middle, quads)
+
+
+def _hidden(scan: Mesh, thing: Mesh) -> Mesh:
+    """The scan with something before it (along z), without what that hides."""
+    near = cKDTree(thing.vertices[:, :2]).query(scan.vertices[:, :2])[0] < TUBE_STEP_MM
+    return _together(_kept(scan, ~near), thing)
+
+
+def _together(one: Mesh, two: Mesh) -> Mesh:
+    triangles = np.concatenate([one.triangles, two.triangles + len(one.vertices)])
+    return Mesh(np.concatenate([one.vertices, two.vertices]), triangles)
+
+
+def _bumpy(face: Mesh, rng: np.random.Generator) -> Floats:
+    return estranged(face, rng)
+
+
+def _performing(**strengths: float) -> Callable[[Mesh, np.random.Generator], Floats]:
+    """What Apple's shapes make of a face at rest."""
+
+    def perform(face: Mesh, rng: np.random.Generator) -> Floats:
+        weights = np.zeros((1, len(ARKIT)))
+        for name, strength in strengths.items():
+            weights[0, ARKIT.index(name)] = strength
+        return np.asarray(rigger().performed(face.vertices, weights)[0], dtype=np.float64)
+
+    return perform
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is done to a face at rest, what to its scan (upright, with the landmarks of the face), and its numbers."""
+
+    face: Callable[[Mesh, np.random.Generator], Floats] | None = None
+    scan: Change | None = None
+    scale: float = 1.0
+    unit: str = "mm"
+
+    @property
+    def performs(self) -> bool:
+        """Whether the kind is an expression."""
+        return self.face is not None and self.face is not _bumpy
+
+
+MISREAD = {
+    "at rest": Kind(),
+    "bumps": Kind(_bumpy),
+    "closed eyes": Kind(_performing(eyeBlinkLeft=1.0, eyeBlinkRight=1.0)),
+    "open mouth": Kind(_performing(jawOpen=0.9)),
+    "grimace": Kind(_performing(mouthPucker=0.8, browDownLeft=0.9, browDownRight=0.9, noseSneerLeft=0.7, jawLeft=0.6)),
+    "inside out": Kind(scan=_inside_out),
+    "noise": Kind(scan=_rough),
+    "depth camera": Kind(scan=_blurred),
+    "no forehead": Kind(scan=_without_forehead),
+    "body": Kind(scan=_on_a_body),
+    "tube": Kind(scan=_behind_a_tube),
+    "hand": Kind(scan=_behind_a_hand),
+    "no unit": Kind(scale=ODD_SCALE, unit="auto"),
+}
+
+
+def scan_of_kind(
+    name: str, face: Mesh, landmark_rows: sp.csr_array, rng: np.random.Generator
+) -> tuple[FakeScan, Floats]:
+    """A fake scan of one of `MISREAD` of a face, and the true vertices (V, 3) in it."""
+    kind = MISREAD[name]
+    if kind.face is not None:
+        face = face.with_vertices(kind.face(face, rng))
+    mesh = _upright(face, rng)
+    if kind.scan is not None:
+        mesh = kind.scan(mesh, landmark_rows @ face.vertices, rng)
+    away = _somewhere(rng)
+    pose = Similarity(kind.scale, away.rotation, kind.scale * away.translation)
+    return FakeScan(mesh.with_vertices(pose(mesh.vertices)), pose), pose(face.vertices)

@@ -42,11 +42,18 @@ class Detection:
         return self.views > 0
 
 
-def detect(scene: Scene, detector: Detector, frontal: Frame) -> Detection:
-    """Look at a face from the front and from both sides; `frontal` frames it upright."""
-    opinions = [lifted(scene, detector, turned(frontal, yaw)) for yaw in YAWS]
+def detect(scene: Scene, detector: Detector, frontal: Frame, template: FaceTemplate | None = None) -> Detection:
+    """Look at a face from the front and from both sides; `frontal` frames it upright.
+
+    With a `template`, points on something before the face or behind it are not among those found.
+    """
+    frames = [turned(frontal, yaw) for yaw in YAWS]
+    opinions = [lifted(scene, detector, frame) for frame in frames]
     scale = frontal.half_width / HALF_WIDTH
     points, trust = (np.stack(part) for part in zip(*opinions, strict=True))
+    if template is not None:
+        views = zip(points, trust, frames, strict=True)
+        trust = trust * np.stack([_deep_as_a_face(seen, sure > 0, frame, template) for seen, sure, frame in views])
     found = agreed(points / scale, trust)
     return Detection(found.points * scale, found.views)
 
@@ -327,7 +334,7 @@ def _closer_look(scene: Scene, detector: Detector, template: FaceTemplate, frame
         frame = better
         if turn < STILL_DEGREES:
             break
-    detection = detect(scene, detector, frame)
+    detection = detect(scene, detector, frame, template)
     fitted = _pose(detection.points, detection.found, template)
     if fitted is None or fitted[1] > WORST_MISFIT:
         return None

@@ -116,6 +116,8 @@ class Outcome(BaseModel):
     gap_mm2: float | None = None
     gap_at: str = ""
     strange_mm: float | None = None
+    strange_at: str = ""
+    smoothness: float | None = None
     folded: float | None = None
     interocular_mm: float | None = None
     feature: str = ""

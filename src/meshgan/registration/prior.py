@@ -33,13 +33,13 @@ class Prior:
         """The face (V, 3) with the first of the coefficients (K,), as many as there are."""
         return self.mean + np.einsum("k,ckv->vc", coefficients.astype(np.float32), self.basis[:, : len(coefficients)])
 
-    def remainder(self, face: Floats) -> float:
-        """How far a face (V, 3) is from the likeliest one that the model says of it: root mean square in mm."""
+    def remainder(self, face: Floats) -> Floats:
+        """How far the vertices of a face (V, 3) are from the likeliest one that the model says of it: (V,) in mm."""
         basis, factor = self._spanned
         away = (rigid(face, self.mean)(face) - self.mean).T.astype(np.float32).ravel()
         coefficients = cho_solve(factor, (basis @ away).astype(np.float64)) * APART / len(self.mean)
-        left = away - coefficients.astype(np.float32) @ basis
-        return float(np.sqrt(3 * np.mean(left**2, dtype=np.float64)))
+        left = (away - coefficients.astype(np.float32) @ basis).reshape(3, -1)
+        return np.asarray(np.linalg.norm(left, axis=0), dtype=np.float64)
 
     @cached_property
     def _spanned(self) -> tuple[Singles, tuple[Floats, bool]]:

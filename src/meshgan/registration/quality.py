@@ -30,6 +30,11 @@ OVER = 10.0  # mm: scan vertices farther from the template show something else: 
 
 # Landmarks with an exact place; brows, jaw line, forehead and cheeks have none.
 FEATURES = {"nose": (27, 36), "right eye": (36, 42), "left eye": (42, 48), "mouth": (48, 68)}
+REGIONS: dict[str, tuple[int, ...]] = FEATURES | {  # of a face, by the landmarks nearest to a place
+    "right side of the jaw": (0, 6), "chin": (6, 11), "left side of the jaw": (11, 17), "brows": (17, 27),
+    "forehead": (68, 71), "root of the nose": (71, 72), "right temple": (72, 73), "left temple": (73, 74),
+    "right cheek": (74, 77, 2), "left cheek": (75, 78, 2),
+}  # fmt: skip
 ON_FACE = 4.0  # mm from the result: what a detector saw farther off is hair, or a hand, and no landmark
 NEAR_MM, HELD = 12.0, 0.5  # of a feature that such things hide the scan must hold that share of what is so near it
 
@@ -42,6 +47,7 @@ WORST = 3.0  # mm, the end of the error map's scale
 STOPS = np.array([[40, 60, 150], [60, 170, 190], [150, 210, 110], [250, 210, 70], [220, 50, 40]], dtype=np.float64)
 NOT_FACE = np.array([110.0, 110.0, 110.0])
 WIRE = np.array([20.0, 90.0, 200.0])
+WARNED_MM, WARNING = (0.8, 2.5), 0.8  # from the face model's: no tint, and all of it
 WIRE_WIDTH = 0.08  # barycentric coordinate under which a point belongs to an edge
 WIRE_OPACITY = 0.75
 FINER = 3  # the wires are narrower than pixels
@@ -96,11 +102,17 @@ THRESHOLDS = (
         "{value:.2%} of the triangles are folded over",
         "share of triangles that are turned over",
     ),
+    Threshold(
+        "smoothness", 2.3, NEVER,
+        "the scan is {value:.1f} times as smooth at nose and eyes as faces are, and so hardly shows where they are",
+        "how much the normals of the fitted face model vary at nose and eyes, of what those of the scan do",
+    ),
 )  # fmt: skip
 FOUND_MM = 2.0  # by which a detector's landmarks of a feature may be missed further than a person's
 # What a registered face has beyond the face model tells how far places on it have slid: that of the 300 faces of
 # docs/registration.md goes with their error by 0.80. Where all of a run are unlike the model's, it is the people.
 STRANGE_MM, STRANGER = 0.42, 1.25  # good up to that, or so many times the run's median
+STRANGEST_MM = 0.95  # whatever the others of the run are: real heads, laid as they should be, are up to 0.8
 INTEROCULAR = (45.0, 76.0)  # mm between the middles of the eyes, child to large adult
 
 
@@ -116,7 +128,8 @@ class Quality:
     `coverage`: share of the inside of the face that the scan holds. `gap_mm2`: the largest patch around nose and mouth
     that it does not, `gap_at` the feature nearest to it. `folded`: share of triangles. `interocular_mm`: between the
     middles of the eyes. `strange_mm`: how far the face is from the likeliest one that the face model says of it, which
-    is judged beside others (`stranger`). `found`: a detector found the landmarks.
+    is judged beside others (`stranger`), most of all at `strange_at`. `found`: a detector found the landmarks.
+    `smoothness`: how much less the scan's normals vary at nose and eyes than those of the fitted face model.
     """
 
     median_mm: float
@@ -133,6 +146,8 @@ class Quality:
     gap_at: str = ""
     strange_mm: float = 0.0
     found: bool = False
+    strange_at: str = ""
+    smoothness: float = 1.0
 
     @property
     def uncovered(self) -> float:
@@ -149,6 +164,7 @@ def measure(result: Registration, template: FaceTemplate) -> Quality:
     unknown = np.nan if result.followed else np.inf
     worst = max(misses, key=lambda name: np.median(misses[name])) if misses else ""
     gap, gap_at = _largest_patch(mesh, template, template.middle & ~result.believed)
+    strange = template.prior.remainder(result.vertices)
     return Quality(
         float(np.median(seen)) if len(seen) else np.inf,
         float(np.percentile(seen, 95)) if len(seen) else np.inf,
@@ -162,9 +178,46 @@ def measure(result: Registration, template: FaceTemplate) -> Quality:
         ", ".join(name for name in FEATURES if name not in misses and not _told(name, result, template)),
         result.noisy,
         gap_at,
-        template.prior.remainder(result.vertices),
+        _root_mean_square(strange),
         result.found,
+        _worst_region(strange, template),
+        _smoothness(result, template),
     )
+
+
+def _root_mean_square(values: Floats) -> float:
+    return float(np.sqrt(np.mean(values**2)))
+
+
+def _smoothness(result: Registration, template: FaceTemplate) -> float:
+    """How much the normals of the fitted face vary from vertex to vertex, of what the scan's do: the geometric mean of
+    nose and eyes. (A mouth has a slit, or none.)
+
+    A depth camera's surface lies where the face is, and yet does not show where on it things are.
+    """
+    surface = Surface(result.scan)
+    fitted = template.mesh.with_vertices(result.fitted).vertex_normals
+    scan = surface.normals(surface.closest(result.vertices))
+    marks, ratios = template.landmark_rows @ template.mesh.vertices, []
+    for part in (slice(*FEATURES["nose"]), slice(FEATURES["right eye"][0], FEATURES["left eye"][1])):
+        near = template.inside & result.believed
+        near[near] = cKDTree(marks[part]).query(template.mesh.vertices[near])[0] < NEAR_MM
+        i, j = template.mesh.edges[near[template.mesh.edges].all(axis=1)].T
+        here, there = (float(np.sum(1 - np.einsum("ec,ec->e", n[i], n[j]))) for n in (fitted, scan))
+        ratios.append(max(here, 1e-9) / max(there, 1e-9))
+    return float(np.sqrt(ratios[0] * ratios[1]))
+
+
+def _worst_region(values: Floats, template: FaceTemplate) -> str:
+    """Where on the inside of a face values (V,) are largest: the name of the region."""
+    marks = template.landmark_rows @ template.mesh.vertices
+    names = sorted(REGIONS)
+    places = [(marks[slice(*REGIONS[name])], number) for number, name in enumerate(names)]
+    tree = cKDTree(np.concatenate([points for points, _ in places]))
+    owner = np.concatenate([np.full(len(points), number) for points, number in places])
+    where = owner[tree.query(template.mesh.vertices)[1]]
+    counted = [values[template.inside & (where == number)] for number in range(len(names))]
+    return names[int(np.argmax([_root_mean_square(some) if len(some) else 0.0 for some in counted]))]
 
 
 def _landmark_misses(result: Registration, template: FaceTemplate) -> dict[str, Floats]:
@@ -238,11 +291,20 @@ def judge(quality: Quality) -> tuple[Verdict, str]:
     return VERDICTS[max(worst, min(len(reasons), 1))], "; ".join(reasons)
 
 
-def stranger(strange_mm: Sequence[float]) -> list[str]:
-    """Of each of the faces of a run, which are so far from what the model says, why it wants a look, or ''."""
-    limit = max(STRANGE_MM, STRANGER * float(np.median(strange_mm))) if len(strange_mm) else 0.0
-    says = "the face lies {:.2f} mm from what the face model knows, more than others do, so places on it may have slid"
-    return [says.format(value) if value > limit else "" for value in strange_mm]
+def stranger(strange_mm: Sequence[float], strange_at: Sequence[str] = ()) -> list[str]:
+    """Of each of the faces of a run, which are so far from what the model says, why it wants a look, or ''.
+
+    `strange_at` says where each is so most of all.
+    """
+    usual = float(np.median(strange_mm)) if len(strange_mm) else 0.0
+    limit = min(max(STRANGE_MM, STRANGER * usual), STRANGEST_MM)
+    reasons = []
+    for value, place in zip(strange_mm, strange_at or [""] * len(strange_mm), strict=True):
+        where = f", most of all at the {place}" if place else ""
+        than = "more than others do" if value <= STRANGEST_MM else "more than any face should"
+        says = f"the face lies {value:.2f} mm from what the face model knows{where}, {than}: places on it may have slid"
+        reasons.append(says if value > limit else "")
+    return reasons
 
 
 def draw_pictures(result: Registration, template: FaceTemplate, path: Path) -> None:
@@ -264,12 +326,19 @@ def _pictures(
     scan: Scene, face: Scene, frame: Frame, distances: Floats, result: Registration, template: FaceTemplate
 ) -> list[Colours]:
     grey, scan_hits = scan.photograph(frame, SIZE)
-    plain, _ = face.photograph(frame, SIZE)
+    plain, hits = face.photograph(frame, SIZE)
     shaded, alone = _coloured(grey), _coloured(plain)
     errors = shaded / 255 * _heat(_interpolated(scan, scan_hits, distances)).reshape(SIZE, SIZE, 3) * 1.2
     here = (template.landmark_rows @ result.vertices)[result.landmarks.index]
     with_points = _dotted(_dotted(shaded, frame, result.landmarks.points, GIVEN_COLOUR), frame, here, RESULT_COLOUR)
-    return [with_points, alone, _overlay(shaded, face, frame), errors]
+    return [with_points, _warned(alone, face, hits, template), _overlay(shaded, face, frame), errors]
+
+
+def _warned(picture: Colours, face: Scene, hits: Hits, template: FaceTemplate) -> Colours:
+    """A picture of the face with a tint where it is unlike those that the face model knows."""
+    unlike = _interpolated(face, hits, template.prior.remainder(face.mesh.vertices)).reshape(SIZE, SIZE, 1)
+    share = WARNING * np.nan_to_num((unlike - WARNED_MM[0]) / (WARNED_MM[1] - WARNED_MM[0])).clip(0, 1)
+    return np.asarray(picture * (1 - share + share * RESULT_COLOUR / 255))
 
 
 def _coloured(image: Bytes) -> Colours:

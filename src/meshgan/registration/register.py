@@ -15,8 +15,8 @@ from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import Surface
 from meshgan.registration.finding import find_face
 from meshgan.registration.landmarks import Detector, Landmarks, available, no_detector
-from meshgan.registration.nricp import State, nonrigid_icp, unfolded
-from meshgan.registration.prior import SCALE_SIGMA, Anchors, Fitted, fit
+from meshgan.registration.nricp import FACING, State, nonrigid_icp, unfolded
+from meshgan.registration.prior import SCALE_SIGMA, Anchors, FitStep, Fitted, fit
 from meshgan.registration.scan import around, calmed, cleaned, facing_like, thinned
 from meshgan.registration.template import FaceTemplate
 
@@ -28,6 +28,10 @@ WORST_GIVEN = 12.0  # mm, median at the template's scale: above it, landmarks gi
 ASTRAY = 12.0  # mm from the fitted model: landmarks found there are none of the face
 HUMAN = (36.0, 90.0)  # mm between the middles of the eyes, with room for an inexact pose: small faces have 40
 OTHER_SIZE = 1.5  # times that of the frames before: such a frame is in another unit
+NOSE_BASE, BESIDE, CHIN = 33, 45.0, 25.0  # landmark; mm to its sides, and from the model, where a chin may be
+NEAR, SOME = 2.0, 2000  # mm; points that are enough
+CLEAR, BETTER, LOSS = 0.93, 0.05, 0.01  # shares of that near the model: enough, more, and of the face less
+OPENED = (FitStep(3, 31, 15.0, 4.0, 4.0), FitStep(3, 81, 8.0, 1.0, 4.0), FitStep(10, 401, 4.0, 0.2, 4.0))
 FIXED, FREE = 1e-4, SCALE_SIGMA  # how far the model may grow, as a share
 
 
@@ -143,10 +147,39 @@ def _not_astray(anchors: Anchors, fitted: Floats) -> Anchors:
 
 
 def fit_model(sighting: Sighting, surface: Surface, template: FaceTemplate, scale_sigma: float = FREE) -> Fitted:
-    """The template's face model laid onto a surface in its frame."""
+    """The template's face model laid onto a surface in its frame.
+
+    Where it leaves what is before mouth and chin, as it does if the detector and nearest points have missed how wide a
+    mouth is open, it is laid once more from a wide open one, and the better of the two counts.
+    """
     pull = partial(template.sparse.pull, surface=surface)
     chosen = template.sparse.vertices
-    return fit(template.prior, sighting.anchors, sighting.pose, pull, scale_sigma, chosen=chosen)
+    fitted = fit(template.prior, sighting.anchors, sighting.pose, pull, scale_sigma, chosen=chosen)
+    explained = _explained(fitted, surface, template)
+    if explained > CLEAR:
+        return fitted
+    opened = fit(template.wide, sighting.anchors, fitted.pose, pull, scale_sigma, OPENED, chosen)
+    better = _explained(opened, surface, template) > explained + BETTER
+    return opened if better and _held(opened, surface, template) > _held(fitted, surface, template) - LOSS else fitted
+
+
+def _explained(fitted: Fitted, surface: Surface, template: FaceTemplate) -> float:
+    """The share near the fitted model of what of a surface lies before mouth and chin, or not far from there."""
+    points = fitted.pose.inverse(surface.mesh.vertices)
+    base = (template.landmark_rows[[NOSE_BASE]] @ template.mesh.vertices)[0]
+    before = np.flatnonzero((points[:, 1] < base[1]) & (np.abs(points[:, 0] - base[0]) < BESIDE))
+    some = before[:: max(1, len(before) // SOME)]
+    if not len(some):
+        return 1.0
+    away = Surface(template.mesh.with_vertices(fitted.vertices)).closest(surface.mesh.vertices[some]).distance
+    around = away < CHIN * float(fitted.pose.scale)
+    return float((away[around] < NEAR * float(fitted.pose.scale)).mean()) if around.any() else 1.0
+
+
+def _held(fitted: Fitted, surface: Surface, template: FaceTemplate) -> float:
+    """The share of the face's inside near whose fitted model there is surface."""
+    drawn = template.drawn.pull(fitted.vertices, surface)
+    return float((drawn.weights(NEAR * float(fitted.pose.scale), FACING)[template.inside] > 0).mean())
 
 
 def sight(

@@ -32,15 +32,29 @@ from meshgan.model.rig import ARKIT, targets_of
 from meshgan.progress import track
 from meshgan.registration.bake import NEAR_MM, as_png, bake, no_colours, read_painted
 from meshgan.registration.jobs import Job, Outcome, result_of
-from meshgan.registration.quality import INTEROCULAR, NEVER, STRANGE_MM, STRANGER, THRESHOLDS, VERDICTS, WORST
+from meshgan.registration.quality import (
+    INTEROCULAR,
+    NEVER,
+    STRANGE_MM,
+    STRANGER,
+    STRANGEST_MM,
+    THRESHOLDS,
+    VERDICTS,
+    WORST,
+)
 from meshgan.storage import atomic_file
 
 COLUMNS = (
     "scan", "verdict", "reason", "median_mm", "p95_mm", "landmark_mm", "coverage", "folded", "feature_mm", "gap_mm2",
-    "interocular_mm", "strange_mm", "seconds",
+    "interocular_mm", "strange_mm", "smoothness", "seconds",
 )  # fmt: skip
 RESULTS = "results"
-FORMS = {"uncovered": "{:.0%}", "folded": "{:.1%}", "gap_mm2": "{:.0f} mm²"}  # of thresholds; others are lengths
+FORMS = {
+    "uncovered": "{:.0%}",
+    "folded": "{:.1%}",
+    "gap_mm2": "{:.0f} mm²",
+    "smoothness": "{:.1f}",
+}  # of thresholds; others are lengths
 DIGITS = {"coverage": 4, "gap_mm2": 0, "folded": 5, "seconds": 2}  # of the CSV; lengths have three
 
 
@@ -198,5 +212,6 @@ def _thresholds() -> list[tuple[str, str, str, str]]:
         )
     )
     meaning = "distance from the result to the likeliest face that the face model says of it, root mean square"
-    rows.append(("strange_mm", f"{STRANGE_MM} mm, or {STRANGER} × the run's median", "never", meaning))
+    usual = f"{STRANGE_MM} mm, or {STRANGER} × the run's median, up to {STRANGEST_MM}"
+    rows.append(("strange_mm", usual, "never", meaning))
     return rows

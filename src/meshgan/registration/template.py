@@ -1,5 +1,6 @@
 """What registration knows of a template: its mesh, its named landmarks, the detector's points, and a face model."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,6 +22,7 @@ EYE_DEPTH = 15.0  # mm before and behind the lids
 MIDDLE = 50.0  # mm around a point between nose and mouth
 FACING_VIEWER = 0.3  # cosine
 ENOUGH = 1000  # vertices for a face model
+WIDTH = 0.4  # deviation of how far a wide open mouth is open, as a share of that
 MARGIN = 12.0  # mm from the outer border: there the crop decides what is seen, so it does not count as face
 
 
@@ -63,6 +65,7 @@ class FaceTemplate:
 
     `landmark_rows` (79, V) and `detector_rows` (478, V) combine vertices to the named landmarks and to the places
     where the detector sees its points; `detector_sigma` (478,) is their scatter in mm, inf for points not to use.
+    `opening` says what the mean face does when its mouth opens wide, (V, 3); it is asked when a scan wants it.
     """
 
     mesh: Mesh
@@ -71,6 +74,14 @@ class FaceTemplate:
     detector_rows: sp.csr_array
     detector_sigma: Floats
     prior: Prior
+    opening: Callable[[], Floats]
+
+    @cached_property
+    def wide(self) -> Prior:
+        """The face model about a wide open mouth, which few of the faces that it was learned from have."""
+        move = self.opening()
+        first = np.ascontiguousarray((WIDTH * move).T[:, None], dtype=np.float32)
+        return Prior(self.prior.mean + move, np.concatenate([first, self.prior.basis], axis=1))
 
     @cached_property
     def nodes(self) -> tuple[Nodes, ...]:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from meshgan.geometry.files import MILLIMETRES, read_mesh
 from meshgan.geometry.mesh import Mesh, same_triangles, surface_of
 from meshgan.geometry.surface import barycentric_matrix, closest_points
 from meshgan.model.face_model import check_connectivity
+from meshgan.model.rig import ARKIT, rigger
 from meshgan.reading import read_json
 from meshgan.registration.prior import Prior, learn
 from meshgan.registration.register import register, unit_of
@@ -34,6 +35,7 @@ FAR_MM = 6.0  # a detector point so far from a user's template has no place ther
 MOST_MARKS = 2**20  # bytes
 AUTO = "auto"  # the unit of a mesh whose scale is to be found
 OTHER_UNIT = 3.0  # a face so many times smaller or larger than the model's is in another unit
+WIDE = 0.9  # of Apple's jawOpen: some 30 mm between the lips
 OWN = files("meshgan.registration") / "assets"
 ASSET_FILES = ("face_prior.npz", "detector_points.npz")
 
@@ -49,7 +51,15 @@ def default_template() -> FaceTemplate:
     arrays = _asset("face_prior")
     prior = Prior(arrays["mean"].astype(np.float64), arrays["basis"] * np.float32(arrays["step_mm"]))
     names = tuple(mark["name"] for mark in marks)
-    return FaceTemplate(mesh, names, rows, seen, points["scatter_mm"].astype(np.float64), prior)
+    scatter = points["scatter_mm"].astype(np.float64)
+    return FaceTemplate(mesh, names, rows, seen, scatter, prior, partial(_opening, prior.mean))
+
+
+def _opening(face: Floats) -> Floats:
+    """What a face (V, 3) of the template of this package does when its mouth opens wide."""
+    weights = np.zeros((1, len(ARKIT)))
+    weights[0, ARKIT.index("jawOpen")] = WIDE
+    return np.asarray(rigger().performed(face, weights)[0] - face, dtype=np.float64)
 
 
 def in_correspondence(
@@ -222,6 +232,7 @@ def adopted(mesh: Mesh, template: FaceTemplate, path: Path) -> FaceTemplate:
         _carried(template.landmark_rows @ ours.vertices, mesh)[0],
         *_detector_points(template, ours, mesh),
         Prior(mean, basis.astype(np.float32)),
+        lambda: np.asarray(carry @ template.opening() @ turn.T),
     )
 
 
