@@ -113,6 +113,30 @@ def test_parts_keep_clear_of_each_other_in_the_shapes_most_at_risk(made, monkeyp
         assert max(measured.measure(pushed).values()) > 1.0, part
 
 
+def test_what_a_shape_brings_through_the_skin_goes_back_behind_it(made, monkeypatch):
+    """The inside of the mouth through the chin, and the lower lip into a tongue that hangs before it."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "tools"))
+    measured, whole, head = importlib.import_module("head_figures").Depths(heads()), heads(), made[0][1]
+    lining, used, skin = whole._lining
+    surface = Surface(Mesh(head[used], skin))
+    found = surface.closest(head[lining])
+    ways = found.points - head[lining]
+    before = (found.distance < 12) & ((surface.normals(found) * ways).sum(axis=1) > 0.8 * found.distance)
+    assert before.sum() > 5
+    shifts = np.zeros((1, *head.shape), np.float32)
+    shifts[0, lining[before]] = ways[before] * (1 + 0.8 / found.distance[before, None])
+    assert measured.measure(head + shifts[0])["mouth through skin"] > 0.7
+    whole._keep_behind(head, shifts)
+    assert measured.measure(head + shifts[0])["mouth through skin"] < 0.3
+
+    out = targets_of(head, "arkit")["tongueOut"]
+    out[np.searchsorted(whole.kept, whole.lip), 2] += 4.0
+    deep = measured.measure(head + out)["skin in tongue"]
+    assert deep > 0.5
+    whole._draw_ahead(head, out)
+    assert measured.measure(head + out)["skin in tongue"] < 0.5 * deep
+
+
 def test_every_level_keeps_every_part_and_learns_from_its_own():
     hierarchy = Hierarchy.cached(head_template())
     part = head_template().components

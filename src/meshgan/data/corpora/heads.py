@@ -12,7 +12,7 @@ face basis, `detail.py`, `motion.py`. What is around it follows.
 """
 
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import as_file
 from importlib.resources.abc import Traversable
 
@@ -32,6 +32,7 @@ from meshgan.geometry.align import Similarity, similarity
 from meshgan.geometry.files import read_mesh
 from meshgan.geometry.laplacian import cotangent_weights, mass
 from meshgan.geometry.mesh import Mesh
+from meshgan.geometry.surface import Surface
 
 REACH_MM, INSIDE_MM = 32.0, 8.0  # how far from the face what is personal about it is felt, and inside the mouth
 LOOSE_MM = 0.1  # between lids and eyeball: lids are made of straight edges
@@ -40,6 +41,9 @@ EXTRA_LIMITS = (0.03, 0.3)  # of its slider's range [-1, 1]
 EXTREME = 2.2  # deviations at which those end
 LIP_MM, TEETH_MM = (-2.0, 20.0), (-25.0, -5.0)  # from there on a tongue that is out lies on the lip, and on the teeth
 BESIDE_MM = 10.0  # of the middle, on either side, is the lip that it lies on
+BACK_MM, AROUND_MM = 5.0, 20.0  # from the face on, the mouth's inside lies behind its skin; and how far that goes
+THROUGH_MM, BEHIND_MM = 3.0, 0.2  # what is so far before the skin has come through it; and is left so far behind
+STILL_MM = 0.02
 NEAR_MM, CLEAR_MM = 2.5, 0.3  # seen from above, skin so near to the tongue is below it; and how much is between them
 RIM_MM = 45.0  # so near the middle of the lips, borders of the face template are the inner rims of its lips
 SIDES = 0.25  # how far left and right ears differ, against how far people do
@@ -223,7 +227,56 @@ class Heads:
         shifts[:, lower] = jawed[:, lower]
         tongue = self.parts["tongue"]
         shifts[:, tongue] += out[:, None, None] * self._tongue_over_lip(head, moved, jawed, turn, out.max(initial=0.0))
+        for row in np.flatnonzero(out > 0):
+            self._draw_ahead(head, shifts[row])
+        self._keep_behind(head, shifts)
         return shifts
+
+    def _draw_ahead(self, head: Floats, shift: Singles) -> None:
+        """Draw a tongue that is out ahead, in place, where it hangs before the lower lip and into it."""
+        part, lip = self.parts["tongue"], np.searchsorted(self.kept, self.lip)
+        surface = Surface(Mesh(head[part] + shift[part], self._tongue))
+        points = head[lip] + shift[lip]
+        found = surface.closest(points)
+        normals = surface.normals(found)
+        depths = ((found.points - points) * normals).sum(axis=1)
+        deepest = np.argmax(np.where(found.distance < THROUGH_MM, depths, 0.0))
+        if depths[deepest] > 0 and found.distance[deepest] < THROUGH_MM:
+            way = (depths[deepest] + BEHIND_MM) * normals[deepest]
+            shift[part] -= (self.over_lip[:, None] * way).astype(np.float32)
+
+    @cached_property
+    def _tongue(self) -> Integers:
+        """The triangles of the tongue, by its own vertices."""
+        part, triangles = self.parts["tongue"], self.template.triangles
+        return triangles[(triangles >= part.start).all(axis=1) & (triangles < part.stop).all(axis=1)] - part.start
+
+    def _keep_behind(self, head: Floats, shifts: Singles) -> None:
+        """Push the inside of the mouth back behind the skin before it, in place: where a chin is thin and the jaw is
+        far open, skin that is stretched comes to lie behind what goes with the jaw."""
+        lining, used, skin = self._lining
+        for shift in shifts:
+            if np.abs(shift[lining]).max() < STILL_MM:
+                continue
+            surface = Surface(Mesh(head[used] + shift[used], skin))
+            points = head[lining] + shift[lining]
+            found = surface.closest(points)
+            normals = surface.normals(found)
+            ahead = ((points - found.points) * normals).sum(axis=1)
+            through = (ahead > 0) & (found.distance < THROUGH_MM) & ~surface.on_border(found)
+            shift[lining[through]] -= ((ahead + BEHIND_MM)[:, None] * normals)[through].astype(np.float32)
+
+    @cached_property
+    def _lining(self) -> tuple[Integers, Integers, Integers]:
+        """The vertices of the mouth's inside that lie behind the face; those (U,) of the skin around the mouth, and the
+        triangles (F, 3) between these."""
+        mouth, vertices = self.beyond.mouth, self.template.vertices
+        back = Surface(self.face).closest(vertices[mouth]).distance > BACK_MM
+        near = scipy.spatial.cKDTree(vertices[mouth]).query(vertices)[0] < AROUND_MM
+        near[mouth] = near[self.parts["skin"].stop :] = False
+        triangles = self.template.triangles
+        used, corners = np.unique(triangles[near[triangles].all(axis=1)], return_inverse=True)
+        return mouth[back], used, corners.reshape(-1, 3)
 
     def _tongue_over_lip(self, head: Floats, moved: Singles, jawed: Singles, turn: Floats, size: float) -> Singles:
         """How the tongue comes out (N, T, 3) for 1 of the way, in a head whose face moves by `moved`: over the lower
