@@ -19,7 +19,7 @@ from meshgan.evaluation.yardstick import Source, Yardstick
 from meshgan.model.face_model import FaceModel
 from meshgan.model.load import load_model
 
-SHOWN = {"fid": 1, "fid256": 1, "kid": 4, "detail": 3, "specificity": 3}  # metrics and their digits
+SHOWN = {"fid": 1, "fid256": 1, "kid": 4, "detail": 3, "specificity_mm": 3}  # metrics and their digits
 BLOCK = 100  # faces measured at a time
 
 
