@@ -159,8 +159,10 @@ def fit_model(sighting: Sighting, surface: Surface, template: FaceTemplate, scal
     if explained > CLEAR:
         return fitted
     opened = fit(template.wide, sighting.anchors, fitted.pose, pull, scale_sigma, OPENED, chosen)
-    better = _explained(opened, surface, template) > explained + BETTER
-    return opened if better and _held(opened, surface, template) > _held(fitted, surface, template) - LOSS else fitted
+    if _explained(opened, surface, template) < explained + BETTER:
+        return fitted
+    before, after = (covered(one.vertices, surface, template, NEAR * float(one.pose.scale)) for one in (fitted, opened))
+    return opened if after > before - LOSS else fitted
 
 
 def _explained(fitted: Fitted, surface: Surface, template: FaceTemplate) -> float:
@@ -176,10 +178,10 @@ def _explained(fitted: Fitted, surface: Surface, template: FaceTemplate) -> floa
     return float((away[around] < NEAR * float(fitted.pose.scale)).mean()) if around.any() else 1.0
 
 
-def _held(fitted: Fitted, surface: Surface, template: FaceTemplate) -> float:
-    """The share of the face's inside near whose fitted model there is surface."""
-    drawn = template.drawn.pull(fitted.vertices, surface)
-    return float((drawn.weights(NEAR * float(fitted.pose.scale), FACING)[template.inside] > 0).mean())
+def covered(vertices: Floats, surface: Surface, template: FaceTemplate, near: float = NEAR) -> float:
+    """The share of a face's inside, where its vertices (V, 3) lie, that has a surface `near` it."""
+    drawn = template.drawn.pull(vertices, surface)
+    return float((drawn.weights(near, FACING)[template.inside] > 0).mean())
 
 
 def sight(

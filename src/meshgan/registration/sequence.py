@@ -38,7 +38,17 @@ from meshgan.model.rig import ARKIT, targets_of
 from meshgan.registration.landmarks import Landmarks
 from meshgan.registration.nricp import FACING, Step, nonrigid_icp, unfolded
 from meshgan.registration.prior import Anchors, FitStep, Prior, fit, learn
-from meshgan.registration.register import Registration, Sighting, cropped, lay, placed, register, sight, surface_needed
+from meshgan.registration.register import (
+    Registration,
+    Sighting,
+    covered,
+    cropped,
+    lay,
+    placed,
+    register,
+    sight,
+    surface_needed,
+)
 from meshgan.registration.scan import calmed, cleaned
 from meshgan.registration.template import FaceTemplate
 
@@ -267,20 +277,16 @@ def find_again(
     start = Similarity(1.0, turn, sighting.pose(middle[None])[0] - turn @ middle)
     prior = person.prior(before.still, STRENGTH)
     theirs: tuple[Registration, Moment] | None = None
+    share = 0.0
     with suppress(LostError, np.linalg.LinAlgError):
         theirs = _laid(replace(sighting, pose=start), scan, to_scan, shot, shots, number, prior, SOUGHT)
-        if _held(theirs[0], template) >= LOST * before.held:
+        share = covered(theirs[0].fitted, Surface(theirs[0].scan), template, NEAR_MM)
+        if share >= LOST * before.held:
             return theirs
     own, alone = _begun(lay(sighting, scan, to_scan, template, unit), template, number)
-    if theirs is not None and _held(theirs[0], template) >= OWN * _held(own, template):
+    if theirs is not None and share >= OWN * covered(own.fitted, Surface(own.scan), template, NEAR_MM):
         return theirs
     return own, replace(alone, place=replace(alone.place, other=_others(shots)))
-
-
-def _held(result: Registration, template: FaceTemplate) -> float:
-    """The share of the face's inside where the fitted face has surface near it."""
-    drawn = template.drawn.pull(result.fitted, Surface(result.scan))
-    return float((drawn.weights(NEAR_MM, FACING)[template.inside] > 0).mean())
 
 
 def _others(shots: Sequence[Shot], after: int = -1) -> tuple[int, ...]:
