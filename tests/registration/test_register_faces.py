@@ -414,7 +414,8 @@ def test_a_face_stranger_than_the_others_of_its_run_wants_a_look(template):
     assert [bool(why) for why in stranger([*usual, 0.6])] == [False] * 4 + [True]
     assert stranger([2 * value for value in usual]) == [""] * 4  # it is the people, not the registration
     assert stranger([0.8]) == [""]  # as real heads are
-    assert "more than any face should" in stranger([1.1])[0]  # however few the others are
+    assert "more than most faces are" in stranger([1.1])[0]
+    assert stranger([1.1] * 6) == [""] * 6  # another face model, or other people
     assert "at the left eye, more than others do" in stranger([*usual, 0.6], ["nose"] * 4 + ["left eye"])[4]
     faces = plain_people(4, "strange").astype(np.float64)
     rng, known = np.random.default_rng(0), template.prior.shape(np.eye(400)[3])

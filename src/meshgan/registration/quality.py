@@ -112,7 +112,7 @@ FOUND_MM = 2.0  # by which a detector's landmarks of a feature may be missed fur
 # What a registered face has beyond the face model tells how far places on it have slid: that of the 300 faces of
 # docs/registration.md goes with their error by 0.80. Where all of a run are unlike the model's, it is the people.
 STRANGE_MM, STRANGER = 0.42, 1.25  # good up to that, or so many times the run's median
-STRANGEST_MM = 0.95  # whatever the others of the run are: real heads, laid as they should be, are up to 0.8
+STRANGEST_MM, FEW = 0.95, 5  # of runs of fewer faces: real heads, laid as they should be, are up to 0.8
 INTEROCULAR = (45.0, 76.0)  # mm between the middles of the eyes, child to large adult
 
 
@@ -297,11 +297,13 @@ def stranger(strange_mm: Sequence[float], strange_at: Sequence[str] = ()) -> lis
     `strange_at` says where each is so most of all.
     """
     usual = float(np.median(strange_mm)) if len(strange_mm) else 0.0
-    limit = min(max(STRANGE_MM, STRANGER * usual), STRANGEST_MM)
+    limit = max(STRANGE_MM, STRANGER * usual)
+    if len(strange_mm) < FEW:  # too few to say what is usual
+        limit = min(limit, STRANGEST_MM)
     reasons = []
     for value, place in zip(strange_mm, strange_at or [""] * len(strange_mm), strict=True):
         where = f", most of all at the {place}" if place else ""
-        than = "more than others do" if value <= STRANGEST_MM else "more than any face should"
+        than = "more than others do" if value > STRANGER * usual else "more than most faces are"
         says = f"the face lies {value:.2f} mm from what the face model knows{where}, {than}: places on it may have slid"
         reasons.append(says if value > limit else "")
     return reasons

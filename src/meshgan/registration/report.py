@@ -212,6 +212,6 @@ def _thresholds() -> list[tuple[str, str, str, str]]:
         )
     )
     meaning = "distance from the result to the likeliest face that the face model says of it, root mean square"
-    usual = f"{STRANGE_MM} mm, or {STRANGER} × the run's median, up to {STRANGEST_MM}"
+    usual = f"{STRANGE_MM} mm, or {STRANGER} × the run's median, of few scans up to {STRANGEST_MM}"
     rows.append(("strange_mm", usual, "never", meaning))
     return rows
