@@ -86,7 +86,7 @@ def register(
     ] = None,
     kinds: Annotated[
         int | None,
-        typer.Option("--kinds", min=1, help="So many scans of each kind that is easily misread, and whether their verdicts are right."),
+        typer.Option("--kinds", min=1, help="So many scans of each easily misread kind, and their verdicts."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the people of --kinds, and what is done to them.")] = 0,
     faces: Annotated[int | None, typer.Option(min=2, help="How many faces: 50, 12 of --truth, 300 of --chain.")] = None,
