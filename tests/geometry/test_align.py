@@ -6,9 +6,7 @@ from scipy.optimize import minimize
 from scipy.spatial.transform import Rotation
 
 from meshgan.errors import UsageError
-from meshgan.geometry.align import Similarity, procrustes_mean, rigid, rigid_icp, rotations, similarity
-from meshgan.geometry.mesh import Mesh
-from shapes import bumpy
+from meshgan.geometry.align import Similarity, procrustes_mean, rigid, rotations, similarity
 
 
 def motions(count: int, seed: int = 0, scaled: bool = False) -> Similarity:
@@ -148,43 +146,6 @@ def test_the_procrustes_mean_is_its_own_mean() -> None:
     np.testing.assert_allclose(rigid(again[None], mean)(again)[0], mean, atol=1e-6)
     true = rigid(mean[None], shape())(mean)[0]
     assert np.abs(true - shape()).mean() < 1.0  # noise of 2 mm averaged over 12
-
-
-@settings(max_examples=10)
-@given(st.integers(0, 100))
-def test_icp_lays_a_moved_scan_back_onto_the_surface(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    surface = bumpy(20, 20)
-    where = rng.integers(0, len(surface.triangles), 400)
-    weights = rng.dirichlet([1, 1, 1], 400)
-    points = np.einsum("nk,nkc->nc", weights, surface.vertices[surface.triangles[where]])
-    turn = Rotation.from_rotvec(rng.uniform(-0.08, 0.08, 3)).as_matrix()
-    moved = (points - 10) @ turn.T + 10 + rng.uniform(-0.4, 0.4, 3)
-    found = rigid_icp(moved, surface, trim=0.1)
-    np.testing.assert_allclose(found(moved), points, atol=0.02)
-
-
-def test_icp_does_not_mind_hair() -> None:
-    surface = bumpy(20, 20)
-    points = surface.vertices + np.array([0.2, -0.1, 0.2])
-    points[:60] += [0, 0, 5]
-    np.testing.assert_allclose(rigid_icp(points, surface, trim=0.3)(points)[60:], surface.vertices[60:], atol=0.02)
-
-
-def test_icp_from_a_given_start_keeps_what_is_settled() -> None:
-    surface = bumpy(20, 20)
-    start = motions(1, 7)[0]
-    found = rigid_icp(start.inverse(surface.vertices), surface, start)
-    np.testing.assert_allclose(found(start.inverse(surface.vertices)), surface.vertices, atol=1e-6)
-
-
-def test_icp_on_a_plane_leaves_open_what_the_plane_does() -> None:
-    plane = Mesh([[-9, -9, 0], [9, -9, 0], [9, 9, 0], [-9, 9, 0]], [[0, 1, 2], [0, 2, 3]])
-    points = np.random.default_rng(0).uniform(-2, 2, (30, 3)) * [1, 1, 0] + [1, 0, 3]
-    moved = rigid_icp(points, plane)(points)
-    np.testing.assert_allclose(moved, points * [1, 1, 0], atol=1e-6)
-    with pytest.raises(UsageError, match="at least 6 points"):
-        rigid_icp(points[:5], plane)
 
 
 @given(st.lists(st.floats(-7, 7), min_size=3, max_size=3), st.sampled_from([1.0, 1e-4, 1e-9, 0.0]))

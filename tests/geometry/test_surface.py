@@ -11,10 +11,10 @@ from meshgan.geometry.surface import (
     SPACING,
     ClosestPoints,
     Surface,
+    barycentric_matrix,
     closest_points,
     distances,
     far_from,
-    upsampling,
 )
 from shapes import bumpy, grid, icosphere, together
 
@@ -188,7 +188,7 @@ def test_no_points_are_no_problem_and_no_surface_is_an_error() -> None:
 def test_upsampling_is_exact_on_kept_vertices_and_on_linear_functions_of_a_plane() -> None:
     fine = grid(12, 9, jitter=0.2)
     coarse = decimate(fine, 30)
-    up = upsampling(coarse.mesh, fine)
+    up = barycentric_matrix(closest_points(fine.vertices, coarse.mesh), coarse.mesh)
     assert up.shape == (len(fine.vertices), 30)
     np.testing.assert_allclose(up.sum(axis=1), 1, atol=1e-15)
     np.testing.assert_allclose(up @ coarse.mesh.vertices, fine.vertices, atol=1e-12)
@@ -198,5 +198,6 @@ def test_upsampling_is_exact_on_kept_vertices_and_on_linear_functions_of_a_plane
 def test_upsampling_stays_near_the_surface() -> None:
     fine = icosphere(3)
     coarse = decimate(fine, 160)
-    gap = np.linalg.norm(upsampling(coarse.mesh, fine) @ coarse.mesh.vertices - fine.vertices, axis=1)
+    up = barycentric_matrix(closest_points(fine.vertices, coarse.mesh), coarse.mesh)
+    gap = np.linalg.norm(up @ coarse.mesh.vertices - fine.vertices, axis=1)
     assert gap.max() < 0.1

@@ -151,12 +151,6 @@ class Gaussian:
         mean = values.mean(axis=0)
         return cls(mean, np.linalg.qr(values - mean, mode="r") / np.sqrt(len(values) - 1))
 
-    @classmethod
-    def of_moments(cls, mean: Reals, covariance: Reals) -> "Gaussian":
-        """The Gaussian of a mean (D,) and a symmetric positive semi-definite covariance (D, D)."""
-        values, vectors = np.linalg.eigh(np.asarray(covariance, dtype=np.float64))
-        return cls(np.asarray(mean, dtype=np.float64), np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T)
-
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     """The squared Fréchet distance of two Gaussians, never negative (Dowson and Landau 1982).

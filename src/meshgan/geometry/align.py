@@ -8,13 +8,10 @@ from numpy.typing import ArrayLike
 
 from meshgan.arrays import Floats
 from meshgan.errors import UsageError
-from meshgan.geometry.mesh import Mesh
-from meshgan.geometry.surface import closest_points
 
 MOST_ROUNDS = 100
 SETTLED = 1e-9  # of the size of the shape: smaller steps change nothing
 OPEN = 1e-12  # how little a rotation is drawn to none: it decides only where the points do not
-FEWEST_POINTS = 6  # that pin down a motion on a surface
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -108,29 +105,6 @@ def procrustes_mean(points: ArrayLike, weights: ArrayLike | None = None, scaled:
     return mean
 
 
-def rigid_icp(points: ArrayLike, mesh: Mesh, start: Similarity | None = None, trim: float = 0.2) -> Similarity:
-    """The rigid motion that lays `points` (P, 3) onto the surface of `mesh`, from a `start` nearby.
-
-    Each round brings the points closer to the tangent planes at their closest points on the surface (Chen and
-    Medioni 1992), along which they are free to slide; the share `trim` furthest away, hair or beyond a boundary,
-    does not count. Raises `UsageError` if there are too few points.
-    """
-    points = np.asarray(points, dtype=np.float64)
-    if len(points) < FEWEST_POINTS:
-        raise UsageError(f"at least {FEWEST_POINTS} points are needed to lay them onto a surface, not {len(points)}.")
-    motion = start or Similarity.none()
-    size = np.linalg.norm(np.ptp(points, axis=0))
-    for _ in range(MOST_ROUNDS):
-        moved = motion(points)
-        found = closest_points(moved, mesh)
-        near = found.distance <= np.quantile(found.distance, 1 - trim)
-        step = _point_to_plane(moved[near], found.points[near], mesh.triangle_normals[found.triangle[near]])
-        motion = step.after(motion)
-        if np.abs(step(moved) - moved).max() < SETTLED * size:
-            break
-    return motion
-
-
 def _fit(points: ArrayLike, reference: ArrayLike, weights: ArrayLike | None, scaled: bool) -> Similarity:
     source, target = np.asarray(points, dtype=np.float64), np.asarray(reference, dtype=np.float64)
     share = np.ones(target.shape[-2:-1]) if weights is None else np.asarray(weights, dtype=np.float64)
@@ -158,17 +132,6 @@ def _fit(points: ArrayLike, reference: ArrayLike, weights: ArrayLike | None, sca
     turned = np.swapaxes(rotation @ np.swapaxes(source_middle, -1, -2), -1, -2)
     translation = target_middle - scale[..., None, None] * turned
     return Similarity(scale, rotation, np.broadcast_to(translation, (*scale.shape, 1, 3))[..., 0, :])
-
-
-def _point_to_plane(points: Floats, targets: Floats, normals: Floats) -> Similarity:
-    """The small motion of `points` that brings them closest to the planes through `targets`, all (P, 3)."""
-    middle = points.mean(axis=0)
-    reach = np.abs(points - middle).max() or 1.0
-    system = np.concatenate([np.cross((points - middle) / reach, normals), normals], axis=1)
-    gaps = ((targets - points) * normals).sum(axis=1)
-    solution = np.linalg.lstsq(system, gaps, rcond=1e-6)[0]  # what the planes leave open stays as it is
-    rotation = rotations(solution[:3] / reach)
-    return Similarity(1.0, rotation, middle + solution[3:] - rotation @ middle)
 
 
 def rotations(vectors: ArrayLike) -> Floats:

@@ -219,16 +219,6 @@ class BandFilter:
         return found[:, :count].reshape(len(found), -1, 3).sum(axis=2).T / self.area
 
 
-def band_energies(
-    displacements: NDArray[np.floating], mesh: Mesh, bands: Sequence[tuple[float, float]] = BANDS
-) -> Floats:
-    """The energy (N, B) in mm² of displacement fields (N, V, 3) in mm, by `bands` of wavelength on `mesh`.
-
-    The bands (inf, a), (a, b), …, (c, 0) add up to the mean square displacement over the mesh's area.
-    """
-    return BandFilter.of(mesh, bands).energies(displacements)
-
-
 def _longest(symmetric: sp.csr_array, solid: NDArray[np.bool_], cuts: Floats, area: float) -> tuple[Floats, Floats]:
     """Eigenvalues (K,) ascending and eigenvectors (V, K) up to the last cut that few enough of them lie below."""
     rows = np.flatnonzero(solid)

@@ -73,14 +73,6 @@ def far_from(points: Floats, others: Floats) -> Floats:
     return np.sqrt(squares.min(axis=1))
 
 
-def upsampling(coarse: Mesh, fine: Mesh) -> sp.csr_array:
-    """U (V_fine, V_coarse): carries values on `coarse` to the closest points of the vertices of `fine`.
-
-    Each row holds the at most three barycentric coordinates there: they are positive and sum to 1.
-    """
-    return barycentric_matrix(closest_points(fine.vertices, coarse), coarse)
-
-
 def barycentric_matrix(found: ClosestPoints, mesh: Mesh) -> sp.csr_array:
     """(N, V): carries values on the vertices of `mesh` to the points `found` on it; rows sum to 1."""
     columns = mesh.triangles[found.triangle]

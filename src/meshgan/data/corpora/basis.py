@@ -24,7 +24,6 @@ ASSETS = files("meshgan.data") / "assets"
 # Ages between which shapes are interpolated. The baby is one of a year; but faces grow fastest early, and a straight
 # line from there would leave a child of five with the face of a toddler.
 AGE_YEARS = {"baby": -7.0, "child": 11.0, "young": 25.0, "old": 88.0}
-SEXES = ("male", "female")
 BUILD = ("min", "average", "max")  # muscle and weight 0, 0.5 and 1
 ANCESTRIES = ("african", "asian", "caucasian")
 # The parts of the head template in their order, each with its colour (linear) and the roughness of its surface.
