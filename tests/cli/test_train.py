@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -55,6 +56,21 @@ def test_tensorboard_is_written_on_request(tmp_path, recipe, tiny_faces, meshgan
     arguments = ["--data", tiny_faces.path, "--out", tmp_path / "run", "--set", "schedule.faces=40", "--tensorboard"]
     assert meshgan("train", recipe, *arguments)[0] == 0
     assert list((tmp_path / "run/tensorboard").glob("events*"))
+
+
+def test_a_folder_may_be_called_like_the_recipe_or_the_table(tmp_path, monkeypatch, tiny_faces, tiny_run, meshgan):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_run, tmp_path / "quick")
+    status, _, error = meshgan("train", "quick", "--data", tiny_faces.path, "--out", "quick")
+    assert "would take the place" not in error  # it is a run already, which is another sentence
+    assert status == 2
+    for name in ("table1", "desk", "off"):
+        (tmp_path / name).mkdir()
+        words = ("table1", "--scale", "desk", "--fid", "off", "--only", name, "--out", name)
+        assert "table1 has no model" in meshgan("reproduce", *words)[2]
+    shutil.copytree(tiny_run, tmp_path / "identity")
+    status, _, error = meshgan("sample", "identity", "--out", "identity")  # the folder is what is read here
+    assert (status, "`--out` would take the place of `model`" in error) == (2, True)
 
 
 @pytest.mark.parametrize(

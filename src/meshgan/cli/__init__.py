@@ -84,7 +84,7 @@ def check_numbers(given: Mapping[str, Any]) -> None:
 def check_places(given: Mapping[str, Any]) -> None:
     """Raise `UsageError` where what a verb writes would take the place of what it reads, of something else that it
     writes, or of a file of a set, model or run; and for pictures that do not end in .png."""
-    places = [(name, path) for name, value in given.items() for path in _paths(value, name in WRITTEN)]
+    places = [(name, path) for name, value in given.items() for path in _paths(name, value)]
     for name, path in places:
         if name in PICTURES and path.suffix.lower() != ".png":
             raise UsageError(f"{path} should end in .png.")
@@ -97,13 +97,25 @@ def check_places(given: Mapping[str, Any]) -> None:
                 raise UsageError(f"`{name}` would take the place of `{other}`, {path}; give it a place of its own.")
 
 
-def _paths(value: Any, written: bool) -> Iterator[Path]:
-    """The paths that a parameter names: of those that are not written only what is there, the rest is other words."""
+def _paths(name: str, value: Any) -> Iterator[Path]:
+    """The paths that a parameter names: what is written, what is there, and of words only files and models' folders.
+
+    Other words are names (of tables, recipes, kinds of rigs), whatever folder is called the same.
+    """
     for word in value if isinstance(value, list | tuple) else (value,):
         if isinstance(word, str | Path) and str(word):
             path = Path(word)
             try:
-                if written or path.exists():
+                if (
+                    name in WRITTEN
+                    or path.is_file()
+                    or (path.exists() and (isinstance(word, Path) or _model(name, path)))
+                ):
                     yield path
             except (OSError, ValueError):  # no name that a file could have
                 continue
+
+
+def _model(name: str, folder: Path) -> bool:
+    """Whether a word means this folder, as `find_model` reads it; recipes are files."""
+    return name != "recipe" and any((place / "model.json").is_file() for place in (folder, folder / "model"))
