@@ -191,6 +191,7 @@ class Eye:
         now -= FLATTENED * np.maximum(gap - FLAT_MM, 0) * self.follows_upper * np.maximum(lowered, 0)[:, None]
         limited = gap + _limited(now, gap) - _limited(gap, gap)  # nothing changes at rest
         now += self.clinging * (limited - now)
+        now = np.maximum(now, np.minimum(gap, 0.0))  # skin that is hardly lid stays out of the ball as well
         scale = (balls.radius[:, None] + now) / far
         faces[:, self.lids] = (balls.centre[:, None] + arms * scale[..., None]).astype(faces.dtype)
 
