@@ -13,7 +13,7 @@ import hashlib
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -30,7 +30,7 @@ from meshgan.data.corpora.naming import Row, guess_told, label_rows, mesh_files,
 from meshgan.data.faceset import Card, FaceSetWriter, create_faceset
 from meshgan.data.template import turn_upright
 from meshgan.errors import MeshganError, MeshganWarning, UsageError
-from meshgan.geometry.align import rigid
+from meshgan.geometry.align import procrustes_mean, rigid
 from meshgan.geometry.files import MILLIMETRES, millimetres_of, read_mesh
 from meshgan.geometry.mesh import Mesh, in_one_order, surface_of
 from meshgan.machine import process_pool
@@ -39,6 +39,9 @@ from meshgan.reading import shown
 
 BLOCK = 64  # meshes in memory at a time, twice: one block is read while the one before is aligned
 FEW = 128  # files for which more processes cost more time than they save
+ASKED = 64  # files that the template is sought among, first
+PLAIN = 0.9  # of them that are alike: the others need not be asked
+KEPT_BYTES = 2**26  # of them in memory, for their mean
 OTHER_UNIT = 5.0  # a mesh so many times larger or smaller than the template must be in another unit
 FACE_MM = (50.0, 900.0)  # the longest side of the box around a face, or a head with its shoulders
 LIKELY_MM = (80.0, 700.0)
@@ -124,14 +127,15 @@ def import_folder(
 ) -> Imported:
     """Make the FaceSet `out` of all meshes in and below `folder`, whose files are in `unit` (mm, cm or m).
 
-    GLB files are in metres by definition, or in `glb_unit`. The template is the mesh in the file `template`, where
-    it lies; else the first usable mesh, with the middle of its bounding box moved to the origin. A template is in
-    `template_unit`; without, in millimetres, or in `unit` if it would be no face in millimetres. It looks along
-    `front` with `up` up and is turned to look along z with y up, see `turn_upright`; all others follow it. Labels
-    and subjects come from the CSV `labels` (columns `file`, `subject` and any others), the subject also from
-    `subject_pattern` or from the customs of naming (module `naming`). `workers` processes read. An unusable mesh is
-    skipped; a `MeshganError` is raised only if all are, and a `UsageError` where the unit makes no face of them, or
-    they plainly stand otherwise than is said; where nothing is said, they are turned.
+    GLB files are in metres by definition, or in `glb_unit`. The template is the mesh in the file `template`, where it
+    lies; else it has the commonest connectivity of all, and is the Procrustes mean of faces from the whole folder, with
+    the middle of its bounding box at the origin. A template is in `template_unit`; without, in millimetres, or in
+    `unit` if it would be no face in millimetres. It looks along `front` with `up` up and is turned to look along z with
+    y up, see `turn_upright`; all others follow it. Labels and subjects come from the CSV `labels` (columns `file`,
+    `subject` and any others), the subject also from `subject_pattern` or from the customs of naming (module `naming`).
+    `workers` processes read. An unusable mesh is skipped; a `MeshganError` is raised only if all are, and a
+    `UsageError` where the unit makes no face of them, or they plainly stand otherwise than is said; where nothing is
+    said, they are turned.
     """
     for given in (unit, glb_unit, *([template_unit] if template_unit else [])):
         millimetres_of(given)
@@ -139,10 +143,14 @@ def import_folder(
     rows, skipped = label_rows(files, labels, subject_pattern)
     paths = {shown(name): folder / name for name in files}
     read = Reading(unit, glb_unit)
-    raw, name = read_template(template, read, template_unit) if template else first_usable(paths, rows, read)
+    raw, name, others = (
+        (*read_template(template, read, template_unit), None) if template else commonest(paths, rows, read)
+    )
     turn, told = turn_upright(raw, name, up, front)
     raw = raw.with_vertices(raw.vertices @ turn.T)
     kept, mesh = surface_of(raw)
+    if others is not None:
+        mesh = _mean_of(mesh, [vertices[kept] for vertices in others])
     notes = [] if labels or subject_pattern else [guess_told(rows)]
     notes += [told] * bool(told)
     if labels and (unused := unused_rows(files, labels)):
@@ -158,7 +166,7 @@ def import_folder(
         source=f"meshes imported from a folder named {shown(folder.resolve().name)}",
         licence="that of the imported meshes",
         synthetic=False,
-        parameters={"unit": unit, "template": template.name if template else "first mesh", "files": len(files)},
+        parameters={"unit": unit, "template": template.name if template else "mean", "files": len(files)},
     )
     with create_faceset(out, mesh, len(rows), card) as writer, _readers(workers, len(rows)) as pool:
         skipped |= _append_all(writer, paths, rows, raw, mesh, read, pool)
@@ -198,21 +206,56 @@ def read_template(path: Path, read: Reading, unit: str | None = None) -> tuple[M
     raise UsageError(f"{problem}.")
 
 
-def first_usable(paths: Mapping[str, Path], rows: Iterable[Row], read: Reading) -> tuple[Mesh, str]:
-    """The first of the files that has a surface, with the middle of its bounding box at the origin; and its name."""
-    reason = ""
-    for row in rows:
-        path = paths[row["file"]]
-        mesh = _read(path, read, tell=True)
-        if isinstance(mesh, Mesh):
-            if told := size_told(mesh, row["file"], *read.of(path)):
-                raise UsageError(f"{told}.")
-            corners = mesh.vertices[np.unique(mesh.triangles)]
-            middle = (corners.min(axis=0) + corners.max(axis=0)) / 2
-            return mesh.with_vertices(mesh.vertices - middle), row["file"]
-        reason = reason or f"{row['file']}: {mesh}"
-    folder = os.path.commonpath([path.parent for path in paths.values()])
-    raise MeshganError(f"{folder} holds no usable mesh; {reason}.")
+def commonest(paths: Mapping[str, Path], rows: Sequence[Row], read: Reading) -> tuple[Mesh, str, list[Faces]]:
+    """The first file of the connectivity that most have, its name, and the vertices of some others of it.
+
+    Of a large folder, files spread over it are asked; unless nearly all of them are alike, all are. Of
+    two that are as common, the one that comes first. Raises `MeshganError` if no mesh can be used.
+    """
+    asked = np.unique(np.linspace(0, len(rows) - 1, min(ASKED, len(rows))).astype(int)).tolist()
+    found: dict[bytes, list[int]] = {}
+    some: dict[int, Faces] = {}
+    room, reason = KEPT_BYTES, ""
+
+    def ask(number: int) -> None:
+        nonlocal room, reason
+        mesh = _read(paths[rows[number]["file"]], read)
+        if isinstance(mesh, str):
+            reason = reason or f"{rows[number]['file']}: {mesh}"
+            return
+        key = _digest(in_one_order(mesh.triangles)) + len(mesh.vertices).to_bytes(8, "little")
+        found.setdefault(key, []).append(number)
+        if room > 0:
+            some[number] = mesh.vertices.astype(np.float32)
+            room -= some[number].nbytes
+
+    for number in track(asked, "Looking for the template"):
+        ask(number)
+    if max(map(len, found.values()), default=0) < PLAIN * len(asked) and len(asked) < len(rows):
+        for number in track(sorted(set(range(len(rows))) - set(asked)), "Looking for the template"):
+            ask(number)
+    if not found:
+        folder = os.path.commonpath([path.parent for path in paths.values()])
+        raise MeshganError(f"{folder} holds no usable mesh; {reason}.")
+    alike = max(found.values(), key=lambda numbers: (len(numbers), -min(numbers)))
+    name = rows[min(alike)]["file"]
+    mesh = _read(paths[name], read, tell=True)
+    assert isinstance(mesh, Mesh)
+    if told := size_told(mesh, name, *read.of(paths[name])):
+        raise UsageError(f"{told}.")
+    return mesh, name, [some[number] for number in sorted(alike)[1:] if number in some]
+
+
+def _mean_of(first: Mesh, others: Sequence[Faces]) -> Mesh:
+    """The Procrustes mean of faces (K, 3), standing as the first mesh does, its bounding box's middle at the origin.
+
+    Faces of quite another size are in another unit, and do not count.
+    """
+    size = np.linalg.norm(np.std(first.vertices, axis=0))
+    alike = [face for face in others if 1 / OTHER_UNIT < np.linalg.norm(np.std(face, axis=0)) / size < OTHER_UNIT]
+    mean = procrustes_mean(np.stack([first.vertices, *alike]))
+    used = mean[np.unique(first.triangles)]
+    return first.with_vertices(mean - (used.min(axis=0) + used.max(axis=0)) / 2)
 
 
 def read_face(path: Path, connectivity: Connectivity, read: Reading | str) -> Faces | str:
