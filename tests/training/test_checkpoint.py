@@ -119,10 +119,13 @@ def test_leftovers_of_a_killed_run_go(run):
     (run.path / storage._sealed("checkpoint-1.safetensors", storage.PARTIAL)).write_bytes(b"half")
     (folder := run.path / storage._sealed("model", storage.PARTIAL)).mkdir()
     (folder / "model.json").write_text("{")
+    (run.path / "samples").mkdir()
+    (run.path / "samples" / storage._sealed("faces-seen-1.png", storage.PARTIAL)).write_bytes(b"half")
     (run.path / ".mine.ab.partial").write_text("not ours")
     with run.ready(resume=True):
         pass
-    assert sorted(path.name for path in run.path.iterdir()) == [".mine.ab.partial", "recipe.toml"]
+    assert sorted(path.name for path in run.path.iterdir()) == [".mine.ab.partial", "recipe.toml", "samples"]
+    assert not list((run.path / "samples").iterdir())
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from meshgan.errors import DiskError, MeshganError, UsageError
 from meshgan.machine import machine
 from meshgan.model.load import load_model
 from meshgan.reading import check_file, parse_json, parse_toml, read_bytes
-from meshgan.storage import alone_in, atomic_file, disk_errors, remove_file, require_replaceable, set_aside
+from meshgan.storage import alone_in, atomic_file, disk_errors, remove_file, require_replaceable, set_aside, sweep
 from meshgan.training import Later
 from meshgan.training.classification import Classification
 from meshgan.training.recipe import Recipe, differences, load_recipe, parse_recipe, recipe_toml
@@ -94,6 +94,7 @@ class RunFolder:
             return
         self.check(resume)
         with alone_in(self.path):
+            sweep(self.path / "samples")
             yield
 
     def check(self, resume: bool) -> None:
