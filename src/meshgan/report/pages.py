@@ -88,7 +88,7 @@ def write_reproduction_page(
         intervals=[(cells(row, results.rows)[:2], interval_cells(row, results.rows)) for row in results.rows],
         part=part,
         contests=contests(results) if results.table in TITLES else [],
-        has_pca="pca" in models and results.table in TITLES,
+        has_pca="pca" in models,
         sheets=draw_sheets(models, faces, home / "figures", part),
         error_maps=draw_error_maps(models, faces, errors, parts, steps, part),
         runs=[_run(name, home / "runs" / name) for name in models if (home / "runs" / name / "recipe.toml").is_file()],
