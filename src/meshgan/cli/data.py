@@ -113,7 +113,7 @@ def anny_identities(
 ) -> None:
     """Make the default corpus: neutral faces of a synthetic population, one for each subject.
 
-    Needs no download; 12,000 people take about two minutes on two cores, and 725 MB. The labels are subject, ancestry,
+    Needs no download; 12,000 people take about a minute on two cores, and 725 MB. The labels are subject, ancestry,
     sex, age, age_group, weight and build; the depths of folds in mm, the number of moles, and the asymmetry in mm.
 
     Example: `meshgan data anny-identities corpus --count 3000`
