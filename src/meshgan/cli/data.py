@@ -162,7 +162,7 @@ def anny_expressions(
 ) -> None:
     """Make the default corpus of expressions: neutral, posed and spontaneous faces of a synthetic population.
 
-    Needs no download; all of them take about two minutes on two cores, and 0.9 GB.
+    Needs no download; all of them take about a minute on two cores, and 0.9 GB.
 
     The labels are subject, session, expression, intensity, kind and row. `meshgan data decouple` takes the identity
     out. The classifier of expressions learns from people that no model has seen:
