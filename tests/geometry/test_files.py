@@ -115,9 +115,18 @@ def test_units_become_millimetres(tmp_path: Path, unit: str, factor: float) -> N
 
 def test_the_same_mesh_gives_the_same_bytes(tmp_path: Path) -> None:
     for ending in (".ply", ".obj", ".stl", ".glb"):
-        for name in ("a", "b"):
-            write_mesh(tmp_path / f"{name}{ending}", MESH)
-        assert (tmp_path / f"a{ending}").read_bytes() == (tmp_path / f"b{ending}").read_bytes()
+        for folder in ("a", "b"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            write_mesh(tmp_path / folder / f"face{ending}", MESH)
+        assert (tmp_path / f"a/face{ending}").read_bytes() == (tmp_path / f"b/face{ending}").read_bytes()
+
+
+def test_a_scene_names_each_mesh_after_its_file(tmp_path: Path) -> None:
+    for name in ("ann", "bob"):
+        write_mesh(tmp_path / f"{name}.glb", MESH)
+        scene = trimesh.load_scene(tmp_path / f"{name}.glb")
+        assert name in scene.graph.nodes
+        assert list(scene.geometry) == [f"{name}-mesh"]
 
 
 # --- OBJ

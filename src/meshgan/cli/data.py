@@ -273,14 +273,16 @@ def export(
 ) -> None:
     """Write every face of a set as a mesh of its own, with DIR/labels.csv, which `data import --labels` reads.
 
-    PLY, OBJ and STL are in millimetres, GLB in metres.
+    PLY, OBJ and STL are in millimetres, GLB in metres. OBJ and GLB of the package's templates have texture coordinates.
 
     Example: `meshgan data export people --out meshes --format ply`
     """
+    from meshgan.data.corpora.basis import layout_of
     from meshgan.data.faceset import FaceSet
 
     endings = list(dict.fromkeys(part.strip().lower().lstrip(".") for part in formats.split(",") if part.strip()))
-    written = FaceSet.open(path).export(out, endings or [formats])
+    faces = FaceSet.open(path)
+    written = faces.export(out, endings or [formats], layout_of(faces.template))
     if as_json:
         print(json.dumps([str(file) for file in written]))
         return

@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from meshgan.arrays import Faces, Integers
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.files import WRITERS, read_mesh, write_mesh
-from meshgan.geometry.mesh import Mesh, surface_of
+from meshgan.geometry.mesh import Layout, Mesh, surface_of
 from meshgan.progress import counted, track
 from meshgan.reading import check_file, read_json, read_text, shown
 from meshgan.storage import atomic_folder
@@ -184,9 +184,10 @@ class FaceSet:
                 writer.append(self[rows], self._label_rows(rows))
         return FaceSet.open(path)
 
-    def export(self, folder: str | Path, formats: Sequence[str] = ("ply",)) -> list[Path]:
+    def export(self, folder: str | Path, formats: Sequence[str] = ("ply",), layout: Layout | None = None) -> list[Path]:
         """Write every face as a mesh in each of `formats` (ply, obj, stl in mm, glb in metres) into a new folder.
 
+        OBJ and GLB have the texture coordinates of a `layout`, such as `layout_of(faces.template)`.
         They are named after the label `file` where the set has one whose names differ, else by number;
         `FOLDER/labels.csv` says which is which, as an import of the first format reads it. Returns the paths.
         """
@@ -198,7 +199,7 @@ class FaceSet:
             for row, name in enumerate(track(names, "Writing meshes")):
                 mesh = self.template.with_vertices(self[row])
                 for ending in formats:
-                    write_mesh(partial / f"{name}.{ending}", mesh)
+                    write_mesh(partial / f"{name}.{ending}", mesh, layout)
             listed = [{**row, "file": f"{name}.{formats[0]}"} for name, row in zip(names, rows, strict=True)]
             _write_labels(partial / "labels.csv", listed)
         return [folder / f"{name}.{ending}" for name in names for ending in formats]

@@ -76,8 +76,8 @@ def millimetres_of(unit: str) -> float:
 def write_mesh(path: str | Path, mesh: Mesh, layout: Layout | None = None) -> None:
     """Write one mesh in the format of the path's ending, atomically.
 
-    PLY, OBJ and STL hold millimetres in float32, and give exactly those back; GLB holds metres. OBJ and GLB take
-    texture coordinates along.
+    PLY, OBJ and STL hold millimetres in float32, and give exactly those back; GLB holds metres, and names its node
+    after the file. OBJ and GLB take texture coordinates along.
     """
     path = Path(path)
     if path.suffix.lower() not in WRITERS:
@@ -85,7 +85,7 @@ def write_mesh(path: str | Path, mesh: Mesh, layout: Layout | None = None) -> No
     if not len(mesh.triangles):
         raise UsageError(f"{path}: a mesh without triangles cannot be written.")
     ending = path.suffix.lower()
-    content = WRITERS[ending](mesh) if layout is None or ending not in TEXTURED else TEXTURED[ending](mesh, layout)
+    content = WRITERS[ending](mesh, layout, path.stem)
     with atomic_file(path) as partial:
         partial.write_bytes(content)
 
@@ -192,11 +192,12 @@ def _text_stl(text: bytes) -> Floats:
 
 
 READERS = {".obj": read_obj, ".ply": ply.read, ".glb": glb.read, ".stl": read_stl}
-TEXTURED: dict[str, Callable[[Mesh, Layout], bytes]] = {
-    ".obj": write_obj,
-    ".glb": lambda mesh, layout: glb.write(mesh, layout=layout),
+WRITERS: dict[str, Callable[[Mesh, Layout | None, str], bytes]] = {
+    ".obj": lambda mesh, layout, name: write_obj(mesh, layout),
+    ".ply": lambda mesh, layout, name: ply.write(mesh),
+    ".glb": lambda mesh, layout, name: glb.write(mesh, name=name, layout=layout),
+    ".stl": lambda mesh, layout, name: write_stl(mesh),
 }
-WRITERS = {".obj": write_obj, ".ply": ply.write, ".glb": glb.write, ".stl": write_stl}
 
 
 def write_glb(

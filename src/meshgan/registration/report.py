@@ -163,6 +163,7 @@ def write_performance(folder: Path, template: Mesh, jobs: Sequence[Job], outcome
 
 def write_meshes(folder: Path, template: Mesh, jobs: Sequence[Job], formats: Sequence[str], in_scan: bool) -> None:
     """The face of each job in each of the formats: as it is in the set, or in the frame and unit of its scan."""
+    layout = layout_of(template)
     for ending in formats:
         for job, place in zip(jobs, own_places(jobs, jobs, f".{ending}"), strict=True):
             result = result_of(job)
@@ -171,7 +172,7 @@ def write_meshes(folder: Path, template: Mesh, jobs: Sequence[Job], formats: Seq
                 vertices = result.to_scan(vertices)
             if in_scan and ending == "glb":  # it is written in metres, from millimetres
                 vertices = vertices * job.millimetres
-            write_mesh(folder / place, template.with_vertices(vertices))
+            write_mesh(folder / place, template.with_vertices(vertices), layout)
 
 
 def write_textures(folder: Path, template: Mesh, jobs: Sequence[Job], size: int) -> None:
