@@ -106,7 +106,7 @@ def test_parts_are_nodes_with_materials_and_the_targets_that_move_them(tmp_path:
     motion = glb.Animation(np.arange(2.0), np.eye(2), np.tile([0.0, 0.0, 0.0, 1.0], (2, 1)), np.array([0.0, 0.1, 0.0]))
     write_glb(path, mesh, {"smile": smile, "look": look}, {"look": 0.0}, "head", layout=layout, animation=motion)
     gltf = pygltflib.GLTF2().load(str(path))
-    assert [node.name for node in gltf.nodes] == ["skin", "eye", "head", "head"]
+    assert [node.name for node in gltf.nodes] == ["head-skin", "head-eye", "head", "head-pivot"]
     assert [found.extras["targetNames"] for found in gltf.meshes] == [["smile"], ["look"]]
     assert [material.name for material in gltf.materials] == ["head-skin", "head-eye"]
     assert gltf.materials[1].pbrMetallicRoughness.roughnessFactor == 0.1
@@ -157,7 +157,7 @@ def test_what_is_known_of_a_face_stands_at_its_top_node() -> None:
     mesh, layout = in_two_parts()
     *parts, top = described(mesh, layout=layout, about=about)["nodes"]
     assert top == {"name": "face", "children": [0, 1], "extras": about}
-    assert parts == [{"name": "skin", "mesh": 0}, {"name": "eye", "mesh": 1}]
+    assert parts == [{"name": "face-skin", "mesh": 0}, {"name": "face-eye", "mesh": 1}]
 
 
 def test_a_head_turns_about_its_pivot() -> None:
@@ -169,7 +169,7 @@ def test_a_head_turns_about_its_pivot() -> None:
     face, head = gltf.nodes
     np.testing.assert_allclose(np.add(face.translation, head.translation), 0)
     np.testing.assert_allclose(head.translation, pivot)
-    assert (head.name, head.children, gltf.scenes[0].nodes) == ("head", [0], [1])
+    assert (head.name, head.children, gltf.scenes[0].nodes) == ("face-pivot", [0], [1])
     (animation,) = gltf.animations
     assert [(c.target.node, c.target.path, c.sampler) for c in animation.channels] == [
         (0, "weights", 0),

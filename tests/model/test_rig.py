@@ -275,9 +275,12 @@ def test_a_head_is_a_file_of_named_parts_that_reads_back(head: Rig, tmp_path: Pa
     head.save(tmp_path / "head.glb", {"jawOpen": 0.0})
     gltf = pygltflib.GLTF2().load(str(tmp_path / "head.glb"))
     names = [part.name for part in head.layout.parts]
-    assert [node.name for node in gltf.nodes] == [*names, "head"]
+    assert [node.name for node in gltf.nodes] == [*(f"head-{name}" for name in names), "head"]
     assert len({material.name for material in gltf.materials}) == len(names)
-    owned = {node.name: (gltf.meshes[node.mesh].extras or {}).get("targetNames", []) for node in gltf.nodes[:-1]}
+    owned = {
+        node.name.removeprefix("head-"): (gltf.meshes[node.mesh].extras or {}).get("targetNames", [])
+        for node in gltf.nodes[:-1]
+    }
     assert owned["eyeLeft"] == [f"eyeLook{way}Left" for way in ("Down", "In", "Out", "Up")]
     assert owned["teethUpper"] == []
     assert set(owned["teethLower"]) >= {"jawOpen", "jawForward", "jawLeft", "jawRight"}

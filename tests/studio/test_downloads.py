@@ -133,4 +133,8 @@ def test_a_head_that_its_rig_moves_is_saved_with_its_own_shapes_on(head_model):
     assert weights["jawOpen"] >= 0.5
     assert weights["mouthSmileLeft"] == pytest.approx(0.9, abs=1e-3)
     assert weights["eyeBlinkLeft"] == weights["expressionAnger"] == 0
-    assert [node.name for node in gltf.nodes][:6] == [part.name for part in layout_of(head_model.template).parts]
+    names = [part.name for part in layout_of(head_model.template).parts]
+    *nodes, whole = gltf.nodes
+    assert [node.name for node in nodes] == [f"{whole.name}-{name}" for name in names]
+    assert whole.extras == json.loads(download(session, "json", {}))
+    assert {"seed", "model", "licence", "code"} <= set(whole.extras)

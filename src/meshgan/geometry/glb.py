@@ -493,7 +493,7 @@ def write(
         owned.append(columns)
     pictured: Document = {}
     if picture:
-        image = {"bufferView": buffer.add_bytes(picture), "mimeType": "image/png", "name": "skin"}
+        image = {"bufferView": buffer.add_bytes(picture), "mimeType": "image/png", "name": f"{name}-skin"}
         pictured = {"images": [image], "textures": [{"source": 0, "sampler": 0}], "samplers": [LINEAR]}
     nodes = _nodes([piece.name for piece in pieces], name, about, animation)
     moving: Document = {}
@@ -523,7 +523,9 @@ def _nodes(
 ) -> list[Document]:
     """A node for each part, with the mesh of its number; one above them all where there are several, `about` in it; and
     one above that, which an animation turns. The last one is the scene's."""
-    nodes: list[Document] = [{"name": part or name, "mesh": number} for number, part in enumerate(parts)]
+    nodes: list[Document] = [
+        {"name": f"{name}-{part}" if part else name, "mesh": number} for number, part in enumerate(parts)
+    ]
     if len(nodes) > 1:
         nodes.append({"name": name, "children": list(range(len(nodes)))})
     top = nodes[-1]
@@ -532,7 +534,7 @@ def _nodes(
     if animation is not None and animation.rotations is not None and animation.pivot is not None:
         point = [float(x) for x in animation.pivot]
         top["translation"] = [-x for x in point]
-        nodes.append({"name": "head", "translation": point, "children": [len(nodes) - 1]})
+        nodes.append({"name": f"{name}-pivot", "translation": point, "children": [len(nodes) - 1]})
     return nodes
 
 

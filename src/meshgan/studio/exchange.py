@@ -9,7 +9,7 @@ import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -190,8 +190,9 @@ def _write_glb(session: "Session", path: Path, targets: Shifts) -> None:
     else:
         targets = rigged
     rights = f"{session.identity.model.card.origin.licence} (faces the model was trained on)"
-    template = session.identity.template
-    write_glb(path, template.with_vertices(base), targets, on, rights=rights, layout=layout_of(template))
+    template, about = session.identity.template, _known(session)
+    name = f"{about['model']}-{about['seed']}"  # of its own, or two of them clash in a scene
+    write_glb(path, template.with_vertices(base), targets, on, name, rights, layout_of(template), about=about)
 
 
 def _picture(session: "Session", yaw: float, pitch: float) -> bytes:
@@ -209,11 +210,16 @@ def _picture(session: "Session", yaw: float, pitch: float) -> bytes:
 
 
 def _code(session: "Session") -> bytes:
+    return (json.dumps(_known(session), indent=2) + "\n").encode()
+
+
+def _known(session: "Session") -> dict[str, Any]:
     """The codes, and the seed that brings the face back: here, or as `code` in `meshgan interpolate`."""
     state, expression = session.state, session.expression
     kept = {
         "seed": state.seed,
         "model": session.identity.model.card.name,
+        "licence": session.identity.model.card.origin.licence,
         "code": state.identity.code(session.identity).tolist(),
     } | ({} if state.identity.number is None else {"number": state.identity.number})
     if expression is not None and state.expression is not None:
@@ -221,4 +227,4 @@ def _code(session: "Session") -> bytes:
             "expression_model": expression.model.card.name,
             "expression_code": state.expression.code(expression).tolist(),
         } | ({} if state.expression.number is None else {"expression_number": state.expression.number})
-    return (json.dumps(kept, indent=2) + "\n").encode()
+    return kept
