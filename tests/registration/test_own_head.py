@@ -19,6 +19,7 @@ from meshgan.data.corpora.motion import contacts
 from meshgan.data.corpora.population import draw_people
 from meshgan.errors import MeshganError
 from meshgan.geometry.decimate import decimate
+from meshgan.geometry.files import write_mesh
 from meshgan.geometry.glb import placed
 from meshgan.geometry.mesh import Mesh
 from meshgan.model.rig import ARKIT, rigger, targets_of
@@ -204,6 +205,15 @@ def test_an_stl_that_only_our_reader_takes_is_rigged_too(tmp_path):
         (surface,) = placed(as_glb(tmp_path / f"{name}.stl", 10.0))
         assert np.linalg.norm(surface.vertices, axis=1) == pytest.approx(800.0, rel=1e-5)
         assert len(surface.triangles) == len(ball.faces)
+
+
+def test_vertices_without_a_surface_stay_out_of_the_file(tmp_path):
+    """They have no normal, which glTF wants of every vertex."""
+    ball = trimesh.creation.icosphere(2, radius=90)
+    for ending in ("ply", "obj", "stl"):
+        write_mesh(tmp_path / f"ball.{ending}", Mesh(np.vstack([ball.vertices, [[0, 300, 0]]]), ball.faces))
+        (surface,) = placed(as_glb(tmp_path / f"ball.{ending}", 1.0))
+        assert np.linalg.norm(surface.vertices, axis=1).max() < 91
 
 
 def test_what_is_no_head_is_a_sentence(tmp_path, made):

@@ -120,6 +120,8 @@ def as_glb(path: Path, millimetres: float) -> bytes:
             scene = trimesh.Scene(trimesh.Trimesh(mesh.vertices, mesh.triangles, process=False))
         else:
             scene = trimesh.load_scene(path, process=False)
+        for part in scene.geometry.values():
+            part.remove_unreferenced_vertices()  # which have no normal, and glTF wants one
         scene.apply_scale(millimetres * METRES)
         return bytes(scene.export(file_type="glb", include_normals=True))
     except Exception as error:  # damaged files raise whatever its readers, Pillow and NumPy come upon
