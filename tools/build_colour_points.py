@@ -3,8 +3,8 @@
 As `build_registration_assets.py` does for bare shape: the detector looks at faces of which every place is known, here
 in colours, as scans are looked at. The colours are painted (`registration/painted_scans.py`). What the picture shows of
 eyes is where the template's lids and eyeballs are; but where a brow's hair or the red of lips ends is the painter's
-choice. So the places are new around eyes alone, and the others are those of bare shape; how points scatter about their
-places is measured for all. Needs the extra `[landmarks]`; takes some five minutes.
+choice. So the places are new around eyes alone, and the others are those of bare shape. How points scatter is measured
+for all, and used around eyes. Needs the extra `[landmarks]`; takes some five minutes.
 
     python tools/build_colour_points.py
 """

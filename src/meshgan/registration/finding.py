@@ -219,8 +219,10 @@ ORDERED = 0.95  # share of half-edges that are not run through twice in one dire
 DEEP = 15.0  # mm at the template's scale, before or behind a face: what lies beyond is something else
 SURROUNDINGS = 1.6  # times half of a picture's width: what is seen in it, or lights it
 PLAIN = 4.0  # deviation of colours, of 255: below it they are all one
-AS_MANY = 0.9  # of the points on which views agree in bare shape
+AS_MANY, MANY_MORE = 0.85, 1.25  # times the points on which views agree in bare shape: as good, and surer
 WORSE, ELSEWHERE = 1.0, 3.5  # mm: points in colours fit a face so much less, or are so far from the others, at most
+NO_WORSE, FAR = 0.5, 6.0  # the same where many more views agree in colours
+COMMON = 40  # points seen either way, by which the two are compared
 SURE_MISFIT = 4.5  # mm: below it no other candidate is looked at
 WORST_MISFIT = 9.0  # mm, median at the template's scale: above it, what was seen is no face (or seen from inside)
 
@@ -282,7 +284,8 @@ def seen_in_colours(painted: Painted, found: Found, detector: Detector, template
 
     Colours may be anything: a pattern, all white, the texture of another scan. They count if they differ at all, the
     detector's views of them agree on hardly fewer points than without colours, these have a face's shape in space as
-    well as the others do, and most are where it saw them before.
+    well as the others do, and most are where it saw them before; not quite there, if its views agree on many more,
+    since then it was the shape that it did not see well.
     """
     frame = frontal_frame(found.pose, template)
     part = painted.around(frame.centre, SURROUNDINGS * frame.half_width)
@@ -293,10 +296,11 @@ def seen_in_colours(painted: Painted, found: Found, detector: Detector, template
     used = np.isfinite(template.detector_sigma)
     here, before = detection.found & used, found.detection.found & used
     both = here & before
-    if fitted is None or both.sum() < FEWEST_POINTS or here.sum() < AS_MANY * before.sum():
+    if fitted is None or both.sum() < COMMON or here.sum() < AS_MANY * before.sum():
         return None
     apart = np.linalg.norm(detection.points - found.detection.points, axis=1)[both] / fitted[0].scale
-    if fitted[1] > found.misfit_mm + WORSE or np.median(apart) > ELSEWHERE:
+    limits = [(WORSE, ELSEWHERE)] + [(NO_WORSE, FAR)] * bool(here.sum() > MANY_MORE * before.sum())
+    if not any(fitted[1] < found.misfit_mm + worse and np.median(apart) < far for worse, far in limits):
         return None
     return Found(fitted[0], detection, fitted[1], in_colours=True)
 

@@ -53,15 +53,18 @@ def default_template() -> FaceTemplate:
     prior = Prior(arrays["mean"].astype(np.float64), arrays["basis"] * np.float32(arrays["step_mm"]))
     names = tuple(mark["name"] for mark in marks)
     scatter = points["scatter_mm"].astype(np.float64)
-    return FaceTemplate(mesh, names, rows, seen, scatter, _coloured(mesh), prior, partial(_opening, prior.mean))
+    return FaceTemplate(
+        mesh, names, rows, seen, scatter, _coloured(mesh, scatter), prior, partial(_opening, prior.mean)
+    )
 
 
-def _coloured(mesh: Mesh) -> Coloured:
-    """What the detector makes of the template of this package in colours."""
+def _coloured(mesh: Mesh, scatter: Floats) -> Coloured:
+    """What the detector makes of the template of this package in colours; away from eyes its points have the `scatter`
+    (478,) of those in bare shape, about the same places."""
     points = _asset("colour_points")
     rows = barycentric_matrix(closest_points(points["points"], mesh), mesh)
     together = np.where(points["eyes"], EYES_TOGETHER, np.inf)
-    return Coloured(rows, points["scatter_mm"].astype(np.float64), together)
+    return Coloured(rows, np.where(points["eyes"], points["scatter_mm"].astype(np.float64), scatter), together)
 
 
 def _opening(face: Floats) -> Floats:
