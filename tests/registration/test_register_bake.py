@@ -13,7 +13,8 @@ from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry import glb
 from meshgan.geometry.files import read_mesh, write_glb, write_mesh
 from meshgan.geometry.mesh import Layout, Mesh
-from meshgan.registration.bake import as_png, bake, check_size, covered, filled, read_painted
+from meshgan.registration.bake import as_png, bake, check_size, covered, filled
+from meshgan.registration.colours import read_painted
 
 FACE = face_template()
 

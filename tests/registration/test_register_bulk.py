@@ -329,7 +329,8 @@ def test_a_glb_is_in_metres_and_so_are_its_landmarks_and_the_way_back(jobs, tmp_
     (job,) = plan([(tmp_path / "a.glb", "a.glb", tmp_path / "a.json")], Settings(unit), jobs[0].work)
     asked = []
 
-    def laid(scan, template, landmarks, of_unit):
+    def laid(scan, template, landmarks, of_unit, colours):
+        assert colours.path == tmp_path / "a.glb"
         asked.extend([np.ptp(scan.vertices), landmarks.points[2].tolist(), of_unit])
         return SimpleNamespace(vertices=mesh.vertices, landmarks=landmarks, to_scan=way)
 

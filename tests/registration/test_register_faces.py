@@ -21,6 +21,7 @@ from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import Surface
 from meshgan.registration import fake_scans, finding, templates
 from meshgan.registration import register as module
+from meshgan.registration.colours import ScanColours
 from meshgan.registration.fake_scans import fake_scan, plain_people
 from meshgan.registration.finding import degrees_between, find_face
 from meshgan.registration.landmarks import Detector, Landmarks, available, read_landmarks
@@ -576,8 +577,15 @@ def test_james(template):
     misses = np.linalg.norm(result.to_scan(template.landmark_rows @ result.vertices)[:68] - given.points, axis=1)
     assert misses.mean() < 3.0
     assert misses[17:].mean() < 2.7  # the jaw line slides
+    path = SCANS / "james" / "james.obj"
+    seen = register(read_mesh(path), template, colours=ScanColours(path, "mm"))
+    coloured = np.linalg.norm(seen.to_scan(template.landmark_rows @ seen.vertices)[:68] - given.points, axis=1)
+    assert coloured[17:].mean() < min(2.35, misses[17:].mean() - 0.2)
+    assert coloured[36:48].mean() < min(2.0, misses[36:48].mean() - 0.8)  # eyes, which shape hardly shows
     by_hand = register(read_mesh(SCANS / "james" / "james.obj"), template, given)
     assert measure(by_hand, template).median_mm < 0.35
+    again = np.linalg.norm(by_hand.to_scan(template.landmark_rows @ by_hand.vertices)[:68] - given.points, axis=1)
+    assert again[17:].mean() < 1.95  # so exact they are
 
 
 @needs_scans

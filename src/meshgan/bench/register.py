@@ -33,13 +33,14 @@ from meshgan.arrays import Floats
 from meshgan.data.faceset import FaceSet, create_faceset, some_rows
 from meshgan.data.principal import principal_components
 from meshgan.errors import MeshganError
-from meshgan.geometry.align import rigid
+from meshgan.geometry.align import Similarity, rigid
 from meshgan.geometry.files import read_mesh, write_mesh
 from meshgan.geometry.laplacian import BANDS, BandFilter
 from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import Surface, barycentric_matrix, closest_points
 from meshgan.progress import counted, track
 from meshgan.registration.batch import register_all
+from meshgan.registration.colours import ScanColours
 from meshgan.registration.fake_scans import (
     MISREAD,
     FakeScan,
@@ -51,12 +52,15 @@ from meshgan.registration.fake_scans import (
     plain_people,
     scan_of_kind,
 )
+from meshgan.registration.finding import Found, find_face, seen_in_colours
 from meshgan.registration.jobs import Job, Settings, outcome_of, over_frames, plan, result_of, work_on
-from meshgan.registration.landmarks import READERS, read_landmarks, silence
+from meshgan.registration.landmarks import READERS, Detector, read_landmarks, silence
 from meshgan.registration.nricp import folded, nonrigid_icp, unfolded
+from meshgan.registration.painted_scans import Canvas, painted_picture, worn
 from meshgan.registration.prior import Prior, learn
 from meshgan.registration.quality import VERDICTS, judge, measure, stranger
-from meshgan.registration.register import CONTOUR, Sighting, fit_model, register, sight
+from meshgan.registration.register import CONTOUR, Sighting, cropped, fit_model, lay, register, sight, sighted
+from meshgan.registration.scan import calmed, cleaned
 from meshgan.registration.template import FaceTemplate
 from meshgan.registration.templates import default_template
 
@@ -70,6 +74,8 @@ KINDS = {
     "plain_people": "fake scans of the plain corpora",
     "plain_people_with_bumps": "the same with bumps",
 }
+BARE, FINE, OWN = "bare shape", "fine colours", "colours of vertices"
+PARTS = {"brows": (17, 27), "nose": (27, 36), "eyes": (36, 48), "mouth": (48, 68), "all but the jaw": (17, 68)}
 GOOD_MM, BAD_MM = 1.5, 3.0  # mean error that good promises, and that no good face may have
 ALONE, FLICKER_MM, TIMES_FASTER = 6, 0.1, 3.0  # of sequences: frames that are also registered alone, and the goals
 LIMITS = {"mean_mm": 1.0, "p95_mm": 2.5, "folded": 0.001, "times_faster": 5.0}
@@ -122,9 +128,9 @@ def _real(path: Path, template: FaceTemplate) -> dict[str, Any]:
     """
     mesh = read_mesh(path)
     try:
-        result = register(mesh, template)
+        result = register(mesh, template, colours=ScanColours(path, "mm"))
     except MeshganError:
-        result = register(mesh, template, unit="auto")
+        result = register(mesh, template, unit="auto", colours=ScanColours(path, "mm"))
     quality = measure(result, template)
     figures: dict[str, Any] = {"verdict": judge(quality)[0], "coverage": quality.coverage, "folded": quality.folded}
     figures |= {"median_mm": quality.median_mm, "p95_mm": quality.p95_mm}
@@ -302,6 +308,78 @@ def kinds(count: int, seed: int) -> dict[str, Any]:
         summary["kinds"][name] = {"without_result": len(some) - len(found), "error_mm": mean, **table}
     _show_kinds(summary)
     return summary
+
+
+def colours(count: int, seed: int) -> dict[str, Any]:
+    """What a scan's own colours are worth: `count` fake scans with and without bumps, in painted colours.
+
+    Every other person has an expression. Each scan is registered by its bare shape, with fine colours (of vertices half
+    as far apart as the scan's), and with those of its own vertices, from one search by shape. Told are how far the
+    detector's landmarks and the result's are from the truth, and the errors of the result.
+    """
+    template, canvas = default_template(), Canvas(default_template())
+    half = corpus_people((count + 1) // 2, (count + 1) // 2, seed).astype(np.float64)
+    people = half[np.arange(len(half)).reshape(2, -1).T.ravel()[:count]]
+    rows: list[dict[str, Any]] = []
+    with Detector() as detector:
+        for k, bumps in track(list(itertools.product(range(count), (False, True))), "Registering"):
+            rng = np.random.default_rng([seed, k, bumps])
+            face = template.mesh.with_vertices(people[k])
+            if bumps:
+                face = face.with_vertices(estranged(face, rng))
+            scan, picture = fake_scan(face, rng), painted_picture(canvas, face.vertices, rng)
+            try:
+                found = find_face(scan.mesh, detector, template)
+            except MeshganError:
+                continue
+            for way, painted in ((BARE, None), (FINE, worn(scan, face, picture, 1)), (OWN, worn(scan, face, picture))):
+                start = time.perf_counter()
+                seen = None if painted is None else seen_in_colours(painted, found, detector, template)
+                seconds = time.perf_counter() - start
+                missed = _missed(seen or found, scan, scan.pose(face.vertices), template)
+                rows.append({"way": way, "bumps": bumps, "used": seen is not None, "seconds": seconds} | missed)
+    ways = _by_way(rows)
+    for name, row in ways.items():
+        print(f"{name}: {row['scans']:.0f} scans, colours used in {row['used']:.0%}, {row['seconds']:.2f} s")
+        for which in ("detector", "result"):
+            print(
+                f"  landmarks of the {which:8s} " + "  ".join(f"{part} {row[f'{which} {part}']:.2f}" for part in PARTS)
+            )
+        print(f"  mean error {row['error_mm']:.2f} mm, 95 % {row['p95_mm']:.2f}")
+    return {"scans": rows, "ways": ways}
+
+
+def _missed(found: Found, scan: FakeScan, truth: Floats, template: FaceTemplate) -> dict[str, float]:
+    """How far landmarks found, those of the result, and its vertices are from the truth (V, 3), in mm."""
+    sighting, whole = sighted(found, template), calmed(cleaned(scan.mesh))
+    to_scan = Similarity(1.0, sighting.pose.rotation, sighting.pose.translation)
+    part = cropped(whole, template, sighting.pose, to_scan)
+    result = lay(sighting.seen_from(to_scan), part, to_scan, template)
+    vertices = result.to_scan(result.vertices)
+    marks, errors = template.landmark_rows @ truth, np.linalg.norm(vertices - truth, axis=1)
+    seen = np.full(len(marks), np.nan)
+    index = sighting.landmarks.index
+    seen[index] = np.linalg.norm(sighting.landmarks.points - marks[index], axis=1)
+    laid = np.linalg.norm(template.landmark_rows @ vertices - marks, axis=1)
+    figures = {"error_mm": float(errors.mean()), "p95_mm": float(np.percentile(errors, 95))}
+    for name, (first, last) in PARTS.items():
+        known = seen[first:last][np.isfinite(seen[first:last])]
+        figures[f"detector {name}"] = float(known.mean()) if len(known) else np.nan
+        figures[f"result {name}"] = float(laid[first:last].mean())
+    return figures
+
+
+def _by_way(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """The means of each way's figures, of scans without bumps and with them."""
+    ways = {}
+    for bumps, way in itertools.product((False, True), (BARE, FINE, OWN)):
+        some = [row for row in rows if row["way"] == way and row["bumps"] == bumps]
+        if some:
+            means = {
+                key: float(np.nanmean([row[key] for row in some])) for key in some[0] if key not in ("way", "bumps")
+            }
+            ways[f"{way}, with bumps" if bumps else way] = {"scans": float(len(some))} | means
+    return ways
 
 
 def _judged(scan: FakeScan, truth: Floats, unit: str, template: FaceTemplate) -> dict[str, Any]:

@@ -88,7 +88,13 @@ def register(
         int | None,
         typer.Option("--kinds", min=1, help="So many scans of each easily misread kind, and their verdicts."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the people of --kinds, and what is done to them.")] = 0,
+    colours: Annotated[
+        int | None,
+        typer.Option("--colours", min=2, help="So many fake scans in painted colours: by bare shape, and in colours."),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the people of --kinds and --colours, and what is done to them.")
+    ] = 0,
     faces: Annotated[int | None, typer.Option(min=2, help="How many faces: 50, 12 of --truth, 300 of --chain.")] = None,
     plain: Annotated[
         bool, typer.Option("--plain", help="Let a face model of plain people guide the fit, as in version 0.1.")
@@ -105,12 +111,12 @@ def register(
 
     Example: `meshgan bench register --truth tracked --json foreign.json`
     """
-    given = sum(what is not None for what in (truth, chain, sequence, kinds))
+    given = sum(what is not None for what in (truth, chain, sequence, kinds, colours))
     if given > 1:
-        raise UsageError("--truth, --chain, --sequence and --kinds are four measurements; give one of them.")
+        raise UsageError("--truth, --chain, --sequence, --kinds and --colours are measurements; give one of them.")
     if (plain or scans) and given:
         raise UsageError(
-            "--plain and --scan go with fake scans, with none of --truth, --chain, --sequence and --kinds."
+            "--plain and --scan go with fake scans, with none of --truth, --chain, --sequence, --kinds and --colours."
         )
     if (chain is None) != (out is None):
         raise UsageError("--chain needs --out, a folder for its scans and sets, and nothing else does.")
@@ -129,6 +135,8 @@ def register(
             figures = bench.sequence(sequence)
         elif kinds is not None:
             figures = bench.kinds(kinds, seed)
+        elif colours is not None:
+            figures = bench.colours(colours, seed)
         else:
             figures = bench.run(faces or 50, plain=plain, scans=scans or ())
         _finish(figures, json_file)

@@ -331,8 +331,9 @@ def register(
     """Lay the template onto raw scans: a set of faces, with a report on every scan.
 
     Scans may be open, holed, noisy, turned in any way, with hair and shoulders. Without --landmarks they are found
-    (extra `landmarks`). OUT/report.html shows how good each result is; a run that was cut goes on where it stopped. One
-    into the OUT of an earlier run redoes what has changed, and only that. A scan takes some seconds on one core.
+    (extra `landmarks`), in the scan's own colours where it has a texture or colours of its vertices. OUT/report.html
+    shows how good each result is; a run that was cut goes on where it stopped. One into the OUT of an earlier run
+    redoes what has changed, and only that. A scan takes some seconds on one core.
 
     Example: `meshgan register scans/ --out faces --unit mm --workers 4`
     """

@@ -7,13 +7,9 @@ pixels, so that no seam shows when a viewer makes the picture smaller.
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import trimesh
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import uniform_filter
@@ -21,82 +17,15 @@ from scipy.ndimage import uniform_filter
 from meshgan.arrays import Booleans, Bytes, Floats, Integers
 from meshgan.compiled import compiled
 from meshgan.errors import MeshganError, MeshganWarning, UsageError
-from meshgan.geometry.files import read_mesh
 from meshgan.geometry.mesh import Layout, Mesh
 from meshgan.geometry.surface import closest_points
+from meshgan.registration.colours import Painted
 
 SMALLEST, LARGEST = 64, 8192  # pixels on a side
 NEAR_MM = 6.0  # the scan's surface, or there is none
 TURNED = 0.2  # the cosine between the normals of face and scan below which the scan shows its other side
-STRETCHED = 12.0  # times as long in the picture as the median triangle, against its size: it lies across a seam
-LONG = 0.05  # of the picture's side: shorter triangles do not lie across a seam
 BLOCK = 2**18  # pixels at a time
 GREY = 180
-MOST_PIXELS = 2**28  # of a scan's texture
-PLAIN = ("image", "baseColorTexture")  # where materials of the readers keep their picture
-
-
-@dataclass(frozen=True, eq=False)
-class Painted:
-    """A scan with colours: its `mesh` in mm, and for each corner of its triangles a place (F, 3, 2) in `picture`
-    (H, W, 3), of which the first row is at v = 1; or `colours` (V, 3) of its vertices, from 0 to 255."""
-
-    mesh: Mesh
-    places: Floats | None = None
-    picture: Bytes | None = None
-    colours: Bytes | None = None
-
-    @cached_property
-    def whole(self) -> Booleans:
-        """Triangles (F,) that lie in one piece of the picture: those across its seams are stretched over it."""
-        if self.places is None:
-            return np.ones(len(self.mesh.triangles), dtype=bool)
-        corners = self.mesh.vertices[self.mesh.triangles]
-        lengths = [
-            np.linalg.norm(part - np.roll(part, 1, axis=1), axis=2).max(axis=1) for part in (self.places, corners)
-        ]
-        stretch = lengths[0] / np.maximum(lengths[1], 1e-9)
-        return np.asarray((stretch < STRETCHED * np.median(stretch)) | (lengths[0] < LONG))
-
-    def at(self, triangle: Integers, shares: Floats) -> Floats:
-        """The colours (P, 3) at points on triangles (P,), by their barycentric coordinates (P, 3)."""
-        if self.picture is None or self.places is None:
-            assert self.colours is not None
-            return (self.colours[self.mesh.triangles[triangle]] * shares[..., None]).sum(axis=1)
-        u, v = ((self.places[triangle] * shares[..., None]).sum(axis=1) % 1.0).T
-        height, width = self.picture.shape[:2]
-        return _sampled(self.picture, u * width - 0.5, (1 - v) * height - 0.5)
-
-
-def read_painted(path: Path, unit: str) -> Painted | None:
-    """A scan with its texture or its vertices' colours; None if it has neither.
-
-    The texture is looked for where the file says, beside it. Raises `MeshganError` for a texture that cannot be read.
-    """
-    read_mesh(path, unit)  # by our own reader first, which knows the limits
-    try:
-        parts: list[Any] = trimesh.load_scene(path, process=False).dump()
-        part = max(parts, key=lambda one: len(getattr(one, "faces", ())))
-    except Exception as error:
-        raise MeshganError(f"{path}: its colours cannot be read; is its material damaged?") from error
-    scale = {"mm": 1.0, "cm": 10.0, "m": 1000.0}["m" if path.suffix.lower() == ".glb" else unit]
-    mesh = Mesh(np.asarray(part.vertices) * scale, part.faces)
-    visual: Any = part.visual
-    if visual.kind == "texture" and visual.uv is not None and len(visual.uv) == len(mesh.vertices):
-        image = next((found for name in PLAIN if (found := getattr(visual.material, name, None)) is not None), None)
-        if image is None:
-            return None
-        try:
-            if image.width * image.height > MOST_PIXELS:
-                raise MeshganError(f"{path}: its texture of {image.width} by {image.height} pixels is too large.")
-            picture = np.asarray(image.convert("RGB"))
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise MeshganError(f"{path}: its texture cannot be read; is the picture damaged?") from error
-        places = np.asarray(visual.uv, dtype=np.float64)[mesh.triangles]
-        return Painted(mesh, np.nan_to_num(places), picture)
-    if visual.kind == "vertex":
-        return Painted(mesh, colours=np.asarray(visual.vertex_colors)[:, :3])
-    return None
 
 
 def bake(face: Mesh, layout: Layout, scan: Painted, size: int, near: float = NEAR_MM) -> Bytes:
@@ -174,19 +103,6 @@ def _halved(part: NDArray[np.float32]) -> NDArray[np.float32]:
     wide = np.zeros((height, width, *part.shape[2:]), dtype=np.float32)
     wide[: part.shape[0], : part.shape[1]] = part
     return np.asarray(wide[::2, ::2] + wide[1::2, ::2] + wide[::2, 1::2] + wide[1::2, 1::2])
-
-
-def _sampled(picture: Bytes, x: Floats, y: Floats) -> Floats:
-    """Colours (P, 3) at places in pixels, interpolated between the four around."""
-    height, width = picture.shape[:2]
-    x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)
-    left, top = np.minimum(x.astype(np.int64), width - 2), np.minimum(y.astype(np.int64), height - 2)
-    if width < 2 or height < 2:
-        return picture[np.round(y).astype(int), np.round(x).astype(int)].astype(np.float64)
-    right, down = (x - left)[:, None], (y - top)[:, None]
-    upper = picture[top, left] * (1 - right) + picture[top, left + 1] * right
-    lower = picture[top + 1, left] * (1 - right) + picture[top + 1, left + 1] * right
-    return np.asarray(upper * (1 - down) + lower * down)
 
 
 @compiled()

@@ -63,7 +63,7 @@ def fake_scan(face: Mesh, rng: np.random.Generator, pose: Similarity | None = No
 
 def _upright(face: Mesh, rng: np.random.Generator) -> Mesh:
     """The scan where the face is."""
-    fine = _subdivided(_subdivided(face))
+    fine = subdivided(subdivided(face))
     shift = rng.uniform(0, 5, 3)  # where the grid lies is chance
     mesh = clustered(fine.with_vertices(fine.vertices + shift), rng.uniform(*SPACING_MM))
     vertices = mesh.vertices - shift + rng.normal(scale=NOISE_MM, size=mesh.vertices.shape)
@@ -74,7 +74,7 @@ def _somewhere(rng: np.random.Generator) -> Similarity:
     return Similarity(1.0, Rotation.random(random_state=rng).as_matrix(), rng.uniform(-300, 300, 3))
 
 
-def _subdivided(mesh: Mesh) -> Mesh:
+def subdivided(mesh: Mesh) -> Mesh:
     """Four triangles for each, through the middles of the edges."""
     size = len(mesh.vertices)
     half_edges = np.sort(mesh.triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
+import scipy.sparse as sp
 from scipy.spatial.transform import Rotation
 
 from meshgan.arrays import Booleans, Floats, Integers
@@ -18,6 +19,7 @@ from meshgan.errors import MeshganError
 from meshgan.geometry.align import Similarity, robust_similarity
 from meshgan.geometry.decomposition import eigen
 from meshgan.geometry.mesh import Mesh
+from meshgan.registration.colours import Painted, PaintedScene
 from meshgan.registration.landmarks import POINTS, Detector
 from meshgan.registration.scan import Frame, Hits, Scene, bulk, extent
 from meshgan.registration.template import FaceTemplate
@@ -215,17 +217,25 @@ LOOKED_AT = 150.0  # radius that a scan has while its face is looked for
 HEAD = 0.14  # of a body's length: the reach of a window on its head
 ORDERED = 0.95  # share of half-edges that are not run through twice in one direction
 DEEP = 15.0  # mm at the template's scale, before or behind a face: what lies beyond is something else
+SURROUNDINGS = 1.6  # times half of a picture's width: what is seen in it, or lights it
+PLAIN = 4.0  # deviation of colours, of 255: below it they are all one
+AS_MANY, MANY_MORE = 0.85, 1.25  # times the points on which views agree in bare shape: as good, and surer
+WORSE, ELSEWHERE = 1.0, 3.5  # mm: points in colours fit a face so much less, or are so far from the others, at most
+NO_WORSE, FAR = 0.5, 6.0  # the same where many more views agree in colours
+COMMON = 40  # points seen either way, by which the two are compared
 SURE_MISFIT = 4.5  # mm: below it no other candidate is looked at
 WORST_MISFIT = 9.0  # mm, median at the template's scale: above it, what was seen is no face (or seen from inside)
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """A face in a scan: the `pose` that carries the template there, and the detector's points on its surface."""
+    """A face in a scan: the `pose` that carries the template there, and the detector's points on its surface, which it
+    saw in a picture of bare shape or `in_colours`."""
 
     pose: Similarity
     detection: Detection
     misfit_mm: float
+    in_colours: bool = False
 
 
 def find_face(mesh: Mesh, detector: Detector, template: FaceTemplate) -> Found:
@@ -267,6 +277,32 @@ def _best_face(mesh: Mesh, detector: Detector, template: FaceTemplate) -> Found 
             detection = Detection(own(best.detection.points), best.detection.views)
             return Found(own.after(best.pose), detection, best.misfit_mm)
     return None
+
+
+def seen_in_colours(painted: Painted, found: Found, detector: Detector, template: FaceTemplate) -> Found | None:
+    """A face that was found by its shape, looked at once more in its own colours; None if they show none there.
+
+    Colours may be anything: a pattern, all white, the texture of another scan. They count if they differ at all, the
+    detector's views of them agree on hardly fewer points than without colours, these have a face's shape in space as
+    well as the others do, and most are where it saw them before; not quite there, if its views agree on many more,
+    since then it was the shape that it did not see well.
+    """
+    frame = frontal_frame(found.pose, template)
+    part = painted.around(frame.centre, SURROUNDINGS * frame.half_width)
+    if part is None or part.of_vertices().std(axis=0).max() < PLAIN:
+        return None
+    detection = detect(PaintedScene(part), detector, frame, template)
+    fitted = _pose(detection.points, detection.found, template, template.coloured.rows, template.coloured.sigma)
+    used = np.isfinite(template.detector_sigma)
+    here, before = detection.found & used, found.detection.found & used
+    both = here & before
+    if fitted is None or both.sum() < COMMON or here.sum() < AS_MANY * before.sum():
+        return None
+    apart = np.linalg.norm(detection.points - found.detection.points, axis=1)[both] / fitted[0].scale
+    limits = [(WORSE, ELSEWHERE)] + [(NO_WORSE, FAR)] * bool(here.sum() > MANY_MORE * before.sum())
+    if not any(fitted[1] < found.misfit_mm + worse and np.median(apart) < far for worse, far in limits):
+        return None
+    return Found(fitted[0], detection, fitted[1], in_colours=True)
 
 
 def _faces_out(mesh: Mesh) -> bool:
@@ -360,12 +396,24 @@ def _deep_as_a_face(points: Floats, seen: Booleans, frame: Frame, template: Face
     return kept
 
 
-def _pose(points: Floats, seen: Booleans, template: FaceTemplate) -> tuple[Similarity, float] | None:
-    """The template's pose from the detector's points, and the median misfit in mm at the template's scale."""
-    used = np.flatnonzero(seen & np.isfinite(template.detector_sigma))
+def _pose(
+    points: Floats,
+    seen: Booleans,
+    template: FaceTemplate,
+    rows: sp.csr_array | None = None,
+    sigma: Floats | None = None,
+) -> tuple[Similarity, float] | None:
+    """The template's pose from the detector's points, and the median misfit in mm at the template's scale.
+
+    Where on the template they are and how they scatter, `rows` (478, V) and `sigma` (478,) say, else those of pictures
+    of bare shape.
+    """
+    rows = template.detector_rows if rows is None else rows
+    sigma = template.detector_sigma if sigma is None else sigma
+    used = np.flatnonzero(seen & np.isfinite(sigma))
     if len(used) < FEWEST_POINTS:
         return None
-    places = template.detector_rows[used] @ template.mesh.vertices
-    pose = robust_similarity(places, points[used], template.detector_sigma[used])
+    places = rows[used] @ template.mesh.vertices
+    pose = robust_similarity(places, points[used], sigma[used])
     misfit = np.linalg.norm(pose(places) - points[used], axis=1) / pose.scale
     return pose, float(np.median(misfit))

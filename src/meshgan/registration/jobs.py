@@ -38,6 +38,7 @@ from meshgan.machine import process_pool
 from meshgan.model.rig import ARKIT
 from meshgan.progress import counted, track
 from meshgan.reading import read_arrays, read_text, shown
+from meshgan.registration.colours import ScanColours, colour_files
 from meshgan.registration.landmarks import read_landmarks
 from meshgan.registration.quality import VERDICTS, Quality, Verdict, draw_pictures, judge, measure
 from meshgan.registration.register import register, unit_of
@@ -56,7 +57,7 @@ from meshgan.registration.template import FaceTemplate
 from meshgan.registration.templates import ASSET_FILES, OWN, landmark_file, load_template
 from meshgan.storage import atomic_file, remove_file
 
-FORMAT = "7"  # of results, and how they come about; part of every key
+FORMAT = "8"  # of results, and how they come about; part of every key
 MOST_OUTCOME, MOST_RESULT = 2**20, 2**28  # bytes
 FARTHEST = 1e9  # of any coordinate of a result
 ANSWER_SECONDS = 10.0  # within which a Dask scheduler must answer
@@ -158,6 +159,8 @@ def plan(scans: Sequence[tuple[Path, str, Path | None]], settings: Settings, wor
     for scan, name, landmarks in scans:
         job = Job(scan, name, landmarks, settings, work, "")
         more = ["m"] if job.in_metres else []
+        if landmarks is None:
+            more += map(_content, colour_files(scan))
         if settings.sequence:
             more += ["after", *(before.key for before in jobs[-1:])]
         jobs.append(replace(job, key=_digest(shared, name, _content(scan), _content(landmarks), *more)))
@@ -309,20 +312,23 @@ def _register(job: Job, start: float, shots: Sequence[Shot] = (), number: int = 
     millimetres = job.millimetres
     names = template.landmark_names
     landmarks = read_landmarks(job.landmarks, names, millimetres) if job.landmarks else None
-    mesh = read_mesh(job.scan, "mm" if unit in ("auto", "glb") else unit)
+    known = "mm" if unit in ("auto", "glb") else unit
+    mesh, colours = read_mesh(job.scan, known), ScanColours(job.scan, known)
     moment = None
     if shots:
-        result, moment = follow(mesh, shots, number, landmarks, unit)
+        result, moment = follow(mesh, shots, number, landmarks, unit, colours)
         if result.followed and judge(measure(result, template))[0] == "failed":
-            result, moment = find_again(mesh, shots, number, None, unit)
+            result, moment = find_again(mesh, shots, number, None, unit, colours)
     elif job.settings.sequence:
-        result, moment = begin(mesh, template, landmarks, unit, number)
+        result, moment = begin(mesh, template, landmarks, unit, number, colours)
     else:
-        result = register(mesh, template, landmarks, unit)
+        result = register(mesh, template, landmarks, unit, colours=colours)
     quality = measure(result, template)
     verdict, reason = judge(quality)
     if shots and moment is not None and landmarks is None and (why := doubt(moment)):
         verdict, reason = max(verdict, "check", key=VERDICTS.index), "; ".join(filter(None, (why, reason)))
+    if colours.trouble:
+        reason = "; ".join(filter(None, (reason, f"shape alone was looked at: {colours.trouble}")))
     draw_pictures(result, template, job.file("jpg"))
     to_scan = _times(result.to_scan, 1 / millimetres)
     marks = result.landmarks

@@ -283,7 +283,7 @@ class Detector:
             self._landmarker.close()
 
     def faces(self, image: Bytes) -> list[Face]:
-        """The faces in a grey image (H, W); milliseconds, for the search."""
+        """The faces in an image, grey (H, W) or in colours (H, W, 3); milliseconds, for the search."""
         with silence():
             found = self._finder.detect(_wrapped(image)).detections
         return [_face(detection) for detection in found]
@@ -294,7 +294,7 @@ class Detector:
             found = self._landmarker.detect(_wrapped(image)).face_landmarks
         if not found:
             return None
-        height, width = image.shape
+        height, width = image.shape[:2]
         # mediapipe counts from the left edge of pixel 0, views from its middle
         return np.array([(point.x * width - 0.5, point.y * height - 0.5) for point in found[0]])
 
@@ -439,7 +439,7 @@ def _divert() -> int | None:
 def _wrapped(image: Bytes) -> Any:
     import mediapipe
 
-    colours = np.repeat(image[:, :, None], 3, axis=2)
+    colours = np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 else image
     return mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(colours))
 
 

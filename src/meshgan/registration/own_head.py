@@ -39,6 +39,7 @@ from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import Surface
 from meshgan.model.rig import LOOKS, Kind, targets_of
 from meshgan.reading import read_bytes
+from meshgan.registration.colours import ScanColours
 from meshgan.registration.landmarks import read_landmarks
 from meshgan.registration.register import Registration, register, unit_of
 from meshgan.registration.templates import default_template
@@ -87,7 +88,8 @@ def rig_head(path: Path, unit: str = "mm", which: Kind = "arkit", landmarks: Pat
     known = "m" if glb else unit
     given = read_landmarks(landmarks, template.landmark_names, MILLIMETRES.get(known, 1.0)) if landmarks else None
     try:
-        found = register(whole, template, given, unit_of(path.name, unit))
+        colours = ScanColours(path, "mm" if unit == "auto" else unit)
+        found = register(whole, template, given, unit_of(path.name, unit), colours=colours)
     except MeshganError as error:
         raise type(error)(f"{path}: {error}") from error
     targets, normals, parts = carried(whole, found, which)

@@ -5,7 +5,7 @@ lies. The fit is a sequence of robust least-squares problems in the model's coef
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -67,13 +67,28 @@ def learn(faces: Singles, components: int) -> Prior:
 class Anchors:
     """Points known on both sides: `rows` (L, V) combine template vertices, `targets` (L, 3), `sigma` (L,) in mm.
 
-    Those that a detector `found` err together, mouth by mouth and brow by brow: good to begin with, and no more.
+    Those that a detector `found` err together, mouth by mouth and brow by brow: good to begin with, and no more. How
+    many times their sigma that may count as at most is their `together` (L,), where it is known.
     """
 
     rows: sp.csr_array
     targets: Floats
     sigma: Floats
     found: bool = False
+    together: Floats | None = None
+
+    def some(self, kept: Integers) -> "Anchors":
+        """Those of the numbers `kept`."""
+        together = None if self.together is None else self.together[kept]
+        return replace(
+            self, rows=self.rows[kept], targets=self.targets[kept], sigma=self.sigma[kept], together=together
+        )
+
+    def sigma_at(self, step: "FitStep") -> Floats:
+        """What the sigma of each (L,) counts as at a step of the fit."""
+        if not self.found:
+            return self.sigma
+        return self.sigma * (step.together if self.together is None else np.minimum(step.together, self.together))
 
 
 @dataclass(frozen=True)
@@ -145,7 +160,7 @@ def _landmark_rows(marks: Prior, anchors: Anchors, fitted: Fitted, step: FitStep
     # (3, K, L): how the coefficients move the landmarks, in the scan's frame
     local = marks.basis[:, : step.components]
     basis = fitted.pose.scale * np.einsum("dc,ckl->kld", fitted.pose.rotation, local)
-    sigma = anchors.sigma * (step.together if anchors.found else 1.0)
+    sigma = anchors.sigma_at(step)
     away = np.linalg.norm(anchors.targets - here, axis=1) / anchors.sigma
     weights = (1 + (away / UNSURE) ** 2) ** -2 / sigma**2
     jacobian = np.concatenate([basis, _motions(here, fitted)])

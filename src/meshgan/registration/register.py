@@ -13,7 +13,8 @@ from meshgan.geometry.align import Similarity, rigid, robust_similarity
 from meshgan.geometry.files import MILLIMETRES
 from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import Surface
-from meshgan.registration.finding import find_face
+from meshgan.registration.colours import Colours
+from meshgan.registration.finding import Found, find_face, seen_in_colours
 from meshgan.registration.landmarks import Detector, Landmarks, available, no_detector
 from meshgan.registration.nricp import FACING, State, nonrigid_icp, unfolded
 from meshgan.registration.prior import SCALE_SIGMA, Anchors, FitStep, Fitted, fit
@@ -81,17 +82,19 @@ def register(
     landmarks: Landmarks | None = None,
     unit: str = "mm",
     watch: Watch | None = None,
+    colours: Colours | None = None,
 ) -> Registration:
     """Lay the template onto a scan in any orientation.
 
     `mesh` and `landmarks` are in millimetres; `unit` is what they came from, for messages: mm, cm or m, or "glb", which
     is metres that nobody chose (see `unit_of`). With "auto" it is unknown, and the face is made as large as the
-    model's average. Without `landmarks` the extra `[landmarks]` finds them. `watch` sees every state of the non-rigid
-    stage. The systems are small, so that BLAS is quickest with one thread, which is for the caller to set. Raises
-    `MeshganError` if there is no face, hardly a surface, or no human size.
+    model's average. Without `landmarks` the extra `[landmarks]` finds them, in the scan's own `colours` if these show
+    the face. `watch` sees every state of the non-rigid stage. The systems are small, so that BLAS is quickest with one
+    thread, which is for the caller to set. Raises `MeshganError` if there is no face, hardly a surface, or no human
+    size.
     """
     with surface_needed():
-        sighting, scan, to_scan = sight(mesh, template, landmarks, unit)
+        sighting, scan, to_scan = sight(mesh, template, landmarks, unit, colours=colours)
         return lay(sighting, scan, to_scan, template, unit, watch)
 
 
@@ -143,7 +146,7 @@ def _not_astray(anchors: Anchors, fitted: Floats) -> Anchors:
     if not anchors.found or (away < ASTRAY).all():
         return anchors
     kept = np.flatnonzero(away < ASTRAY)
-    return replace(anchors, rows=anchors.rows[kept], targets=anchors.targets[kept], sigma=anchors.sigma[kept])
+    return anchors.some(kept)
 
 
 def fit_model(sighting: Sighting, surface: Surface, template: FaceTemplate, scale_sigma: float = FREE) -> Fitted:
@@ -190,6 +193,7 @@ def sight(
     landmarks: Landmarks | None = None,
     unit: str = "mm",
     scale: float | None = None,
+    colours: Colours | None = None,
 ) -> tuple[Sighting, Mesh, Similarity]:
     """Find the face: where it is in the template's frame, what of the scan lies around it there, and the way back.
 
@@ -198,7 +202,7 @@ def sight(
     """
     given = cleaned(mesh)
     whole = calmed(given)
-    sighting = _given(landmarks, template) if landmarks is not None else _detected(whole, template)
+    sighting = _given(landmarks, template) if landmarks is not None else _detected(whole, template, colours)
     if unit != "auto":
         _require_human_size(float(sighting.pose.scale) * template.interocular(template.mesh.vertices), unit)
     if scale is None or not 1 / OTHER_SIZE < float(sighting.pose.scale) / scale < OTHER_SIZE:
@@ -239,18 +243,25 @@ def _given(landmarks: Landmarks, template: FaceTemplate) -> Sighting:
     return Sighting(pose, Anchors(rows, landmarks.points, sigma * pose.scale), landmarks)
 
 
-def _detected(mesh: Mesh, template: FaceTemplate) -> Sighting:
+def _detected(mesh: Mesh, template: FaceTemplate, colours: Colours | None = None) -> Sighting:
     if not available():
         raise no_detector()
     with Detector() as detector:
         found = find_face(thinned(mesh), detector, template)
-    points, sigma = found.detection.points, template.detector_sigma * found.pose.scale
+        if colours is not None and (painted := colours()) is not None:
+            found = seen_in_colours(painted, found, detector, template) or found
+    return sighted(found, template)
+
+
+def sighted(found: Found, template: FaceTemplate) -> Sighting:
+    """What the detector's points say of a face that was found."""
+    rows, sigma, together = template.detector_rows, template.detector_sigma, None
+    if found.in_colours:
+        rows, sigma, together = template.coloured.rows, template.coloured.sigma, template.coloured.together
+    points, sigma = found.detection.points, sigma * found.pose.scale
     used = np.flatnonzero(found.detection.found & np.isfinite(sigma))
-    return Sighting(
-        found.pose,
-        Anchors(template.detector_rows[used], points[used], sigma[used], found=True),
-        template.named(points, used),
-    )
+    anchors = Anchors(rows, points, sigma, True, together).some(used)
+    return Sighting(found.pose, anchors, template.named(points, used, rows))
 
 
 def cropped(whole: Mesh, template: FaceTemplate, pose: Similarity, frame: Similarity) -> Mesh:

@@ -30,7 +30,8 @@ from meshgan.geometry.mesh import Mesh
 from meshgan.model.drive import HEAD
 from meshgan.model.rig import ARKIT, targets_of
 from meshgan.progress import track
-from meshgan.registration.bake import NEAR_MM, as_png, bake, no_colours, read_painted
+from meshgan.registration.bake import NEAR_MM, as_png, bake, no_colours
+from meshgan.registration.colours import read_painted
 from meshgan.registration.jobs import Job, Outcome, result_of
 from meshgan.registration.quality import (
     INTEROCULAR,

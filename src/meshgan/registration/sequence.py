@@ -35,6 +35,7 @@ from meshgan.geometry.align import Similarity, rigid
 from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import Surface
 from meshgan.model.rig import ARKIT, targets_of
+from meshgan.registration.colours import Colours
 from meshgan.registration.landmarks import Landmarks
 from meshgan.registration.nricp import FACING, Step, nonrigid_icp, unfolded
 from meshgan.registration.prior import Anchors, FitStep, Prior, fit, learn
@@ -218,9 +219,10 @@ def begin(
     landmarks: Landmarks | None = None,
     unit: str = "mm",
     number: int = 0,
+    colours: Colours | None = None,
 ) -> tuple[Registration, Moment]:
     """A first frame: registered as any scan is (see `register`), then told apart into face at rest and weights."""
-    return _begun(register(mesh, template, landmarks, unit), template, number)
+    return _begun(register(mesh, template, landmarks, unit, colours=colours), template, number)
 
 
 def _begun(result: Registration, template: FaceTemplate, number: int) -> tuple[Registration, Moment]:
@@ -238,6 +240,7 @@ def follow(
     number: int,
     landmarks: Landmarks | None = None,
     unit: str = "mm",
+    colours: Colours | None = None,
 ) -> tuple[Registration, Moment]:
     """A further frame, which goes on from the last one of a shot or, where none fits, from where its face is found.
 
@@ -254,7 +257,7 @@ def follow(
                 scan = cropped(whole, template, way, way)
                 prior = shot.person.prior(shot.person.expected(shot.last), CHANGE)
                 return _laid(sighting, scan, way, shot, shots, number, prior, FOLLOWED)
-    return find_again(mesh, shots, number, landmarks, unit)
+    return find_again(mesh, shots, number, landmarks, unit, colours)
 
 
 @surface_needed()
@@ -264,6 +267,7 @@ def find_again(
     number: int,
     landmarks: Landmarks | None = None,
     unit: str = "mm",
+    colours: Colours | None = None,
 ) -> tuple[Registration, Moment]:
     """A frame whose face is searched for, as that of the person of most frames if it is theirs, else by itself.
 
@@ -272,7 +276,7 @@ def find_again(
     shot = max(shots, key=lambda shot: shot.last.frames)
     person, before, template = shot.person, shot.last, shot.person.template
     known = float(before.to_scan.scale) if unit == "auto" else None
-    sighting, scan, to_scan = sight(mesh, template, landmarks, unit, known)
+    sighting, scan, to_scan = sight(mesh, template, landmarks, unit, known, colours)
     turn, middle = sighting.pose.rotation, template.mesh.vertices.mean(axis=0)
     start = Similarity(1.0, turn, sighting.pose(middle[None])[0] - turn @ middle)
     prior = person.prior(before.still, STRENGTH)

@@ -60,11 +60,23 @@ class Drawn:
 
 
 @dataclass(frozen=True, eq=False)
+class Coloured:
+    """What the detector makes of a face in colours: `rows` (478, V) combine vertices to the places of its points,
+    `sigma` (478,) is their scatter in mm, inf for points not to use, and `together` (478,) how many times that may
+    count as at most, since points err together: less where colours show what a shape does not."""
+
+    rows: sp.csr_array
+    sigma: Floats
+    together: Floats
+
+
+@dataclass(frozen=True, eq=False)
 class FaceTemplate:
     """A template of V vertices that looks along +z, ready to be laid onto scans.
 
     `landmark_rows` (79, V) and `detector_rows` (478, V) combine vertices to the named landmarks and to the places
-    where the detector sees its points; `detector_sigma` (478,) is their scatter in mm, inf for points not to use.
+    where the detector sees its points; `detector_sigma` (478,) is their scatter in mm, inf for points not to use. Both
+    are of pictures of bare shape; `coloured` is the same of pictures in colours.
     `opening` says what the mean face does when its mouth opens wide, (V, 3); it is asked when a scan wants it.
     """
 
@@ -73,6 +85,7 @@ class FaceTemplate:
     landmark_rows: sp.csr_array
     detector_rows: sp.csr_array
     detector_sigma: Floats
+    coloured: "Coloured"
     prior: Prior
     opening: Callable[[], Floats]
 
@@ -112,7 +125,7 @@ class FaceTemplate:
         found = np.zeros(len(vertices), dtype=bool)
         for lids in (marks[36:42], marks[42:48]):
             near = np.abs(vertices[:, 2] - lids[:, 2].mean()) < EYE_DEPTH
-            found |= near & _inside_polygon(vertices[:, :2], lids[:, :2])
+            found |= near & inside_polygon(vertices[:, :2], lids[:, :2])
         return found
 
     @cached_property
@@ -134,13 +147,13 @@ class FaceTemplate:
         points = self.landmark_rows[36:48] @ vertices
         return float(np.linalg.norm(points[:6].mean(axis=0) - points[6:].mean(axis=0)))
 
-    def named(self, points: Floats, used: Integers) -> Landmarks:
+    def named(self, points: Floats, used: Integers, rows: sp.csr_array | None = None) -> Landmarks:
         """The named landmarks that follow from the detector's points (478, 3), of which those `used` are good.
 
-        Each is the combination of the detector's points around it that is exact for affine deformations; landmarks
-        away from all of them are left out.
+        Where on the template they are, `rows` (478, V) say, else those of pictures of bare shape. Each landmark is the
+        combination of the points around it that is exact for affine deformations; those away from all are left out.
         """
-        places = self.detector_rows[used] @ self.mesh.vertices
+        places = (self.detector_rows if rows is None else rows)[used] @ self.mesh.vertices
         index, found = [], []
         for number, place in enumerate(self.landmark_rows @ self.mesh.vertices):
             nearness = np.exp(-0.5 * ((places - place) ** 2).sum(axis=1) / AROUND**2)
@@ -154,7 +167,7 @@ class FaceTemplate:
         return Landmarks(np.array(index, dtype=np.int64), np.array(found).reshape(-1, 3))
 
 
-def _inside_polygon(points: Floats, corners: Floats) -> Booleans:
+def inside_polygon(points: Floats, corners: Floats) -> Booleans:
     """Whether points (N, 2) lie inside a polygon (M, 2): a ray to the right crosses an odd number of sides."""
     (x, y), ends = points.T, np.roll(corners, -1, axis=0)
     crossings = np.zeros(len(points), dtype=np.int64)

@@ -27,7 +27,7 @@ from meshgan.model.rig import ARKIT, rigger
 from meshgan.reading import read_json
 from meshgan.registration.prior import Prior, learn
 from meshgan.registration.register import register, unit_of
-from meshgan.registration.template import FaceTemplate
+from meshgan.registration.template import Coloured, FaceTemplate
 
 MODEL_FACES, COMPONENTS = 2000, 200  # of a trained model as a prior
 UPRIGHT_DEGREES = 30.0
@@ -37,7 +37,8 @@ AUTO = "auto"  # the unit of a mesh whose scale is to be found
 OTHER_UNIT = 3.0  # a face so many times smaller or larger than the model's is in another unit
 WIDE = 0.9  # of Apple's jawOpen: some 30 mm between the lips
 OWN = files("meshgan.registration") / "assets"
-ASSET_FILES = ("face_prior.npz", "detector_points.npz")
+EYES_TOGETHER = 2.0  # times the sigma of points around eyes that the detector saw in colours, at most
+ASSET_FILES = ("face_prior.npz", "detector_points.npz", "colour_points.npz")
 
 
 @cache
@@ -52,7 +53,18 @@ def default_template() -> FaceTemplate:
     prior = Prior(arrays["mean"].astype(np.float64), arrays["basis"] * np.float32(arrays["step_mm"]))
     names = tuple(mark["name"] for mark in marks)
     scatter = points["scatter_mm"].astype(np.float64)
-    return FaceTemplate(mesh, names, rows, seen, scatter, prior, partial(_opening, prior.mean))
+    return FaceTemplate(
+        mesh, names, rows, seen, scatter, _coloured(mesh, scatter), prior, partial(_opening, prior.mean)
+    )
+
+
+def _coloured(mesh: Mesh, scatter: Floats) -> Coloured:
+    """What the detector makes of the template of this package in colours; away from eyes its points have the `scatter`
+    (478,) of those in bare shape, about the same places."""
+    points = _asset("colour_points")
+    rows = barycentric_matrix(closest_points(points["points"], mesh), mesh)
+    together = np.where(points["eyes"], EYES_TOGETHER, np.inf)
+    return Coloured(rows, np.where(points["eyes"], points["scatter_mm"].astype(np.float64), scatter), together)
 
 
 def _opening(face: Floats) -> Floats:
@@ -226,20 +238,22 @@ def adopted(mesh: Mesh, template: FaceTemplate, path: Path) -> FaceTemplate:
     turn = laid.to_scan.rotation
     basis = np.einsum("dc,ckv->dkv", turn, np.stack([(carry @ part.T).T for part in template.prior.basis]))
     mean = mesh.vertices + carry @ ((template.prior.mean - laid.vertices) @ turn.T)
+    seen = template.coloured
     return FaceTemplate(
         mesh,
         template.landmark_names,
         _carried(template.landmark_rows @ ours.vertices, mesh)[0],
-        *_detector_points(template, ours, mesh),
+        *_detector_points(template.detector_rows, template.detector_sigma, ours, mesh),
+        Coloured(*_detector_points(seen.rows, seen.sigma, ours, mesh), seen.together),
         Prior(mean, basis.astype(np.float32)),
         lambda: np.asarray(carry @ template.opening() @ turn.T),
     )
 
 
-def _detector_points(template: FaceTemplate, ours: Mesh, mesh: Mesh) -> tuple[sp.csr_array, Floats]:
+def _detector_points(rows: sp.csr_array, sigma: Floats, ours: Mesh, mesh: Mesh) -> tuple[sp.csr_array, Floats]:
     """Rows (478, V) and scatter (478,) of the detector's points on another mesh."""
-    rows, away = _carried(template.detector_rows @ ours.vertices, mesh)
-    return rows, np.where(away < FAR_MM, template.detector_sigma, np.inf)
+    carried, away = _carried(rows @ ours.vertices, mesh)
+    return carried, np.where(away < FAR_MM, sigma, np.inf)
 
 
 def _carried(points: Floats, mesh: Mesh) -> tuple[sp.csr_array, Floats]:
