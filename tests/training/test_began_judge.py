@@ -242,6 +242,35 @@ def test_only_details_can_tell_a_face_from_what_is_made_of_its_coordinates(tiny_
         torch.testing.assert_close(details, generator.beyond(faces), rtol=1e-3, atol=1e-4)
 
 
+@pytest.fixture
+def with_traits(detailed):
+    return replace(detailed, network=replace(detailed.network, traits=3))
+
+
+def test_a_run_with_traits_that_was_stopped_ends_with_the_same_bits(tmp_path, with_traits, tiny_faces):
+    whole = FaceModel.load(train(with_traits, tiny_faces, tmp_path / "whole", device="cpu").parent)
+    train(with_traits, tiny_faces, tmp_path / "cut", device="cpu")
+    shutil.rmtree(tmp_path / "cut" / "model")
+    max((tmp_path / "cut").glob("checkpoint-*.safetensors")).unlink()
+    again = FaceModel.load(train(with_traits, tiny_faces, tmp_path / "cut", device="cpu", resume=True).parent)
+    faces = whole.sample(8, seed=3)
+    np.testing.assert_array_equal(again.sample(8, seed=3), faces)
+    np.testing.assert_array_equal(whole.sample(3, seed=3), faces[:3])
+    assert {"spectrum", "traits"} <= RunFolder(tmp_path / "whole").lines()[-1].keys()
+
+
+def test_a_model_without_traits_begins_a_run_with_some(tmp_path, detailed, with_traits, tiny_faces):
+    train(detailed, tiny_faces, tmp_path / "plain", device="cpu")
+    model = FaceModel.load(tmp_path / "plain")
+    hierarchy = Hierarchy.cached(tiny_faces.template, detailed.hierarchy.counts)
+    generator = start(with_traits, tiny_faces, hierarchy, 0, Team(), model).networks["generator"]
+    codes, noise = torch.randn(2, 4), torch.randn(2, generator.noise_size)
+    assert torch.equal(generator(codes, noise), model.decoder(codes, noise[:, : model.decoder.noise_size]))
+    train(with_traits, tiny_faces, tmp_path / "more", device="cpu", init=tmp_path / "plain")
+    with pytest.raises(UsageError, match=r"network\.traits=3"):
+        train(detailed, tiny_faces, tmp_path / "less", device="cpu", init=tmp_path / "more")
+
+
 def test_weights_of_details_need_details(recipe):
     with pytest.raises(ValueError, match=r"set network\.detail = true"):
         replace(recipe.objective, patches=0.1).check(recipe.network)

@@ -62,6 +62,8 @@ class BeganJudge:
     L_C = mean softplus(−C(x)) + mean softplus(C(G(P x, ε))) + smoothness / 2 · mean |∇C(x)|², for every patch,
     L_G has patches · mean softplus(−C(G(P x, ε))) + spectrum · mean ((√(E / E_real) − 1)² + STEADY · E' / E_real) more,
     E energies of bands of what chance does, E' of what the convolutions do without it,
+    with `network.traits` instead: spectrum · (energy score of √(E / E_real) of each face, given P x + share of the real
+    face's traits that their numbers do not say + …): `nn.patches.score`, `nn.patches.Traits`,
     and validity · mean (folds + crossings) / V, V vertices: `nn.validity`.
     """
 
@@ -86,7 +88,11 @@ class BeganJudge:
         "Rebuilt from coordinates, network units": {"anchor": "mean |x − G(P x)|"},
         "Loss of the judge": {"judge": "without its penalty"},
         "Loss of the critic of patches": {"patches": "without its penalty"},
-        "Energies of details": {"spectrum": "mean (√(E / E of real faces) − 1)²", "steady": "of all faces alike"},
+        "Energies of details": {
+            "spectrum": "distance from real faces'",
+            "traits": "share of traits missed",
+            "steady": "of all faces alike",
+        },
         "Faults of a face": {"folds": "folds, sum of cosines", "crossings": "pairs of triangles that cross"},
     }
 
@@ -108,7 +114,7 @@ class BeganJudge:
         """Generator and auto-encoding discriminator, mapping network and judge."""
         players: dict[str, nn.Module] = {
             "generator": networks.Decoder(hierarchy, spec, generator),
-            "critic": networks.Autoencoder(hierarchy, replace(spec, linear=False, detail=False), generator),
+            "critic": networks.Autoencoder(hierarchy, replace(spec, linear=False, detail=False, traits=0), generator),
             "mapping": networks.MappingNetwork(spec, generator),
             "judge": networks.perceptron((2 * spec.code, JUDGE, JUDGE, JUDGE, 1), generator),
         }
@@ -171,16 +177,27 @@ class BeganJudge:
         real, fake = (faces - linear) * patches.freedom, (made - linear) * patches.freedom.sign()
         assert patches.spectrum is not None
         still = rebuilt[:count]
-        parts = patches.spectrum(torch.cat([made - still, still - linear])).split(count)
-        energies, alike = (part.mean(dim=0) for part in parts)
-        (of_all,) = state.mean(energies)
-        lengths = (of_all + TINY).sqrt()
         shares = patches.spectrum.shares
-        off = (shares * (lengths - 1).square()).sum()
-        added = self.spectrum * (shares * (1 - 1 / lengths) * energies).sum()  # of the same gradient, in any team
-        steady = (shares * alike).sum()
-        added = added + STEADY * self.spectrum * steady
-        shown = {"spectrum": off, "steady": state.mean(steady)[0]}
+        if patches.traits is None:
+            energies, alike = patches.spectrum(torch.cat([made - still, still - linear])).split(count)
+            mean = energies.mean(dim=0)
+            (of_all,) = state.mean(mean)
+            lengths = (of_all + TINY).sqrt()
+            off = (shares * (lengths - 1).square()).sum()
+            pull = (shares * (1 - 1 / lengths) * mean).sum()  # of the same gradient, in any team
+            shown = {"spectrum": off}
+        else:
+            again = generator(codes, batch.noise.roll(1, 0)[:count])
+            of_all = patches.spectrum(torch.cat([made - still, again - still, still - linear, real]))
+            alike = of_all[2 * count : 3 * count]
+            first, second, _, theirs = (of_all + TINY).sqrt().split(count)
+            pull = critics.score(first, second, theirs, shares)
+            missed = patches.traits.missed(real, generator(codes, traits=patches.traits(real)) - still)
+            shown = dict(zip(("spectrum", "traits"), state.mean(pull, missed), strict=True))
+            pull = pull + missed
+        steady = (shares * alike.mean(dim=0)).sum()
+        added = self.spectrum * (pull + STEADY * steady)
+        shown |= {"steady": state.mean(steady)[0]}
         if patches.validity is not None:
             folds, crossings = patches.validity(made[::PART])
             added = added + self.validity * (folds + crossings) / made.shape[1]
@@ -191,7 +208,8 @@ class BeganJudge:
         loss = functional.softplus(-of_real).mean() + functional.softplus(of_fake).mean()
         total = loss
         if batch.phase % LAZY == 0:
-            jitter = JITTER * patches.deviations[0] * white(noise[:, -made.shape[1] :])
+            last = sum(generator.rows)
+            jitter = JITTER * patches.deviations[0] * white(noise[:, last - made.shape[1] : last])
             steep = (patches(faces + jitter, real + jitter) - of_real) / JITTER
             total = loss + LAZY * self.smoothness / 2 * steep.square().mean()
         theta = list(patches.parameters())
