@@ -45,6 +45,7 @@ PACE = {  # times as fast as other weights
     "offset": 20.0,  # each vertex's mean detail: it has to move tenths of a mm
     "loadings": 10.0,  # of each vertex, which the energies of all its region move
     "patterns": 10.0,
+    "strength": 10.0,
 }
 RAMP = 0.05  # averaging looks back over at most this share of the faces seen so far
 
