@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
 from meshgan.arrays import Faces, Integers, Singles
-from meshgan.data.principal import principal_components
+from meshgan.geometry.decomposition import principal_axes
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.geometry.laplacian import BandFilter, mass
 from meshgan.geometry.mesh import Mesh
@@ -195,11 +195,10 @@ class Traits(nn.Module):
     @torch.no_grad()
     def measure(self, details: Tensor) -> None:
         """Take components from details (N, V, 3) of real faces; where they have fewer, the last say nothing."""
-        millimetres = (details * self.scale).numpy()
-        found = principal_components(millimetres, np.arange(len(details)), len(self.axes))
-        known = len(found.variances)
-        self.axes[:known] = torch.from_numpy(found.axes).flatten(1)
-        self.deviations[:known] = torch.from_numpy(np.sqrt(found.variances)).float()
+        flat = (details * self.scale).flatten(1).numpy()
+        variances, axes = principal_axes(flat - flat.mean(axis=0), len(self.axes))
+        self.axes[: len(axes)] = torch.from_numpy(axes).float()
+        self.deviations[: len(axes)] = torch.from_numpy(np.sqrt(variances)).float()
 
 
 def score(drawn: Tensor, again: Tensor, real: Tensor, shares: Tensor) -> Tensor:
