@@ -1,18 +1,21 @@
-"""Trials of docs/research.md, minutes each: details beyond principal components, small codes, convolutions only.
+"""Trials of docs/research.md, minutes each: details beyond principal components, small codes, convolutions only; and
+what differs in details from face to face (`amount`), and which part of them pictures miss (`pictures`).
 
     python benchmarks/research.py details SET --out details.jsonl [--only NAME …] [--faces 5600]
     python benchmarks/research.py codes SET --out codes.jsonl --code 8 [--only NAME …] [--faces 32000]
     python benchmarks/research.py convolutions SET --out convolutions.jsonl [--only NAME …] [--faces 64000]
+    python benchmarks/research.py amount SET --out amount.jsonl [--model identity]
+    python benchmarks/research.py pictures SET --out pictures.jsonl [--only NAME …] [--model identity]
 
-The faces of SET are reduced to a quarter of their vertices. Models learn from the training part and are measured on the
-validation part; the test part is not read. One line of JSON for each trial is appended to the file.
+Of the first three, the faces of SET are reduced to a quarter of their vertices. Models learn from the training part and
+are measured on the validation part; the test part is not read. One line of JSON for each trial is appended to the file.
 """
 
 import argparse
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,13 +25,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from meshgan.arrays import Faces, Floats, Integers, Singles
 from meshgan.data.faceset import FaceSet, some_rows
 from meshgan.data.principal import Components, principal_components
-from meshgan.evaluation.metrics import Gaussian, covered, detail, frechet_distance, pair_distances
-from meshgan.evaluation.yardstick import BAND_NAMES
+from meshgan.evaluation.metrics import Gaussian, covered, detail, frechet_distance, kernel_distance, pair_distances
+from meshgan.evaluation.yardstick import BAND_NAMES, COARSE, LARGE, RAKING, THREE_QUARTERS, beyond
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.geometry.laplacian import BandFilter
 from meshgan.geometry.mesh import Mesh
+from meshgan.model.face_model import FaceModel
 from meshgan.nn.chebyshev import ChebConv
 from meshgan.nn.networks import Autoencoder, Decoder, Encoder, l1
 from meshgan.nn.patches import PatchCritic, Spectrum
@@ -36,6 +41,7 @@ from meshgan.nn.plan import NetworkSpec, ordered
 from meshgan.nn.sampling import Reordering, SparseOperator
 from meshgan.training.began import next_k
 from meshgan.training.began_judge import JITTER, LAZY, TINY, white
+from meshgan.view.raster import Camera, render
 
 WIDTHS = (16, 16, 32)
 DETAILS: dict[str, dict[str, Any]] = {  # trials: what differs from `DEFAULT`
@@ -87,6 +93,8 @@ BEGAN: dict[str, Any] = {
     "anchor": 0.0, "sliced": 0.0, "gaussian": False, "momentum": 0.0, "average": 0.999, "rate": 1e-3, "batch": 16,
     "laplacian": "cotangent", "code": 64,
 }  # fmt: skip
+PICTURED, SEEN, STRONG = 500, 3000, 256  # faces in pictures; in a regression; components of details called long waves
+SQUARED, RIDGE = 16, 30.0  # coordinates whose products are looked at, and what keeps their weights small
 REMEMBERED, DIRECTIONS = 512, 64  # codes, and directions along which they are compared with the prior
 
 
@@ -449,15 +457,145 @@ def samples_of(
     return found
 
 
+class Whole:
+    """A set as it is, a model of it, and 64 principal components, beyond which there is detail (N, V, 3), in mm."""
+
+    def __init__(self, path: str, model: str) -> None:
+        self.faces, self.model = FaceSet.open(path), FaceModel.load(model)
+        self.space = principal_components(self.faces.vertices, self.faces.split.train, COARSE)
+        self.bands = BandFilter.of(self.faces.template)
+
+    def read(self, rows: Integers) -> tuple[Faces, Faces]:
+        """Principal coordinates of faces, and their details."""
+        faces = np.asarray(self.faces.vertices[rows])
+        return self.space.codes(faces), beyond(self.space, faces)
+
+    def codes(self, coordinates: Faces) -> Faces:
+        """What the model decodes to faces of these coordinates."""
+        normalisation = self.model.normalisation
+        faces = torch.from_numpy(normalisation.apply(self.space.faces(coordinates)))
+        return self.model.decoder.project(faces).numpy()
+
+
+def measure_amount(whole: Whole) -> dict[str, Any]:
+    """How much energies of details differ from face to face, and how much of that coordinates tell, band by band."""
+    split = whole.faces.split
+    seen, unseen = (whole.read(rows) for rows in (some_rows(split.train, SEEN), split.validation))
+    energies, real = (np.log(whole.bands.energies(details)) for _, details in (seen, unseen))
+    drawn = whole.model.sample(len(real), 0)
+    ours = np.log(whole.bands.energies(beyond(whole.space, drawn)))
+    deviations = np.sqrt(whole.space.variances)
+    i, j = np.triu_indices(SQUARED)
+
+    def features(coordinates: Faces) -> Floats:
+        """Coordinates, and products of the first ones with each other."""
+        c = coordinates / deviations
+        return np.column_stack([np.ones(len(c)), c, c[:, i] * c[:, j], c[:, SQUARED:] ** 2])
+
+    known, wanted = features(seen[0]), features(unseen[0])
+    mean = energies.mean(axis=0)
+    weights = np.linalg.solve(known.T @ known + RIDGE * np.eye(known.shape[1]), known.T @ (energies - mean))
+    left = real - mean - wanted @ weights
+    return {
+        "bands": BAND_NAMES,
+        "deviation_real": [round(float(x), 2) for x in real.std(axis=0)],
+        "deviation_samples": [round(float(x), 2) for x in ours.std(axis=0)],
+        "explained": [round(float(x), 2) for x in 1 - np.square(left).mean(axis=0) / real.var(axis=0)],
+        "correlation_of_bands": np.corrcoef(real.T).round(2).tolist(),
+        "correlation_of_rest": round(float(np.linalg.eigvalsh(np.corrcoef(left.T))[-1] / left.shape[1]), 2),
+    }
+
+
+def lengths(details: Faces) -> Floats:
+    """Root mean squares of details (N, V, 3), for products with them."""
+    return np.sqrt(np.square(details).sum(axis=2).mean(axis=1))[:, None, None]
+
+
+def mixtures(whole: Whole) -> dict[str, Callable[[], Faces]]:
+    """Faces (N, V, 3) whose coordinates and details come from here and there."""
+    rng, rows = np.random.default_rng(0), whole.faces.split.train
+    chosen = rng.permutation(rows)[:PICTURED]
+    coordinates, real = whole.read(chosen)
+    base, other = whole.space.faces(coordinates), np.random.default_rng(1).permutation(PICTURED)
+    made = whole.model.decode(whole.codes(coordinates), numbers=np.arange(PICTURED))
+    ours, mean = beyond(whole.space, made), np.sqrt(np.square(lengths(real)).mean())
+    known = np.setdiff1d(rows, chosen)[:4000]
+    details = np.concatenate([whole.read(part)[1] for part in np.array_split(known, 40)]).reshape(len(known), -1)
+    sums = rng.standard_normal((PICTURED, len(known)), np.float32) / np.sqrt(len(known), dtype=np.float32)
+    gaussian = (sums @ details).reshape(real.shape)
+    axes = principal_components(details.reshape(len(known), *real.shape[1:]), np.arange(len(known)), STRONG).axes
+    flat = axes.reshape(len(axes), -1)
+
+    def strong(some: Faces) -> Faces:
+        return ((some.reshape(len(some), -1) @ flat.T) @ flat).reshape(some.shape)
+
+    drawn = whole.model.sample(PICTURED, 0)
+    at = whole.space.codes(drawn)
+    places = whole.space.codes(np.asarray(whole.faces.vertices[known]))
+    nearest = known[[int(np.square(places - one).sum(axis=1).argmin()) for one in at]]
+    even = real / lengths(real) * mean
+    return {
+        "real faces": lambda: base + real,
+        "real coordinates alone": lambda: base,
+        "details of the model": lambda: base + ours,
+        "details of the model, as strong as the face's own": lambda: base + ours / lengths(ours) * lengths(real),
+        "details of other faces": lambda: base + real[other],
+        "the face's own details, all as strong": lambda: base + even,
+        "details of other faces, all as strong": lambda: base + even[other],
+        "Gaussian details of the same covariance": lambda: base + gaussian,
+        "these, as strong as the face's own": lambda: base + gaussian / lengths(gaussian) * lengths(real),
+        "long waves of other faces, rest of the model": lambda: base + strong(real[other]) + ours - strong(ours),
+        "long waves of the model, rest of other faces": lambda: base + strong(ours) + (real - strong(real))[other],
+        "long waves of other faces, no rest": lambda: base + strong(real[other]),
+        "samples": lambda: drawn,
+        "samples without details": lambda: whole.space.faces(at),
+        "samples with details of the nearest face": lambda: whole.space.faces(at) + whole.read(nearest)[1],
+    }
+
+
+def look_at(whole: Whole, only: list[str] | None) -> Iterator[dict[str, Any]]:
+    """FID-256 and KID of each mixture against the validation part."""
+    from meshgan.evaluation.inception import inception_features
+
+    mesh = whole.faces.template
+    front = Camera.frontal(mesh.vertices)
+    aside = Camera(front.width_mm, front.centre, yaw=THREE_QUARTERS)
+
+    def features(faces: Faces) -> Singles:
+        return inception_features(
+            render(np.asarray(faces, np.float32), mesh.triangles, LARGE, camera=aside, light=RAKING)
+        )
+
+    real = features(np.asarray(whole.faces.vertices[whole.faces.split.validation]))
+    truth = Gaussian.of_features(real)
+    for name, faces in mixtures(whole).items():
+        if not only or name in only:
+            found = features(faces())
+            distance = kernel_distance(found, real)
+            yield {
+                "trial": name,
+                "fid256": round(frechet_distance(Gaussian.of_features(found), truth), 2),
+                "kid": round(distance.value, 4) if distance else None,
+            }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("details", "codes", "convolutions"))
+    parser.add_argument("what", choices=("details", "codes", "convolutions", "amount", "pictures"))
     parser.add_argument("data")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", nargs="*", help="names of trials")
     parser.add_argument("--faces", type=int, help="seen in training")
     parser.add_argument("--code", type=int, default=8)
+    parser.add_argument("--model", default="identity", help="whose details are looked at")
     given = parser.parse_args()
+    if given.what in ("amount", "pictures"):
+        whole = Whole(given.data, given.model)
+        results = [measure_amount(whole)] if given.what == "amount" else look_at(whole, given.only)
+        for found in results:
+            with given.out.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps({"set": Path(given.data).name, "model": given.model} | found) + "\n")
+        return
     trials = {"details": DETAILS, "codes": CODES, "convolutions": CONVOLUTIONS}[given.what]
     data = Reduced(given.data)
     for name in given.only or trials:

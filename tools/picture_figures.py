@@ -1,11 +1,13 @@
 """FIDs and KID of fewer samples than the tables of docs/results.md have: without a card, an image takes a quarter of a
 second.
 
-    python tools/picture_figures.py SET MODEL … [--samples 500]
+    python tools/picture_figures.py SET MODEL … [--samples 500] [--part validation]
 
 MODEL is a model or run folder; of a MeshGAN, the same without its convolutions comes with it. Training faces stand in
 for samples in the last row. FIDs of few samples are too large, for all rows alike; KID is not. Prints the rows as a
-table, each as soon as it is there, with what else is measured of so many samples.
+table, each as soon as it is there, with what else is measured of so many samples. *Amount* is how much detail differs
+from face to face: the standard deviation of the logarithm of a face's energies beyond 64 components, mean over bands;
+*ratios* are means of these energies over real faces', band by band.
 """
 
 import argparse
@@ -15,12 +17,15 @@ import numpy as np
 
 from meshgan.arrays import Faces
 from meshgan.data.faceset import FaceSet
-from meshgan.evaluation.yardstick import Source, Yardstick
+from meshgan.evaluation.yardstick import Source, Yardstick, beyond
 from meshgan.model.face_model import FaceModel
 from meshgan.model.load import load_model
 
-SHOWN = {"fid": 1, "fid256": 1, "kid": 4, "detail": 3, "specificity_mm": 3}  # metrics and their digits
+SHOWN = {  # metrics and their digits
+    "fid": 1, "fid256": 1, "kid": 4, "detail": 3, "specificity_mm": 3, "coverage": 3, "validity": 3
+}  # fmt: skip
 BLOCK = 100  # faces measured at a time
+SILENT = 1e-12  # mm²: what is less counts as this
 
 
 def show(name: str, vertices: Faces, source: Source, yardstick: Yardstick) -> None:
@@ -28,6 +33,9 @@ def show(name: str, vertices: Faces, source: Source, yardstick: Yardstick) -> No
     row = yardstick.measure(np.array_split(vertices, -(-len(vertices) // BLOCK)), source, 0)
     scores = {key: row.score(key) for key in SHOWN}
     cells = [f"{score.value:.{SHOWN[key]}f}" if score else "–" for key, score in scores.items()]
+    energies = yardstick.bands.energies(beyond(yardstick.space, vertices))
+    cells.append(f"{np.log(np.maximum(energies, SILENT)).std(axis=0).mean():.2f}")
+    cells.append(" ".join(f"{ratio:.2f}" for ratio in energies.mean(axis=0) / yardstick.energies.mean(axis=0)))
     print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
@@ -37,10 +45,11 @@ def main() -> None:
     parser.add_argument("set", type=Path)
     parser.add_argument("model", nargs="+")
     parser.add_argument("--samples", type=int, default=500)
+    parser.add_argument("--part", choices=("test", "validation"), default="test", help="that they are measured against")
     options = parser.parse_args()
     faces = FaceSet.open(options.set)
-    yardstick = Yardstick.of(faces, "inception")
-    print(f"| model | {' | '.join(SHOWN)} |\n|{'---|' * (len(SHOWN) + 1)}", flush=True)
+    yardstick = Yardstick.of(faces, "inception", options.part)
+    print(f"| model | {' | '.join(SHOWN)} | amount | ratios |\n|{'---|' * (len(SHOWN) + 3)}", flush=True)
     for name in options.model:
         model = load_model(name)
         show(name, model.sample(options.samples, 0), model.card.sampler, yardstick)

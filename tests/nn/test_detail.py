@@ -21,10 +21,12 @@ from meshgan.nn.patches import (
     SIGMA,
     PatchCritic,
     Spectrum,
+    Traits,
     bernstein,
     freedom,
     gaussian_mean,
     regions,
+    score,
 )
 from shapes import grid
 
@@ -213,3 +215,32 @@ def test_stiff_parts_have_no_details_and_what_lies_on_them_has_few(sphere: Mesh)
     assert free[:642][sphere.vertices[:, 2] < 30].min() == 1.0
     details[:, :642] = details[:, :1]
     assert freedom(pair, details)[:642].max() > 0  # the largest part is never stiff
+
+
+def test_the_score_is_least_for_the_distribution_of_real_faces() -> None:
+    shares, count = torch.tensor([0.25, 0.75]), 100_000
+
+    def drawn(mean: float, deviation: float, seed: int) -> torch.Tensor:
+        return mean + deviation * torch.randn(count, 2, generator=seeded(seed))
+
+    real = drawn(1.0, 0.3, 0)
+    found = {of: float(score(drawn(*of, 1), drawn(*of, 2), real, shares)) for of in [(1.0, s) for s in (0.0, 0.3, 0.9)]}
+    found |= {of: float(score(drawn(*of, 1), drawn(*of, 2), real, shares)) for of in ((0.8, 0.3), (1.2, 0.3))}
+    assert min(found, key=found.__getitem__) == (1.0, 0.3)
+    one = float((drawn(0.0, 0.3, 0) - drawn(0.0, 0.3, 1)).abs().mean())
+    assert one == pytest.approx(0.6 / math.sqrt(math.pi), rel=0.02)  # mean |x − x'| of N(0, 0.3²)
+    alone = float(score(real[:, :1], drawn(1.0, 0.3, 1)[:, :1], drawn(1.0, 0.3, 2)[:, :1], torch.ones(1)))
+    assert alone == pytest.approx(one, rel=0.02)  # of a single number both parts are half of it
+
+
+def test_traits_are_coordinates_of_details_and_miss_nothing_of_them() -> None:
+    scale = np.full((30, 3), 2.0, np.float32)
+    real = torch.randn(40, 3, generator=seeded()) @ torch.randn(3, 90, generator=seeded(1))
+    traits = Traits(4, scale)  # one more than there are
+    traits.measure(real.view(40, 30, 3) - real.view(40, 30, 3).mean(dim=0))
+    details = (real - real.mean(dim=0)).view(40, 30, 3)
+    codes = traits(details)
+    torch.testing.assert_close(codes[:, :3].std(dim=0), torch.ones(3), rtol=1e-4, atol=1e-4)
+    assert codes[:, 3].abs().max() == 0
+    assert traits.missed(details, details) < 1e-8
+    assert float(traits.missed(details, torch.zeros_like(details))) == pytest.approx(1.0)

@@ -26,12 +26,15 @@ needs_kernel = pytest.mark.skipif(kernel.library() is None, reason="the kernel h
 HIERARCHY = hierarchy()
 SPEC = NetworkSpec(code=5, widths=(3, 4, 17, 6), terms=3)
 SPECS = st.builds(
-    lambda widths, **sizes: NetworkSpec(widths=tuple(widths), **sizes),
+    lambda widths, traits, detail, **sizes: NetworkSpec(
+        widths=tuple(widths), traits=traits if detail else 0, detail=detail, **sizes
+    ),
     widths=st.lists(st.integers(1, 20), min_size=4, max_size=4),
     code=st.integers(1, 9),
     terms=st.integers(1, 7),
     linear=st.just(True),
     detail=st.booleans(),
+    traits=st.integers(0, 3),
 ) | st.builds(NetworkSpec, code=st.integers(1, 9), terms=st.integers(1, 3))
 
 

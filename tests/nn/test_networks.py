@@ -11,6 +11,7 @@ from operators import hierarchy
 
 from meshgan.errors import UsageError
 from meshgan.nn import paths, plan
+from meshgan.nn.generator import BROAD, OF_TRAITS, STRENGTHS
 from meshgan.nn.networks import (
     Autoencoder,
     Decoder,
@@ -193,6 +194,52 @@ def test_noise_reaches_a_face_from_every_level_and_zeros_are_none() -> None:
         noise = none.clone()
         noise[:, start : start + rows] = torch.randn(2, rows, generator=seeded())
         assert (network(codes, noise) - mean).abs().max() > 1e-3
+
+
+def with_traits() -> Decoder:
+    """`detailed`, with numbers of the whole face that do nothing yet."""
+    network = Decoder(hierarchy(), replace(DETAILED, traits=5), seeded())
+    missing, unexpected = network.load_state_dict(detailed().state_dict(), strict=False)
+    assert {name.split(".")[0] for name in missing} == set(OF_TRAITS) and not unexpected
+    return network
+
+
+def test_traits_without_loadings_and_patterns_leave_every_bit_as_it_was() -> None:
+    plain, network, codes = detailed(), with_traits(), torch.randn(3, 7, generator=seeded())
+    noise = torch.randn(3, network.noise_size, generator=seeded())
+    assert network.noise_size == plain.noise_size + STRENGTHS + 5
+    assert torch.equal(network(codes, noise), plain(codes, noise[:, : plain.noise_size]))
+    assert torch.equal(network(codes), plain(codes))
+
+
+@torch.no_grad()
+def test_strength_follows_the_code_and_chance_and_traits_are_of_the_whole_face() -> None:
+    network, codes = with_traits(), torch.randn(3, 7, generator=seeded())
+    noise = torch.zeros(3, network.noise_size)
+    noise[:, : sum(network.rows)] = torch.randn(sum(network.rows), generator=seeded())
+    details = [network(codes[:1].expand(3, -1), noise) - network(codes[:1].expand(3, -1))]
+    for loadings in network.loadings:
+        loadings[0] = 1.0
+    network.strength[2].weight.zero_()
+    network.strength[2].bias.zero_()
+    noise[:, sum(network.rows)] = torch.tensor([-1.0, 0.0, 1.0])
+    details.append(network(codes[:1].expand(3, -1), noise) - network(codes[:1].expand(3, -1)))
+    weak, same, strong = details[1].square().mean(dim=(1, 2)) / details[0].square().mean(dim=(1, 2))
+    assert weak < 0.5 and abs(same - 1) < 1e-5 and strong > 1.5
+    network.strength[2].bias[0] = 9.0  # as a code may say: bounded, however large
+    assert torch.isfinite(network(codes, noise)).all()
+
+    for patterns in network.patterns:
+        patterns.copy_(torch.randn(patterns.shape, generator=seeded()))
+    assert len(network.patterns) == sum(rows <= BROAD for rows in network.rows)
+    traits = torch.randn(3, 5, generator=seeded())
+    assert (network(codes, traits=traits) - network(codes)).abs().mean() > 0.01
+    torch.testing.assert_close(network(codes, traits=0 * traits), network(codes))
+
+
+def test_traits_are_of_details() -> None:
+    with pytest.raises(UsageError, match=r"network\.traits are of details"):
+        NetworkSpec(linear=True, traits=4)
 
 
 def test_details_need_a_linear_map() -> None:

@@ -14,9 +14,10 @@ from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.model.face_model import FaceModel
 from meshgan.model.model_folder import ModelParts
 from meshgan.nn.networks import Decoder, MappingNetwork
+from meshgan.nn.patches import score
 from meshgan.nn.plan import NetworkSpec
 from meshgan.training.began import reconstruction_loss
-from meshgan.training.began_judge import STEADY, BeganJudge, newest, remembered, weights, white, with_deviations
+from meshgan.training.began_judge import EVEN, STEADY, BeganJudge, newest, remembered, weights, white, with_deviations
 from meshgan.training.checkpoint import RunFolder
 from meshgan.training.loop import start, train
 from meshgan.training.recipe import Adam, parse_recipe
@@ -240,6 +241,71 @@ def test_only_details_can_tell_a_face_from_what_is_made_of_its_coordinates(tiny_
     for faces, details in seen:
         torch.testing.assert_close(generator.project(faces), before[: len(faces)], rtol=1e-3, atol=1e-3)
         torch.testing.assert_close(details, generator.beyond(faces), rtol=1e-3, atol=1e-4)
+
+
+@pytest.fixture
+def with_traits(detailed):
+    return replace(detailed, network=replace(detailed.network, traits=3))
+
+
+def test_a_run_with_traits_that_was_stopped_ends_with_the_same_bits(tmp_path, with_traits, tiny_faces):
+    whole = FaceModel.load(train(with_traits, tiny_faces, tmp_path / "whole", device="cpu").parent)
+    train(with_traits, tiny_faces, tmp_path / "cut", device="cpu")
+    shutil.rmtree(tmp_path / "cut" / "model")
+    max((tmp_path / "cut").glob("checkpoint-*.safetensors")).unlink()
+    again = FaceModel.load(train(with_traits, tiny_faces, tmp_path / "cut", device="cpu", resume=True).parent)
+    faces = whole.sample(8, seed=3)
+    np.testing.assert_array_equal(again.sample(8, seed=3), faces)
+    np.testing.assert_array_equal(whole.sample(3, seed=3), faces[:3])
+    assert {"spectrum", "amount", "traits"} <= RunFolder(tmp_path / "whole").lines()[-1].keys()
+
+
+def test_amounts_follow_the_losses_as_the_docstring_states_them(tiny_faces, with_traits):
+    objective = replace(with_traits.objective, anchor=0.0, patches=0.0, spectrum=0.3)
+    hierarchy = Hierarchy.cached(tiny_faces.template, with_traits.hierarchy.counts)
+    state = start(replace(with_traits, objective=objective), tiny_faces, hierarchy, 0, Team())
+    generator, critic, mapping, patches = (state.networks[n] for n in ("generator", "critic", "mapping", "patches"))
+    random = torch.Generator().manual_seed(0)
+    for parameter in (generator.last.weight, *generator.loadings, *generator.patterns):
+        torch.nn.init.normal_(parameter, std=0.1, generator=random)
+    batch = replace(batch_of(tiny_faces), noise=torch.randn(8, generator.noise_size, generator=random))
+    with torch.no_grad():
+        seen = generator.project(batch.faces)
+        mapped = mapping(batch.codes)
+    codes, linear = seen[:2], (seen[:2] @ generator.linear).view(2, -1, 3)
+    drawn, again = (generator(codes, noise) - linear for noise in (batch.noise[:2], batch.noise[[7, 0]]))
+    real, still = batch.faces[:2] - linear, generator(codes) - linear
+    spectrum, shares = patches.spectrum, patches.spectrum.shares
+    energies = spectrum(torch.cat([drawn, again])).mean(dim=0)
+    amount = score(*((spectrum(one) + 1e-8).sqrt() for one in (drawn, again, real)), shares)
+    missed = patches.traits.missed(real, generator(codes, traits=patches.traits(real)) - linear - still)
+    strength = (0.98 + 0.02 * (shares * energies).sum()).detach()
+    loss = (shares * (energies.sqrt() - 1).square()).sum() + amount + missed
+    loss = loss + EVEN * (1 - strength.rsqrt()) * (shares * energies).sum()
+    loss = loss + STEADY * (shares * spectrum(still).mean(dim=0)).sum()
+    loss = reconstruction_loss(critic, generator(mapped)) + 0.3 * loss
+    expected = torch.autograd.grad(loss, list(generator.parameters()))
+    before = [p.detach().clone() for p in generator.parameters()]
+    for name, network in state.networks.items():
+        state.optimisers[name] = torch.optim.SGD(network.parameters(), lr=1.0)
+    stats = objective.step(state, batch)
+    assert stats["amount"].item() == pytest.approx(amount.item(), rel=1e-4)
+    assert stats["traits"].item() == pytest.approx(missed.item(), rel=1e-4)
+    assert state.variables["strength"].item() == pytest.approx(strength.item(), rel=1e-5)
+    for parameter, old, gradient in zip(generator.parameters(), before, expected, strict=True):
+        torch.testing.assert_close(old - parameter.detach(), gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_a_model_without_traits_begins_a_run_with_some(tmp_path, detailed, with_traits, tiny_faces):
+    train(detailed, tiny_faces, tmp_path / "plain", device="cpu")
+    model = FaceModel.load(tmp_path / "plain")
+    hierarchy = Hierarchy.cached(tiny_faces.template, detailed.hierarchy.counts)
+    generator = start(with_traits, tiny_faces, hierarchy, 0, Team(), model).networks["generator"]
+    codes, noise = torch.randn(2, 4), torch.randn(2, generator.noise_size)
+    assert torch.equal(generator(codes, noise), model.decoder(codes, noise[:, : model.decoder.noise_size]))
+    train(with_traits, tiny_faces, tmp_path / "more", device="cpu", init=tmp_path / "plain")
+    with pytest.raises(UsageError, match=r"network\.traits=3"):
+        train(detailed, tiny_faces, tmp_path / "less", device="cpu", init=tmp_path / "more")
 
 
 def test_weights_of_details_need_details(recipe):

@@ -229,6 +229,7 @@ NetworkSpec.skips false
 NetworkSpec.linear false
 NetworkSpec.mapping 0 >= 0 <= 4096
 NetworkSpec.detail false
+NetworkSpec.traits 0 >= 0 <= 4096
 NetworkSpec.code_activation "none"
 Sampling.kind "uniform"
 Sampling.faces 500 >= 0 <= 1000000000000

@@ -28,7 +28,7 @@ from meshgan.model.model_folder import (
 )
 from meshgan.model.samplers import NUMBERS, Sampled, Samplers, chance, in_blocks
 from meshgan.nn import paths
-from meshgan.nn.generator import Generator, weights_of
+from meshgan.nn.generator import OF_TRAITS, Generator, weights_of
 from meshgan.nn.plan import NetworkSpec
 from meshgan.progress import counted
 
@@ -94,7 +94,7 @@ class FaceModel(Sampled):
         from meshgan.nn.networks import Encoder, filled
 
         weights = weights_of("encoder", self._parts.tensors)
-        spec = replace(self.spec, linear="linear" in weights, detail=False)  # BEGAN-CS: no map
+        spec = replace(self.spec, linear="linear" in weights, detail=False, traits=0)  # BEGAN-CS: no map
         return filled(Encoder(self.hierarchy, spec, _random()), weights)
 
     @property
@@ -117,11 +117,21 @@ class FaceModel(Sampled):
         return FaceModel(replace(self._parts, card=card, tensors=off))
 
     def give(self, name: str, network: "nn.Module") -> None:
-        """Give the weights of one of the model's networks, if it has one of that `name`, to another of its sizes."""
+        """Give the weights of one of the model's networks, if it has one of that `name`, to another of its sizes.
+
+        One that has traits beside keeps those that it has.
+        """
         from meshgan.nn.networks import filled
 
         if weights := weights_of(name, self._parts.tensors):
-            filled(network, weights).requires_grad_(True)
+            others = (
+                {}
+                if self.spec.traits
+                else {
+                    key: value.numpy() for key, value in network.state_dict().items() if key.split(".")[0] in OF_TRAITS
+                }
+            )
+            filled(network, {**others, **weights}).requires_grad_(True)
 
     def save(self, folder: str | Path, replace: bool = False) -> None:
         """Write a model folder. Raises `UsageError` if it holds something already (see `write_model_folder`)."""

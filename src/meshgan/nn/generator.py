@@ -22,6 +22,11 @@ from meshgan.nn.plan import COORDINATES, NetworkSpec, OrderedLevel, Plan, coarse
 
 SLOPE = 0.2  # of the leaky ReLU of perceptrons below zero
 MAPPING_LAYERS = 4
+STRENGTHS = 8  # numbers that say how strong the details of a face are, together for all its parts
+STRENGTH_WIDTH = 64  # of the perceptron that says what coordinates tell of them
+STRONGEST = 1.5  # logarithm of what noise is multiplied with, at most
+OF_TRAITS = ("strength", "loadings", "patterns")  # weights
+BROAD = 400  # vertices of a level whose fields traits have patterns in, at most: they say what is long
 
 Shapes = Mapping[str, tuple[int, ...]]
 Weights = Mapping[str, NDArray[Any]]
@@ -89,6 +94,12 @@ class Generator:
         if spec.detail:
             wanted |= {f"gains.{i}": (self.rows[i], before) for i, (before, _) in enumerate(channels)}
             wanted |= dict.fromkeys(("offset", "deviations", "metric"), (vertices, COORDINATES))
+        if spec.traits:
+            sizes = [(rows, before) for rows, (before, _) in zip(self.rows, channels, strict=True)]
+            wanted |= _dense("strength.0", spec.code, STRENGTH_WIDTH)
+            wanted |= _dense("strength.2", STRENGTH_WIDTH, STRENGTHS)
+            wanted |= {f"loadings.{i}": (STRENGTHS, rows) for i, (rows, _) in enumerate(sizes)}
+            wanted |= {f"patterns.{i}": (spec.traits, *size) for i, size in enumerate(sizes) if size[0] <= BROAD}
         self.spec, self.weights = spec, checked(weights, wanted)
         self._layers = [
             _Layer(plan_of((spec.terms, *sizes), laplacian, up), (spec.terms, *sizes), True)
@@ -114,8 +125,8 @@ class Generator:
 
     @property
     def noise_size(self) -> int:
-        """How many numbers of chance a face has: one for each vertex of each level."""
-        return sum(self.rows) if self.spec.detail else 0
+        """How many numbers of chance a face has: see `noise_size`."""
+        return noise_size(self.spec, self.rows)
 
     def __call__(self, codes: Codes, noise: Singles | None = None) -> Singles:
         """Decode; with `noise` (B, noise_size) from N(0, 1), details of chance are added to the mean ones."""
@@ -127,9 +138,8 @@ class Generator:
         if noise is None:
             values = self._whole(values)
         else:
-            parts = np.split(noise, np.cumsum(self.rows)[:-1], axis=1)
-            for i, (chain, part) in enumerate(zip(self._parts, parts, strict=True)):
-                values = chain(values + part[:, :, None] * given[f"gains.{i}"])
+            for i, chain in enumerate(self._parts):
+                values = chain(values + self._chance(i, codes, noise))
         vertices = values.reshape(len(codes), -1)
         if self.spec.detail:  # whose part that the linear path can say is taken away
             vertices += given["offset"].ravel()
@@ -138,6 +148,24 @@ class Generator:
         if self.spec.linear:
             vertices += codes @ given["linear"]
         return vertices.reshape(len(codes), -1, COORDINATES)
+
+    def _chance(self, level: int, codes: Codes, noise: Singles) -> Singles:
+        """What chance adds to the fields (B, V, C) of a level: see `networks.Decoder.chance`."""
+        given, start, traits = self.weights, sum(self.rows[:level]), self.spec.traits
+        part = noise[:, start : start + self.rows[level]]
+        if not traits:
+            return part[:, :, None] * given[f"gains.{level}"]
+        numbers = noise[:, sum(self.rows) :]
+        hidden = _affine(codes, given["strength.0.weight"], given["strength.0.bias"])
+        hidden = np.maximum(hidden, np.float32(SLOPE) * hidden)
+        strengths = _affine(hidden, given["strength.2.weight"], given["strength.2.bias"]) + numbers[:, :STRENGTHS]
+        most = np.float32(STRONGEST)
+        strength = np.exp(most * np.tanh(strengths @ given[f"loadings.{level}"] / most))
+        field: Singles = (part * strength)[:, :, None] * given[f"gains.{level}"]
+        if (patterns := given.get(f"patterns.{level}")) is not None:
+            common = (numbers[:, STRENGTHS:] @ patterns.reshape(traits, -1)).reshape(field.shape)
+            field += strength[:, :, None] * common
+        return field
 
     @cached_property
     def _dual(self) -> Singles:
@@ -169,6 +197,12 @@ class CodeMapping:
             values = values if not i else np.maximum(values, np.float32(SLOPE) * values)
             values = _affine(values, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"])
         return np.asarray((codes + values) @ self.weights["matrix"] + self.weights["offset"], np.float32)
+
+
+def noise_size(spec: NetworkSpec, rows: Sequence[int]) -> int:
+    """How many numbers of chance a face has: one for each vertex of each level, of so many `rows`, and those of the
+    whole face, which say how strong its details are and what they have in common."""
+    return (sum(rows) if spec.detail else 0) + (STRENGTHS + spec.traits if spec.traits else 0)
 
 
 def weights_of(name: str, tensors: Weights) -> Weights:

@@ -14,13 +14,22 @@ from meshgan.errors import UsageError
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.nn import kernel
 from meshgan.nn.chebyshev import Chain, ChebConv, glorot
-from meshgan.nn.generator import SLOPE, check_weights
+from meshgan.nn.generator import (
+    BROAD,
+    SLOPE,
+    STRENGTH_WIDTH,
+    STRENGTHS,
+    STRONGEST,
+    check_weights,
+    noise_size,
+)
 from meshgan.nn.plan import COORDINATES, NetworkSpec, OrderedLevel, coarsest_size, ordered_levels
 from meshgan.nn.sampling import Reordering, SparseOperator
 
 GAIN = 0.5  # of the noise, to begin with
 
 Network = TypeVar("Network", bound=nn.Module)
+Chance = tuple[Tensor | None, Tensor | None]  # noise (B, V, 1) and fields (B, V, C)
 
 
 class _Convolutions(nn.Module):
@@ -106,13 +115,23 @@ class Decoder(nn.Module):
             self.offset = nn.Parameter(torch.zeros(self.last.rows_out, COORDINATES))
             self.register_buffer("deviations", torch.ones(self.last.rows_out, COORDINATES))
             self.register_buffer("metric", torch.ones(self.last.rows_out, COORDINATES))
+        if spec.traits:
+            self.strength = perceptron((spec.code, STRENGTH_WIDTH, STRENGTHS), generator)
+            self.loadings = nn.ParameterList(torch.zeros(STRENGTHS, rows) for rows, _ in sizes)
+            broad = [size for size in sizes if size[0] <= BROAD]
+            self.patterns = nn.ParameterList(torch.zeros(spec.traits, *size) for size in broad)
 
-    def forward(self, code: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Decode; with `noise` (B, noise_size) from N(0, 1), details of chance are added to the mean ones."""
+    def forward(self, code: Tensor, noise: Tensor | None = None, traits: Tensor | None = None) -> Tensor:
+        """Decode; with `noise` (B, noise_size) from N(0, 1), details of chance are added to the mean ones.
+
+        With `traits` (B, traits) instead, those alone that a whole face has, at their mean strength.
+        """
         if code.ndim != 2 or code.shape[1] != self.spec.code:
             raise ValueError(f"expected codes (B, {self.spec.code}), got {tuple(code.shape)}.")
         first = self.dense(code).unflatten(1, (-1, self.spec.widths[-1]))
-        vertices = self._with_skips(first) if self.spec.skips else self._through(first, noise)
+        vertices = (
+            self._with_skips(first) if self.spec.skips else self._through(first, self.chance(code, noise, traits))
+        )
         if self.spec.detail:
             vertices = self.beyond((vertices + self.offset) * self.deviations)
         if self.linear is not None:
@@ -121,19 +140,49 @@ class Decoder(nn.Module):
 
     @property
     def noise_size(self) -> int:
-        """How many numbers of chance a face has: one for each vertex of each level."""
-        return sum(self.rows) if self.spec.detail else 0
+        """How many numbers of chance a face has: see `generator.noise_size`."""
+        return noise_size(self.spec, self.rows)
 
     def beyond(self, vertices: Tensor) -> Tensor:
         """What the linear map cannot say of `vertices` (B, V, 3)."""
         assert self.linear is not None
         return vertices - (self.project(vertices) @ self.linear).view_as(vertices)
 
-    def _through(self, values: Tensor, noise: Tensor | None) -> Tensor:
-        if noise is None:
+    def chance(self, code: Tensor, noise: Tensor | None, traits: Tensor | None = None) -> list[Chance] | None:
+        """What is added to the fields of each level, as factors: numbers of vertices (B, V, 1) times gains (V, C), and
+        patterns (B, V, C) of the traits, both times how strong the details of the face are there.
+
+        That is the exponential of STRENGTHS numbers of the whole face with loadings of each vertex: what coordinates
+        tell of it, for the old are more lined than the young, and chance, for coordinates tell only some of it.
+        """
+        if noise is None and traits is None:
+            return None
+        parts: list[Tensor] = []
+        strengths: list[Tensor] = []
+        if noise is not None:
+            *parts, own = noise.split((*self.rows, noise.shape[1] - sum(self.rows)), dim=1)
+            if self.spec.traits:
+                numbers, traits = own.split((STRENGTHS, self.spec.traits), dim=1)
+                said = self.strength(code) + numbers
+                strengths = [
+                    (STRONGEST * torch.tanh(said @ one / STRONGEST)).exp()[:, :, None] for one in self.loadings
+                ]
+        chances: list[Chance] = []
+        for i in range(len(self.rows)):
+            part, common = parts[i][:, :, None] if parts else None, None
+            if traits is not None and i < len(self.patterns):
+                common = (traits @ self.patterns[i].flatten(1)).unflatten(1, self.patterns[i].shape[1:])
+            if strengths:
+                part, common = (None if one is None else one * strengths[i] for one in (part, common))
+            chances.append((part, common))
+        return chances
+
+    def _through(self, values: Tensor, chance: list[Chance] | None) -> Tensor:
+        if chance is None:
             return self.chain(values)
-        for layer, part, gain in zip((*self.layers, self.end), noise.split(self.rows, dim=1), self.gains, strict=True):
-            values = layer(torch.addcmul(values, part[:, :, None], gain))
+        for layer, (part, common), gain in zip((*self.layers, self.end), chance, self.gains, strict=True):
+            values = values if part is None else torch.addcmul(values, part, gain)
+            values = layer(values if common is None else values + common)
         return values
 
     def _with_skips(self, first: Tensor) -> Tensor:

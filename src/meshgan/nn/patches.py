@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
 from meshgan.arrays import Faces, Integers, Singles
+from meshgan.geometry.decomposition import principal_axes
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.geometry.laplacian import BandFilter, mass
 from meshgan.geometry.mesh import Mesh
@@ -59,6 +60,7 @@ class PatchCritic(nn.Module):
         self.laplacian = SparseOperator(levels[0].laplacian)
         self.layers = narrowing(levels, 3 * COORDINATES, spec, generator)
         self.spectrum: Spectrum | None = None
+        self.traits: Traits | None = None
         self.validity: Validity | None = None
         self.heads = nn.ModuleList(dense(width, 1, generator) for width in spec.widths)
         self.register_buffer("deviations", torch.ones(2, self.laplacian.shape[0], COORDINATES))
@@ -164,6 +166,53 @@ class Spectrum(nn.Module):
         for by_region in (rest.view(-1, len(self.areas)), fine.view(1, -1)):
             by_region.clamp_min_(FLOOR * by_region.mean(dim=1, keepdim=True))
         self.real.clamp_min_(FLOOR**2 * self.real.mean() + torch.finfo(self.real.dtype).tiny)
+
+
+class Traits(nn.Module):
+    """What details (B, V, 3) have in common all over a face: coordinates (B, K) on their principal components in mm,
+    each relative to its deviation. Details are in network units, `scale` (V, 3) are mm per network unit.
+    """
+
+    axes: Tensor  # (K, 3 V), orthonormal
+    deviations: Tensor  # (K,) mm, summed over all vertices
+    scale: Tensor  # (V, 3)
+
+    def __init__(self, count: int, scale: Singles) -> None:
+        super().__init__()
+        self.register_buffer("axes", torch.zeros(count, scale.size))
+        self.register_buffer("deviations", torch.ones(count))
+        self.register_buffer("scale", torch.from_numpy(scale))
+
+    def forward(self, details: Tensor) -> Tensor:
+        return (details * self.scale).flatten(1) @ self.axes.T / self.deviations
+
+    def missed(self, details: Tensor, rebuilt: Tensor) -> Tensor:
+        """What share of what `details` have of the components `rebuilt` ones (B, V, 3) miss, in mm²."""
+        said = (self(details) * self.deviations) @ self.axes
+        missed: Tensor = (said - (rebuilt * self.scale).flatten(1)).square().sum() / said.square().sum().clamp_min(TINY)
+        return missed
+
+    @torch.no_grad()
+    def measure(self, details: Tensor) -> None:
+        """Take components from details (N, V, 3) of real faces; where they have fewer, the last say nothing."""
+        flat = (details * self.scale).flatten(1).numpy()
+        variances, axes = principal_axes(flat - flat.mean(axis=0), len(self.axes))
+        self.axes[: len(axes)] = torch.from_numpy(axes).float()
+        self.deviations[: len(axes)] = torch.from_numpy(np.sqrt(variances)).float()
+
+
+def score(drawn: Tensor, again: Tensor, real: Tensor, shares: Tensor) -> Tensor:
+    """How far what is drawn twice for each of some faces, (B, E) both, is from being distributed as `real` (B, E) is.
+
+    The energy score of Gneiting and Raftery 2007, of each number by itself, and of all of a face together:
+    mean |x − r| − |x − x'| / 2, which no other distribution of x makes as small as that of r. Numbers count by
+    `shares` (E,), 1 in all.
+    """
+    pairs = ((drawn, real), (again, real), (drawn, again))
+    one, other, between = ((shares * (a - b).abs()).sum(dim=1) for a, b in pairs)
+    alone = (one + other - between).mean()
+    one, other, between = (((shares * (a - b).square()).sum(dim=1) + TINY**2).sqrt() for a, b in pairs)
+    return (alone + (one + other - between).mean()) / 2
 
 
 def _by_face(columns: Tensor) -> Tensor:

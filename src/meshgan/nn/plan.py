@@ -45,6 +45,8 @@ class NetworkSpec:
     `mapping` is the width of a mapping network, which turns codes that are drawn into codes that are decoded (0: none);
     `detail` lets the convolutions add what the linear map cannot say and nothing else, with chance of its own: noise on
     the vertices of every level;
+    `traits` counts numbers of chance that a whole face shares, beside those that say how strong its details are (0: all
+    faces have as much of them);
     `code_activation` "relu" is what CoMA's published code does.
     """
 
@@ -55,6 +57,7 @@ class NetworkSpec:
     linear: bool = False
     mapping: Annotated[int, Field(ge=0, le=4096)] = 0
     detail: bool = False
+    traits: Annotated[int, Field(ge=0, le=4096)] = 0
     code_activation: Literal["none", "relu"] = "none"
 
     def __post_init__(self) -> None:
@@ -62,6 +65,8 @@ class NetworkSpec:
             raise UsageError("a network needs a code, widths and terms of at least 1.")
         if self.detail and (self.skips or not self.linear):
             raise UsageError("network.detail needs network.linear = true and network.skips = false.")
+        if self.traits and not self.detail:
+            raise UsageError("network.traits are of details: set network.detail = true.")
 
 
 class Sparse(ctypes.Structure):

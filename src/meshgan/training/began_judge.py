@@ -43,6 +43,10 @@ PART = (
     4  # one face of a batch in so many has its details compared, which costs as much as all else that is done to a face
 )
 STEADY = 0.05  # of `spectrum`: what energies of details that are the same in all faces cost, see `docs/research.md`
+# How hard the mean of energies of the last faces is held to that of real ones, where faces differ in how much they
+# have: of what differs too little the score likes the median, and the mean lies above it.
+EVEN = 5.0
+SOON = 0.02  # of each step in that mean
 LAZY = 4  # steps for each in which the slope of the critic of patches is penalised
 JITTER = 0.1  # of the deviation of details: the distance over which the critic's slope is taken
 TINY = 1e-8  # beside variances: their roots have a slope at zero
@@ -62,6 +66,9 @@ class BeganJudge:
     L_C = mean softplus(−C(x)) + mean softplus(C(G(P x, ε))) + smoothness / 2 · mean |∇C(x)|², for every patch,
     L_G has patches · mean softplus(−C(G(P x, ε))) + spectrum · mean ((√(E / E_real) − 1)² + STEADY · E' / E_real) more,
     E energies of bands of what chance does, E' of what the convolutions do without it,
+    and with `network.traits` spectrum · (energy score of √(E / E_real) of each face + share of the traits of x that are
+    missed + EVEN · (1 − 1 / √e) · mean E / E_real) more, e the mean of E / E_real in the last steps, E then of whole
+    details, drawn twice: `nn.patches.score`, `nn.patches.Traits`,
     and validity · mean (folds + crossings) / V, V vertices: `nn.validity`.
     """
 
@@ -87,6 +94,7 @@ class BeganJudge:
         "Loss of the judge": {"judge": "without its penalty"},
         "Loss of the critic of patches": {"patches": "without its penalty"},
         "Energies of details": {"spectrum": "mean (√(E / E of real faces) − 1)²", "steady": "of all faces alike"},
+        "Details of one face": {"amount": "energy score of √(E / E of real faces)", "traits": "share of them missed"},
         "Faults of a face": {"folds": "folds, sum of cosines", "crossings": "pairs of triangles that cross"},
     }
 
@@ -108,7 +116,7 @@ class BeganJudge:
         """Generator and auto-encoding discriminator, mapping network and judge."""
         players: dict[str, nn.Module] = {
             "generator": networks.Decoder(hierarchy, spec, generator),
-            "critic": networks.Autoencoder(hierarchy, replace(spec, linear=False, detail=False), generator),
+            "critic": networks.Autoencoder(hierarchy, replace(spec, linear=False, detail=False, traits=0), generator),
             "mapping": networks.MappingNetwork(spec, generator),
             "judge": networks.perceptron((2 * spec.code, JUDGE, JUDGE, JUDGE, 1), generator),
         }
@@ -116,7 +124,8 @@ class BeganJudge:
 
     def variables(self, spec: NetworkSpec) -> dict[str, Tensor]:
         """k₀ = 0, and nothing remembered."""
-        return {
+        strength = {"strength": torch.ones(())} if spec.traits else {}  # energies of details over real ones
+        return strength | {
             "k": torch.zeros(()),
             "steps": torch.zeros((), dtype=torch.int64),
             "seen": torch.zeros(self.memory, spec.code),
@@ -171,16 +180,32 @@ class BeganJudge:
         real, fake = (faces - linear) * patches.freedom, (made - linear) * patches.freedom.sign()
         assert patches.spectrum is not None
         still = rebuilt[:count]
-        parts = patches.spectrum(torch.cat([made - still, still - linear])).split(count)
-        energies, alike = (part.mean(dim=0) for part in parts)
-        (of_all,) = state.mean(energies)
-        lengths = (of_all + TINY).sqrt()
         shares = patches.spectrum.shares
-        off = (shares * (lengths - 1).square()).sum()
-        added = self.spectrum * (shares * (1 - 1 / lengths) * energies).sum()  # of the same gradient, in any team
-        steady = (shares * alike).sum()
-        added = added + STEADY * self.spectrum * steady
-        shown = {"spectrum": off, "steady": state.mean(steady)[0]}
+        if patches.traits is None:
+            energies, alike = patches.spectrum(torch.cat([made - still, still - linear])).split(count)
+        else:
+            again = (generator(codes, batch.noise.roll(1, 0)[:count]) - linear) * patches.freedom.sign()
+            of_all = patches.spectrum(torch.cat([fake, again, still - linear, real]))
+            energies, alike = of_all[: 2 * count], of_all[2 * count : 3 * count]
+        mean = energies.mean(dim=0)
+        (of_all_mean,) = state.mean(mean)
+        lengths = (of_all_mean + TINY).sqrt()
+        shown = {"spectrum": (shares * (lengths - 1).square()).sum()}
+        added = (shares * (1 - 1 / lengths) * mean).sum()  # of the same gradient, in any team
+        if patches.traits is not None:
+            first, second, _, theirs = (of_all + TINY).sqrt().split(count)
+            score = critics.score(first, second, theirs, shares)
+            missed = patches.traits.missed(real, generator(codes, traits=patches.traits(real)) - still)
+            shown |= dict(zip(("amount", "traits"), state.mean(score, missed), strict=True))
+            added = added + score + missed
+            with torch.no_grad():
+                remember = state.variables["strength"]
+                remember.lerp_((shares * of_all_mean).sum(), SOON)
+                uneven = EVEN * (1 - 1 / (remember + TINY).sqrt())
+            added = added + uneven * (shares * mean).sum()
+        steady = (shares * alike.mean(dim=0)).sum()
+        added = self.spectrum * (added + STEADY * steady)
+        shown |= {"steady": state.mean(steady)[0]}
         if patches.validity is not None:
             folds, crossings = patches.validity(made[::PART])
             added = added + self.validity * (folds + crossings) / made.shape[1]
@@ -191,7 +216,8 @@ class BeganJudge:
         loss = functional.softplus(-of_real).mean() + functional.softplus(of_fake).mean()
         total = loss
         if batch.phase % LAZY == 0:
-            jitter = JITTER * patches.deviations[0] * white(noise[:, -made.shape[1] :])
+            last = sum(generator.rows)
+            jitter = JITTER * patches.deviations[0] * white(noise[:, last - made.shape[1] : last])
             steep = (patches(faces + jitter, real + jitter) - of_real) / JITTER
             total = loss + LAZY * self.smoothness / 2 * steep.square().mean()
         theta = list(patches.parameters())

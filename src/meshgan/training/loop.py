@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from meshgan.model.directions import Axes
 from meshgan.model.face_model import FaceModel, check_connectivity
 from meshgan.model.pca import fit_coordinates
 from meshgan.nn import kernel
+from meshgan.nn.generator import noise_size
 from meshgan.nn.networks import Decoder, Encoder, parameter_count
-from meshgan.nn.patches import PatchCritic, Spectrum, freedom
+from meshgan.nn.patches import PatchCritic, Spectrum, Traits, freedom
 from meshgan.nn.validity import Validity
 from meshgan.training.autoencoder import Components
 from meshgan.training.began_judge import BeganJudge
@@ -39,7 +41,12 @@ FAR_MM = 1e5  # a hundred metres: no face lies or reaches so far
 COMPARED = 64  # faces among which there must be two that differ
 MEASURED = 1000  # faces whose details are measured
 CHECKED = 300  # faces whose faults are looked for
-PACE = 20.0  # times as fast as other weights is each vertex's mean detail learned: it has to move tenths of a mm
+PACE = {  # times as fast as other weights
+    "offset": 20.0,  # each vertex's mean detail: it has to move tenths of a mm
+    "loadings": 10.0,  # of each vertex, which the energies of all its region move
+    "patterns": 10.0,
+    "strength": 10.0,
+}
 RAMP = 0.05  # averaging looks back over at most this share of the faces seen so far
 
 Callback = Callable[[Mapping[str, float]], object]
@@ -90,7 +97,7 @@ def train(
         identity = Identity(recipe=recipe_toml(recipe), data=faces.fingerprint, seed=seed, init=begun)
         hierarchy = first.hierarchy if first else hierarchy_of(recipe, faces)
         targets = recipe.objective.targets(faces) if isinstance(recipe.objective, Classification) else None
-        noise = sum(hierarchy.counts) if recipe.network.detail else 0
+        noise = noise_size(recipe.network, hierarchy.counts)
         batches = Batches(faces, recipe.network.code, schedule.batch, seed, crew, targets, noise)
         held.enter_context(run.ready(resume, crew.leads))  # what is wrong so far leaves nothing behind
         state = start(recipe, faces, hierarchy, seed, crew, first)
@@ -203,7 +210,10 @@ def first_model(init: str | Path | None, recipe: Recipe, faces: FaceSet) -> Face
         return None
     model = FaceModel.load(init)
     check_connectivity(faces.template, model.template, str(faces.path))
-    if model.card.network != recipe.network:
+    known = model.card.network
+    if known is not None and not known.traits:
+        known = replace(known, traits=recipe.network.traits)  # which begin with no strength
+    if known != recipe.network:
         values = [(key, getattr(model.card.network, key), getattr(recipe.network, key)) for key in vars(recipe.network)]
         wanted = [f"network.{key}={json.dumps(there)}" for key, there, here in values if there != here]
         raise UsageError(f"{init} has other networks than the recipe; set {', '.join(wanted)}.")
@@ -313,6 +323,9 @@ def measure_details(networks: Mapping[str, nn.Module], faces: FaceSet) -> None:
     details = torch.cat([generator.beyond(block) for block in blocks])
     patches.freedom.copy_(torch.from_numpy(freedom(faces.template, details.numpy() * scale)))
     patches.measure(details * patches.freedom, Spectrum(faces.template, scale))
+    if generator.spec.traits:
+        patches.traits = Traits(generator.spec.traits, scale)
+        patches.traits.measure(details * patches.freedom)
     generator.deviations.copy_(patches.deviations[0])
 
 
@@ -333,16 +346,16 @@ def watch_faults(networks: Mapping[str, nn.Module], faces: FaceSet) -> None:
 def optimiser(spec: Adam | Momentum, network: nn.Module, crew: Team) -> torch.optim.Optimizer:
     """The optimiser of one network; on a GPU its learning rate is a tensor, so that a captured graph follows it."""
     on_gpu = crew.device.type == "cuda"
-    groups: list[dict[str, Any]] = [{"params": [], "pace": 1.0}, {"params": [], "pace": PACE}]
+    groups: dict[float, dict[str, Any]] = {}
     for name, parameter in network.named_parameters():
-        groups[name == "offset"]["params"].append(parameter)
-    for group in groups:
+        pace = PACE.get(name.split(".")[0], 1.0)
+        groups.setdefault(pace, {"params": [], "pace": pace})["params"].append(parameter)
+    for group in groups.values():
         group["lr"] = torch.tensor(spec.lr, device=crew.device) if on_gpu else spec.lr
-    groups = [group for group in groups if group["params"]]
     if isinstance(spec, Momentum):
-        return torch.optim.SGD(groups, spec.lr, spec.momentum, fused=True)
+        return torch.optim.SGD(list(groups.values()), spec.lr, spec.momentum, fused=True)
     betas = (spec.beta1, spec.beta2)
-    return torch.optim.Adam(groups, spec.lr, betas, fused=True, capturable=on_gpu)
+    return torch.optim.Adam(list(groups.values()), spec.lr, betas, fused=True, capturable=on_gpu)
 
 
 def restore(run: RunFolder, identity: Identity, state: State) -> tuple[int, Sums]:
