@@ -326,7 +326,7 @@ def test_what_a_verb_has_written_every_other_reads_at_the_same_size(tmp_path, ti
     files = [faces / f"face-00{row}.{ending}" for row in range(3)]
     assert meshgan("data", "import", faces, own, "--unit", "mm")[0] == 0
     imported = FaceSet.open(own).vertices
-    np.testing.assert_allclose(imported, rigid(truth, imported[0])(truth), atol=2e-3)
+    np.testing.assert_allclose(imported, rigid(truth, imported)(truth), atol=2e-3)
     assert meshgan("data", "export", own, "--out", tmp_path / "again", "--format", ending)[0] == 0
     exported = read_mesh(sorted((tmp_path / "again").glob(f"*.{ending}"))[1])
     np.testing.assert_allclose(exported.vertices, imported[1], atol=1e-3)
