@@ -91,6 +91,26 @@ def test_a_texture_goes_into_the_layout_and_comes_out_of_the_glb(tmp_path: Path)
     np.testing.assert_allclose(worn.mesh.vertices[worn.mesh.triangles], FACE.vertices[FACE.triangles], atol=1e-3)
 
 
+def test_a_driven_face_wears_what_it_wore(tmp_path: Path, meshgan) -> None:  # type: ignore[no-untyped-def]
+    picture = as_png(painted(64))
+    write_glb(tmp_path / "worn.glb", FACE, layout=face_layout(), picture=picture)
+    write_glb(tmp_path / "bare.glb", FACE, layout=face_layout())
+    (tmp_path / "take.csv").write_text("jawOpen\n0.1\n0.5\n")
+    for name, wanted in (("worn", picture), ("bare", b"")):
+        out = tmp_path / f"{name}-driven.glb"
+        driven = ("drive", tmp_path / f"{name}.glb", "--from", tmp_path / "take.csv", "--fps", 30, "--out", out)
+        assert meshgan(*driven)[0] == 0
+        assert glb.picture_of(out.read_bytes()) == wanted
+
+
+def test_only_a_picture_of_our_own_is_taken_along() -> None:
+    data = glb.write(FACE, layout=face_layout(), picture=as_png(painted(64)))
+    assert glb.picture_of(data).startswith(b"\x89PNG")
+    assert glb.picture_of(data.replace(b'"generator":"meshgan"', b'"generator":"another"')) == b""
+    assert glb.picture_of(data.replace(b"\x89PNG", b"\xff\xd8\xff\xe0")) == b""
+    assert glb.picture_of(data.replace(b'"images":[{"bufferView":', b'"images":[{"bufferVieW":')) == b""
+
+
 def test_colours_of_vertices_go_into_the_layout(tmp_path: Path) -> None:
     colours = np.zeros((len(FACE.vertices), 4), np.uint8)
     colours[:, 0] = np.where(FACE.vertices[:, 0] > 0, 200, 20)

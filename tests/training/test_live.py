@@ -6,9 +6,10 @@ import sys
 import pytest
 import torch
 from rich.console import Console
+from rich.progress import Progress
 
 from meshgan.training import watch
-from meshgan.training.watch import live_line, losses
+from meshgan.training.watch import live_columns, live_line, losses
 
 STATS = {"L_real": torch.tensor(0.5), "L_fake": torch.tensor(0.25), "k": torch.tensor(0.1), "M": torch.tensor(0.75)}
 
@@ -57,3 +58,18 @@ def test_on_a_terminal_one_line_changes(clock, monkeypatch):
     assert "60%" in screen.getvalue()
     assert "L(G(z)) 0.25" in screen.getvalue()
     assert sys.stderr is not screen
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_a_narrow_terminal_shows_bar_per_cent_and_time(width):
+    told = "L(x) 0.766  L(G(z)) 0.81  k 0 (generator ahead)  M 1.07  anchor 0.141  judge 1.37  spectrum 1  folds 0"
+    console = Console(width=width, force_terminal=True, color_system=None, file=(shown := io.StringIO()))
+    progress = Progress(*live_columns(), console=console, expand=True)
+    progress.add_task("training", total=200, completed=50, left="24 min 02 s left", losses=told)
+    console.print(progress)
+    line = shown.getvalue().rstrip()
+    assert line.count("\n") == 0
+    assert "\u2501" * 5 in line
+    assert " 25%" in line
+    assert "24 min 02 s left" in line
+    assert "L(x) 0.7" in line

@@ -432,10 +432,12 @@ def drive(
 
     Example: `meshgan drive identity --from take.csv --out driven.glb --preview driven.gif`
     """
-    from meshgan.geometry.files import READERS, read_mesh
+    from meshgan.geometry.files import MOST_BYTES, READERS, read_mesh
+    from meshgan.geometry.glb import picture_of
     from meshgan.model.drive import PREVIEWS, VIDEOS, read_performance, write_driven, write_preview
     from meshgan.model.rig import kind_of_rig
     from meshgan.model.rig import rig as rigged
+    from meshgan.reading import read_bytes
 
     if out.suffix.lower() != ".glb":
         raise UsageError(f"{out} should end in .glb.")
@@ -447,15 +449,18 @@ def drive(
         played = read_video(source, fps)
     else:
         played = read_performance(source, fps)
+    picture = b""
     if Path(model).suffix.lower() in READERS:
         made = rigged(read_mesh(model, unit), "arkit")
+        if Path(model).suffix.lower() == ".glb":  # such as a scan's own colours, from `register --bake`
+            picture = picture_of(read_bytes(Path(model), MOST_BYTES))
     else:
         from meshgan.model.load import load_model
 
         loaded = load_model(model)
         kind_of_rig("arkit", loaded.template)
         made = rigged(loaded.sample(1, seed)[0], "arkit")
-    write_driven(out, made, played)  # first: it is what was asked for, and a preview takes a while
+    write_driven(out, made, played, picture)  # first: it is what was asked for, and a preview takes a while
     if preview is not None:
         write_preview(preview, made, played)
     seconds = float(played.times[-1])

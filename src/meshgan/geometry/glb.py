@@ -50,6 +50,8 @@ DENSE = 12 / 14  # of the vertices: beyond, naming those that move takes more ro
 PLAIN = (0.58, 0.36, 0.27)  # linear: skin
 
 Document = dict[str, Any]
+GENERATOR = "meshgan"
+PNG = b"\x89PNG\r\n\x1a\n"
 DOUBLED = "doubledVertices"  # in a primitive's extras: of which vertices the last ones are doubles, along seams
 LINEAR = {"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}  # clamped at the edges
 
@@ -408,6 +410,20 @@ def _chunks(data: bytes) -> tuple[Document, bytes]:
     return document, binary
 
 
+def picture_of(data: bytes) -> bytes:
+    """The PNG that a face wears in a file of `write`; empty if it wears none, or somebody else has written the file."""
+    document, binary = _chunks(data)
+    try:
+        if document["asset"]["generator"] != GENERATOR:
+            return b""
+        view = document["bufferViews"][_index(document["images"][0]["bufferView"])]
+        start = _index(view.get("byteOffset", 0))
+        picture = binary[start : start + _index(view["byteLength"])]
+    except (AttributeError, IndexError, KeyError, TypeError, MeshganError):  # what no reader has looked at
+        return b""
+    return picture if picture.startswith(PNG) else b""
+
+
 def _index(number: Any) -> int:
     """A count or an index of a description: no float, no negative."""
     if type(number) is not int or number < 0:
@@ -502,7 +518,7 @@ def write(
         moving = {"animations": [animation.described(buffer, moved, len(nodes) - 1)]}
     buffer.data += bytes(-len(buffer.data) % 4)
     document: Document = {
-        "asset": {"version": "2.0", "generator": "meshgan"} | ({"copyright": rights} if rights else {}),
+        "asset": {"version": "2.0", "generator": GENERATOR} | ({"copyright": rights} if rights else {}),
         "scene": 0,
         "scenes": [{"nodes": [len(nodes) - 1]}],
         "nodes": nodes,

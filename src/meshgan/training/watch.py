@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TextColumn
+from rich.table import Column
 from torch import Tensor
 
 from meshgan.arrays import Faces
@@ -31,6 +32,7 @@ GRID = 16  # faces in a grid of samples
 TILE = 128  # pixels of each
 RISEN = 3.0  # a diversity this many times the limit has been there to lose
 ADVICE = "start a new run with a lower optimiser.lr, or with optimiser.clip = 1"
+BAR = 20  # characters
 LIVE_SECONDS = 0.2  # between two changes of the line on a terminal
 SYMBOLS = {"L_real": "L(x)", "L_fake": "L(G(z))"}
 
@@ -163,13 +165,23 @@ def announce(device: torch.device) -> None:
     print(f"convolutions by {on_cpu if device.type == 'cpu' else f'PyTorch on {device}'}", file=sys.stderr, flush=True)
 
 
+def live_columns() -> tuple[ProgressColumn, ...]:
+    """Bar, per cent and time, which a narrow terminal shows whole; the losses have what is left, and are cut."""
+    losses = Column(ratio=1, overflow="ellipsis", no_wrap=True)
+    return (
+        BarColumn(BAR, table_column=Column(min_width=BAR)),
+        TaskProgressColumn(table_column=Column(min_width=4, no_wrap=True)),
+        TextColumn("{task.fields[left]}", table_column=Column(min_width=13, no_wrap=True)),
+        TextColumn("{task.fields[losses]}", table_column=losses),
+    )
+
+
 @contextmanager
 def live_line(total: int, start: int, shown: bool) -> Iterator[LiveLine]:
     """The live line on standard error; silent where another process shows it."""
     console = Console(stderr=True)
     if shown and console.is_terminal:
-        columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[left]}"))
-        with Progress(*columns, TextColumn("{task.fields[losses]}"), console=console) as bar:
+        with Progress(*live_columns(), console=console, expand=True) as bar:
             bar.add_task("training", total=total, completed=start, left="starting", losses="")
             yield LiveLine(total, start, bar)
     else:
