@@ -352,6 +352,16 @@ def test_what_a_verb_has_written_every_other_reads_at_the_same_size(tmp_path, ti
         np.testing.assert_allclose(found, shown, atol=2e-3)
 
 
+def test_the_face_that_gets_expressions_is_not_written_over(tmp_path, tiny_run, meshgan):
+    assert meshgan("sample", tiny_run, "--out", tmp_path / "mine", "--count", 1)[0] == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "mine").iterdir()}
+    given = ("--identity", tmp_path / "mine/face-000.json", "--out", tmp_path / "mine")
+    status, _, error = meshgan("compose", tiny_run, tiny_run, *given)
+    assert (status, error.count("\n")) == (2, 1)
+    assert "face-000.json lies in" in error
+    assert {path.name: path.read_bytes() for path in (tmp_path / "mine").iterdir()} == before
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

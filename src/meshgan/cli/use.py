@@ -325,6 +325,8 @@ def compose(
     from meshgan.model.load import load_model
     from meshgan.model.rig import kind_of_rig
 
+    if face is not None and face.resolve().parent == out.resolve():
+        raise UsageError(f"{face} lies in {out}, where faces are written that may be called the same; choose another.")
     with threadpool_limits(1, user_api="blas"):  # small products: threads would only wait for each other, spinning
         models = load_model(identity), load_model(expression)
         template = models[0].template

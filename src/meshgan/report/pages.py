@@ -97,17 +97,16 @@ def write_reproduction_page(
 
 def draw_sheets(models: Mapping[str, Model], faces: FaceSet, folder: Path, part: Part = "test") -> list[dict[str, str]]:
     """A contact sheet of real faces of a part, and one for each model and sampler, all at one scale."""
-    real_rows = faces.split.part(part)
-    rows = real_rows[np.linspace(0, len(real_rows) - 1, SHOWN).astype(int)]
-    real = np.asarray(faces.vertices[rows])
-    camera = camera_for(real)
-    sheets = [_sheet(real, faces, folder / "real.png", f"Real {part} faces", camera)]
+    rows = faces.split.part(part)
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, SHOWN).astype(int))]  # of few faces none twice
+    shown = [(np.asarray(faces.vertices[rows]), folder / "real.png", f"Real {part} faces")]
     for name, model in models.items():
         for sampler in suitable_samplers(model):
             path = folder / f"{name}-{sampler}.png"
             caption = f"{NAMES.get(name, name)}, {SAMPLERS[sampler]}"
-            sheets.append(_sheet(model.sample(SHOWN, seed=1, sampler=sampler), faces, path, caption, camera))
-    return sheets
+            shown.append((model.sample(SHOWN, seed=1, sampler=sampler), path, caption))
+    camera = camera_for(np.concatenate([vertices for vertices, *_ in shown]))
+    return [_sheet(vertices, faces, path, caption, camera) for vertices, path, caption in shown]
 
 
 def draw_error_maps(
@@ -124,7 +123,7 @@ def draw_error_maps(
 def _sheet(vertices: Faces, faces: FaceSet, path: Path, caption: str, camera: Camera) -> dict[str, str]:
     colour = worn(layout_of(faces.template))
     drawn = tiles(vertices, faces.template.triangles, size=160, camera=camera, colour=colour)
-    page(path, [drawn[: SHOWN // 2], drawn[SHOWN // 2 :]])
+    page(path, [row for row in (drawn[: SHOWN // 2], drawn[SHOWN // 2 :]) if len(row)])
     return {"image": embedded(path), "caption": caption}
 
 
