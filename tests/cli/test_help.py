@@ -11,7 +11,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from meshgan.cli.evaluate import Made
-from meshgan.cli.main import GROUPS, app
+from meshgan.cli.main import GROUPS, app, in_options
 from meshgan.cli.train import shipped_recipes
 from meshgan.cli.use import shipped
 from meshgan.errors import install_command, missing_extra
@@ -151,3 +151,9 @@ def test_other_libraries_logs_are_for_developers(words, expected):
     )
     done = subprocess.run([sys.executable, "-c", code, *words.split()], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("meshgan ") and done.stderr == expected
+
+
+def test_an_extra_is_not_worded_as_an_option():
+    words = ["evaluate", "a"]
+    assert in_options(str(missing_extra("the FID", "fid")), words).startswith("the FID needs the extra `fid`;")
+    assert in_options("give `fid='off'`", words) == "give `--fid off`"

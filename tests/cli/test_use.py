@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +15,7 @@ from meshgan.cli import fitting
 from meshgan.data.corpora.basis import face_template, head_layout
 from meshgan.data.corpora.heads import heads
 from meshgan.data.faceset import FaceSet
-from meshgan.errors import MeshganError
+from meshgan.errors import MeshganError, MeshganWarning
 from meshgan.geometry.align import rigid
 from meshgan.geometry.files import read_mesh, write_mesh
 from meshgan.geometry.mesh import Mesh
@@ -350,6 +351,16 @@ def test_what_a_verb_has_written_every_other_reads_at_the_same_size(tmp_path, ti
         (shown,) = compose_random(model, model, 1).faces
         found = read_mesh(tmp_path / "composed/face-000.glb").vertices
         np.testing.assert_allclose(found, shown, atol=2e-3)
+
+
+def test_a_code_of_another_model_is_told(tmp_path, tiny_run, model, meshgan):
+    warned = pytest.warns(MeshganWarning, match="is of the model another")
+    for name, told in ((model.card.name, nullcontext()), ("another", warned)):
+        known = {"model": name, "code": model.codes(1)[0].tolist()}
+        (tmp_path / f"{name}.json").write_text(json.dumps(known))
+        given = ("--identity", tmp_path / f"{name}.json", "--out", tmp_path / name, "--count", 1)
+        with told:
+            assert meshgan("compose", tiny_run, tiny_run, *given)[0] == 0
 
 
 def test_the_face_that_gets_expressions_is_not_written_over(tmp_path, tiny_run, meshgan):

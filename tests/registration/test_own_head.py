@@ -2,6 +2,7 @@
 
 import json
 import struct
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,13 +19,16 @@ from meshgan.data.corpora.heads import heads
 from meshgan.data.corpora.motion import contacts
 from meshgan.data.corpora.population import draw_people
 from meshgan.errors import MeshganError
+from meshgan.geometry.align import Similarity
 from meshgan.geometry.decimate import decimate
 from meshgan.geometry.files import write_mesh
 from meshgan.geometry.glb import placed
 from meshgan.geometry.mesh import Mesh
 from meshgan.model.rig import ARKIT, rigger, targets_of
 from meshgan.registration import own_head
+from meshgan.registration.landmarks import Landmarks
 from meshgan.registration.own_head import KINDS, as_glb, rig_head
+from meshgan.registration.register import Registration
 from meshgan.registration.templates import default_template
 
 TURN, MOVE = (
@@ -190,6 +194,7 @@ def test_animations_that_are_none_are_a_sentence(made, tmp_path, monkeypatch, an
     head = struct.pack("<4sII", b"glTF", 2, len(data) - size + len(text)) + struct.pack("<I4s", len(text), b"JSON")
     (tmp_path / "a.glb").write_bytes(head + text + data[20 + size :])
     monkeypatch.setattr(own_head, "register", lambda *_, **__: None)
+    monkeypatch.setattr(own_head, "missing_part", lambda *_: "")
     sizes = [len(made.rows[name]) for name in made.rows]
     moves = {"jawOpen": np.ones((sum(sizes), 3))}
     monkeypatch.setattr(own_head, "carried", lambda *_: (moves, moves | {"": moves["jawOpen"]}, {}))
@@ -205,6 +210,21 @@ def test_an_stl_that_only_our_reader_takes_is_rigged_too(tmp_path):
         (surface,) = placed(as_glb(tmp_path / f"{name}.stl", 10.0))
         assert np.linalg.norm(surface.vertices, axis=1) == pytest.approx(800.0, rel=1e-5)
         assert len(surface.triangles) == len(ball.faces)
+
+
+def test_a_head_without_a_mouth_is_told():
+    template = default_template()
+    mesh = template.mesh
+    there = np.ones(len(mesh.vertices), dtype=bool)
+    mouth = (template.landmark_rows[48:60] @ mesh.vertices).mean(axis=0)
+    whole = Registration(
+        mesh.vertices, mesh.vertices, there, mesh, Landmarks(np.arange(0), np.zeros((0, 3))), Similarity.none()
+    )
+    assert own_head.missing_part(whole, template) == ""
+    away = np.linalg.norm(mesh.vertices - mouth, axis=1)
+    told = own_head.missing_part(replace(whole, believed=away > 22.0), template)
+    assert told.startswith("there is no skin in a patch of ")
+    assert told.endswith("mm² at the mouth; shapes there are what a face would do.")
 
 
 def test_vertices_without_a_surface_stay_out_of_the_file(tmp_path):

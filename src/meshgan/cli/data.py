@@ -349,7 +349,18 @@ def register(
     if as_json:
         print(json.dumps(result.as_dict()))
     else:
-        print(f"{result.summary()}\nThe set lies in {out}; look at {out / 'report.html'}.")
+        people = "" if sequence else f"{guessed_subjects(out)}\n"
+        print(f"{result.summary()}\n{people}The set lies in {out}; look at {out / 'report.html'}.")
+
+
+def guessed_subjects(path: Path) -> str:
+    """Whose the faces of a registered set are, as far as the files' names tell."""
+    from meshgan.data.corpora.naming import subjects_told
+    from meshgan.data.faceset import FaceSet
+
+    labels = FaceSet.open(path).labels
+    told = subjects_told([dict(zip(labels, row, strict=True)) for row in zip(*labels.values(), strict=True)])
+    return f"{told}; the column `subject` of labels.csv has them."
 
 
 def measure(

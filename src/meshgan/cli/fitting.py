@@ -2,6 +2,7 @@
 
 import json
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from meshgan.arrays import Booleans, Codes, Faces, Reals
 from meshgan.cli.use import one_run_in, refuse_other_runs
 from meshgan.data.corpora.basis import face_template, face_within
 from meshgan.data.faceset import FaceSet
-from meshgan.errors import MeshganError, UsageError
+from meshgan.errors import MeshganError, MeshganWarning, UsageError
 from meshgan.geometry.align import Similarity, rigid
 from meshgan.geometry.files import MILLIMETRES, read_mesh, write_mesh
 from meshgan.geometry.mesh import same_triangles
@@ -41,6 +42,7 @@ class CodeFile(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     code: list[float]
+    model: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,13 +100,19 @@ def read_code(model: Model, path: Path, unit: str) -> Codes:
         (targets,) = _read_targets(model, [path], unit, None)
         return _fit_aligned(model, targets, align=True)[0].codes[0]
     try:
-        code = CodeFile.model_validate(read_json(path, MOST_CODE)).code
+        known = CodeFile.model_validate(read_json(path, MOST_CODE))
     except (ValidationError, OverflowError) as error:
         raise MeshganError(f'{path} holds no code: it should look like {{"code": [0.1, …]}}.') from error
     try:
-        return check_codes([code], model.code_size)[0]
+        code = check_codes([known.code], model.code_size)[0]
     except UsageError as error:
         raise UsageError(f"{path} is not of this model: {error}") from error
+    if known.model not in ("", model.card.name):
+        told = (
+            f"{path} is of the model {shown(known.model[:40])}, and {model.card.name} makes another face of its code."
+        )
+        warnings.warn(told, MeshganWarning, stacklevel=2)
+    return code
 
 
 def _fit_aligned(model: Model, targets: _Targets, align: bool) -> tuple[Fit, Similarity]:

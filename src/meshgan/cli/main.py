@@ -18,7 +18,7 @@ from meshgan.cli import Verbs, bench, data, evaluate, studio, train, use
 from meshgan.errors import MeshganError, MeshganWarning
 from meshgan.machine import end_in_order
 
-PARAMETER = re.compile(r"`([a-z_]+)(?:=([^`]*))?`")  # of a function, in what the library says
+PARAMETER = re.compile(r"(?<!extra )`([a-z_]+)(?:=([^`]*))?`")  # of a function, in what the library says
 
 app = Verbs(
     name="meshgan",

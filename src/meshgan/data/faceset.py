@@ -120,7 +120,7 @@ class FaceSet:
         path = Path(path)
         if not (path / "card.json").is_file():
             raise UsageError(
-                f"{path} is not a FaceSet (it has no card.json); `meshgan data --help` says how to make one."
+                f"{path} is not a FaceSet (it has no card.json); a folder of meshes becomes one by an import."
             )
         template = read_mesh(path / "template.ply")
         if unused := len(template.vertices) - len(np.unique(template.triangles)):

@@ -137,7 +137,7 @@ def rig(face: ArrayLike | Mesh, which: Kind = "both") -> Rig:
         raise UsageError(
             f"shapes are known for faces and heads of meshgan ({len(face_template().vertices):,} and "
             f"{len(head_template().vertices):,} vertices), and this mesh is none ({len(vertices):,}); register it, or "
-            "let `meshgan rig` carry them over."
+            "let `rig_head` carry them over."
         )
     if not np.isfinite(vertices).all():
         raise UsageError("the face to rig has vertices that are no numbers.")

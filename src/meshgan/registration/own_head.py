@@ -16,6 +16,7 @@ goes with the jaw as a rigid body, what lies above them stays, and anything else
 skin beside it.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ from scipy.spatial.transform import Rotation
 
 from meshgan.arrays import Booleans, Floats, Integers, Reals
 from meshgan.data.corpora.motion import contacts
-from meshgan.errors import MeshganError
+from meshgan.errors import MeshganError, MeshganWarning
 from meshgan.geometry.align import rigid
 from meshgan.geometry.files import MILLIMETRES, MOST_BYTES, read_mesh
 from meshgan.geometry.glb import METRES, Shaped, placed, with_targets
@@ -41,7 +42,9 @@ from meshgan.model.rig import LOOKS, Kind, targets_of
 from meshgan.reading import read_bytes
 from meshgan.registration.colours import ScanColours
 from meshgan.registration.landmarks import read_landmarks
+from meshgan.registration.quality import GAP_MM2, measure
 from meshgan.registration.register import Registration, register, unit_of
+from meshgan.registration.template import FaceTemplate
 from meshgan.registration.templates import default_template
 
 MOST = 200_000  # vertices: a gigabyte of displacements
@@ -92,6 +95,8 @@ def rig_head(path: Path, unit: str = "mm", which: Kind = "arkit", landmarks: Pat
         found = register(whole, template, given, unit_of(path.name, unit), colours=colours)
     except MeshganError as error:
         raise type(error)(f"{path}: {error}") from error
+    if told := missing_part(found, template):
+        warnings.warn(f"{path}: {told}", MeshganWarning, stacklevel=2)
     targets, normals, parts = carried(whole, found, which)
     if unit == "auto" and not glb:  # the file gets the size that was found
         size = float(found.to_scan.scale)
@@ -109,6 +114,15 @@ def rig_head(path: Path, unit: str = "mm", which: Kind = "arkit", landmarks: Pat
         return RiggedHead(with_targets(data, surfaces, shares), whole.vertices, targets, parts)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:  # what no reader has looked at
         raise MeshganError(f"{path}: its description is damaged; export it again.") from error
+
+
+def missing_part(found: Registration, template: FaceTemplate) -> str:
+    """A sentence where a head has no skin around mouth, nose or eyes, so that shapes there are guesses; else ''."""
+    quality = measure(found, template)
+    if quality.gap_mm2 <= GAP_MM2:
+        return ""
+    size = f"{quality.gap_mm2:,.0f} mm²"
+    return f"there is no skin in a patch of {size} at the {quality.gap_at}; shapes there are what a face would do."
 
 
 def as_glb(path: Path, millimetres: float) -> bytes:

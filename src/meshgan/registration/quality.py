@@ -65,6 +65,7 @@ class Threshold:
     meaning: str
 
 
+GAP_MM2 = 350.0  # of skin that a scan may lack in one patch around nose and mouth
 NEVER = np.inf  # landmarks are a detector's word, and what a scan lacks may leave the rest of the face as it is
 THRESHOLDS = (
     Threshold(
@@ -93,7 +94,7 @@ THRESHOLDS = (
         "share of the face that no surface of the scan holds: 1 - coverage",
     ),
     Threshold(
-        "gap_mm2", 350.0, NEVER,
+        "gap_mm2", GAP_MM2, NEVER,
         "a patch of {value:.0f} mm² at the {gap_at} is not held by the scan",
         "largest patch around nose and mouth that no surface of the scan holds: a hole, or something before the face",
     ),

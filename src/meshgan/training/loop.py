@@ -81,6 +81,8 @@ def train(
     when training fails (not a number, explosion, collapse, a full disk); the last good checkpoint stays.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    if not isinstance(faces, FaceSet):
+        raise UsageError("`faces` should be a FaceSet, such as `FaceSet.open` gives.")
     if callable(callbacks) or not all(map(callable, callbacks)):
         raise UsageError("`callbacks` should be a list of functions, each of which takes a line of statistics.")
     if isinstance(recipe.objective, Components):

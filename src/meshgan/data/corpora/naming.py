@@ -96,14 +96,16 @@ def unused_rows(files: Sequence[str], labels: Path) -> list[str]:
 
 
 def guess_told(rows: Sequence[Row]) -> str:
-    """How many subjects were guessed from the names, with examples, for a person to check."""
+    """How many subjects were guessed from the names, with examples and what to do, for a person to check."""
+    return f"{subjects_told(rows)}; if that is wrong, say it by `subject_pattern` or `labels`."
+
+
+def subjects_told(rows: Sequence[Row]) -> str:
+    """How many subjects were guessed from the names, with examples."""
     examples = {row["subject"]: row["file"] for row in reversed(rows)}
     subjects = list(dict.fromkeys(row["subject"] for row in rows))
     some = ", ".join(f"{examples[subject]} is of {subject}" for subject in subjects[:3])
-    return (
-        f"Guessed from the names: {counted(len(subjects), 'subject')} ({some}{', …' if len(subjects) > 3 else ''}); "
-        "if that is wrong, say it by `subject_pattern` or `labels`."
-    )
+    return f"Guessed from the names: {counted(len(subjects), 'subject')} ({some}{', …' if len(subjects) > 3 else ''})"
 
 
 def _row_of(name: str, table: Mapping[str, Row]) -> Row | None:
