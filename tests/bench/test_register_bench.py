@@ -151,7 +151,8 @@ def test_a_real_scan_is_held_against_the_landmarks_beside_it(monkeypatch, tmp_pa
     (tmp_path / "head.csv").write_text("\n".join(["name,x,y,z", *lines]))
     write_mesh(tmp_path / "head.ply", template.mesh)
 
-    def register(mesh, template, unit="mm"):
+    def register(mesh, template, unit="mm", *, colours):
+        assert colours() is None  # the scan has none
         units.append(unit)
         if unit == "mm":
             raise MeshganError("the eyes are 4 mm apart")
