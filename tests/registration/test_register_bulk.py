@@ -20,6 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from meshgan import storage
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import DiskError, MeshganError, UsageError
 from meshgan.geometry.align import Similarity
@@ -553,6 +554,22 @@ def test_no_worker_outlives_its_run(scans, tmp_path, start, number):
     assert not out.exists()
     if number != signal.SIGKILL:
         assert not list(work.glob(".*.partial"))
+
+
+def test_what_an_ended_process_had_begun_to_write_goes(tmp_path, monkeypatch):
+    @contextlib.contextmanager
+    def ended(count):
+        (tmp_path / storage._sealed("a.started", storage.PARTIAL)).write_bytes(b"half")
+        yield SimpleNamespace(submit=ended_while_writing)
+
+    def ended_while_writing(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bulk, "process_pool", ended)
+    job = SimpleNamespace(work=tmp_path, file=lambda ending: tmp_path / f"a.{ending}")
+    with pytest.raises(KeyboardInterrupt):
+        list(bulk._until_broken([job], 2))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_second_run_in_one_folder_is_told(scans, tmp_path, start):

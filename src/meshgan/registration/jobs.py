@@ -55,7 +55,7 @@ from meshgan.registration.sequence import (
 )
 from meshgan.registration.template import FaceTemplate
 from meshgan.registration.templates import ASSET_FILES, OWN, landmark_file, load_template
-from meshgan.storage import atomic_file, remove_file
+from meshgan.storage import atomic_file, remove_file, sweep
 
 FORMAT = "8"  # of results, and how they come about; part of every key
 MOST_OUTCOME, MOST_RESULT = 2**20, 2**28  # bytes
@@ -457,6 +457,8 @@ def _until_broken(jobs: Sequence[Job], workers: int) -> Iterator[str]:
                 yield future.result()
     except BrokenProcessPool:
         return
+    finally:
+        sweep(jobs[0].work)  # what a process that was ended had begun to write
 
 
 def over_dask(jobs: Sequence[Job], scheduler: str) -> Generator[str, None, None]:
