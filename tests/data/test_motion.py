@@ -111,12 +111,11 @@ def assert_lids_lie_on_the_ball(faces, neutral):
 
 
 def assert_no_skin_gets_into_the_ball(faces, neutral):
-    """Neither what is near the margins nor what is pushed there: brows, cheeks, the root of the nose."""
-    for ball, _, _ in LIDS:
-        skin = np.setdiff1d(np.arange(faces.shape[1]), ball)
+    """Neither what is near the margins nor what cheeks push there and is hardly lid."""
+    for eye in motion().eyes:
         for face, rest in zip(faces.astype(float), neutral.astype(float), strict=True):
-            centre, radius = sphere(rest[ball])
-            before, after = (np.linalg.norm(points[skin] - centre, axis=1) - radius for points in (rest, face))
+            centre, radius = sphere(rest[eye.ball])
+            before, after = (np.linalg.norm(points[eye.lids] - centre, axis=1) - radius for points in (rest, face))
             assert after[before > -0.1].min() > -0.1
 
 
