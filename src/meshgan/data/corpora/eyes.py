@@ -26,6 +26,7 @@ MOVED_MM = 0.05  # by which opening, narrowing or closing an eye moves whatever 
 CLINGING_MM = (4.5, 8.0)  # distance from the ball within which skin belongs to it, and beyond which it does not
 LID_MM = (4.0, 10.0)  # distance from the margins at rest, likewise
 BLUR_MM, BLUR_ALONG_MM = (0.5, 5.0), 3.0  # skin so far from the margins follows the mean of so much of them
+AROUND_MM = 20.0  # from the ball: skin that actions may push into it
 LIFT_MM = 0.2  # no vertex of a lid is lifted off the ball by more than this and its distance at rest
 TOUCH = np.radians(2.5)  # between the inner edges of lids whose front edges touch
 FLAT_MM, FLATTENED = 2.5, 0.35  # skin further than this from the ball comes nearer as the fold unrolls, by that share
@@ -56,8 +57,8 @@ class Eye:
     """The lids of one eye of the template (`side` is Left or Right), and how they move on any face of it.
 
     `ball` (E,) are the vertices of the eyeball, `margin` (M,) those of the lids that touch it, `lids` (L,) all that
-    belong to the lids more or less: `clinging` (L,) says how much. Skin follows the upper and the lower margin by
-    `follows_upper` and `follows_lower` (L,).
+    belong to the lids more or less: `clinging` (L,) says how much; `around` are other vertices of skin near the ball.
+    Skin follows the upper and the lower margin by `follows_upper` and `follows_lower` (L,).
     """
 
     def __init__(self, basis: FaceBasis, template: Mesh, side: str) -> None:
@@ -75,6 +76,9 @@ class Eye:
         moved &= (gap < CLINGING_MM[1]) & (rest[0, :, 2] > ball.centre[0, 2])
         moved[self.ball], moved[self.margin] = False, True
         self.lids = np.flatnonzero(moved)
+        around = (gap < AROUND_MM) & (rest[0, :, 2] > ball.centre[0, 2]) & ~moved
+        around[self.ball] = False
+        self.around = np.flatnonzero(around)
         edges = template.vertices[self.margin]
         apart = np.linalg.norm(template.vertices[self.lids, None] - edges, axis=2).min(axis=1)
         self.clinging = (1 - _step(gap[self.lids], *CLINGING_MM)) * (1 - _step(apart, *LID_MM))
@@ -194,6 +198,18 @@ class Eye:
         now = np.maximum(now, np.minimum(gap, 0.0))  # skin that is hardly lid stays out of the ball as well
         scale = (balls.radius[:, None] + now) / far
         faces[:, self.lids] = (balls.centre[:, None] + arms * scale[..., None]).astype(faces.dtype)
+        self._keep_out(balls, neutral, faces)
+
+    def _keep_out(self, balls: Balls, neutral: Singles, faces: Singles) -> None:
+        """Draw skin around the lids, which brows and cheeks may push into the ball, back onto it, in place."""
+        arms = faces[:, self.around] - balls.centre[:, None]
+        far = np.linalg.norm(arms, axis=2)
+        for row in np.flatnonzero((far < balls.radius[:, None]).any(axis=1)):
+            centre, radius = balls.centre[row], balls.radius[row]
+            rest = np.linalg.norm(neutral[row, self.around] - centre, axis=1)
+            inside = far[row] < np.minimum(rest, radius)
+            out = arms[row, inside] * (np.minimum(rest, radius) / far[row])[inside, None]
+            faces[row, self.around[inside]] = (centre + out).astype(faces.dtype)
 
 
 def lid_shares(actions: Mapping[str, Floats]) -> tuple[Floats, Floats]:

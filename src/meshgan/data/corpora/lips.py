@@ -21,7 +21,7 @@ BOX = ((-20.5, -60.0, -5.0), (20.5, -20.0, 60.0))  # mm: the mouth of the templa
 SURFACES_MM = (-53.0, -28.0)  # heights on the template between which the lips are held against each other
 MEET_MM = 1.2  # vertices so close to the other lip are those that it meets
 STEP_MM = 0.5  # of the grid
-PLACES, DEPTHS = 108, 120  # of the grid: from the subject's right to the left, and from back to front
+PLACES, DEPTHS = 168, 96  # of the grid: from the subject's right to the left, and from back to front
 FLAT_MM = 0.7  # of overlap are flattened, not moved
 YIELDS = (0.4, 0.6)  # shares of the upper and the lower lip in moving apart
 STIFF_MM, SOFT_MM = (
@@ -32,9 +32,12 @@ CORNER_MM = 3.0  # towards a corner, where the way to either lip differs by less
 SEAL_MM = 9.0  # an open mouth is closed by this at most, by lips alone
 SHUT = (0.35, 0.65)  # shares of the lips in that
 CLEAR_MM = 0.03  # left between lips that were moved apart
-ROUNDS = 9  # of moving apart what still overlaps, at most
-OFFSETS = ((0.0, 0.0), (0.5, 0.5), (0.25, 0.75), (0.75, 0.25))  # of the grid in turn: one looks where others did not
-SOUND = 3  # looks in turn that find nothing are enough
+ROUNDS = 20  # of moving apart what still overlaps, at most
+OFFSETS = (  # of the grid in turn: one looks where others did not
+    *((0.0, 0.0), (0.5, 0.5), (0.25, 0.75), (0.75, 0.25)),
+    *((0.5, 0.0), (0.0, 0.5), (0.25, 0.25), (0.75, 0.75)),
+)
+SOUND = len(OFFSETS)  # looks in turn that find nothing are enough
 OVERLAP_MM = 0.04  # is not worth another round
 OWN = 0.3  # surfaces that follow a lip so far can be flattened
 STEEP = 0.15  # triangles seen so obliquely from below have no height
@@ -153,8 +156,6 @@ def _part(mouths, middle, above, below, high, low, moving, blur, in_y):  # type:
             x, z = OFFSETS[turn % len(OFFSETS)]
             back, front = _drawn(mouth, middle, above, below, x, z, points, corner, upper, lower)
             least = _between(upper, lower, back, front, gap)
-            if turn == 0 and least >= CLEAR_MM:
-                break
             sound += 1
             if least < -OVERLAP_MM:
                 sound = 0
