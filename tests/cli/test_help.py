@@ -10,10 +10,9 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from meshgan.cli import shipped_models, shipped_recipes
 from meshgan.cli.evaluate import Made
 from meshgan.cli.main import GROUPS, app, in_options
-from meshgan.cli.train import shipped_recipes
-from meshgan.cli.use import shipped
 from meshgan.errors import install_command, missing_extra
 from meshgan.progress import counted
 from meshgan.report.paper_figures import FIGURES
@@ -78,7 +77,7 @@ def test_choices_are_those_that_there_are():
     assert "'figure7'" in shown.output
     assert {"quick", "demo", "meshgan"} <= set(shipped_recipes())
     assert all(load_recipe(name).name == name for name in shipped_recipes())
-    assert shipped("id") == ["identity"]
+    assert shipped_models("id") == ["identity"]
 
 
 @pytest.mark.parametrize(
@@ -157,3 +156,23 @@ def test_an_extra_is_not_worded_as_an_option():
     words = ["evaluate", "a"]
     assert in_options(str(missing_extra("the FID", "fid")), words).startswith("the FID needs the extra `fid`;")
     assert in_options("give `fid='off'`", words) == "give `--fid off`"
+
+
+def test_every_model_and_recipe_is_completed():
+    """Whatever names one does; the words say which parameters these are."""
+    command = get_command(app)
+    verbs = {name: verb for name, verb in command.commands.items()}
+    verbs |= {
+        f"{group} {name}": verb
+        for group, of in command.commands.items()
+        for name, verb in getattr(of, "commands", {}).items()
+    }
+    named = [
+        (verb, parameter)
+        for verb, found in verbs.items()
+        for parameter in found.params
+        if "ships" in str(getattr(parameter, "help", "")) or "MODEL" in str(parameter.metavar)
+    ]
+    missing = {f"{verb} {p.name}" for verb, p in named if not p.shell_complete(None, "")}
+    assert len(named) > 15
+    assert missing == {"reproduce only"}  # rows of a table

@@ -17,7 +17,32 @@ MARKS = ("card.json", "model.json", "recipe.toml")  # a folder that holds one is
 KEPT = (*MARKS, "labels.csv", "template.ply", "machine.json")  # files of theirs whose endings others have too
 LARGEST = 2**63 - 1  # whole number
 
+SHIPPED = Path(__file__).parents[1] / "model" / "shipped"  # `model_folder.SHIPPED`, without importing NumPy
+RECIPES = Path(__file__).parents[1] / "recipes"
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+class ModelName(str):
+    """A word that names a model: a model folder, a run folder, one that ships; of some verbs, a mesh."""
+
+
+class RecipeName(str):
+    """A word that names a recipe: a TOML file, or one that ships."""
+
+
+def shipped_models(incomplete: str) -> list[str]:
+    """Names of models that ship, for completion."""
+    return sorted(path.parent.name for path in SHIPPED.glob(f"{incomplete}*/model.json"))
+
+
+def shipped_recipes(incomplete: str = "") -> list[str]:
+    """Names of recipes that ship, for completion."""
+    return sorted(file.stem for file in RECIPES.glob(f"{incomplete}*.toml"))
+
+
+MODEL: Any = {"parser": ModelName, "autocompletion": shipped_models}  # of an argument or an option
+RECIPE: Any = {"parser": RecipeName, "autocompletion": shipped_recipes}
 
 
 class Verbs(typer.Typer):
@@ -98,24 +123,22 @@ def check_places(given: Mapping[str, Any]) -> None:
 
 
 def _paths(name: str, value: Any) -> Iterator[Path]:
-    """The paths that a parameter names: what is written, what is there, and of words only files and models' folders.
+    """The paths that a parameter names: what is written, what is there, and of names only files and models' folders.
 
-    Other words are names (of tables, recipes, kinds of rigs), whatever folder is called the same.
+    Other words (of tables, kinds of rigs, columns) are none, whatever file or folder is called the same.
     """
     for word in value if isinstance(value, list | tuple) else (value,):
-        if isinstance(word, str | Path) and str(word):
+        if isinstance(word, Path | ModelName | RecipeName) and str(word):
             path = Path(word)
             try:
-                if (
-                    name in WRITTEN
-                    or path.is_file()
-                    or (path.exists() and (isinstance(word, Path) or _model(name, path)))
-                ):
+                if name in WRITTEN or path.is_file() or (path.exists() and isinstance(word, Path)) or _model(word):
                     yield path
             except (OSError, ValueError):  # no name that a file could have
                 continue
 
 
-def _model(name: str, folder: Path) -> bool:
-    """Whether a word means this folder, as `find_model` reads it; recipes are files."""
-    return name != "recipe" and any((place / "model.json").is_file() for place in (folder, folder / "model"))
+def _model(word: Any) -> bool:
+    """Whether a word means the model in a folder of that name, as `find_model` reads it."""
+    return isinstance(word, ModelName) and any(
+        (place / "model.json").is_file() for place in (Path(word), Path(word) / "model")
+    )

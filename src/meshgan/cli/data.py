@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from meshgan.cli import JsonOption, Verbs
+from meshgan.cli import MODEL, JsonOption, ModelName, Verbs
 from meshgan.errors import UsageError
 from meshgan.progress import counted
 
@@ -304,8 +304,12 @@ def register(
         typer.Option(help="Landmarks (JSON, ljson, pp, CSV) of the scan, or a folder with a file for each scan."),
     ] = None,
     model: Annotated[
-        str | None,
-        typer.Option(help="A trained identity model, or the name of one that ships, that guides the fit."),
+        ModelName | None,
+        typer.Option(
+            metavar="MODEL",
+            help="A trained identity model, or the name of one that ships, that guides the fit.",
+            **MODEL,
+        ),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
     scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler, instead of processes.")] = None,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from meshgan.cli import JsonOption
+from meshgan.cli import MODEL, JsonOption, ModelName
 from meshgan.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,10 +20,11 @@ Made = Literal["table1", "table2", "ablation", "figure1", "figure4", "figure5", 
 
 def evaluate(
     models: Annotated[
-        list[str],
+        list[ModelName],
         typer.Argument(
             metavar="MODEL...",
             help="Model or run folders, names of models that ship, or pca, gmm, flow, bootstrap, which are fitted now.",
+            **MODEL,
         ),
     ],
     data: Annotated[Path, typer.Option("--data", help="The set whose test part the models are measured against.")],

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meshgan.cli import JsonOption
-from meshgan.cli.use import SHIPPED
+from meshgan.cli import MODEL, SHIPPED, JsonOption, ModelName
+from meshgan.cli.use import ModelArgument
 from meshgan.errors import UsageError, missing_extra
 
 if TYPE_CHECKING:
@@ -24,10 +24,11 @@ OPENS = ("head", "identity")  # of the models that ship, the first there is
 
 def studio(
     identity: Annotated[
-        str | None, typer.Argument(metavar="ID_MODEL", help="Identity model: a folder, or the name of one that ships.")
+        ModelName | None,
+        typer.Argument(metavar="ID_MODEL", help="Identity model: a folder, or the name of one that ships.", **MODEL),
     ] = None,
     expression: Annotated[
-        str | None, typer.Argument(metavar="EXP_MODEL", help="Expression model, of the same template.")
+        ModelName | None, typer.Argument(metavar="EXP_MODEL", help="Expression model, of the same template.", **MODEL)
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; 0 takes any free port.")] = 8080,
     host: Annotated[
@@ -143,7 +144,7 @@ def _asked_to_end() -> "SimpleQueue[int]":
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="A model folder, a run folder, or the name of a model that ships.")],
+    model: ModelArgument,
     out: Annotated[Path, typer.Option("--out", help="The ONNX file to write.")],
     opset: Annotated[
         int | None, typer.Option(min=OLDEST_OPSET, help="Version of ONNX's operators, for engines that lag behind.")

@@ -8,23 +8,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from meshgan.cli import Verbs
-
-RECIPES = Path(__file__).parents[1] / "recipes"
-
-
-def shipped_recipes() -> list[str]:
-    """The names of those that ship, for completion."""
-    return sorted(file.stem for file in RECIPES.glob("*.toml"))
+from meshgan.cli import MODEL, RECIPE, RECIPES, ModelName, RecipeName, Verbs, shipped_recipes
 
 
 def train(
     recipe: Annotated[
-        str,
+        RecipeName,
         typer.Argument(
-            metavar="RECIPE",
-            help="A TOML file, or one that ships: `meshgan recipes` lists them.",
-            autocompletion=shipped_recipes,
+            metavar="RECIPE", help="A TOML file, or one that ships: `meshgan recipes` lists them.", **RECIPE
         ),
     ],
     data: Annotated[Path, typer.Option("--data", help="The set of faces to learn.")],
@@ -35,7 +26,8 @@ def train(
         bool, typer.Option("--resume", help="Go on from the last checkpoint; the schedule may be longer now.")
     ] = False,
     init: Annotated[
-        str | None, typer.Option("--init", metavar="MODEL", help="Begin with a trained model of the same template.")
+        ModelName | None,
+        typer.Option("--init", metavar="MODEL", help="Begin with a trained model of the same template.", **MODEL),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, print the whole recipe, and train nothing.")
@@ -102,7 +94,7 @@ def list_recipes(
 
 @recipes.command()
 def show(
-    name: Annotated[str, typer.Argument(help="A recipe that ships, or a TOML file.")],
+    name: Annotated[RecipeName, typer.Argument(help="A recipe that ships, or a TOML file.", **RECIPE)],
     changes: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value; repeatable.")
     ] = None,

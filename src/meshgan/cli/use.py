@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from meshgan.cli import MARKS, JsonOption
+from meshgan.cli import MARKS, MODEL, SHIPPED, JsonOption, ModelName
 from meshgan.errors import UsageError
 from meshgan.progress import counted
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from meshgan.model.load import Model
     from meshgan.model.rig import Kind, Targets
 
-SHIPPED = Path(__file__).parents[1] / "model" / "shipped"  # `model_folder.SHIPPED`, without importing NumPy
 MOST_FACTORS = 200  # faces on a strip
 MOST_FACES = 100_000  # six gigabytes in memory, and as many files
 MOST_SHOWN = 400  # on a sheet
@@ -32,14 +31,8 @@ FORMATS = ("glb", "obj", "ply")
 RESULTS = re.compile(r"(face|between)-\d{3,}\.(glb|obj|ply|json)|(sheet|strip|errors)\.png|summary\.json")  # of verbs
 
 
-def shipped(incomplete: str) -> list[str]:
-    """Names of models that ship, for completion."""
-    return sorted(path.parent.name for path in SHIPPED.glob(f"{incomplete}*/model.json"))
-
-
 ModelArgument = Annotated[
-    str,
-    typer.Argument(help="A model folder, a run folder, or the name of a model that ships.", autocompletion=shipped),
+    ModelName, typer.Argument(help="A model folder, a run folder, or the name of a model that ships.", **MODEL)
 ]
 OutOption = Annotated[Path, typer.Option("--out", help="The folder to write to.")]
 FormatOption = Annotated[str, typer.Option("--format", help="glb, obj, ply, or several with commas between.")]
@@ -287,10 +280,16 @@ def _report(result: dict[str, Any], as_json: bool) -> None:
 
 def compose(
     identity: Annotated[
-        str, typer.Argument(metavar="ID_MODEL", help="Identity model: a folder, or the name of a model that ships.")
+        ModelName,
+        typer.Argument(
+            metavar="ID_MODEL", help="Identity model: a folder, or the name of a model that ships.", **MODEL
+        ),
     ],
     expression: Annotated[
-        str, typer.Argument(metavar="EXP_MODEL", help="Expression model: a folder, or the name of a model that ships.")
+        ModelName,
+        typer.Argument(
+            metavar="EXP_MODEL", help="Expression model: a folder, or the name of a model that ships.", **MODEL
+        ),
     ],
     out: OutOption,
     count: Annotated[int, typer.Option(min=1, max=MOST_FACES, help="How many faces.")] = 16,
@@ -411,7 +410,10 @@ def _composition(
 
 def drive(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL|MESH", help="An identity model, or a face of the template (GLB, OBJ, PLY).")
+        ModelName,
+        typer.Argument(
+            metavar="MODEL|MESH", help="An identity model, or a face of the template (GLB, OBJ, PLY).", **MODEL
+        ),
     ],
     source: Annotated[
         Path,
@@ -515,7 +517,7 @@ def rig(
 
 
 def directions(
-    model: Annotated[str, typer.Argument(help="A model folder or a run folder.")],
+    model: Annotated[ModelName, typer.Argument(help="A model folder or a run folder.", **MODEL)],
     data: Annotated[Path, typer.Option("--data", help="The FaceSet with the labels.")],
     labels: Annotated[str, typer.Option(help="Columns of its label table, with commas between.")],
     only: Annotated[str, typer.Option(help="Use only faces with a label, as in kind=posed; commas between.")] = "",
