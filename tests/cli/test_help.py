@@ -161,7 +161,7 @@ def test_an_extra_is_not_worded_as_an_option():
 def test_every_model_and_recipe_is_completed():
     """Whatever names one does; the words say which parameters these are."""
     command = get_command(app)
-    verbs = {name: verb for name, verb in command.commands.items()}
+    verbs = dict(command.commands)
     verbs |= {
         f"{group} {name}": verb
         for group, of in command.commands.items()

@@ -126,6 +126,26 @@ def test_what_is_no_performance_is_told_in_a_sentence(
         read_performance(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "BlendShapeCount,JawOpen\n52,0\n0,\n52,1\n52,1\n"),
+        ("a.json", '{"fps": 60, "frames": [{"jawOpen": 0}, {}, {"jawOpen": 1}, {"jawOpen": 1}]}'),
+        (
+            "b.json",
+            '[{"time": 5, "jawOpen": 0}, {"time": 5.0167}, {"time": 5.0333333, "jawOpen": 1}, '
+            '{"time": 5.05, "jawOpen": 1}]',
+        ),
+    ],
+)
+def test_a_gap_takes_the_time_that_it_took(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.warns(MeshganWarning, match="bridged 1 frame without"):
+        found = read_performance(tmp_path / name)
+    np.testing.assert_allclose(found.times, [0, 2 / 60, 3 / 60], atol=1e-6)
+    np.testing.assert_array_equal(found.weights[:, ARKIT.index("jawOpen")], [0, 1, 1])
+
+
 def test_frames_without_a_face_are_bridged(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("Timecode,BlendShapeCount,JawOpen\n0:0:0:0,52,0\n0:0:0:1,0,\n0:0:0:2,52,1\n")
     with pytest.warns(MeshganWarning, match="bridged 1 frame without"):

@@ -106,7 +106,7 @@ def test_which_combinations_are_refused(recipe_table):
     ["objective.kind=began", "sampling.faces=1", "sampling.kind=standard-normal", "network.linear=false"],
 )
 def test_changes_that_break_the_flagship_are_refused(change):
-    with pytest.raises(UsageError, match=r"meshgan\.toml: .*"):
+    with pytest.raises(UsageError, match="meshgan, as changed: "):
         load_recipe("meshgan", [change])
 
 

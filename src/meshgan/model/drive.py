@@ -85,20 +85,24 @@ def read_performance(path: Path, fps: float | None = None) -> Performance:
     else:
         frames, times, rate = _of_json(path)
         fps = fps or rate
-    if not frames:
+    seen = [row for row, frame in enumerate(frames) if frame]
+    if not seen:
         raise MeshganError(f"{path} holds no frame.")
     if len(frames) > MOST_FRAMES:
         raise MeshganError(f"{path} holds {counted(len(frames), 'frame')}; at most {MOST_FRAMES:,} are read.")
     if times is None:
-        times = np.arange(len(frames)) / (fps or FPS)
+        times = np.array(seen) / (fps or FPS)
     if not np.isfinite(times).all() or np.abs(times).max() > MOST_SECONDS:
         raise MeshganError(f"{path} has times beyond {MOST_SECONDS:g} seconds; give them in seconds.")
     if (np.diff(times) <= 0).any():
-        late = int(np.argmax(np.diff(times) <= 0)) + 2
+        late = seen[int(np.argmax(np.diff(times) <= 0)) + 1] + 1
         raise MeshganError(f"{path}: the time of frame {late} is not after that of the frame before.")
-    weights, head = np.zeros((len(frames), len(ARKIT))), np.zeros((len(frames), 3))
-    for row, frame in enumerate(frames):
-        for name, value in frame.items():
+    if len(seen) < len(frames):
+        gone = counted(len(frames) - len(seen), "frame")
+        warnings.warn(f"{path}: bridged {gone} without a face.", MeshganWarning, stacklevel=2)
+    weights, head = np.zeros((len(seen), len(ARKIT))), np.zeros((len(seen), 3))
+    for row, place in enumerate(seen):
+        for name, value in frames[place].items():
             if name in HEAD:
                 head[row, HEAD.index(name)] = value
             else:
@@ -108,6 +112,7 @@ def read_performance(path: Path, fps: float | None = None) -> Performance:
 
 
 def _of_table(path: Path, fps: float | None) -> tuple[list[dict[str, float]], Floats | None]:
+    """The weights of each frame, none where no face was seen, and when the others were, where the table says it."""
     rows = read_table(path, (), MOST_BYTES)
     if not rows:
         raise MeshganError(f"{path} holds no frame.")
@@ -115,16 +120,13 @@ def _of_table(path: Path, fps: float | None) -> tuple[list[dict[str, float]], Fl
     if not any(name in KNOWN.values() for name in columns.values()):
         raise UsageError(f"{path} has no column with the name of a shape, {ARKIT[0]} for example.")
     count = next((column for column in columns if _key(column) == "blendshapecount"), None)
-    seen = [row for row in rows if count is None or row[count].strip() not in ("0", "")]
-    if len(seen) < len(rows):
-        warnings.warn(
-            f"{path}: bridged {counted(len(rows) - len(seen), 'frame')} without a face.", MeshganWarning, stacklevel=3
-        )
     frames = [
-        {name: _weight(row[column], name, f"{path}: frame {number}") for column, name in columns.items() if name}
-        for number, row in enumerate(seen, start=1)
+        {}
+        if count is not None and row[count].strip() in ("0", "")
+        else {name: _weight(row[column], name, f"{path}: frame {number}") for column, name in columns.items() if name}
+        for number, row in enumerate(rows, start=1)
     ]
-    return frames, _times(seen, path, fps)
+    return frames, _times([row for row, frame in zip(rows, frames, strict=True) if frame], path, fps)
 
 
 def _times(rows: Sequence[Mapping[str, str]], path: Path, fps: float | None) -> Floats | None:
@@ -153,6 +155,10 @@ def _times(rows: Sequence[Mapping[str, str]], path: Path, fps: float | None) -> 
 
 
 def _of_json(path: Path) -> tuple[list[dict[str, float]], Floats | None, float | None]:
+    """The weights of each frame, when those with any were, and how many a second there are, where the file says it.
+
+    Shapes that a frame leaves out are at rest there; a frame without any saw no face.
+    """
     found = read_json(path, MOST_BYTES)
     rate: Any = None
     if isinstance(found, dict):
@@ -181,7 +187,7 @@ def _of_json(path: Path) -> tuple[list[dict[str, float]], Floats | None, float |
         raise MeshganError(
             f"{path} has times for {len(times)} of {counted(len(frames), 'frame')} only; give each one, or none."
         )
-    return frames, np.array(times) if times else None, rate
+    return frames, np.array([time for time, frame in zip(times, frames, strict=True) if frame]) if times else None, rate
 
 
 def _key(name: str) -> str:

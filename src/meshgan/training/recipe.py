@@ -168,7 +168,7 @@ def load_recipe(name: str | Path, /, changes: Iterable[str] = (), **sections: An
     """Read a recipe from a TOML file or by the name of one that ships, with changes applied.
 
     They are given as texts, `"schedule.faces=5000"`, or by section, `schedule={"faces": 5000}`. Raises `UsageError`
-    that names the file, the key and the remedy.
+    that names the file, or that it was changed, the key and the remedy.
     """
     path = find_recipe(name)
     try:
@@ -177,10 +177,11 @@ def load_recipe(name: str | Path, /, changes: Iterable[str] = (), **sections: An
         raise
     except MeshganError as error:
         raise UsageError(f"{path} is no TOML file: {error}") from error
+    changes = list(changes)
     for change in sorted(changes, key=lambda change: not change.startswith(KINDS)):
         _apply(table, change)
     _merge(table, sections)
-    return parse_recipe(table, str(path))
+    return parse_recipe(table, f"{name}, as changed" if changes or sections else str(path))
 
 
 def find_recipe(name: str | Path) -> Path:
