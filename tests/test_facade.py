@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 import meshgan
+from meshgan.data.corpora.basis import face_template
+from meshgan.errors import UsageError
 
 
 def test_every_name_is_there():
@@ -40,3 +42,24 @@ def test_the_library_speaks_of_its_own_parameters():
         for words in (node.value for one in raised for node in ast.walk(one) if isinstance(node, ast.Constant)):
             text = re.sub(r"`meshgan [^`]*`|pip install [^;]*", "", str(words))  # whole commands
             assert not re.search(r"(^|[\s`(])--[a-z]", text), f"{path.name}: {words}"
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda model, faces: meshgan.evaluate("identity", faces), "`evaluate` takes a model"),
+        (lambda model, faces: meshgan.evaluate(model, "faces"), "and a FaceSet"),
+        (lambda model, faces: meshgan.train("quick", "faces", "run"), "`faces` should be a FaceSet"),
+        (lambda model, faces: meshgan.rig("face.ply"), "should be a mesh"),
+        (lambda model, faces: meshgan.rig(3), "should be a mesh"),
+        (lambda model, faces: meshgan.rig(face_template(), "apple"), "no rig 'apple'"),
+        (lambda model, faces: meshgan.FaceSet.create(faces.vertices, "template.ply"), "`template` should be a mesh"),
+        (
+            lambda model, faces: meshgan.FaceSet.create(faces.vertices, faces.template, ["a"]),
+            "`labels` should be columns",
+        ),
+    ],
+)
+def test_what_is_not_of_the_kind_that_a_function_takes_is_told(call, words, tiny_run, tiny_faces):
+    with pytest.raises(UsageError, match=words):
+        call(meshgan.load_model(tiny_run), tiny_faces)

@@ -258,8 +258,6 @@ def test_a_set_of_faces_is_fitted(tmp_path, tiny_run, tiny_faces, meshgan):
     assert meshgan("fit", tiny_run, tmp_path / "set", "--out", tmp_path / "fitted")[0] == 0
     found = {path.name for path in (tmp_path / "fitted").iterdir()}
     assert {"one.ply", "one.json", "two.ply", "two.json", "summary.json", "errors.png"} <= found
-    status, _, error = meshgan("fit", tiny_run, tmp_path, "--out", tmp_path / "b")
-    assert (status, error.count("\n")) == (2, 1)
 
 
 def test_a_raw_scan_is_registered_before_it_is_fitted(tmp_path, tiny_run, tiny_faces, model, meshgan, monkeypatch):
@@ -351,6 +349,18 @@ def test_what_a_verb_has_written_every_other_reads_at_the_same_size(tmp_path, ti
         (shown,) = compose_random(model, model, 1).faces
         found = read_mesh(tmp_path / "composed/face-000.glb").vertices
         np.testing.assert_allclose(found, shown, atol=2e-3)
+
+
+def test_a_folder_of_meshes_is_fitted(tmp_path, tiny_run, meshes, meshgan):
+    together = meshgan("fit", tiny_run, meshes[0].parent, "--out", tmp_path / "folder", "--json")
+    single = meshgan("fit", tiny_run, *sorted(meshes), "--out", tmp_path / "single", "--json")
+    assert (together[0], single[0]) == (0, 0)
+    names = {path.name for path in (tmp_path / "single").iterdir()}
+    assert names == {path.name for path in (tmp_path / "folder").iterdir()}
+    (tmp_path / "empty").mkdir()
+    status, _, error = meshgan("fit", tiny_run, tmp_path / "empty", "--out", tmp_path / "x")
+    assert (status, error.count("\n")) == (2, 1)
+    assert "empty" in error
 
 
 def test_a_code_of_another_model_is_told(tmp_path, tiny_run, model, meshgan):

@@ -182,6 +182,7 @@ def test_a_face_of_ones_own_gets_expressions(model, described: Path, tmp_path: P
         assert extras["identity"] == name
         assert extras["seed"] == 0
         assert ("code" in extras) == (name == "code.json")
+        assert ("licence" in extras) == (name == "code.json")  # somebody's own mesh is not under the model's
         shifts = model.decode([extras["expression_code"]])[0] - model.template.vertices
         still = rigid(own, model.template.vertices)(own) if name == "mine.ply" else model.sample(1)[0]
         moved = still + sizes(still, model.template.vertices) * shifts

@@ -9,9 +9,11 @@ from dataclasses import replace
 import pytest
 from pydantic import ValidationError
 
-from meshgan.errors import MeshganError
+from meshgan.errors import MeshganError, UsageError
 from meshgan.evaluation.metrics import Score
 from meshgan.evaluation.yardstick import BY_KEY, METRICS
+from meshgan.model.load import load_model
+from meshgan.report import reproduce
 from meshgan.report.results import (
     Result,
     Results,
@@ -156,3 +158,13 @@ def test_a_difference_counts_when_the_ranges_over_seeds_are_apart():
         assert ("in FID; not in nothing" in line) == apart
     assert beyond_seeds([seeded("meshgan", 5.0), seeded("coma", 1.0)]) == []  # one seed says nothing of others
     assert "6.00 (5.00 to 7.00)" in markdown([ours])
+
+
+def test_all_models_are_checked_before_one_is_measured(tmp_path, tiny_run, tiny_faces, head_model, monkeypatch):
+    measured = []
+    monkeypatch.setattr(reproduce, "evaluate", lambda *given, **options: measured.append(given))
+    with pytest.raises(UsageError, match="template"):
+        reproduce.compare(
+            {"own": load_model(tiny_run), "heads": head_model}, tiny_faces, tmp_path / "a.json", tmp_path, 20, "off"
+        )
+    assert not measured

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from meshgan.arrays import Booleans, Codes, Faces, Reals
 from meshgan.cli.use import one_run_in, refuse_other_runs
 from meshgan.data.corpora.basis import face_template, face_within
+from meshgan.data.corpora.naming import mesh_files
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import MeshganError, MeshganWarning, UsageError
 from meshgan.geometry.align import Similarity, rigid
@@ -162,6 +163,7 @@ def _read_targets(model: Model, paths: Sequence[Path], unit: str, part: Path | N
     """What to fit: all meshes together, each landmark file for itself."""
     if unit not in (*MILLIMETRES, AUTO):
         raise UsageError(f"unknown unit '{unit}': choose from {', '.join(MILLIMETRES)} and {AUTO}.")
+    paths = [file for path in paths for file in _files_of(path)]
     meshes = [path for path in paths if path.suffix.lower() != ".csv"]
     faces = [found for path in meshes for found in _read_faces(model, path, unit)]
     points = [path for path in paths if path not in meshes]
@@ -173,6 +175,15 @@ def _read_targets(model: Model, paths: Sequence[Path], unit: str, part: Path | N
             given, shapes, (known, *_) = zip(*some, strict=True)
             groups.append(_Targets(given, np.stack(shapes), _part_weights(model, part) * known))
     return groups + [_read_points(model, path, unit, names[path]) for path in points]
+
+
+def _files_of(path: Path) -> list[Path]:
+    """The meshes of a folder that is no set of faces; else what was named itself."""
+    if not path.is_dir() or (path / "card.json").exists():
+        return [path]
+    if not (found := mesh_files(path)):
+        raise UsageError(f"{path} is no set of faces, and holds no mesh either.")
+    return [path / name for name in found]
 
 
 def _read_faces(model: Model, path: Path, unit: str) -> list[tuple[Path, Faces, Booleans]]:

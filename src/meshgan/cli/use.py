@@ -105,7 +105,8 @@ def fit(
         list[Path],
         typer.Argument(
             metavar="MESH|SET...",
-            help="Meshes of the model's template, sets of them, raw scans, or CSV files of landmarks: vertex,x,y,z.",
+            help="Meshes of the model's template, sets of them, raw scans, folders of either, or CSV files of "
+            "landmarks: vertex,x,y,z.",
         ),
     ],
     out: OutOption,
@@ -375,7 +376,7 @@ def _write_compositions(
         targets |= {name: size * shift for name, shift in named.items()}
         mesh = template.with_vertices(made.identities[number])
         title = f"{face.stem if face else known['model']}-{known['seed']}-{file.stem}"
-        rights = str(known["licence"]) if face is None else ""
+        rights = str(known.get("licence", ""))
         write_glb(file, mesh, targets, {TARGET: 1.0}, title, rights, layout=layout_of(mesh), about=known)
         with atomic_file(file.with_suffix(".json")) as partial:
             partial.write_text(json.dumps(known) + "\n", encoding="utf-8")
@@ -396,12 +397,16 @@ def _draw_compositions(path: Path, template: "Mesh", made: "Composition", names:
 def _composition(
     models: "tuple[Model, Model]", made: "Composition", number: int, code: "Codes | None", face: Path | None
 ) -> dict[str, Any]:
-    """What stands beside and in the file of one of the faces: the models, and the codes, given (D,) or drawn."""
+    """What stands beside and in the file of one of the faces: the models, and the codes, given (D,) or drawn.
+
+    The models' licences are not those of a mesh that was given.
+    """
     codes = code if made.codes is None else made.codes[number]
+    licences = dict.fromkeys(one.card.origin.licence for one in models)
     return {
         "model": models[0].card.name,
         "expression_model": models[1].card.name,
-        "licence": "; ".join(dict.fromkeys(one.card.origin.licence for one in models)),
+        **({"licence": "; ".join(licences)} if face is None or face.suffix.lower() == ".json" else {}),
         **({} if codes is None else {"code": codes.tolist()}),
         "expression_code": made.expression_codes[number].tolist(),
         **({} if face is None else {"identity": face.name}),

@@ -146,6 +146,10 @@ class FaceSet:
         `labels` are columns of N values each; without the column `subject`, every face is of another person. Raises
         `UsageError` for shapes that do not fit, and numbers that are none.
         """
+        if not isinstance(template, Mesh):
+            raise UsageError("`template` should be a mesh, as `read_mesh` gives it.")
+        if labels is not None and not isinstance(labels, Mapping):
+            raise UsageError('`labels` should be columns by their names, as in {"age": [31, 54]}.')
         try:
             faces = np.ascontiguousarray(vertices, dtype=np.float32)
         except (ValueError, TypeError, RuntimeError) as error:

@@ -93,7 +93,7 @@ def evaluate(
     if given: the same call, after a stop, goes on from there. Raises `UsageError` if the model is of another
     template, the set too small, or the extra for the FID missing.
     """
-    _check(model, faces, samples, fid, part)
+    check_measurable(model, faces, samples, fid, part)
     if work is None:
         with TemporaryDirectory() as folder:
             return evaluate(model, faces, samples, fid, seed, Path(folder), steps, part)
@@ -171,7 +171,10 @@ def fitting_errors(model: Model, faces: FaceSet, work: Path, steps: int = STEPS,
     return np.concatenate(parts)
 
 
-def _check(model: Model, faces: FaceSet, samples: int, fid: Fid, part: Part) -> None:
+def check_measurable(model: Model, faces: FaceSet, samples: int, fid: Fid, part: Part = "test") -> None:
+    """Raise `UsageError` where `evaluate` would: for another template, too few faces or samples, a missing extra."""
+    if not isinstance(faces, FaceSet) or not hasattr(model, "template"):
+        raise UsageError("`evaluate` takes a model, as `load_model` gives it, and a FaceSet, as `FaceSet.open` does.")
     check_connectivity(faces.template, model.template, str(faces.path))
     if (count := len(faces.split.part(part))) < FEWEST:
         raise UsageError(f"{faces.path} has {counted(count, f'{part} face')}; an evaluation needs {FEWEST} or more.")

@@ -131,7 +131,11 @@ def rig(face: ArrayLike | Mesh, which: Kind = "both") -> Rig:
     `which` chooses Apple's 52 shapes, the six expressions, or both. Raises `UsageError` for a face of another
     template. It takes about half a second.
     """
+    if which not in get_args(Kind):
+        raise UsageError(f"there is no rig '{which}'; choose one of {', '.join(get_args(Kind))}.")
     vertices = np.asarray(face.vertices if isinstance(face, Mesh) else face)
+    if vertices.ndim != 2 or not np.issubdtype(vertices.dtype, np.number):
+        raise UsageError("the face to rig should be a mesh, as `read_mesh` gives it, or an array (V, 3) of numbers.")
     template = next((t for t in (face_template(), head_template()) if t.vertices.shape == vertices.shape), None)
     if template is None or (isinstance(face, Mesh) and not can_be_rigged(face)):
         raise UsageError(

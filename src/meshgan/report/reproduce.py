@@ -29,7 +29,7 @@ from meshgan.data.corpora.expressions import ExpressionPlan, make_expressions
 from meshgan.data.expression import decouple
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import MeshganError, UsageError
-from meshgan.evaluation.evaluate import Evaluation, evaluate
+from meshgan.evaluation.evaluate import Evaluation, check_measurable, evaluate
 from meshgan.evaluation.inception import graph_file
 from meshgan.evaluation.yardstick import Fid, Part
 from meshgan.machine import machine, today
@@ -338,8 +338,10 @@ def compare(
 ) -> Results:
     """Measure models on faces of any set and write the table as JSON, or as a page with its JSON beside it.
 
-    What is finished is kept in the folder `work`.
+    What is finished is kept in the folder `work`. All models are checked before the first is measured.
     """
+    for model in models.values():
+        check_measurable(model, faces, samples, fid, part)
     found = {name: evaluate(model, faces, samples, fid, seed, work, part=part) for name, model in models.items()}
     rows = [row for name, evaluation in found.items() for row in results_of_seeds([evaluation], name, None)]
     last = list(found.values())[-1]
