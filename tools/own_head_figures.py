@@ -4,7 +4,8 @@
 
 Each person is one of the corpus, whose shapes are known; what is rigged is the face with 1,500, 3,000 or 4,500
 vertices, turned, as a file of its own, and the detector finds its landmarks. Printed is, for each shape, the mean error
-of the displacement over the face against its mean size, and the worst vertex. The picture shows the last person.
+of the displacement over the face against its mean size, and the worst vertex. The picture shows the last person, both
+sides at once.
 """
 
 import argparse
@@ -12,7 +13,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from meshgan.data.corpora.basis import face_basis, face_template
@@ -23,13 +23,10 @@ from meshgan.geometry.files import write_mesh
 from meshgan.geometry.mesh import Mesh
 from meshgan.model.rig import ARKIT, rigger
 from meshgan.registration.own_head import rig_head
-from meshgan.view.figures import tiles
-from meshgan.view.raster import Camera
+from meshgan.view.figures import contact_sheet
 
 COUNTS = (1500, 3000, 4500)
-SHOWN = (
-    "", "eyeBlinkLeft", "browInnerUp", "jawOpen", "mouthFunnel", "mouthPucker", "mouthSmileLeft", "cheekPuff",
-)  # fmt: skip
+SHOWN = ("at rest", "eyeBlink", "browInnerUp", "jawOpen", "mouthFunnel", "mouthPucker", "mouthSmile", "cheekPuff")
 
 
 def main() -> None:
@@ -56,11 +53,10 @@ def main() -> None:
                 errors[row, column], worst[row, column] = off.mean(), off.max()
                 sizes[row, column] = np.linalg.norm(wanted, axis=1).mean()
     if asked.picture:
-        shown = [found.vertices.copy(), *(found.vertices + found.targets[name] for name in SHOWN[1:])]
+        sides = [[name for name in ARKIT if name.removesuffix("Left").removesuffix("Right") == what] for what in SHOWN]
+        shown = [found.vertices + sum(found.targets[name] for name in both) for both in sides]
         upright = np.stack([turn.inv().apply(vertices) for vertices in shown])
-        pictures = tiles(upright, few.mesh.triangles, 240, camera=Camera.framing(upright, margin=1.05))
-        rows = [np.concatenate(list(pictures[start : start + 4]), axis=1) for start in (0, 4)]
-        Image.fromarray(np.concatenate(rows)).save(asked.picture)
+        contact_sheet(upright, few.mesh.triangles, asked.picture, columns=4, size=300, captions=SHOWN)
     moving = sizes.mean(axis=0) > 0
     shares = errors.mean(axis=0) / np.maximum(sizes.mean(axis=0), 1e-12)
     under = [int(np.count_nonzero(e[moving] <= 0.2 * s[moving])) for e, s in zip(errors, sizes, strict=True)]
