@@ -39,11 +39,10 @@ def template():
     return default_template()
 
 
-@pytest.fixture(scope="module")
-def scene(template):
-    """A fake scan in colours, where its vertices truly are, and its face as bare shape shows it."""
-    face = FACE.with_vertices(plain_people(2, "colours")[1].astype(np.float64))
-    rng = np.random.default_rng(8)
+def in_colours(template, person, seed):
+    """A fake scan of a face (V, 3) in colours, where its vertices truly are, and its face as bare shape shows it."""
+    face = FACE.with_vertices(person.astype(np.float64))
+    rng = np.random.default_rng(seed)
     scan = fake_scan(face, rng)
     painted = worn(scan, face, painted_picture(Canvas(template), face.vertices, rng), 1)
     middle = scan.pose(FACE.vertices.mean(axis=0)[None])[0]
@@ -52,6 +51,11 @@ def scene(template):
         found = finding._closer_look(Scene(scan.mesh, 1), detector, template, frame)
     assert found is not None
     return scan, painted, scan.pose(face.vertices), found
+
+
+@pytest.fixture(scope="module")
+def scene(template):
+    return in_colours(template, plain_people(2, "colours")[1], 8)
 
 
 def textured(folder: Path, picture: bytes, material: str = "map_Kd scan.png") -> Path:
@@ -81,21 +85,25 @@ def test_the_asset_is_what_the_tool_makes_of_the_paint(monkeypatch):
 
 
 @needs_detector
-def test_in_colours_eyes_are_seen_where_they_are(template, scene):
-    scan, painted, truth, found = scene
-    with Detector() as detector:
-        better = seen_in_colours(painted, found, detector, template)
-    assert better is not None
-    marks = template.landmark_rows @ truth
-    missed = []
-    for face in (found, better):
-        sighting = sighted(face, template)
-        index, points = sighting.landmarks.index, sighting.landmarks.points
-        missed.append(np.linalg.norm(points - marks[index], axis=1)[np.isin(index, range(36, 48))].mean())
-    assert missed[1] < 0.9 * missed[0]
-    assert missed[1] < 1.7
-    assert sighting.anchors.together is not None
-    assert sighting.seen_from(scan.pose).anchors.together is sighting.anchors.together
+def test_in_colours_eyes_are_seen_where_they_are(template):
+    """On the mean over some people: of one whose eyes are seen well by shape, colours can tell but little more."""
+    missed = np.zeros((3, 2))
+    for row, person in enumerate(plain_people(len(missed), "colours")):
+        scan, painted, truth, found = in_colours(template, person, 8 + row)
+        with Detector() as detector:
+            better = seen_in_colours(painted, found, detector, template)
+        assert better is not None
+        marks = template.landmark_rows @ truth
+        for column, face in enumerate((found, better)):
+            sighting = sighted(face, template)
+            index, points = sighting.landmarks.index, sighting.landmarks.points
+            off = np.linalg.norm(points - marks[index], axis=1)
+            missed[row, column] = off[np.isin(index, range(36, 48))].mean()
+        assert sighting.anchors.together is not None
+        assert sighting.seen_from(scan.pose).anchors.together is sighting.anchors.together
+    shape, colours = missed.mean(axis=0)
+    assert colours < 0.9 * shape
+    assert colours < 1.7
 
 
 def junk(kind: str, painted: Painted, truth: np.ndarray) -> Painted:
