@@ -168,3 +168,10 @@ def test_all_models_are_checked_before_one_is_measured(tmp_path, tiny_run, tiny_
             {"own": load_model(tiny_run), "heads": head_model}, tiny_faces, tmp_path / "a.json", tmp_path, 20, "off"
         )
     assert not measured
+
+
+def test_a_comparison_is_none_of_the_papers_tables_whatever_its_file_is_called(tmp_path, tiny_run, tiny_faces):
+    reproduce.compare({"own": load_model(tiny_run)}, tiny_faces, tmp_path / "table2.html", tmp_path / "x", 20, "off")
+    page = (tmp_path / "table2.html").read_text()
+    assert f"<h1>Models compared on {tiny_faces.card.name}</h1>" in page
+    assert "Table 2" not in page

@@ -44,9 +44,9 @@ from meshgan.view.raster import Camera
 
 SHOWN = 16  # faces on a sheet
 TITLES = {
-    "table1": "Identity models: the paper's Table 1 on open data",
-    "table2": "Expression models: the paper's Table 2 on open data",
-    "ablation": "Objectives in one architecture: the paper's ablation on open data",
+    "table1": "Identity models: the paper's Table 1",
+    "table2": "Expression models: the paper's Table 2",
+    "ablation": "Objectives in one architecture: the paper's ablation",
 }
 MOST_GRIDS = 12
 NUMBERED = re.compile(r"faces-seen-[0-9]{1,15}")
@@ -79,7 +79,7 @@ def write_reproduction_page(
     write_page(
         path,
         "reproduction.html",
-        title=TITLES.get(results.table, f"Models compared on {results.data}"),
+        title=f"{TITLES.get(results.table, 'Models compared')} on {results.data}",
         results=results,
         headings=headings(results.rows),
         rows=[{"cells": cells(row, results.rows), "real": row.model == "real"} for row in results.rows],

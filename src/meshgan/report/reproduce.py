@@ -346,7 +346,7 @@ def compare(
     rows = [row for name, evaluation in found.items() for row in results_of_seeds([evaluation], name, None)]
     last = list(found.values())[-1]
     results = Results(
-        out.stem,
+        "comparison",  # whatever the file is called: it is none of the paper's tables
         OWN,
         machine(),
         today(),
