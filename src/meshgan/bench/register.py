@@ -28,8 +28,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from scipy.spatial import cKDTree
 
-from meshgan.arrays import Floats
+from meshgan.arrays import Booleans, Floats
 from meshgan.data.faceset import FaceSet, create_faceset, some_rows
 from meshgan.data.principal import principal_components
 from meshgan.errors import MeshganError
@@ -76,6 +77,8 @@ KINDS = {
 }
 BARE, FINE, OWN = "bare shape", "fine colours", "colours of vertices"
 PARTS = {"brows": (17, 27), "nose": (27, 36), "eyes": (36, 48), "mouth": (48, 68), "all but the jaw": (17, 68)}
+FEATURES = {"jaw": (0, 17), "brows": (17, 27), "nose": (27, 36), "lids": (36, 48), "lips": (48, 68)}
+AROUND = 10.0  # mm from landmarks: what counts as around a feature
 GOOD_MM, BAD_MM = 1.5, 3.0  # mean error that good promises, and that no good face may have
 ALONE, FLICKER_MM, TIMES_FASTER = 6, 0.1, 3.0  # of sequences: frames that are also registered alone, and the goals
 LIMITS = {"mean_mm": 1.0, "p95_mm": 2.5, "folded": 0.001, "times_faster": 5.0}
@@ -422,27 +425,43 @@ def foreign(faces: FaceSet, count: int) -> dict[str, Any]:
         for name, vertices, took in _by_each_method(mesh, template):
             placed.setdefault(name, []).append(vertices)
             seconds.setdefault(name, []).append(took)
-    who = faces.subjects[rows]
-    summary = {}
+    who, around = faces.subjects[rows], _around_features(template)
+    summary: dict[str, Any] = {}
     for name, results in placed.items():
         known = [k for k, vertices in enumerate(results) if vertices is not None]
-        table: dict[str, float | None] = {
+        errors = {
+            k: _place_errors(faces, rows[known[0]], rows[k], results[known[0]], results[k], template)
+            for k in known[1:]
+        }
+        table: dict[str, Any] = {
             "without_result": len(rows) - len(known),
             "seconds": float(np.median(seconds[name])),
+            "face_mm": {int(rows[k]): float(missed[template.inside].mean()) for k, missed in errors.items()},
         }
         for kind, same in (("same_person", True), ("others", False)):
-            errors = [
-                _place_error(faces, rows[known[0]], rows[k], results[known[0]], results[k], template)
-                for k in known[1:]
-                if (who[k] == who[known[0]]) == same
-            ]
-            table[f"{kind}_mm"] = float(np.mean(errors)) if errors else None
+            some = [missed for k, missed in errors.items() if (who[k] == who[known[0]]) == same]
+            for part, chosen in {"": template.inside, **around}.items():
+                key = f"{kind}_{part}_mm" if part else f"{kind}_mm"
+                table[key] = float(np.mean([missed[chosen] for missed in some])) if some else None
         summary[name] = table
     print(f"{len(rows)} faces of {faces.path}: places missed, mm     same person     others   seconds")
     for name, table in summary.items():
         cells = [f"{table[key]:.2f}" if table[key] is not None else "-" for key in ("same_person_mm", "others_mm")]
         print(f"  {name:45s} {cells[0]:>11s} {cells[1]:>10s} {table['seconds']:9.2f}")
+    for kind in ("same_person", "others"):
+        print(f"  {kind.replace('_', ' '):30s}" + "".join(f"{part:>10s}" for part in around))
+        for name, table in summary.items():
+            cells = ["-" if (one := table[f"{kind}_{part}_mm"]) is None else f"{one:.2f}" for part in around]
+            print(f"    {name:28s}" + "".join(f"{cell:>10s}" for cell in cells))
     return {"faces": len(rows), "set": faces.card.name, "methods": summary}
+
+
+def _around_features(template: FaceTemplate) -> dict[str, Booleans]:
+    """What of the template's inside (V,) lies near landmarks of each part of a face, of any, and of none."""
+    marks = template.landmark_rows @ template.mesh.vertices
+    features = {**FEATURES, "features": (CONTOUR, 68)}
+    near = {name: cKDTree(marks[a:b]).query(template.mesh.vertices)[0] < AROUND for name, (a, b) in features.items()}
+    return {name: chosen & template.inside for name, chosen in near.items()} | {"rest": template.inside & ~near["features"]}
 
 
 def _by_each_method(mesh: Mesh, template: FaceTemplate) -> Iterator[tuple[str, Floats | None, float]]:
@@ -458,17 +477,17 @@ def _by_each_method(mesh: Mesh, template: FaceTemplate) -> Iterator[tuple[str, F
         yield name, to_scan(vertices), time.perf_counter() - start
 
 
-def _place_error(
+def _place_errors(
     faces: FaceSet, first: int, second: int, on_first: Floats | None, on_second: Floats | None, template: FaceTemplate
-) -> float:
-    """Mean distance in mm from where the template's inside lies on the second face to where it should, by the first."""
+) -> Floats:
+    """Distances (V,) in mm from where the template's vertices lie on the second face to where they should, by the first."""
     assert on_first is not None
     assert on_second is not None
     one, two = (
         faces.template.with_vertices(np.asarray(faces.vertices[row], dtype=np.float64)) for row in (first, second)
     )
     places = barycentric_matrix(closest_points(on_first, one), one) @ two.vertices
-    return float(np.linalg.norm(on_second - places, axis=1)[template.inside].mean())
+    return np.asarray(np.linalg.norm(on_second - places, axis=1), dtype=np.float64)
 
 
 def chain(faces: FaceSet, out: Path, count: int = SCANNED) -> dict[str, Any]:
