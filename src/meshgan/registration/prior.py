@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 from meshgan.arrays import Floats, Integers, Reals, Singles
 from meshgan.data.principal import principal_components
 from meshgan.geometry.align import Similarity, rigid
-from meshgan.registration.scan import Pull
+from meshgan.registration.scan import Met, Pull
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +108,7 @@ FIT = (
     FitStep(3, 80, 8.0, 1.0, 4.0),
     FitStep(10, 400, 4.0, 0.2, 4.0),
 )
+MEETING = 1.5  # times the width of a test: so far the surface looks for vertices
 FACING = 0.7  # least cosine between the normals of a vertex and of its closest point
 SCALE_SIGMA = 0.02  # faces are so much larger or smaller than the model knows
 TOGETHER = 3.0  # closest points err together: this many of their scatter count as the sigma of one
@@ -132,10 +133,13 @@ def fit(
     scale_sigma: float = SCALE_SIGMA,
     schedule: tuple[FitStep, ...] = FIT,
     chosen: Integers | None = None,
+    meeting: Callable[[Floats], Met] | None = None,
 ) -> Fitted:
     """Fit the model to landmarks, then to landmarks and a surface, which draws the `chosen` vertices by `pull`.
 
-    `pull` is given where those (N, 3) lie; without a choice, all (V, 3). Each iteration solves for coefficients, turn,
+    `pull` is given where those (N, 3) lie; without a choice, all (V, 3). So is `meeting`, which says what of them the
+    surface meets: vertices look for the surface, and the surface for vertices, or what lies far from all of them would
+    have no say. Each iteration solves for coefficients, turn,
     shift and growth together: point to point at landmarks, point to plane on the surface, with a standard normal prior
     on the coefficients.
     """
@@ -148,6 +152,9 @@ def fit(
             if step.far > 0:
                 added = _surface_rows(drawn, pull(fitted.vertices), fitted, step)
                 equations = [a + b for a, b in zip(equations, added, strict=True)]
+                if meeting is not None:
+                    added = _meeting_rows(drawn, meeting(fitted.vertices), fitted, step)
+                    equations = [a + b for a, b in zip(equations, added, strict=True)]
             fitted = _solve(drawn, fitted, scale_sigma, *equations)
     coefficients = np.zeros(prior.basis.shape[1])
     coefficients[: len(fitted.coefficients)] = fitted.coefficients
@@ -175,13 +182,32 @@ def _surface_rows(drawn: Prior, pull: Pull, fitted: Fitted, step: FitStep) -> li
     another one loosely, so that the model is not bent to say what it cannot.
     """
     weights = pull.weights(step.far, FACING)
-    away = np.einsum("vc,vc->v", pull.points - fitted.vertices, pull.normals)[weights > 0]
+    every = np.arange(len(weights))
+    return _plane_rows(drawn, every, pull.points, pull.normals, weights, fitted, step)
+
+
+def _meeting_rows(drawn: Prior, met: Met, fitted: Fitted, step: FitStep) -> list[Floats]:
+    """Normal equations of what the surface meets: point-to-plane terms too, which count as much as those of as many
+    vertices as are met at all."""
+    weights = np.clip(1 - (met.distance / (MEETING * step.far)) ** 2, 0, None) ** 2
+    near = np.flatnonzero(weights)
+    share = len(np.unique(met.vertices[near])) / max(len(near), 1)
+    points, normals = met.points[near], met.normals[near]
+    return _plane_rows(drawn, met.vertices[near], points, normals, share * weights[near], fitted, step)
+
+
+def _plane_rows(
+    drawn: Prior, vertices: Integers, points: Floats, normals: Floats, weights: Floats, fitted: Fitted, step: FitStep
+) -> list[Floats]:
+    """Normal equations of vertices (N,), each drawn by its weight to the plane of a point and a normal (N, 3)."""
+    here = fitted.vertices[vertices]
+    away = np.einsum("vc,vc->v", points - here, normals)[weights > 0]
     scatter = 1.48 * float(np.median(np.abs(away))) if len(away) else step.far
     sigma = max(step.surface_sigma, TOGETHER * scatter)
-    turned = (fitted.pose.scale * pull.normals @ fitted.pose.rotation).astype(np.float32)
-    basis = np.einsum("vc,ckv->kv", turned, drawn.basis[:, : step.components])
-    motions = np.einsum("kvc,vc->kv", _motions(fitted.vertices, fitted), pull.normals)
-    residual = np.einsum("vc,vc->v", pull.points - fitted.pose(drawn.mean), pull.normals)
+    turned = (fitted.pose.scale * normals @ fitted.pose.rotation).astype(np.float32)
+    basis = np.einsum("vc,ckv->kv", turned, drawn.basis[:, : step.components, vertices])
+    motions = np.einsum("kvc,vc->kv", _motions(fitted.vertices, fitted)[:, vertices], normals)
+    residual = np.einsum("vc,vc->v", points - fitted.pose(drawn.mean)[vertices], normals)
     return _normal_equations(np.concatenate([basis, motions.astype(np.float32)]), residual, weights / sigma**2)
 
 

@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from meshgan.arrays import Booleans, Floats
+from meshgan.arrays import Booleans, Floats, Integers
 from meshgan.errors import MeshganError
 from meshgan.geometry.align import Similarity, rigid, robust_similarity
 from meshgan.geometry.files import MILLIMETRES
@@ -19,7 +19,7 @@ from meshgan.registration.landmarks import Detector, Landmarks, available, no_de
 from meshgan.registration.nricp import FACING, State, nonrigid_icp, unfolded
 from meshgan.registration.prior import SCALE_SIGMA, Anchors, FitStep, Fitted, fit
 from meshgan.registration.scan import around, calmed, cleaned, facing_like, thinned
-from meshgan.registration.template import FaceTemplate
+from meshgan.registration.template import NOSE_BASE, FaceTemplate
 
 REACH = 1.35  # of the template's radius: what of the scan is kept around the face
 GIVEN_SIGMA = 2.0  # mm: how well a person sets a landmark
@@ -29,9 +29,11 @@ WORST_GIVEN = 12.0  # mm, median at the template's scale: above it, landmarks gi
 ASTRAY = 12.0  # mm from the fitted model: landmarks found there are none of the face
 HUMAN = (36.0, 90.0)  # mm between the middles of the eyes, with room for an inexact pose: small faces have 40
 OTHER_SIZE = 1.5  # times that of the frames before: such a frame is in another unit
-NOSE_BASE, BESIDE, CHIN = 33, 45.0, 25.0  # landmark; mm to its sides, and from the model, where a chin may be
+BESIDE, CHIN = 45.0, 25.0  # mm to its sides, and from the model, where a chin may be
 NEAR, SOME = 2.0, 2000  # mm; points that are enough
 CLEAR, BETTER, LOSS = 0.93, 0.05, 0.01  # shares of that near the model: enough, more, and of the face less
+TOUCHING, NEARER, FAR, LOOKING = 0.8, 0.2, 6.0, 0.5  # mm below the nose: enough, more, at most; cosine
+ABOVE, SIDES, BEHIND = 5.0, 70.0, 120.0  # mm around the base of the nose, where a surface looks for an open mouth
 OPENED = (FitStep(3, 31, 15.0, 4.0, 4.0), FitStep(3, 81, 8.0, 1.0, 4.0), FitStep(10, 401, 4.0, 0.2, 4.0))
 FIXED, FREE = 1e-4, SCALE_SIGMA  # how far the model may grow, as a share
 
@@ -152,20 +154,44 @@ def _not_astray(anchors: Anchors, fitted: Floats) -> Anchors:
 def fit_model(sighting: Sighting, surface: Surface, template: FaceTemplate, scale_sigma: float = FREE) -> Fitted:
     """The template's face model laid onto a surface in its frame.
 
-    Where it leaves what is before mouth and chin, as it does if the detector and nearest points have missed how wide a
-    mouth is open, it is laid once more from a wide open one, and the better of the two counts.
+    Where it leaves what is before mouth and chin, or lies away from the surface below the nose, as it does if the
+    detector and nearest points have missed how wide a mouth is open, it is laid once more from a wide open one, to
+    which the surface is drawn as well as it to the surface. The better of the two counts.
     """
     pull = partial(template.sparse.pull, surface=surface)
     chosen = template.sparse.vertices
     fitted = fit(template.prior, sighting.anchors, sighting.pose, pull, scale_sigma, chosen=chosen)
-    explained = _explained(fitted, surface, template)
-    if explained > CLEAR:
+    explained, apart = _explained(fitted, surface, template), _apart(fitted, surface, template)
+    if explained > CLEAR and apart < TOUCHING:
         return fitted
-    opened = fit(template.wide, sighting.anchors, fitted.pose, pull, scale_sigma, OPENED, chosen)
+    meeting = partial(
+        template.sparse.met, surface=surface, seen=_lower(sighting, surface, template), able=template.lower[chosen]
+    )
+    opened = fit(template.wide, sighting.anchors, sighting.pose, pull, scale_sigma, OPENED, chosen, meeting)
+    if apart - _apart(opened, surface, template) > NEARER:
+        return opened
     if _explained(opened, surface, template) < explained + BETTER:
         return fitted
     before, after = (covered(one.vertices, surface, template, NEAR * float(one.pose.scale)) for one in (fitted, opened))
     return opened if after > before - LOSS else fitted
+
+
+def _apart(fitted: Fitted, surface: Surface, template: FaceTemplate) -> float:
+    """How far the face below the nose is from a surface on the mean, in the model's mm; no vertex by more than `FAR`,
+    and those that meet borders or what faces elsewhere by as much."""
+    drawn, scale = template.drawn.pull(fitted.vertices, surface), float(fitted.pose.scale)
+    away = np.where(drawn.weights(FAR * scale, LOOKING) > 0, drawn.distance / scale, FAR)
+    return float(away[template.lower & template.inside].mean())
+
+
+def _lower(sighting: Sighting, surface: Surface, template: FaceTemplate) -> Integers:
+    """Vertices of a surface, `SOME` at most, from the base of the nose down, not far to the sides nor behind."""
+    points = sighting.pose.inverse(surface.mesh.vertices)
+    base = (template.landmark_rows[[NOSE_BASE]] @ template.mesh.vertices)[0]
+    before = np.flatnonzero(
+        (points[:, 1] < base[1] + ABOVE) & (np.abs(points[:, 0] - base[0]) < SIDES) & (points[:, 2] > base[2] - BEHIND)
+    )
+    return before[:: max(1, len(before) // SOME)]
 
 
 def _explained(fitted: Fitted, surface: Surface, template: FaceTemplate) -> float:

@@ -208,6 +208,17 @@ class Pull:
         return np.where(believed, (1 + (2 * self.distance / far) ** 2) ** -2, 0.0)
 
 
+@dataclass(frozen=True, eq=False)
+class Met:
+    """What a surface meets of a template: `vertices` (M,) of it, each the nearest one to a point (M, 3) of the surface
+    with its normal (M, 3), and how far from there that is (M,)."""
+
+    vertices: Integers
+    points: Floats
+    normals: Floats
+    distance: Floats
+
+
 @dataclass(frozen=True)
 class Frame:
     """Where a view looks: rotation (3, 3), the point in its middle (3,), and half its width in millimetres."""

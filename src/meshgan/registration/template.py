@@ -15,7 +15,7 @@ from meshgan.geometry.surface import Surface
 from meshgan.registration.landmarks import Landmarks
 from meshgan.registration.nricp import Nodes
 from meshgan.registration.prior import Prior
-from meshgan.registration.scan import Pull, seen_from_before
+from meshgan.registration.scan import Met, Pull, seen_from_before
 
 AROUND = 6.0  # mm: width of the neighbourhood from which a named landmark takes its place
 EYE_DEPTH = 15.0  # mm before and behind the lids
@@ -23,6 +23,8 @@ MIDDLE = 50.0  # mm around a point between nose and mouth
 FACING_VIEWER = 0.3  # cosine
 ENOUGH = 1000  # vertices for a face model
 WIDTH = 0.4  # deviation of how far a wide open mouth is open, as a share of that
+NOSE_BASE, RIM = 33, 8.0  # landmark; mm from the outer border, where a surface goes on
+MET_FACING = 0.5  # least cosine between the normals of a point and of the vertex that it meets
 MARGIN = 12.0  # mm from the outer border: there the crop decides what is seen, so it does not count as face
 
 
@@ -57,6 +59,15 @@ class Drawn:
         cosine = np.einsum("vc,vc->v", self.normals(points), normals)
         free = surface.on_border(matches) | self.eyeballs
         return Pull(matches.points, normals, matches.distance, np.where(free, -1.0, cosine))
+
+    def met(self, points: Floats, surface: Surface, seen: Integers, able: Booleans) -> Met:
+        """What vertices of a scan, those `seen` (M,), meet where the vertices lie at `points` (N, 3): the nearest one
+        each, if that is `able` (N,) and faces alike."""
+        distance, nearest = cKDTree(points).query(surface.mesh.vertices[seen])
+        normals = surface.mesh.vertex_normals[seen]
+        alike = np.einsum("mc,mc->m", self.normals(points)[nearest], normals) > MET_FACING
+        kept = alike & able[nearest]
+        return Met(nearest[kept], surface.mesh.vertices[seen[kept]], normals[kept], distance[kept])
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +145,14 @@ class FaceTemplate:
         marks = self.landmark_rows[[30, 62]] @ self.mesh.vertices  # tip of the nose, middle of the upper lip
         near = np.linalg.norm(self.mesh.vertices[:, :2] - marks.mean(axis=0)[:2], axis=1) < MIDDLE
         return near & self.inside & (self.mesh.vertex_normals[:, 2] > FACING_VIEWER)
+
+    @cached_property
+    def lower(self) -> Booleans:
+        """The vertices (V,) below the nose, at least `RIM` from the outer border: those that a jaw may move."""
+        below = self.mesh.vertices[:, 1] < (self.landmark_rows[[NOSE_BASE]] @ self.mesh.vertices)[0, 1]
+        border = self.mesh.vertices[_outer_border(self.mesh)]
+        away = cKDTree(border).query(self.mesh.vertices)[0] > RIM if len(border) else np.ones(len(below), dtype=bool)
+        return below & away & ~self.eyeballs
 
     @cached_property
     def inside(self) -> Booleans:
