@@ -115,6 +115,35 @@ def test_a_mouth_is_found_wide_open_where_it_is(template):
     assert np.linalg.norm(chin @ (fitted - face), axis=1).max() < 4.0
 
 
+def test_a_mouth_is_found_wide_open_that_the_detector_sees_closed(template):
+    """Its points of lips and chin lie where those of a closed mouth would: the surface below has the last word."""
+    move = template.opening()
+    face = template.prior.mean + 1.3 * move
+    index = np.r_[4:13, 27:68]
+    rows = template.landmark_rows[index]
+    anchors = Anchors(rows, rows @ (template.prior.mean + 0.1 * move), np.full(len(index), 3.0), found=True)
+    surface = Surface(template.mesh.with_vertices(face))
+    marks = Landmarks(index, anchors.targets)
+    fitted = fit_model(Sighting(Similarity.none(), anchors, marks), surface, template).vertices
+    assert np.linalg.norm(fitted - face, axis=1)[template.inside].mean() < 1.5
+    assert np.linalg.norm(template.landmark_rows[[8, 57, 66]] @ (fitted - face), axis=1).max() < 5.0
+
+
+def test_a_surface_meets_the_nearest_vertices_that_are_able_and_face_alike(template):
+    rng = np.random.default_rng(5)
+    scan = template.mesh.with_vertices(template.mesh.vertices + rng.normal(0, 3.0, (1, 3)))
+    seen, able = np.arange(0, len(scan.vertices), 7), template.lower[template.sparse.vertices]
+    points = template.mesh.vertices[template.sparse.vertices]
+    met = template.sparse.met(points, Surface(scan), seen, able)
+    away = np.linalg.norm(scan.vertices[seen][:, None] - points[None], axis=2)
+    alike = np.einsum("sc,sc->s", template.sparse.normals(points)[away.argmin(1)], scan.vertex_normals[seen]) > 0.5
+    kept = alike & able[away.argmin(1)]
+    assert 50 < kept.sum() < len(seen)
+    np.testing.assert_array_equal(met.vertices, away.argmin(1)[kept])
+    np.testing.assert_allclose(met.distance, away.min(1)[kept])
+    np.testing.assert_array_equal(met.points, scan.vertices[seen[kept]])
+
+
 def test_eyeballs_and_inside_are_where_they_should_be(template):
     middle = template.mesh.vertices[template.eyeballs]
     assert 50 < template.eyeballs.sum() < 500

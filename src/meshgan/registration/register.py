@@ -168,9 +168,10 @@ def fit_model(sighting: Sighting, surface: Surface, template: FaceTemplate, scal
         template.sparse.met, surface=surface, seen=_lower(sighting, surface, template), able=template.lower[chosen]
     )
     opened = fit(template.wide, sighting.anchors, sighting.pose, pull, scale_sigma, OPENED, chosen, meeting)
-    if apart - _apart(opened, surface, template) > NEARER:
+    more = _explained(opened, surface, template) - explained
+    if more > 0 and apart - _apart(opened, surface, template) > NEARER:  # a tube before the mouth explains no more
         return opened
-    if _explained(opened, surface, template) < explained + BETTER:
+    if more < BETTER:
         return fitted
     before, after = (covered(one.vertices, surface, template, NEAR * float(one.pose.scale)) for one in (fitted, opened))
     return opened if after > before - LOSS else fitted
