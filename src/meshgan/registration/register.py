@@ -32,7 +32,8 @@ OTHER_SIZE = 1.5  # times that of the frames before: such a frame is in another 
 BESIDE, CHIN = 45.0, 25.0  # mm to its sides, and from the model, where a chin may be
 NEAR, SOME = 2.0, 2000  # mm; points that are enough
 CLEAR, BETTER, LOSS = 0.93, 0.05, 0.01  # shares of that near the model: enough, more, and of the face less
-TOUCHING, NEARER, FAR, LOOKING = 0.8, 0.2, 6.0, 0.5  # mm below the nose: enough, more, at most; cosine
+TOUCHING, NEARER, HIDDEN = 0.8, 0.2, 3.0  # mm below the nose: near enough, nearer, and too far to tell
+FAR, LOOKING = 6.0, 0.5  # mm at most of a vertex, and least cosine, for that
 ABOVE, SIDES, BEHIND = 5.0, 70.0, 120.0  # mm around the base of the nose, where a surface looks for an open mouth
 OPENED = (FitStep(3, 31, 15.0, 4.0, 4.0), FitStep(3, 81, 8.0, 1.0, 4.0), FitStep(10, 401, 4.0, 0.2, 4.0))
 FIXED, FREE = 1e-4, SCALE_SIGMA  # how far the model may grow, as a share
@@ -169,7 +170,8 @@ def fit_model(sighting: Sighting, surface: Surface, template: FaceTemplate, scal
     )
     opened = fit(template.wide, sighting.anchors, sighting.pose, pull, scale_sigma, OPENED, chosen, meeting)
     more = _explained(opened, surface, template) - explained
-    if more > 0 and apart - _apart(opened, surface, template) > NEARER:  # a tube before the mouth explains no more
+    # a tube before the mouth explains no more, and behind a hand there is hardly anything to be near to
+    if more > 0 and apart < HIDDEN and apart - _apart(opened, surface, template) > NEARER:
         return opened
     if more < BETTER:
         return fitted
