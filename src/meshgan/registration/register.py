@@ -155,28 +155,31 @@ def _not_astray(anchors: Anchors, fitted: Floats) -> Anchors:
 def fit_model(sighting: Sighting, surface: Surface, template: FaceTemplate, scale_sigma: float = FREE) -> Fitted:
     """The template's face model laid onto a surface in its frame.
 
-    Where it leaves what is before mouth and chin, or lies away from the surface below the nose, as it does if the
-    detector and nearest points have missed how wide a mouth is open, it is laid once more from a wide open one, to
-    which the surface is drawn as well as it to the surface. The better of the two counts.
+    Where it leaves what is before mouth and chin, as it does if the detector and nearest points have missed how wide a
+    mouth is open, it is laid once more from a wide open one; and where it is still away from the surface below the nose,
+    the surface looks for it, too. Each counts if it is better.
     """
     pull = partial(template.sparse.pull, surface=surface)
     chosen = template.sparse.vertices
     fitted = fit(template.prior, sighting.anchors, sighting.pose, pull, scale_sigma, chosen=chosen)
-    explained, apart = _explained(fitted, surface, template), _apart(fitted, surface, template)
-    if explained > CLEAR and apart < TOUCHING:
+    explained = _explained(fitted, surface, template)
+    if explained <= CLEAR:
+        opened = fit(template.wide, sighting.anchors, fitted.pose, pull, scale_sigma, OPENED, chosen)
+        more = _explained(opened, surface, template)
+        before, after = (
+            covered(one.vertices, surface, template, NEAR * float(one.pose.scale)) for one in (fitted, opened)
+        )
+        if more >= explained + BETTER and after > before - LOSS:
+            fitted, explained = opened, more
+    apart = _apart(fitted, surface, template)
+    if not TOUCHING < apart < HIDDEN:  # behind a hand, there is hardly anything to be near to
         return fitted
     meeting = partial(
         template.sparse.met, surface=surface, seen=_lower(sighting, surface, template), able=template.lower[chosen]
     )
     opened = fit(template.wide, sighting.anchors, sighting.pose, pull, scale_sigma, OPENED, chosen, meeting)
-    more = _explained(opened, surface, template) - explained
-    # a tube before the mouth explains no more, and behind a hand there is hardly anything to be near to
-    if more > 0 and apart < HIDDEN and apart - _apart(opened, surface, template) > NEARER:
-        return opened
-    if more < BETTER:
-        return fitted
-    before, after = (covered(one.vertices, surface, template, NEAR * float(one.pose.scale)) for one in (fitted, opened))
-    return opened if after > before - LOSS else fitted
+    more = _explained(opened, surface, template)  # a tube before the mouth explains no more
+    return opened if more > explained and apart - _apart(opened, surface, template) > NEARER else fitted
 
 
 def _apart(fitted: Fitted, surface: Surface, template: FaceTemplate) -> float:
