@@ -156,7 +156,7 @@ def fit_model(sighting: Sighting, surface: Surface, template: FaceTemplate, scal
     """The template's face model laid onto a surface in its frame.
 
     Where it leaves what is before mouth and chin, as it does if the detector and nearest points have missed how wide a
-    mouth is open, it is laid once more from a wide open one; and where it is still away from the surface below the nose,
+    mouth is open, it is laid once more from a wide open one. Where it is still away from the surface below the nose,
     the surface looks for it, too. Each counts if it is better.
     """
     pull = partial(template.sparse.pull, surface=surface)
