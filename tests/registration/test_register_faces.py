@@ -10,9 +10,9 @@ import pytest
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from meshgan.data.corpora.basis import face_basis
+from meshgan.data.corpora.basis import FaceBasis, face_basis
 from meshgan.data.corpora.draws import Draws
-from meshgan.data.corpora.motion import motion
+from meshgan.data.corpora.motion import contacts, motion
 from meshgan.data.corpora.population import draw_people
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.align import Similarity, rigid
@@ -664,3 +664,17 @@ def test_surfaces_that_no_viewer_sees_do_not_count(template, scanned):
     assert np.isfinite(alone).mean() > 0.5
     assert (np.isfinite(both[:count]) != np.isfinite(alone)).mean() < 0.01  # some undersides now face the wall
     assert np.isfinite(both[count:]).mean() < 0.06  # seen through the holes and past the rim
+
+
+def test_lips_of_a_result_do_not_pass_through_each_other(template):
+    """A sum of plain shapes lets pressed lips overlap by more than half a millimetre; nothing else moves."""
+    basis, lips = FaceBasis.read(), contacts().lips
+    pressed = np.isin(basis.action_names, ("mouthPressLeft", "mouthPressRight")).astype(float)
+    face = template.mesh.vertices + np.einsum("a,avc->vc", pressed, basis.actions)
+    parted = template.parted(face)
+    gaps = [lips.contact(one[None].astype(np.float32)).gap.min() for one in (face, parted)]
+    assert gaps[0] < -0.5
+    assert gaps[1] > -0.1
+    still = np.setdiff1d(np.arange(len(face)), lips.near)
+    np.testing.assert_array_equal(parted[still], face[still])
+    np.testing.assert_array_equal(template.parted(parted), parted)

@@ -139,7 +139,8 @@ def lay(
     result = Registration(
         vertices, fitted.vertices, believed, scan, sighting.landmarks, to_scan, sighting.noisy, found=anchors.found
     )
-    return _upright(result, template)
+    upright = _upright(result, template)
+    return replace(upright, vertices=template.parted(upright.vertices))
 
 
 def _not_astray(anchors: Anchors, fitted: Floats) -> Anchors:

@@ -89,6 +89,7 @@ class FaceTemplate:
     where the detector sees its points; `detector_sigma` (478,) is their scatter in mm, inf for points not to use. Both
     are of pictures of bare shape; `coloured` is the same of pictures in colours.
     `opening` says what the mean face does when its mouth opens wide, (V, 3); it is asked when a scan wants it.
+    `parted` moves lips of a face (V, 3) that pass through each other apart, where the template's are known.
     """
 
     mesh: Mesh
@@ -99,6 +100,7 @@ class FaceTemplate:
     coloured: "Coloured"
     prior: Prior
     opening: Callable[[], Floats]
+    parted: Callable[[Floats], Floats]
 
     @cached_property
     def wide(self) -> Prior:

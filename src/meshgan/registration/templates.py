@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from meshgan.arrays import Booleans, Floats, Reals
 from meshgan.data.corpora.basis import ASSETS, face_template, face_within
 from meshgan.data.corpora.heads import faces_of
+from meshgan.data.corpora.motion import contacts
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.align import similarity
 from meshgan.geometry.files import MILLIMETRES, read_mesh
@@ -54,7 +55,7 @@ def default_template() -> FaceTemplate:
     names = tuple(mark["name"] for mark in marks)
     scatter = points["scatter_mm"].astype(np.float64)
     return FaceTemplate(
-        mesh, names, rows, seen, scatter, _coloured(mesh, scatter), prior, partial(_opening, prior.mean)
+        mesh, names, rows, seen, scatter, _coloured(mesh, scatter), prior, partial(_opening, prior.mean), _parted
     )
 
 
@@ -65,6 +66,17 @@ def _coloured(mesh: Mesh, scatter: Floats) -> Coloured:
     rows = barycentric_matrix(closest_points(points["points"], mesh), mesh)
     together = np.where(points["eyes"], EYES_TOGETHER, np.inf)
     return Coloured(rows, np.where(points["eyes"], points["scatter_mm"].astype(np.float64), scatter), together)
+
+
+def _parted(face: Floats) -> Floats:
+    """A face (V, 3) of the template of this package, its lips apart where they pass through each other.
+
+    What a scan shows of closed lips is the line between them; behind it, the two know nothing of each other.
+    """
+    before = face[None].astype(np.float32)
+    after = before.copy()
+    contacts().lips.part(after)
+    return face + (after - before)[0].astype(np.float64)
 
 
 def _opening(face: Floats) -> Floats:
@@ -247,6 +259,7 @@ def adopted(mesh: Mesh, template: FaceTemplate, path: Path) -> FaceTemplate:
         Coloured(*_detector_points(seen.rows, seen.sigma, ours, mesh), seen.together),
         Prior(mean, basis.astype(np.float32)),
         lambda: np.asarray(carry @ template.opening() @ turn.T),
+        lambda face: face,
     )
 
 
