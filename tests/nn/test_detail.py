@@ -105,6 +105,23 @@ def test_rough_fields_weigh_in_the_last_filter_and_smooth_ones_in_the_first_band
     assert not torch.equal(spectrum(rough), spectrum(smooth))
 
 
+def by_region(mesh: Mesh, waves: np.ndarray) -> list[float]:
+    """Mean energies of fields (N, V, 3), times roots of areas, of regions: along normals of the mesh, then across."""
+    along = np.einsum("nvc,vc->nv", waves, mesh.vertex_normals)[:, :, None] * mesh.vertex_normals
+    places = regions(mesh)
+    parts = [(part, places == place) for part in (along, waves - along) for place in np.unique(places)]
+    return [np.square(part[:, inside]).sum() / len(waves) for part, inside in parts]
+
+
+def test_waves_along_normals_are_told_from_those_across(sphere: Mesh) -> None:
+    spectrum, details = Spectrum(sphere, np.ones((642, 3), np.float32)), faces(20, 642)
+    spectrum.measure(details)
+    dents = torch.from_numpy(sphere.vertex_normals.astype(np.float32)) * details[:, :, :1]
+    rest = spectrum(dents).mean(dim=0)[len(spectrum.sizes) : -2 * len(spectrum.held)]
+    along, across = rest.view(DEGREE + 1, 2, -1)[-1]  # the shortest waves, which turn with no surface
+    assert along.min() > 10 * across.max() > 0
+
+
 def test_energies_are_those_of_bands_of_harmonics_and_of_filters_of_the_rest(sphere: Mesh) -> None:
     """By the definition, with dense matrices; the bands are each a fixed ratio wide."""
     ones, details = np.ones((642, 3), np.float32), faces(3, 642)
@@ -122,11 +139,10 @@ def test_energies_are_those_of_bands_of_harmonics_and_of_filters_of_the_rest(sph
     ratios = ends[2:] / ends[1:-1]
     np.testing.assert_allclose(ratios, (len(harmonics) / 9) ** (1 / 9), rtol=0.07)
     expected = [np.square(codes[:, start:stop]).sum() / 3 for start, stop in pairwise(ends)]
-    places = regions(sphere)
     for power in range(7):
         kernel = np.linalg.matrix_power(rough, power) @ np.linalg.matrix_power(smooth, 6 - power) * math.comb(6, power)
         waves = np.einsum("uv,nvc->nuc", kernel, rest / roots[:, None]) * roots[:, None]
-        expected += [np.square(waves[:, places == place]).sum() / 3 for place in np.unique(places)]
+        expected += by_region(sphere, waves)
     np.testing.assert_allclose(spectrum(details).mean(dim=0).numpy(), expected, rtol=1e-3)
 
 
@@ -138,17 +154,15 @@ def test_waves_that_only_small_triangles_hold_are_measured_where_these_are() -> 
     spectrum = Spectrum(mesh, np.ones_like(points, np.float32))
     held, regional = len(spectrum.held), len(spectrum.areas)
     assert 0 < held < regional
-    assert len(spectrum.real) == len(spectrum.sizes) + (DEGREE + 1) * regional + held
+    assert len(spectrum.real) == len(spectrum.sizes) + 2 * ((DEGREE + 1) * regional + held)
     rough = np.eye(961) - gaussian_mean(mesh, FINE).toarray()
     roots, details = np.sqrt(mass(mesh)), faces(3, 961)
     harmonics = spectrum.harmonics.numpy().astype(np.float64)
     columns = details.numpy() * roots[:, None]
     rest = columns - np.einsum("kv,nkc->nvc", harmonics, np.einsum("kv,nvc->nkc", harmonics, columns))
     waves = np.einsum("uv,nvc->nuc", rough @ rough, rest / roots[:, None]) * roots[:, None]
-    places = regions(mesh)
-    expected = [np.square(waves[:, places == place]).sum() / 3 for place in np.unique(places)]
-    expected = [energy for energy in expected if energy > 0]
-    np.testing.assert_allclose(spectrum(details).mean(dim=0).numpy()[-held:], expected, rtol=1e-3)
+    expected = [energy for energy in by_region(mesh, waves) if energy > 0]
+    np.testing.assert_allclose(spectrum(details).mean(dim=0).numpy()[-2 * held :], expected, rtol=1e-3)
 
 
 def test_regions_are_patches_of_like_size_and_the_border() -> None:

@@ -272,16 +272,15 @@ def test_amounts_follow_the_losses_as_the_docstring_states_them(tiny_faces, with
     with torch.no_grad():
         seen = generator.project(batch.faces)
         mapped = mapping(batch.codes)
-    codes, linear = seen[:2], (seen[:2] @ generator.linear).view(2, -1, 3)
-    drawn, again = (generator(codes, noise) - linear for noise in (batch.noise[:2], batch.noise[[7, 0]]))
-    real, still = batch.faces[:2] - linear, generator(codes) - linear
+    codes, linear = seen[:3], (seen[:3] @ generator.linear).view(3, -1, 3)
+    drawn, again = (generator(codes, noise) - linear for noise in (batch.noise[:3], batch.noise[[7, 0, 1]]))
+    real, still = batch.faces[:3] - linear, generator(codes) - linear
     spectrum, shares = patches.spectrum, patches.spectrum.shares
     energies = spectrum(torch.cat([drawn, again])).mean(dim=0)
     amount = score(*((spectrum(one) + 1e-8).sqrt() for one in (drawn, again, real)), shares)
     missed = patches.traits.missed(real, generator(codes, traits=patches.traits(real)) - linear - still)
-    strength = (0.98 + 0.02 * (shares * energies).sum()).detach()
-    loss = (shares * (energies.sqrt() - 1).square()).sum() + amount + missed
-    loss = loss + EVEN * (1 - strength.rsqrt()) * (shares * energies).sum()
+    strengths = (0.98 + 0.02 * energies).detach()  # each band's own
+    loss = amount + missed + EVEN * (shares * (1 - strengths.rsqrt()) * energies).sum()
     loss = loss + STEADY * (shares * spectrum(still).mean(dim=0)).sum()
     loss = reconstruction_loss(critic, generator(mapped)) + 0.3 * loss
     expected = torch.autograd.grad(loss, list(generator.parameters()))
@@ -291,7 +290,7 @@ def test_amounts_follow_the_losses_as_the_docstring_states_them(tiny_faces, with
     stats = objective.step(state, batch)
     assert stats["amount"].item() == pytest.approx(amount.item(), rel=1e-4)
     assert stats["traits"].item() == pytest.approx(missed.item(), rel=1e-4)
-    assert state.variables["strength"].item() == pytest.approx(strength.item(), rel=1e-5)
+    torch.testing.assert_close(state.variables["strengths"], strengths, rtol=1e-4, atol=1e-5)
     for parameter, old, gradient in zip(generator.parameters(), before, expected, strict=True):
         torch.testing.assert_close(old - parameter.detach(), gradient, rtol=1e-3, atol=1e-5)
 
@@ -326,8 +325,8 @@ def test_details_follow_the_losses_as_the_docstring_states_them(tiny_faces, deta
     seen = generator.project(batch.faces).detach()
     fake_loss = reconstruction_loss(critic, generator(mapping(batch.codes).detach()))
     anchor = (batch.faces - generator(seen)).abs().mean()
-    faces, codes = batch.faces[:2], seen[:2]  # one of four
-    made = generator(codes, noise[:2])
+    faces, codes = batch.faces[:3], seen[:3]  # one of three
+    made = generator(codes, noise[:3])
     linear = (codes @ generator.linear).view_as(made)
     chance = made - generator(codes)
     patches.spectrum.measure(chance.detach() * torch.tensor([0.5, 1.0, 2.0]))  # some too loud, some too quiet
@@ -337,7 +336,7 @@ def test_details_follow_the_losses_as_the_docstring_states_them(tiny_faces, deta
     fooled = softplus(-patches(made, made - linear)).mean()
     still, real = (made - linear).detach(), faces - linear
     loss = softplus(-patches(faces, real)).mean() + softplus(patches(made.detach(), still)).mean()
-    directions = torch.stack([noise[:2, -162:].roll(54 * part, 1) for part in range(3)], dim=-1)
+    directions = torch.stack([noise[:3, -162:].roll(54 * part, 1) for part in range(3)], dim=-1)
     step = 0.1 * patches.deviations[0] * directions
     slope = (patches(faces + step, real + step) - patches(faces, real)) / 0.1
     penalty = 4 * 2.0 / 2 * slope.square().mean() if phase in (0, 4) else 0.0  # in one step of four, so four times

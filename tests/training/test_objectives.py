@@ -238,7 +238,7 @@ def test_the_penalty_is_the_same_on_every_path_of_the_convolutions():
 def network_state(objective, rate=1e-3):
     networks = objective.build(HIERARCHY, SPEC, torch.Generator().manual_seed(0))
     optimisers = {name: torch.optim.Adam(network.parameters(), lr=rate) for name, network in networks.items()}
-    return State(networks, optimisers, objective.variables(SPEC))
+    return State(networks, optimisers, objective.variables(networks))
 
 
 @pytest.mark.parametrize(

@@ -102,8 +102,8 @@ class Spectrum(nn.Module):
     edges, Q = 1 − P: n + 1 bands that add up to what goes in, the same wavelengths all over the mesh. Powers of the
     Laplacian do not serve (its largest eigenvalues are those of a few tiny triangles, and beside them all others look
     alike), nor means of neighbours (what is short among small triangles is long among large ones). These are measured
-    by region, `REGIONS` patches and the border: noise may have the right energy in all and still be loud where real
-    details are quiet. Beside the last of these bands, in which 8 mm drown what is shorter, (1 − P)² with a Gaussian of
+    by region, `REGIONS` patches and the border, and along the template's normals apart from across them: noise may have
+    the right energy in all and still be loud where real details are quiet, or dent what real ones shift. Beside the last of these bands, in which 8 mm drown what is shorter, (1 − P)² with a Gaussian of
     `FINE` edges is measured where triangles are small enough for it. `scale` (V, 3) are mm per network unit.
     """
 
@@ -112,6 +112,7 @@ class Spectrum(nn.Module):
     filters: Tensor  # (n + 1, n + 1), by powers of P
     areas: Tensor  # (R, V) of the vertices of each region, elsewhere 0
     held: Tensor  # (F, V) those of regions with small triangles
+    normals: Tensor  # (V, 3) of the template
     roots: Tensor  # (V,) of areas
     real: Tensor  # (E,)
     shares: Tensor  # (E,) what each counts, 1 in all: half harmonics, half the rest
@@ -136,7 +137,8 @@ class Spectrum(nn.Module):
         self.register_buffer("areas", torch.from_numpy(inside.astype(np.float32)))
         small = inside[:, narrow.diagonal() < 1].any(axis=1)
         self.register_buffer("held", self.areas[torch.from_numpy(small)])
-        parts = (len(self.sizes), 0 if known else (DEGREE + 1) * len(inside) + int(small.sum()))
+        self.register_buffer("normals", torch.from_numpy(mesh.vertex_normals.astype(np.float32)))
+        parts = (len(self.sizes), 0 if known else 2 * ((DEGREE + 1) * len(inside) + int(small.sum())))
         self.register_buffer("shares", torch.cat([torch.full((n,), 0.5 / n) for n in parts if n]) * (2 if known else 1))
         self.register_buffer("real", torch.ones(sum(parts)))
 
@@ -150,10 +152,16 @@ class Spectrum(nn.Module):
             for _ in range(DEGREE):
                 powers.append(self.smoothing(powers[-1]))
             waves = (self.filters @ torch.stack(powers).flatten(1)).view(len(powers), *rest.shape)
-            energies.append((self.areas @ _by_face(waves)).flatten(0, 1))
+            energies.append(self._by_region(self.areas, waves).flatten(0, 1))
             fine = rest - self.narrow(rest)
-            energies.append(self.held @ _by_face(fine - self.narrow(fine)))
+            energies.append(self._by_region(self.held, fine - self.narrow(fine)))
         return torch.cat(energies).T / self.real
+
+    def _by_region(self, areas: Tensor, columns: Tensor) -> Tensor:
+        """Squares of fields in columns (…, V, 3 B), summed over regions (R, V): along normals, then across (…, 2 R, B)."""
+        vectors = columns.unflatten(-1, (-1, COORDINATES))
+        along = areas @ (vectors * self.normals[:, None]).sum(dim=-1).square()
+        return torch.cat([along, (areas @ _by_face(columns) - along).clamp_min(0.0)], dim=-2)
 
     @torch.no_grad()
     def measure(self, details: Tensor) -> None:
@@ -161,9 +169,9 @@ class Spectrum(nn.Module):
         self.real.fill_(1.0)
         self.real.copy_(torch.cat([self(part) for part in details.split(BLOCK)]).mean(dim=0))
         rest, fine = self.real[len(self.sizes) :].split(
-            [len(self.real) - len(self.sizes) - len(self.held), len(self.held)]
+            [len(self.real) - len(self.sizes) - 2 * len(self.held), 2 * len(self.held)]
         )
-        for by_region in (rest.view(-1, len(self.areas)), fine.view(1, -1)):
+        for by_region in (rest.view(-1, len(self.areas)), fine.view(2, -1)):
             by_region.clamp_min_(FLOOR * by_region.mean(dim=1, keepdim=True))
         self.real.clamp_min_(FLOOR**2 * self.real.mean() + torch.finfo(self.real.dtype).tiny)
 

@@ -61,7 +61,7 @@ class Autoencoding:
             "generator": networks.Decoder(hierarchy, spec, generator),
         }
 
-    def variables(self, spec: NetworkSpec) -> dict[str, Tensor]:
+    def variables(self, players: Mapping[str, nn.Module]) -> dict[str, Tensor]:
         """None."""
         return {}
 
@@ -104,7 +104,7 @@ class Components:
         """None."""
         return {}
 
-    def variables(self, spec: NetworkSpec) -> dict[str, Tensor]:
+    def variables(self, players: Mapping[str, nn.Module]) -> dict[str, Tensor]:
         """None."""
         return {}
 

@@ -86,7 +86,7 @@ class Began:
             "critic": networks.Autoencoder(hierarchy, critic_spec, generator),
         }
 
-    def variables(self, spec: NetworkSpec) -> dict[str, Tensor]:
+    def variables(self, players: Mapping[str, nn.Module]) -> dict[str, Tensor]:
         """k₀ = 0: the discriminator first learns real faces only."""
         return {"k": torch.zeros(())}
 
@@ -136,7 +136,7 @@ class BeganCs:
             "decoder": networks.Decoder(hierarchy, plain, generator),
         }
 
-    def variables(self, spec: NetworkSpec) -> dict[str, Tensor]:
+    def variables(self, players: Mapping[str, nn.Module]) -> dict[str, Tensor]:
         """k₀ = 0."""
         return {"k": torch.zeros(())}
 

@@ -40,13 +40,13 @@ JUDGE = 512  # width of the judge's layers
 Several = Annotated[int, Field(ge=2, le=2**20)]
 
 PART = (
-    4  # one face of a batch in so many has its details compared, which costs as much as all else that is done to a face
+    3  # one face of a batch in so many has its details compared, which costs as much as all else that is done to a face
 )
 STEADY = 0.05  # of `spectrum`: what energies of details that are the same in all faces cost, see `docs/research.md`
-# How hard the mean of energies of the last faces is held to that of real ones, where faces differ in how much they
-# have: of what differs too little the score likes the median, and the mean lies above it.
+# How hard means of energies of the last faces are held to those of real ones, where faces differ in how much they have:
+# of what differs too little the score likes the median, and the mean lies above it.
 EVEN = 5.0
-SOON = 0.02  # of each step in that mean
+SOON = 0.02  # of each step in those means
 LAZY = 4  # steps for each in which the slope of the critic of patches is penalised
 JITTER = 0.1  # of the deviation of details: the distance over which the critic's slope is taken
 TINY = 1e-8  # beside variances: their roots have a slope at zero
@@ -67,8 +67,8 @@ class BeganJudge:
     L_G has patches · mean softplus(−C(G(P x, ε))) + spectrum · mean ((√(E / E_real) − 1)² + STEADY · E' / E_real) more,
     E energies of bands of what chance does, E' of what the convolutions do without it,
     and with `network.traits` spectrum · (energy score of √(E / E_real) of each face + share of the traits of x that are
-    missed + EVEN · (1 − 1 / √e) · mean E / E_real) more, e the mean of E / E_real in the last steps, E then of whole
-    details, drawn twice: `nn.patches.score`, `nn.patches.Traits`,
+    missed + EVEN · mean (1 − 1 / √e) E / E_real) in its place, e of each band the mean of E / E_real in the last steps,
+    E then of whole details, drawn twice: `nn.patches.score`, `nn.patches.Traits`; STEADY stays,
     and validity · mean (folds + crossings) / V, V vertices: `nn.validity`.
     """
 
@@ -122,14 +122,18 @@ class BeganJudge:
         }
         return players | ({"patches": critics.PatchCritic(hierarchy, spec, generator)} if spec.detail else {})
 
-    def variables(self, spec: NetworkSpec) -> dict[str, Tensor]:
+    def variables(self, players: Mapping[str, nn.Module]) -> dict[str, Tensor]:
         """k₀ = 0, and nothing remembered."""
-        strength = {"strength": torch.ones(())} if spec.traits else {}  # energies of details over real ones
-        return strength | {
+        generator, patches = players["generator"], players.get("patches")
+        assert isinstance(generator, networks.Decoder)
+        strengths: dict[str, Tensor] = {}
+        if isinstance(patches, critics.PatchCritic) and patches.spectrum is not None and patches.traits is not None:
+            strengths["strengths"] = torch.ones_like(patches.spectrum.real)  # means of energies over real ones
+        return strengths | {
             "k": torch.zeros(()),
             "steps": torch.zeros((), dtype=torch.int64),
-            "seen": torch.zeros(self.memory, spec.code),
-            "drawn": torch.zeros(self.memory, spec.code),
+            "seen": torch.zeros(self.memory, generator.spec.code),
+            "drawn": torch.zeros(self.memory, generator.spec.code),
         }
 
     def step(self, state: State, batch: Batch) -> dict[str, Tensor]:
@@ -183,26 +187,23 @@ class BeganJudge:
         shares = patches.spectrum.shares
         if patches.traits is None:
             energies, alike = patches.spectrum(torch.cat([made - still, still - linear])).split(count)
+            held, added, shown = 1.0, made.new_zeros(()), {}
         else:
             again = (generator(codes, batch.noise.roll(1, 0)[:count]) - linear) * patches.freedom.sign()
             of_all = patches.spectrum(torch.cat([fake, again, still - linear, real]))
             energies, alike = of_all[: 2 * count], of_all[2 * count : 3 * count]
-        mean = energies.mean(dim=0)
-        (of_all_mean,) = state.mean(mean)
-        lengths = (of_all_mean + TINY).sqrt()
-        shown = {"spectrum": (shares * (lengths - 1).square()).sum()}
-        added = (shares * (1 - 1 / lengths) * mean).sum()  # of the same gradient, in any team
-        if patches.traits is not None:
             first, second, _, theirs = (of_all + TINY).sqrt().split(count)
             score = critics.score(first, second, theirs, shares)
             missed = patches.traits.missed(real, generator(codes, traits=patches.traits(real)) - still)
-            shown |= dict(zip(("amount", "traits"), state.mean(score, missed), strict=True))
-            added = added + score + missed
-            with torch.no_grad():
-                remember = state.variables["strength"]
-                remember.lerp_((shares * of_all_mean).sum(), SOON)
-                uneven = EVEN * (1 - 1 / (remember + TINY).sqrt())
-            added = added + uneven * (shares * mean).sum()
+            shown = dict(zip(("amount", "traits"), state.mean(score, missed), strict=True))
+            held, added = EVEN, score + missed
+        mean = energies.mean(dim=0)
+        (strengths,) = state.mean(mean)  # of what all processes made
+        if patches.traits is not None:
+            strengths = state.variables["strengths"].lerp_(strengths, SOON)
+        lengths = (strengths + TINY).sqrt()
+        shown |= {"spectrum": (shares * (lengths - 1).square()).sum()}
+        added = added + held * (shares * (1 - 1 / lengths) * mean).sum()  # of the gradient of `held` times that
         steady = (shares * alike.mean(dim=0)).sum()
         added = self.spectrum * (added + STEADY * steady)
         shown |= {"steady": state.mean(steady)[0]}

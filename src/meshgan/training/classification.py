@@ -79,7 +79,7 @@ class Classification:
         except ValueError as error:
             raise UsageError(f"the classifier needs a template with five levels ({error}).") from error
 
-    def variables(self, spec: NetworkSpec) -> dict[str, Tensor]:
+    def variables(self, players: Mapping[str, nn.Module]) -> dict[str, Tensor]:
         """None."""
         return {}
 

@@ -63,7 +63,7 @@ class _Adversaries:
             "critic": networks.ScalarCritic(hierarchy, spec, generator),
         }
 
-    def variables(self, spec: NetworkSpec) -> dict[str, Tensor]:
+    def variables(self, players: Mapping[str, nn.Module]) -> dict[str, Tensor]:
         """None."""
         return {}
 

@@ -43,6 +43,7 @@ MEASURED = 1000  # faces whose details are measured
 CHECKED = 300  # faces whose faults are looked for
 PACE = {  # times as fast as other weights
     "offset": 20.0,  # each vertex's mean detail: it has to move tenths of a mm
+    "gains": 10.0,
     "loadings": 10.0,  # of each vertex, which the energies of all its region move
     "patterns": 10.0,
     "strength": 10.0,
@@ -306,7 +307,7 @@ def start(
     return State(
         networks=networks,
         optimisers={name: optimiser(recipe.optimiser, network, crew) for name, network in networks.items()},
-        variables={name: value.to(crew.device) for name, value in recipe.objective.variables(recipe.network).items()},
+        variables={name: value.to(crew.device) for name, value in recipe.objective.variables(networks).items()},
         averages={name: copy.deepcopy(networks[name]).requires_grad_(False) for name in kept},
         clip=recipe.optimiser.clip,
         team=crew,

@@ -66,8 +66,8 @@ class Objective(Protocol):
         """
         ...
 
-    def variables(self, spec: NetworkSpec) -> dict[str, Tensor]:
-        """Tensors of its own that change during training, at their start."""
+    def variables(self, players: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+        """Tensors of its own that change while these networks are trained, at their start."""
         ...
 
     def step(self, state: State, batch: Batch) -> dict[str, Tensor]:
