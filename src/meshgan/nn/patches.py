@@ -103,7 +103,8 @@ class Spectrum(nn.Module):
     Laplacian do not serve (its largest eigenvalues are those of a few tiny triangles, and beside them all others look
     alike), nor means of neighbours (what is short among small triangles is long among large ones). These are measured
     by region, `REGIONS` patches and the border, and along the template's normals apart from across them: noise may have
-    the right energy in all and still be loud where real details are quiet, or dent what real ones shift. Beside the last of these bands, in which 8 mm drown what is shorter, (1 − P)² with a Gaussian of
+    the right energy in all and still be loud where real details are quiet, or dent what real ones shift. Beside the
+    last of these bands, in which 8 mm drown what is shorter, (1 − P)² with a Gaussian of
     `FINE` edges is measured where triangles are small enough for it. `scale` (V, 3) are mm per network unit.
     """
 
@@ -158,7 +159,7 @@ class Spectrum(nn.Module):
         return torch.cat(energies).T / self.real
 
     def _by_region(self, areas: Tensor, columns: Tensor) -> Tensor:
-        """Squares of fields in columns (…, V, 3 B), summed over regions (R, V): along normals, then across (…, 2 R, B)."""
+        """Squares of fields in columns (…, V, 3 B) by region (R, V): along normals, then across (…, 2 R, B)."""
         vectors = columns.unflatten(-1, (-1, COORDINATES))
         along = areas @ (vectors * self.normals[:, None]).sum(dim=-1).square()
         return torch.cat([along, (areas @ _by_face(columns) - along).clamp_min(0.0)], dim=-2)

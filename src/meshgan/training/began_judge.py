@@ -39,9 +39,7 @@ else:
 JUDGE = 512  # width of the judge's layers
 Several = Annotated[int, Field(ge=2, le=2**20)]
 
-PART = (
-    3  # one face of a batch in so many has its details compared, which costs as much as all else that is done to a face
-)
+PART = 3  # one face of a batch in so many has its details compared, which costs more than all else done to a face
 STEADY = 0.05  # of `spectrum`: what energies of details that are the same in all faces cost, see `docs/research.md`
 # How hard means of energies of the last faces are held to those of real ones, where faces differ in how much they have:
 # of what differs too little the score likes the median, and the mean lies above it.
