@@ -29,6 +29,7 @@ from meshgan.errors import MeshganError, install_command
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.machine import today
 from meshgan.nn import kernel
+from meshgan.nn.generator import noise_size
 from meshgan.nn.networks import Autoencoder, Decoder
 from meshgan.training.began import reconstruction_loss, set_gradients
 from meshgan.training.loop import start
@@ -47,7 +48,12 @@ BATCHES = (1, 4, 16, 64, 128)
 BATCH = 16
 SECONDS = 3.0  # of steps at each size, and at least three steps
 PEOPLE = 160  # whose faces the recipe's step is timed on
-PLAIN = ("network.detail=false", "objective.patches=0", "objective.spectrum=0", "objective.validity=0")
+LESS = {  # what steps of the recipe `meshgan` are timed beside it
+    "without traits": ("network.traits=0",),
+    "without details": (
+        "network.traits=0", "network.detail=false", "objective.patches=0", "objective.spectrum=0", "objective.validity=0"
+    ),
+}  # fmt: skip
 LINEAR = 1.1  # the largest exponent that counts as linear
 
 
@@ -198,17 +204,17 @@ def decode(generator: Decoder, gflops: float) -> dict[str, float]:
 
 
 def of_recipe() -> dict[str, float]:
-    """Milliseconds of a step of the recipe `meshgan`, and of one without details; means over a cycle of steps, as what
-    is done in each differs, medians over cycles."""
+    """Milliseconds of a step of the recipe `meshgan`, and of those of `LESS`; means over a cycle of steps, as what is
+    done in each differs, medians over cycles."""
     cycles: dict[str, Callable[[], None]] = {}
     with tempfile.TemporaryDirectory() as name:
         make_identities(Path(name) / "faces", PEOPLE)
         faces = FaceSet.open(Path(name) / "faces")
         hierarchy = Hierarchy.cached(faces.template)
-        for key, changes in (("meshgan", ()), ("without details", PLAIN)):
+        for key, changes in {"meshgan": (), **LESS}.items():
             recipe = load_recipe("meshgan", changes)
-            state, noise = start(recipe, faces, hierarchy, 0, Team()), sum(hierarchy.counts)
-            batches = Batches(faces, recipe.network.code, BATCH, 0, Team(), None, noise if recipe.network.detail else 0)
+            state, noise = start(recipe, faces, hierarchy, 0, Team()), noise_size(recipe.network, hierarchy.counts)
+            batches = Batches(faces, recipe.network.code, BATCH, 0, Team(), None, noise)
             given = [batches(i, recipe.objective.phases) for i in range(recipe.objective.phases)]
 
             def cycle(recipe: Recipe = recipe, state: State = state, given: list[Batch] = given) -> None:
@@ -223,7 +229,7 @@ def of_recipe() -> dict[str, float]:
             for key, work in cycles.items():
                 seconds[key].append(_seconds(work) / len(given))
     ms = {key: statistics.median(times) * 1e3 for key, times in seconds.items()}
-    return ms | {"ratio": ms["meshgan"] / ms["without details"]}
+    return ms | {"ratio": ms["meshgan"] / ms["without details"], "of_traits": ms["meshgan"] / ms["without traits"]}
 
 
 def _show(result: dict[str, Any]) -> None:
@@ -247,7 +253,8 @@ def _show(result: dict[str, Any]) -> None:
     print(f"decoding: {rates['faces_per_s']:,.0f} faces/s, floor {rates['floor_faces_per_s']:,.0f}")
     recipe = result["recipe"]
     print(f"a step of the recipe meshgan: {recipe['meshgan']:.1f} ms, {recipe['ratio']:.2f} times", end=" ")
-    print(f"that without details ({recipe['without details']:.1f})")
+    print(f"that without details ({recipe['without details']:.1f})", end=", ")
+    print(f"{recipe['of_traits']:.2f} times that without traits ({recipe['without traits']:.1f})")
 
 
 def growth() -> dict[str, Any]:

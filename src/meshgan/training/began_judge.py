@@ -188,9 +188,11 @@ class BeganJudge:
             held, added, shown = 1.0, made.new_zeros(()), {}
         else:
             again = (generator(codes, batch.noise.roll(1, 0)[:count]) - linear) * patches.freedom.sign()
-            of_all = patches.spectrum(torch.cat([fake, again, still - linear, real]))
-            energies, alike = of_all[: 2 * count], of_all[2 * count : 3 * count]
-            first, second, _, theirs = (of_all + TINY).sqrt().split(count)
+            of_all = patches.spectrum(torch.cat([fake, again, still - linear]))
+            energies, alike = of_all.split((2 * count, count))
+            with torch.no_grad():
+                theirs = (patches.spectrum(real) + TINY).sqrt()
+            first, second = (energies + TINY).sqrt().split(count)
             score = critics.score(first, second, theirs, shares)
             missed = patches.traits.missed(real, generator(codes, traits=patches.traits(real)) - still)
             shown = dict(zip(("amount", "traits"), state.mean(score, missed), strict=True))
