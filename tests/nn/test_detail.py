@@ -22,6 +22,7 @@ from meshgan.nn.patches import (
     PatchCritic,
     Spectrum,
     Traits,
+    around,
     bernstein,
     freedom,
     gaussian_mean,
@@ -177,6 +178,21 @@ def test_regions_are_patches_of_like_size_and_the_border() -> None:
     assert len(sizes) == REGIONS + 1
     assert sizes[1:].min() * 10 > sizes[1:].max() > 0
     assert regions(Mesh(np.eye(3), [[0, 1, 2]])).tolist() == [0, 0, 0]
+
+
+def test_regions_are_smaller_where_triangles_are() -> None:
+    flat = grid(30, 30)
+    points = flat.vertices.copy()
+    fine = points[:, 0] < 15
+    points[fine, 0] = 12 + points[fine, 0] / 5  # halves of as many vertices, one of them five times as dense
+    mesh = Mesh(points, flat.triangles)
+    places = regions(mesh)
+    rarer, denser = (len(np.unique(places[half & (places > 0)])) for half in (~fine, fine))
+    by_area = np.ptp(points[fine, 0]) / np.ptp(points[~fine, 0])
+    assert denser / rarer > 2 * by_area
+    lengths = around(mesh)
+    assert lengths[fine].mean() < 0.8 * lengths[~fine].mean()
+    assert around(Mesh(np.eye(3), [[0, 1, 2]])).tolist() == pytest.approx([2**0.5] * 3)
 
 
 def test_harmonics_and_what_they_leave_count_alike(sphere: Mesh) -> None:

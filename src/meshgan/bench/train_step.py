@@ -51,7 +51,8 @@ PEOPLE = 160  # whose faces the recipe's step is timed on
 LESS = {  # what steps of the recipe `meshgan` are timed beside it
     "without traits": ("network.traits=0",),
     "without details": (
-        "network.traits=0", "network.detail=false", "objective.patches=0", "objective.spectrum=0", "objective.validity=0"
+        "network.traits=0", "network.detail=false",
+        "objective.patches=0", "objective.spectrum=0", "objective.validity=0",
     ),
 }  # fmt: skip
 LINEAR = 1.1  # the largest exponent that counts as linear

@@ -287,7 +287,7 @@ def regions(mesh: Mesh) -> Integers:
 
 
 def around(mesh: Mesh) -> Floats:
-    """Mean lengths (V,) in mm of the edges at a vertex and at its neighbours; those without any have all edges' mean."""
+    """Mean lengths (V,) in mm of the edges at a vertex and at its neighbours; where there are none, of all edges."""
     i, j = mesh.edges[mesh.edges[:, 0] != mesh.edges[:, 1]].T
     lengths, count = np.linalg.norm(mesh.vertices[i] - mesh.vertices[j], axis=1), len(mesh.vertices)
     beside = sp.csr_array((np.ones(2 * len(i)), (np.r_[i, j], np.r_[j, i])), shape=(count, count))
