@@ -39,7 +39,8 @@ else:
 JUDGE = 512  # width of the judge's layers
 Several = Annotated[int, Field(ge=2, le=2**20)]
 
-PART = 3  # one face of a batch in so many has its details compared, which costs more than all else done to a face
+PART = 4  # one face of a batch in so many has its details compared, which costs as much as all else done to a face
+OF_TRAITS = 3  # of faces that differ in how much they have, more have to be seen
 STEADY = 0.05  # of `spectrum`: what energies of details that are the same in all faces cost, see `docs/research.md`
 # How hard means of energies of the last faces are held to those of real ones, where faces differ in how much they have:
 # of what differs too little the score likes the median, and the mean lies above it.
@@ -175,7 +176,8 @@ class BeganJudge:
         assert isinstance(patches, critics.PatchCritic)
         assert batch.noise is not None
         assert generator.linear is not None
-        count = -(-len(seen) // PART)
+        part = PART if patches.traits is None else OF_TRAITS
+        count = -(-len(seen) // part)
         faces, noise, codes = batch.faces[:count], batch.noise[:count], seen[:count]
         made = generator(codes, noise)
         linear = (codes @ generator.linear).view_as(made)
@@ -208,7 +210,7 @@ class BeganJudge:
         added = self.spectrum * (added + STEADY * steady)
         shown |= {"steady": state.mean(steady)[0]}
         if patches.validity is not None:
-            folds, crossings = patches.validity(made[::PART])
+            folds, crossings = patches.validity(made[::part])
             added = added + self.validity * (folds + crossings) / made.shape[1]
             shown |= dict(zip(("folds", "crossings"), state.mean(folds, crossings), strict=True))
         if not self.patches:

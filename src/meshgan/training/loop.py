@@ -43,7 +43,7 @@ MEASURED = 1000  # faces whose details are measured
 CHECKED = 300  # faces whose faults are looked for
 PACE = {  # times as fast as other weights
     "offset": 20.0,  # each vertex's mean detail: it has to move tenths of a mm
-    "gains": 10.0,
+    "gains": 10.0,  # beside traits: without them nobody has tried
     "loadings": 10.0,  # of each vertex, which the energies of all its region move
     "patterns": 10.0,
     "strength": 10.0,
@@ -350,8 +350,10 @@ def optimiser(spec: Adam | Momentum, network: nn.Module, crew: Team) -> torch.op
     """The optimiser of one network; on a GPU its learning rate is a tensor, so that a captured graph follows it."""
     on_gpu = crew.device.type == "cuda"
     groups: dict[float, dict[str, Any]] = {}
+    parts = {name.split(".")[0] for name, _ in network.named_parameters()}
+    quick = PACE if "patterns" in parts else {**PACE, "gains": 1.0}
     for name, parameter in network.named_parameters():
-        pace = PACE.get(name.split(".")[0], 1.0)
+        pace = quick.get(name.split(".")[0], 1.0)
         groups.setdefault(pace, {"params": [], "pace": pace})["params"].append(parameter)
     for group in groups.values():
         group["lr"] = torch.tensor(spec.lr, device=crew.device) if on_gpu else spec.lr
