@@ -20,7 +20,7 @@ import importlib.util
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path, PurePath
@@ -77,7 +77,6 @@ KINDS = {
 }
 BARE, FINE, OWN = "bare shape", "fine colours", "colours of vertices"
 PARTS = {"brows": (17, 27), "nose": (27, 36), "eyes": (36, 48), "mouth": (48, 68), "all but the jaw": (17, 68)}
-FEATURES = {"jaw": (0, 17), "brows": (17, 27), "nose": (27, 36), "lids": (36, 48), "lips": (48, 68)}
 AROUND = 10.0  # mm from landmarks: what counts as around a feature
 GOOD_MM, BAD_MM = 1.5, 3.0  # mean error that good promises, and that no good face may have
 ALONE, FLICKER_MM, TIMES_FASTER = 6, 0.1, 3.0  # of sequences: frames that are also registered alone, and the goals
@@ -444,25 +443,34 @@ def foreign(faces: FaceSet, count: int) -> dict[str, Any]:
                 table[key] = float(np.mean([missed[chosen] for missed in some])) if some else None
         summary[name] = table
     print(f"{len(rows)} faces of {faces.path}: places missed, mm     same person     others   seconds")
-    for name, table in summary.items():
-        cells = [f"{table[key]:.2f}" if table[key] is not None else "-" for key in ("same_person_mm", "others_mm")]
-        print(f"  {name:45s} {cells[0]:>11s} {cells[1]:>10s} {table['seconds']:9.2f}")
-    for kind in ("same_person", "others"):
-        print(f"  {kind.replace('_', ' '):30s}" + "".join(f"{part:>10s}" for part in around))
-        for name, table in summary.items():
-            cells = ["-" if (one := table[f"{kind}_{part}_mm"]) is None else f"{one:.2f}" for part in around]
-            print(f"    {name:28s}" + "".join(f"{cell:>10s}" for cell in cells))
+    _tell_foreign(summary, around)
     return {"faces": len(rows), "set": faces.card.name, "methods": summary}
 
 
+def _tell_foreign(summary: dict[str, Any], parts: Iterable[str]) -> None:
+    """Print a row for each method, and for faces of the same person and of others one by part of the face."""
+
+    def cell(table: dict[str, Any], key: str, width: int) -> str:
+        return ("-" if table[key] is None else f"{table[key]:.2f}").rjust(width)
+
+    for name, table in summary.items():
+        print(
+            f"  {name:45s} {cell(table, 'same_person_mm', 11)} {cell(table, 'others_mm', 10)} {table['seconds']:9.2f}"
+        )
+    for kind in ("same_person", "others"):
+        print(f"  {kind.replace('_', ' '):43s}" + "".join(f"{part:>{len(part) + 4}}" for part in parts))
+        for name, table in summary.items():
+            print(f"    {name:41s}" + "".join(cell(table, f"{kind}_{part}_mm", len(part) + 4) for part in parts))
+
+
 def _around_features(template: FaceTemplate) -> dict[str, Booleans]:
-    """What of the template's inside (V,) lies near landmarks of each part of a face, of any, and of none."""
+    """What of the template's inside (V,) lies within `AROUND` of landmarks of each part of a face, and of none but the
+    jaw's."""
     marks = template.landmark_rows @ template.mesh.vertices
-    features = {**FEATURES, "features": (CONTOUR, 68)}
-    near = {name: cKDTree(marks[a:b]).query(template.mesh.vertices)[0] < AROUND for name, (a, b) in features.items()}
-    return {name: chosen & template.inside for name, chosen in near.items()} | {
-        "rest": template.inside & ~near["features"]
-    }
+    parts = {"jaw": (0, CONTOUR), **PARTS}
+    near = {name: cKDTree(marks[a:b]).query(template.mesh.vertices)[0] < AROUND for name, (a, b) in parts.items()}
+    near["elsewhere"] = ~near["all but the jaw"]
+    return {name: chosen & template.inside for name, chosen in near.items()}
 
 
 def _by_each_method(mesh: Mesh, template: FaceTemplate) -> Iterator[tuple[str, Floats | None, float]]:

@@ -27,9 +27,10 @@ constexpr double SUBPIXEL = 256.0, FARTHEST = 1048576.0;  // of view/raster.py
 constexpr int LEVELS = 4096;
 constexpr double STEP_MM = 0.5, FAR = 999.0, STEEP = 0.15;  // of data/corpora/lips.py
 constexpr double FLAT_MM = 0.7, CLEAR_MM = 0.03, OVERLAP_MM = 0.04;
-constexpr double OFFSETS[8][2] = {{0.0, 0.0}, {0.5, 0.5}, {0.25, 0.75}, {0.75, 0.25},
-                                  {0.5, 0.0}, {0.0, 0.5}, {0.25, 0.25}, {0.75, 0.75}};
-constexpr long PLACES = 168, DEPTHS = 96, ROUNDS = 20, SOUND = 8;
+constexpr long LOOKS = 8;
+constexpr double OFFSETS[LOOKS][2] = {{0.0, 0.0}, {0.5, 0.5}, {0.25, 0.75}, {0.75, 0.25},
+                                      {0.5, 0.0}, {0.0, 0.5}, {0.25, 0.25}, {0.75, 0.75}};
+constexpr long PLACES = 168, DEPTHS = 96, ROUNDS = 20;
 
 // Whole numbers of any double: what lies outside of their range, or is NaN, is `Numba`'s least number on x86 everywhere.
 long whole(double value) {
@@ -422,7 +423,7 @@ WIDE int part(float* mouths, long count, long size, long, const int64_t* middle,
             float* mouth = mouths + 3 * size * b;
             long sound = 0;
             for (long turn = 0; turn < ROUNDS; ++turn) {
-                const double* off = OFFSETS[turn % 8];
+                const double* off = OFFSETS[turn % LOOKS];
                 drawing.draw(mouth, off[0], off[1]);
                 const double least = drawing.between(gap);
                 sound += 1;
@@ -435,7 +436,7 @@ WIDE int part(float* mouths, long count, long size, long, const int64_t* middle,
                     drawing.flatten(mouth, high, highs, drawing.upper, 1.0);
                     drawing.flatten(mouth, low, lows, drawing.lower, -1.0);
                 }
-                if (sound == SOUND) break;
+                if (sound == LOOKS) break;
             }
         }
     });

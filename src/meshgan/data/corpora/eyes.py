@@ -204,12 +204,13 @@ class Eye:
         """Draw skin around the lids, which brows and cheeks may push into the ball, back onto it, in place."""
         arms = faces[:, self.around] - balls.centre[:, None]
         far = np.linalg.norm(arms, axis=2)
-        for row in np.flatnonzero((far < balls.radius[:, None]).any(axis=1)):
-            centre, radius = balls.centre[row], balls.radius[row]
-            rest = np.linalg.norm(neutral[row, self.around] - centre, axis=1)
-            inside = far[row] < np.minimum(rest, radius)
-            out = arms[row, inside] * (np.minimum(rest, radius) / far[row])[inside, None]
-            faces[row, self.around[inside]] = (centre + out).astype(faces.dtype)
+        face, place = np.nonzero(far < balls.radius[:, None])
+        rest = np.linalg.norm(neutral[face, self.around[place]] - balls.centre[face], axis=1)
+        least = np.minimum(rest, balls.radius[face])
+        inside = far[face, place] < least
+        face, place, least = face[inside], place[inside], least[inside]
+        out = arms[face, place] * (least / far[face, place])[:, None]
+        faces[face, self.around[place]] = (balls.centre[face] + out).astype(faces.dtype)
 
 
 def lid_shares(actions: Mapping[str, Floats]) -> tuple[Floats, Floats]:

@@ -34,10 +34,8 @@ SHUT = (0.35, 0.65)  # shares of the lips in that
 CLEAR_MM = 0.03  # left between lips that were moved apart
 ROUNDS = 20  # of moving apart what still overlaps, at most
 OFFSETS = (  # of the grid in turn: one looks where others did not
-    *((0.0, 0.0), (0.5, 0.5), (0.25, 0.75), (0.75, 0.25)),
-    *((0.5, 0.0), (0.0, 0.5), (0.25, 0.25), (0.75, 0.75)),
-)
-SOUND = len(OFFSETS)  # looks in turn that find nothing are enough
+    (0.0, 0.0), (0.5, 0.5), (0.25, 0.75), (0.75, 0.25), (0.5, 0.0), (0.0, 0.5), (0.25, 0.25), (0.75, 0.75),
+)  # fmt: skip
 OVERLAP_MM = 0.04  # is not worth another round
 OWN = 0.3  # surfaces that follow a lip so far can be flattened
 STEEP = 0.15  # triangles seen so obliquely from below have no height
@@ -165,7 +163,7 @@ def _part(mouths, middle, above, below, high, low, moving, blur, in_y):  # type:
                 _drawn(mouth, middle, above, below, x, z, points, corner, upper, lower)
                 _flatten(mouth, high, corner, upper, upper, lower, 1.0)
                 _flatten(mouth, low, corner, lower, upper, lower, -1.0)
-            if sound == SOUND:
+            if sound == len(OFFSETS):
                 break
 
 
