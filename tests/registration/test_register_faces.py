@@ -3,6 +3,7 @@
 import importlib
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from meshgan.registration.fake_scans import fake_scan, plain_people
 from meshgan.registration.finding import degrees_between, find_face
 from meshgan.registration.landmarks import Detector, Landmarks, available, read_landmarks
 from meshgan.registration.nricp import folded
-from meshgan.registration.prior import Anchors
+from meshgan.registration.prior import Anchors, fit
 from meshgan.registration.quality import Quality, judge, measure, scan_distances, stranger
 from meshgan.registration.register import Sighting, fit_model, register
 from meshgan.registration.scan import Scene, calmed, cleaned
@@ -127,6 +128,29 @@ def test_a_mouth_is_found_wide_open_that_the_detector_sees_closed(template):
     fitted = fit_model(Sighting(Similarity.none(), anchors, marks), surface, template).vertices
     assert np.linalg.norm(fitted - face, axis=1)[template.inside].mean() < 1.5
     assert np.linalg.norm(template.landmark_rows[[8, 57, 66]] @ (fitted - face), axis=1).max() < 5.0
+
+
+def test_the_surface_finds_a_jaw_that_nearest_points_lose(template):
+    """Nobody whom the model knows, a jaw 35 mm down, seen as skin alone, and landmarks as if the mouth were closed."""
+    known, move = template.prior, np.linalg.norm(template.opening(), axis=1)
+    person = known.mean + np.einsum(
+        "ckv,k->vc", known.basis, np.random.default_rng(1).normal(size=known.basis.shape[1])
+    )
+    face = person + (move / move.max())[:, None] * [0.0, -35.0, -5.0]
+    skin = template.mesh.triangles[template.inside[template.mesh.triangles].all(axis=1)]
+    surface, chosen = Surface(Mesh(face, skin)), template.sparse.vertices
+    index = np.r_[4:13, 27:68]
+    rows = template.landmark_rows[index]
+    anchors = Anchors(rows, rows @ person, np.full(len(index), 3.0), found=True)
+    sighting = Sighting(Similarity.none(), anchors, Landmarks(index, anchors.targets))
+    seen = module._lower(sighting, surface, template)
+    missed = []
+    for meeting in (None, partial(template.sparse.met, surface=surface, seen=seen, able=template.lower[chosen])):
+        pull = partial(template.sparse.pull, surface=surface)
+        found = fit(template.wide, anchors, sighting.pose, pull, module.FREE, module.OPENED, chosen, meeting)
+        missed.append(np.linalg.norm(found.vertices - face, axis=1)[template.lower & template.inside].mean())
+    assert missed[0] > 5
+    assert missed[1] < 3
 
 
 def test_a_surface_meets_the_nearest_vertices_that_are_able_and_face_alike(template):
