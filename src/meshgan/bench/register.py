@@ -457,7 +457,8 @@ def _tell_foreign(summary: dict[str, Any], parts: Iterable[str]) -> None:
         print(
             f"  {name:45s} {cell(table, 'same_person_mm', 11)} {cell(table, 'others_mm', 10)} {table['seconds']:9.2f}"
         )
-    for kind in ("same_person", "others"):
+    known = [k for k in ("same_person", "others") if any(table[f"{k}_mm"] is not None for table in summary.values())]
+    for kind in known:
         print(f"  {kind.replace('_', ' '):43s}" + "".join(f"{part:>{len(part) + 4}}" for part in parts))
         for name, table in summary.items():
             print(f"    {name:41s}" + "".join(cell(table, f"{kind}_{part}_mm", len(part) + 4) for part in parts))
