@@ -73,7 +73,9 @@ def test_the_assets_are_what_the_tool_makes_of_the_corpus(name, monkeypatch):
         arrays = {key: asset[key] for key in asset.files}
     made = str(arrays.pop("fingerprint"))
     assert made == tool.fingerprint(arrays)
-    monkeypatch.setattr(tool, "PLAIN_SHARE", 0.7)
+    assert np.abs(arrays["witness"] - tool.witness()).max() < 0.002  # mm
+    monkeypatch.setattr(tool, "SEED", tool.SEED + 1)
+    assert np.abs(arrays["witness"] - tool.witness()).max() > 1.0
     assert made != tool.fingerprint(arrays)
 
 
