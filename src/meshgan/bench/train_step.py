@@ -49,7 +49,7 @@ BATCH = 16
 SECONDS = 3.0  # of steps at each size, and at least three steps
 PEOPLE = 160  # whose faces the recipe's step is timed on
 BESIDE = {  # the recipe `meshgan` as it might be; steps of each are timed beside its own
-    "with traits": ("network.traits=64",),
+    "without traits": ("network.traits=0",),
     "without details": (
         "network.detail=false", "objective.patches=0", "objective.spectrum=0", "objective.validity=0",
     ),

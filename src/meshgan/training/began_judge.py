@@ -11,6 +11,7 @@ map mends when the run ends (`training.finish.match_moments`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
@@ -39,8 +40,8 @@ else:
 JUDGE = 512  # width of the judge's layers
 Several = Annotated[int, Field(ge=2, le=2**20)]
 
-PART = 4  # one face of a batch in so many has its details compared, which costs as much as all else done to a face
-OF_TRAITS = 3  # of faces that differ in how much they have, more have to be seen
+COMPARED = 0.25  # of a batch: faces whose details are compared, which costs as much as all else done to a face
+WITH_TRAITS = 0.3  # the same, where faces differ in how much they have; of either, that part again is looked at for faults
 STEADY = 0.05  # of `spectrum`: what energies of details that are the same in all faces cost, see `docs/research.md`
 # How hard means of energies of the last faces are held to those of real ones, where faces differ in how much they have:
 # of what differs too little the score likes the median, and the mean lies above it.
@@ -176,8 +177,8 @@ class BeganJudge:
         assert isinstance(patches, critics.PatchCritic)
         assert batch.noise is not None
         assert generator.linear is not None
-        part = PART if patches.traits is None else OF_TRAITS
-        count = -(-len(seen) // part)
+        part = COMPARED if patches.traits is None else WITH_TRAITS
+        count = math.ceil(part * len(seen))
         faces, noise, codes = batch.faces[:count], batch.noise[:count], seen[:count]
         made = generator(codes, noise)
         linear = (codes @ generator.linear).view_as(made)
@@ -210,7 +211,7 @@ class BeganJudge:
         added = self.spectrum * (added + STEADY * steady)
         shown |= {"steady": state.mean(steady)[0]}
         if patches.validity is not None:
-            folds, crossings = patches.validity(made[::part])
+            folds, crossings = patches.validity(made[: math.ceil(part * count)])
             added = added + self.validity * (folds + crossings) / made.shape[1]
             shown |= dict(zip(("folds", "crossings"), state.mean(folds, crossings), strict=True))
         if not self.patches:
