@@ -3,10 +3,10 @@
     python tools/ship_models.py OUT          identity and expression: OUT is of `meshgan reproduce table1` and `table2`
     python tools/ship_models.py RUN SET      head: a run on a set of `meshgan data anny-heads`, and that set
 
-Files are made small: the linear path is stored in 13 or 14 bits a number, other weights in half precision, operators of
-the hierarchy to some four digits. The card says how far all that moves a vertex. Directions come from the labels of the
-corpora, unless `meshgan directions` has left some with the run. What shipped before under the same name gives way when
-everything is there.
+Files are made small: the linear path is stored in 13 or 14 bits a number, patterns of traits in 10, other weights in
+half precision, operators of the hierarchy to some four digits. The card says how far all that moves a vertex.
+Directions come from the labels of the corpora, unless `meshgan directions` has left some with the run. What shipped
+before under the same name gives way when everything is there.
 
 Figures of a head are those of what ships, some test heads against some of training, without pictures.
 """
@@ -33,14 +33,16 @@ from meshgan.model.directions import FILE as DIRECTIONS
 from meshgan.model.directions import Axes, Directions
 from meshgan.model.face_model import FaceModel
 from meshgan.model.model_folder import SHIPPED, ModelParts, packed, read_model_folder, write_model_folder
+from meshgan.nn.plan import ordered
 from meshgan.report.pages import minutes, sound_lines
 from meshgan.report.results import Result, Results, measured, real_result, results_of, shown
 from meshgan.storage import LIST
 
 LINEAR, MEAN, STD = "generator/linear", "normalisation/mean", "normalisation/std"
+PATTERNS, OF_PATTERNS = "generator/patterns.", 10  # names, and bits of a number
 # In single precision, for every vertex moves by them: the mean, and the end of the mapping network.
 WHOLE = (LINEAR, MEAN, *(f"mapping/{name}" for name in ("matrix", "offset", "layers.6.weight", "layers.6.bias")))
-DIGITS, SHARES = 13, 2**14  # bits of a Laplacian's entries, and the steps of up-sampling weights, whose sum stays one
+DIGITS, SHARES = 13, 2**15  # bits of a Laplacian's entries, and the steps of up-sampling weights, whose sum stays one
 SET_BACK_MM = 0.25  # with 0.2 hardly any triangle of an eye crosses one of a lid, without four do
 SAMPLED = 1000  # faces on which the loss is measured
 TEST, TRAIN, SAMPLES = 100, 2000, 600  # heads by which one is measured that nobody has evaluated
@@ -118,7 +120,7 @@ A MeshGAN: `{verb}`.
   Its people are drawn from the head shapes that MakeHuman's artists made, in
   proportions that were chosen, not counted; ancestry is a blend of three such shapes and says nothing about anybody
   real. {missing}
-* **Stored** small, in {bits} and 16 bits: no vertex of {sampled:,} samples moves by more than {moved:.3f} mm.
+* **Stored** small, in at most 16 bits a number: no vertex of {sampled:,} samples moves by more than {moved:.3f} mm.
 """
 
 
@@ -188,7 +190,11 @@ def light(parts: ModelParts) -> ModelParts:
         )
         for level in parts.hierarchy.levels
     )
-    return replace(parts, tensors=tensors, hierarchy=Hierarchy(levels, parts.hierarchy.kind))
+    rounded = Hierarchy(levels, parts.hierarchy.kind)
+    for before, after in zip(ordered(parts.hierarchy), ordered(rounded), strict=True):
+        if (before.order != after.order).any():  # gains and patterns would be those of other vertices
+            raise MeshganError("operators so rounded change the order that weights lie in: more SHARES are needed.")
+    return replace(parts, tensors=tensors, hierarchy=rounded)
 
 
 def _with(matrix: sp.csr_array, data: Floats) -> sp.csr_array:
@@ -217,9 +223,11 @@ def write(folder: Path, name: str, run: Path, parts: ModelParts, faces: FaceSet,
     if found.row.faces_seen != parts.card.origin.faces_seen:
         raise MeshganError(f"the figures of '{name}' are not about the model that was given; measure it again.")
     small = light(parts)
-    tensors = {key: value for key, value in small.tensors.items() if key != LINEAR}
+    tensors = {key: value for key, value in small.tensors.items() if key != LINEAR and not key.startswith(PATTERNS)}
     lost = parts.tensors[STD].astype(np.float64) / small.tensors[STD].astype(np.float64)  # in half precision
     tensors |= packed(LINEAR, parts.tensors[LINEAR] * lost.ravel().astype(np.float32), kind.bits)
+    for key, value in parts.tensors.items():
+        tensors |= packed(key, value, OF_PATTERNS) if key.startswith(PATTERNS) else {}
     card = parts.card.model_copy(update={"name": name})
     write_model_folder(folder, replace(small, card=card, tensors=tensors))
     check_size(folder, kind)  # before what takes long
@@ -266,7 +274,6 @@ def written_card(name: str, parts: ModelParts, found: Measured, moved: float) ->
         where=found.where,
         minutes=found.row.train_minutes or 0.0,
         numbers="\n".join(lines),
-        bits=kind.bits,
         sampled=SAMPLED,
         moved=moved,
     )

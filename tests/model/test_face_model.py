@@ -228,16 +228,18 @@ def test_tensors_give_tensors_that_gradients_flow_through(tiny_run, tiny_faces, 
 
 @given(
     matrix=hnp.arrays(
-        np.float32, st.tuples(st.integers(1, 4), st.integers(1, 9)), elements=st.floats(-1e3, 1e3, width=32)
+        np.float32,
+        hnp.array_shapes(min_dims=2, max_dims=4, max_side=6),
+        elements=st.floats(-1e3, 1e3, width=32),
     ),
     bits=st.integers(9, 16),
 )
 def test_some_bits_hold_a_matrix_to_a_step_of_each_row(matrix, bits):
     held = model_folder.packed("a", matrix, bits)
-    assert held["a.high"].nbytes + held["a.low"].nbytes <= len(matrix) * (bits / 8 * matrix.shape[1] + 1)
+    assert held["a.high"].nbytes + held["a.low"].nbytes <= len(matrix) * (bits / 8 * matrix[0].size + 1)
     found = model_folder.unpacked(*held.values())
     assert found.shape == matrix.shape
-    step = np.abs(matrix).max(axis=1, keepdims=True) / (2 ** (bits - 1) - 1)
+    step = np.abs(matrix).max(axis=tuple(range(1, matrix.ndim)), keepdims=True) / (2 ** (bits - 1) - 1)
     assert (np.abs(found - matrix) <= 0.51 * step + 1e-6).all()
 
 

@@ -193,33 +193,35 @@ def _content(path: Path, expected: str) -> bytes:
 
 
 def packed(name: str, matrix: NDArray[Any], bits: int = FOURTEEN) -> Tensors:
-    """A matrix (K, N) in nine to sixteen `bits` a number, as whole multiples of a step for each row: the tensors that
-    hold it.
+    """A matrix (K, N), or a tensor (K, …), in nine to sixteen `bits` a number, as whole multiples of a step for each
+    row: the tensors that hold it.
 
-    `NAME.high` (K, N) are the upper eight bits, `NAME.low` the others of a row one after the other, the lowest first,
+    `NAME.high` (K, …) are the upper eight bits, `NAME.low` the others of a row one after the other, the lowest first,
     `NAME.step` (K,) the steps, and `NAME.bits` says how many bits they are, if not fourteen.
     """
-    lower, middle = bits - 8, 2 ** (bits - 1)
-    step = np.maximum(np.abs(matrix).max(axis=1) / (middle - 1), np.finfo(np.float32).tiny).astype(np.float32)
-    whole = np.rint(matrix / step[:, None]).astype(np.int32) + middle
+    lower, middle, rows = bits - 8, 2 ** (bits - 1), matrix.reshape(len(matrix), -1)
+    step = np.maximum(np.abs(rows).max(axis=1) / (middle - 1), np.finfo(np.float32).tiny).astype(np.float32)
+    whole = np.rint(rows / step[:, None]).astype(np.int32) + middle
     rest = (whole[:, :, None] >> np.arange(lower) & 1).astype(np.uint8).reshape(len(whole), -1)
     low = np.packbits(rest, axis=1, bitorder="little")
+    high = (whole >> lower).astype(np.uint8).reshape(matrix.shape)
     told = {} if bits == FOURTEEN else {f"{name}.bits": np.array([bits], np.uint8)}
-    return {f"{name}.high": (whole >> lower).astype(np.uint8), f"{name}.low": low, f"{name}.step": step} | told
+    return {f"{name}.high": high, f"{name}.low": low, f"{name}.step": step} | told
 
 
 def unpacked(high: NDArray[Any], low: NDArray[Any], step: NDArray[Any], bits: ArrayLike = FOURTEEN) -> Singles:
-    """The matrix (K, N) that `packed` has made of another. Raises `ValueError` for what it cannot have made."""
+    """What `packed` has made of a matrix or tensor (K, …). Raises `ValueError` for what it cannot have made."""
     lower = int(np.asarray(bits).item()) - 8
-    if not 1 <= lower <= 8 or high.ndim != 2 or step.shape != (len(high),):
+    if not 1 <= lower <= 8 or high.ndim < 2 or not high.size or step.shape != (len(high),):
         raise ValueError("these are no bits of a matrix")
-    rows, count = high.shape
+    rows, count = len(high), high.size // len(high)
     if high.dtype != np.uint8 or low.dtype != np.uint8 or low.shape != (rows, -(-count * lower // 8)):
         raise ValueError("these are no bits of a matrix")
     rest = np.zeros((rows, count, 8), np.uint8)
     rest[:, :, :lower] = np.unpackbits(low, axis=1, count=count * lower, bitorder="little").reshape(rows, count, lower)
-    whole = (high.astype(np.int32) << lower) + np.packbits(rest, axis=2, bitorder="little")[:, :, 0]
-    return (whole - 2 ** (lower + 7)).astype(np.float32) * step[:, None].astype(np.float32)
+    whole = (high.reshape(rows, -1).astype(np.int32) << lower) + np.packbits(rest, axis=2, bitorder="little")[:, :, 0]
+    matrix = (whole - 2 ** (lower + 7)).astype(np.float32) * step[:, None].astype(np.float32)
+    return matrix.reshape(high.shape)
 
 
 def _tensors(content: bytes, path: Path) -> Tensors:
