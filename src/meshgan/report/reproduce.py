@@ -126,7 +126,7 @@ SCALES = {
         recognised=ExpressionPlan(part="classifier", subjects=20, posed=240, spontaneous=0),
         classifier=("schedule.epochs=8", "optimiser.lr=1e-3"),
     ),
-    "desk": Scale(changes=("schedule.faces=144000",), ablation=("schedule.faces=54000",), samples=2500),
+    "desk": Scale(changes=("schedule.faces=144000",), ablation=("schedule.faces=54000",), samples=1200),
     "paper": Scale(changes=("schedule.epochs=300",), ablation=("schedule.epochs=300",)),
 }
 
