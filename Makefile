@@ -34,7 +34,9 @@ demo: $(PLAIN)
 	@echo "Training a small MeshGAN: some minutes; Ctrl-C stops it, make demo goes on."
 	@$(BIN)/meshgan train demo --data demo/corpus --out demo/run --resume
 	@$(BIN)/meshgan sample demo/run --out demo/faces --count 16 --sheet demo/faces.png
-	@echo "Look at demo/faces.png; each face lies in demo/faces as GLB. More of them: type"
+	@$(BIN)/meshgan sample identity --out demo/shipped --count 16 --sheet demo/shipped.png
+	@echo "Look at demo/faces.png; each face lies in demo/faces as GLB. Beside it, demo/shipped.png: faces of the model"
+	@echo "'identity', which comes with meshgan and learned for longer, details as well. More faces of yours: type"
 	@echo "    $(BIN)/meshgan sample demo/run --out more --count 16 --seed 1 --sheet more.png"
 
 test: lint

@@ -58,11 +58,11 @@ def seen_places() -> NDArray[np.float64]:
 def colour_points() -> dict[str, NDArray[np.generic]]:
     """The arrays of the asset: for each point its place on the template, its scatter in mm, and what it is near to."""
     template, found = default_template(), seen_places()
-    points = template.detector_rows @ template.mesh.vertices
+    points = template.bare.rows @ template.mesh.vertices
     nearest = cKDTree(template.landmark_rows @ template.mesh.vertices).query(points)[1]
     eyes = np.isin(nearest, EYES)
     scatter = np.full(POINTS, np.inf)
-    for number in np.flatnonzero(np.isfinite(template.detector_sigma)):
+    for number in np.flatnonzero(np.isfinite(template.bare.sigma)):
         seen = found[np.isfinite(found[:, number, 0]), number]
         if len(seen) >= LEAST_SEEN * FACES:
             middle = np.median(seen, axis=0)

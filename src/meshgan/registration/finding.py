@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
-import scipy.sparse as sp
 from scipy.spatial.transform import Rotation
 
 from meshgan.arrays import Booleans, Floats, Integers
@@ -22,7 +21,7 @@ from meshgan.geometry.mesh import Mesh
 from meshgan.registration.colours import Painted, PaintedScene
 from meshgan.registration.landmarks import POINTS, Detector
 from meshgan.registration.scan import Frame, Hits, Scene, bulk, extent
-from meshgan.registration.template import FaceTemplate
+from meshgan.registration.template import DetectorPoints, FaceTemplate
 
 HALF_WIDTH = 125.0  # mm at the template's scale: a face with some air around it
 YAWS = (0.0, -30.0, 30.0)  # degrees around the face's own up axis
@@ -292,8 +291,8 @@ def seen_in_colours(painted: Painted, found: Found, detector: Detector, template
     if part is None or part.of_vertices().std(axis=0).max() < PLAIN:
         return None
     detection = detect(PaintedScene(part), detector, frame, template)
-    fitted = _pose(detection.points, detection.found, template, template.coloured.rows, template.coloured.sigma)
-    used = np.isfinite(template.detector_sigma)
+    fitted = _pose(detection.points, detection.found, template, template.coloured)
+    used = np.isfinite(template.bare.sigma)
     here, before = detection.found & used, found.detection.found & used
     both = here & before
     if fitted is None or both.sum() < COMMON or here.sum() < AS_MANY * before.sum():
@@ -362,7 +361,9 @@ def _closer_look(scene: Scene, detector: Detector, template: FaceTemplate, frame
     """Refine the pose view by view, then look from three sides; None where no face holds up."""
     for _ in range(ROUNDS):
         points, trust = lifted(scene, detector, frame)
-        fitted = _pose(points, (trust > 0) & _deep_as_a_face(points, trust > 0, frame, template), template)
+        fitted = _pose(
+            points, (trust > 0) & _deep_as_a_face(points, trust > 0, frame, template), template, template.bare
+        )
         if fitted is None:
             return None
         better = frontal_frame(fitted[0], template)
@@ -371,7 +372,7 @@ def _closer_look(scene: Scene, detector: Detector, template: FaceTemplate, frame
         if turn < STILL_DEGREES:
             break
     detection = detect(scene, detector, frame, template)
-    fitted = _pose(detection.points, detection.found, template)
+    fitted = _pose(detection.points, detection.found, template, template.bare)
     if fitted is None or fitted[1] > WORST_MISFIT:
         return None
     return Found(fitted[0], detection, fitted[1])
@@ -383,10 +384,10 @@ def _deep_as_a_face(points: Floats, seen: Booleans, frame: Frame, template: Face
     In the picture all are where they should be. So their places there say how the face is turned (of the template, seen
     in parallel; the affine map that fits best, made a rotation and a scale), and that says how deep they should lie.
     """
-    used = np.flatnonzero(seen & np.isfinite(template.detector_sigma))
+    used = np.flatnonzero(seen & np.isfinite(template.bare.sigma))
     if len(used) < FEWEST_POINTS:
         return seen
-    places, views = template.detector_rows[used] @ template.mesh.vertices, points[used] @ frame.rotation.T
+    places, views = template.bare.rows[used] @ template.mesh.vertices, points[used] @ frame.rotation.T
     places, flat = places - places.mean(axis=0), views[:, :2] - views[:, :2].mean(axis=0)
     left, sizes, right = np.linalg.svd(np.linalg.lstsq(places, flat, rcond=None)[0].T, full_matrices=False)
     turn, scale = left @ right, float(sizes.mean())
@@ -400,20 +401,14 @@ def _pose(
     points: Floats,
     seen: Booleans,
     template: FaceTemplate,
-    rows: sp.csr_array | None = None,
-    sigma: Floats | None = None,
+    looked: DetectorPoints,
 ) -> tuple[Similarity, float] | None:
-    """The template's pose from the detector's points, and the median misfit in mm at the template's scale.
-
-    Where on the template they are and how they scatter, `rows` (478, V) and `sigma` (478,) say, else those of pictures
-    of bare shape.
-    """
-    rows = template.detector_rows if rows is None else rows
-    sigma = template.detector_sigma if sigma is None else sigma
-    used = np.flatnonzero(seen & np.isfinite(sigma))
+    """The template's pose from points (478, 3) that were `seen` (478,), and the median misfit in mm at the template's
+    scale; `looked` says where on the template they are."""
+    used = np.flatnonzero(seen & np.isfinite(looked.sigma))
     if len(used) < FEWEST_POINTS:
         return None
-    places = rows[used] @ template.mesh.vertices
-    pose = robust_similarity(places, points[used], sigma[used])
+    places = looked.rows[used] @ template.mesh.vertices
+    pose = robust_similarity(places, points[used], looked.sigma[used])
     misfit = np.linalg.norm(pose(places) - points[used], axis=1) / pose.scale
     return pose, float(np.median(misfit))

@@ -288,13 +288,11 @@ def _detected(mesh: Mesh, template: FaceTemplate, colours: Colours | None = None
 
 def sighted(found: Found, template: FaceTemplate) -> Sighting:
     """What the detector's points say of a face that was found."""
-    rows, sigma, together = template.detector_rows, template.detector_sigma, None
-    if found.in_colours:
-        rows, sigma, together = template.coloured.rows, template.coloured.sigma, template.coloured.together
-    points, sigma = found.detection.points, sigma * found.pose.scale
+    seen = template.coloured if found.in_colours else template.bare
+    points, sigma = found.detection.points, seen.sigma * found.pose.scale
     used = np.flatnonzero(found.detection.found & np.isfinite(sigma))
-    anchors = Anchors(rows, points, sigma, True, together).some(used)
-    return Sighting(found.pose, anchors, template.named(points, used, rows))
+    anchors = Anchors(seen.rows, points, sigma, True, seen.together).some(used)
+    return Sighting(found.pose, anchors, template.named(points, used, seen))
 
 
 def cropped(whole: Mesh, template: FaceTemplate, pose: Similarity, frame: Similarity) -> Mesh:

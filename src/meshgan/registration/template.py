@@ -71,10 +71,10 @@ class Drawn:
 
 
 @dataclass(frozen=True, eq=False)
-class Coloured:
-    """What the detector makes of a face in colours: `rows` (478, V) combine vertices to the places of its points,
-    `sigma` (478,) is their scatter in mm, inf for points not to use, and `together` (478,) how many times that may
-    count as at most, since points err together: less where colours show what a shape does not."""
+class DetectorPoints:
+    """Where the detector sees its points: `rows` (478, V) combine vertices to their places, `sigma` (478,) is how they
+    scatter in mm, inf for points not to use, and `together` (478,) how many times that may count as at most, since
+    points err together."""
 
     rows: sp.csr_array
     sigma: Floats
@@ -85,9 +85,8 @@ class Coloured:
 class FaceTemplate:
     """A template of V vertices that looks along +z, ready to be laid onto scans.
 
-    `landmark_rows` (79, V) and `detector_rows` (478, V) combine vertices to the named landmarks and to the places
-    where the detector sees its points; `detector_sigma` (478,) is their scatter in mm, inf for points not to use. Both
-    are of pictures of bare shape; `coloured` is the same of pictures in colours.
+    `landmark_rows` (79, V) combine vertices to the named landmarks. `bare` are the detector's points in pictures of
+    bare shape, and `coloured` those in pictures in colours, which show what a shape does not.
     `opening` says what the mean face does when its mouth opens wide, (V, 3); it is asked when a scan wants it.
     `parted` moves lips of a face (V, 3) that pass through each other apart, where the template's are known.
     """
@@ -95,9 +94,8 @@ class FaceTemplate:
     mesh: Mesh
     landmark_names: tuple[str, ...]
     landmark_rows: sp.csr_array
-    detector_rows: sp.csr_array
-    detector_sigma: Floats
-    coloured: "Coloured"
+    bare: DetectorPoints
+    coloured: DetectorPoints
     prior: Prior
     opening: Callable[[], Floats]
     parted: Callable[[Floats], Floats]
@@ -168,13 +166,13 @@ class FaceTemplate:
         points = self.landmark_rows[36:48] @ vertices
         return float(np.linalg.norm(points[:6].mean(axis=0) - points[6:].mean(axis=0)))
 
-    def named(self, points: Floats, used: Integers, rows: sp.csr_array | None = None) -> Landmarks:
+    def named(self, points: Floats, used: Integers, looked: DetectorPoints) -> Landmarks:
         """The named landmarks that follow from the detector's points (478, 3), of which those `used` are good.
 
-        Where on the template they are, `rows` (478, V) say, else those of pictures of bare shape. Each landmark is the
-        combination of the points around it that is exact for affine deformations; those away from all are left out.
+        Where on the template they are, `looked` says. Each landmark is the combination of the points around it that is
+        exact for affine deformations; those away from all are left out.
         """
-        places = (self.detector_rows if rows is None else rows)[used] @ self.mesh.vertices
+        places = looked.rows[used] @ self.mesh.vertices
         index, found = [], []
         for number, place in enumerate(self.landmark_rows @ self.mesh.vertices):
             nearness = np.exp(-0.5 * ((places - place) ** 2).sum(axis=1) / AROUND**2)

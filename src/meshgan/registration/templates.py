@@ -28,7 +28,7 @@ from meshgan.model.rig import ARKIT, rigger
 from meshgan.reading import read_json
 from meshgan.registration.prior import Prior, learn
 from meshgan.registration.register import register, unit_of
-from meshgan.registration.template import Coloured, FaceTemplate
+from meshgan.registration.template import DetectorPoints, FaceTemplate
 
 MODEL_FACES, COMPONENTS = 2000, 200  # of a trained model as a prior
 UPRIGHT_DEGREES = 30.0
@@ -48,24 +48,25 @@ def default_template() -> FaceTemplate:
     mesh = face_template()
     marks = json.loads((ASSETS / "face_landmarks.json").read_text(encoding="utf-8"))
     rows = _rows([mark["vertices"] for mark in marks], [mark["weights"] for mark in marks], len(mesh.vertices))
-    points = _asset("detector_points")
-    seen = barycentric_matrix(closest_points(points["points"], mesh), mesh)
+    bare = _detector_points("detector_points", mesh)
     arrays = _asset("face_prior")
     prior = Prior(arrays["mean"].astype(np.float64), arrays["basis"] * np.float32(arrays["step_mm"]))
     names = tuple(mark["name"] for mark in marks)
-    scatter = points["scatter_mm"].astype(np.float64)
-    return FaceTemplate(
-        mesh, names, rows, seen, scatter, _coloured(mesh, scatter), prior, partial(_opening, prior.mean), _parted
-    )
+    return FaceTemplate(mesh, names, rows, bare, _coloured(mesh, bare), prior, partial(_opening, prior.mean), _parted)
 
 
-def _coloured(mesh: Mesh, scatter: Floats) -> Coloured:
-    """What the detector makes of the template of this package in colours; away from eyes its points have the `scatter`
-    (478,) of those in bare shape, about the same places."""
-    points = _asset("colour_points")
+def _detector_points(asset: str, mesh: Mesh) -> DetectorPoints:
+    """Where the detector sees its points on the template of this package."""
+    points = _asset(asset)
     rows = barycentric_matrix(closest_points(points["points"], mesh), mesh)
-    together = np.where(points["eyes"], EYES_TOGETHER, np.inf)
-    return Coloured(rows, np.where(points["eyes"], points["scatter_mm"].astype(np.float64), scatter), together)
+    return DetectorPoints(rows, points["scatter_mm"].astype(np.float64), np.full(len(points["points"]), np.inf))
+
+
+def _coloured(mesh: Mesh, bare: DetectorPoints) -> DetectorPoints:
+    """The same in colours; away from eyes its points scatter as those in bare shape do, about the same places."""
+    seen, eyes = _detector_points("colour_points", mesh), _asset("colour_points")["eyes"]
+    sigma, together = np.where(eyes, seen.sigma, bare.sigma), np.where(eyes, EYES_TOGETHER, np.inf)
+    return DetectorPoints(seen.rows, sigma, together)
 
 
 def _parted(face: Floats) -> Floats:
@@ -250,23 +251,22 @@ def adopted(mesh: Mesh, template: FaceTemplate, path: Path) -> FaceTemplate:
     turn = laid.to_scan.rotation
     basis = np.einsum("dc,ckv->dkv", turn, np.stack([(carry @ part.T).T for part in template.prior.basis]))
     mean = mesh.vertices + carry @ ((template.prior.mean - laid.vertices) @ turn.T)
-    seen = template.coloured
     return FaceTemplate(
         mesh,
         template.landmark_names,
         _carried(template.landmark_rows @ ours.vertices, mesh)[0],
-        *_detector_points(template.detector_rows, template.detector_sigma, ours, mesh),
-        Coloured(*_detector_points(seen.rows, seen.sigma, ours, mesh), seen.together),
+        _points_carried(template.bare, ours, mesh),
+        _points_carried(template.coloured, ours, mesh),
         Prior(mean, basis.astype(np.float32)),
         lambda: np.asarray(carry @ template.opening() @ turn.T),
         lambda face: face,
     )
 
 
-def _detector_points(rows: sp.csr_array, sigma: Floats, ours: Mesh, mesh: Mesh) -> tuple[sp.csr_array, Floats]:
-    """Rows (478, V) and scatter (478,) of the detector's points on another mesh."""
-    carried, away = _carried(rows @ ours.vertices, mesh)
-    return carried, np.where(away < FAR_MM, sigma, np.inf)
+def _points_carried(points: DetectorPoints, ours: Mesh, mesh: Mesh) -> DetectorPoints:
+    """The detector's points on another mesh."""
+    carried, away = _carried(points.rows @ ours.vertices, mesh)
+    return DetectorPoints(carried, np.where(away < FAR_MM, points.sigma, np.inf), points.together)
 
 
 def _carried(points: Floats, mesh: Mesh) -> tuple[sp.csr_array, Floats]:
