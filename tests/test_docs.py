@@ -22,7 +22,17 @@ from meshgan.report.results import Result, Results, cells, headings, markdown
 
 ROOT = Path(__file__).parents[1]
 # Columns of the table in README.
-SHOWN = ("Model", "Sampler", "FID", "FID 256", "Detail", "Validity", "Specificity, mm", "Coverage", "Generalisation, mm")
+SHOWN = (
+    "Model",
+    "Sampler",
+    "FID",
+    "FID 256",
+    "Detail",
+    "Validity",
+    "Specificity, mm",
+    "Coverage",
+    "Generalisation, mm",
+)
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SHELL = set("|<>*?&;$`~")  # letters that are for a shell
 LONG = {"evaluation.md"}  # a whole table takes minutes; tests/report makes one in this process, of smaller networks
