@@ -66,7 +66,7 @@ class NetworkSpec:
         if self.detail and (self.skips or not self.linear):
             raise UsageError("network.detail needs network.linear = true and network.skips = false.")
         if self.traits and not self.detail:
-            raise UsageError("network.traits are of details: set network.detail = true.")
+            raise UsageError("network.traits are of details: set network.detail = true, or network.traits = 0.")
 
 
 class Sparse(ctypes.Structure):

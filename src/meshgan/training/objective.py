@@ -84,7 +84,10 @@ def refuse_mapping(spec: NetworkSpec, kind: str) -> None:
     if spec.mapping:
         raise ValueError(f"network.mapping is for the objective began-judge; with {kind} set network.mapping = 0")
     if spec.detail:
-        raise ValueError(f"network.detail is for the objective began-judge; with {kind} set network.detail = false")
+        raise ValueError(
+            f"network.detail is for the objective began-judge; with {kind} set network.detail = false and "
+            "network.traits = 0"
+        )
 
 
 def refuse_code_activation(spec: NetworkSpec, kind: str) -> None:
