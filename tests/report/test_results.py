@@ -24,6 +24,7 @@ from meshgan.report.results import (
     headings,
     latex,
     markdown,
+    shown,
 )
 
 RECIPE = 'name = "x"\n[sampling]\nkind = "fitted-normal"\n'
@@ -175,3 +176,10 @@ def test_a_comparison_is_none_of_the_papers_tables_whatever_its_file_is_called(t
     page = (tmp_path / "table2.html").read_text()
     assert f"<h1>Models compared on {tiny_faces.card.name}</h1>" in page
     assert "Table 2" not in page
+
+
+def test_nothing_is_shown_as_less_than_nothing() -> None:
+    """A distance without bias may be some 1e-6 below zero, where both sets are alike."""
+    metric = BY_KEY["kid"]
+    assert shown(Score(-4.6e-6, None, (-1e-5, 1e-5)), metric) == "0.0000"
+    assert shown(Score(-0.0123, None, (-1.0, 1.0)), metric) == "-0.0123"

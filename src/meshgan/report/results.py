@@ -286,7 +286,7 @@ def _cell(row: Result, metric: Metric) -> str:
     values = values_of(row, metric)
     if len(values) < 2:
         return shown(row.score(metric.key()), metric)
-    mean, low, high = (f"{value:.{metric.digits}f}" for value in (sum(values) / len(values), min(values), max(values)))
+    mean, low, high = (f"{value:z.{metric.digits}f}" for value in (sum(values) / len(values), min(values), max(values)))
     return f"{mean} ({low} to {high})"
 
 
@@ -295,7 +295,7 @@ def shown(score: Score | None, metric: Metric) -> str:
     if score is None:
         return "–"
     spread = f" ± {score.std:.{metric.digits}f}" if metric.spread and score.std is not None else ""
-    return f"{score.value:.{metric.digits}f}{spread}"
+    return f"{score.value:z.{metric.digits}f}{spread}"
 
 
 def markdown(rows: Sequence[Result]) -> str:
