@@ -250,19 +250,19 @@ METRICS = (
     Metric(
         "fid", "FID", "", 2, "lower",
         "Fréchet distance of Inception features of 64×64 pictures from the front (Heusel et al. 2017)",
-        "the samples, all test faces", ERROR, "what a small frontal picture does not show; memorising",
+        "2,500 samples, all test faces", ERROR, "what a small frontal picture does not show; memorising",
         lambda seen, real, seed: _frechet(seen.features, real.features, FID_RESAMPLES),
     ),
     Metric(
         "fid256", "FID 256", "", 2, "lower",
-        "the same of 256×256 pictures in raking light, seen at three quarters", "the samples, all test faces", ERROR,
+        "the same of 256×256 pictures in raking light, seen at three quarters", "2,500 samples, all test faces", ERROR,
         "the far side of the face; memorising",
         lambda seen, real, seed: _frechet(seen.large_features, real.large_features, FID_RESAMPLES),
     ),
     Metric(
         "kid", "KID", "", 4, "lower",
         "kernel distance of the same features, without the bias of small sets (Bińkowski et al. 2018)",
-        "the samples, all test faces", "± 1.96 standard errors of 50 subsets", "as FID 256",
+        "2,500 samples, all test faces", "± 1.96 standard errors of 50 subsets", "as FID 256",
         _kid,
     ),
     Metric(
