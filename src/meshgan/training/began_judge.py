@@ -40,10 +40,9 @@ else:
 JUDGE = 512  # width of the judge's layers
 Several = Annotated[int, Field(ge=2, le=2**20)]
 
-COMPARED = 0.25  # of a batch: faces whose details are compared, which costs as much as all else done to a face
-WITH_TRAITS = (
-    0.3  # the same, where faces differ in how much they have; of either, that part again is looked at for faults
-)
+# Of a batch: faces whose details are compared, which costs as much as all else done to a face, and more of them where
+# faces differ in how much they have. Of those compared, the same part is looked at for faults.
+COMPARED, WITH_TRAITS = 0.25, 0.3
 STEADY = 0.05  # of `spectrum`: what energies of details that are the same in all faces cost, see `docs/research.md`
 # How hard means of energies of the last faces are held to those of real ones, where faces differ in how much they have:
 # of what differs too little the score likes the median, and the mean lies above it.
