@@ -183,3 +183,14 @@ def test_nothing_is_shown_as_less_than_nothing() -> None:
     metric = BY_KEY["kid"]
     assert shown(Score(-4.6e-6, None, (-1e-5, 1e-5)), metric) == "0.0000"
     assert shown(Score(-0.0123, None, (-1.0, 1.0)), metric) == "-0.0123"
+
+
+def test_the_row_of_real_faces_keeps_the_figures_of_pictures() -> None:
+    plain = [Result(model="real", sampler="none", specificity_mm=1.0)]
+    newer = [Result(model="real", sampler="none", specificity_mm=2.0)]
+    pictured = [Result(model="real", sampler="none", specificity_mm=3.0, fid=4.0)]
+    assert reproduce.fuller(newer, pictured) == pictured
+    assert reproduce.fuller(pictured, newer) == pictured
+    assert reproduce.fuller(newer, plain) == newer
+    assert reproduce.fuller([], plain) == plain
+    assert reproduce.fuller([], []) == []

@@ -217,7 +217,7 @@ def reproduce(
         if not asked.only or name in asked.only:
             model, found, note = line.measured(device, size)
             rows += [*found, *([Result(model=name, sampler="none", note=note)] if note else [])]
-            real = line.real or real
+            real = fuller(line.real, real)
         else:
             kept = [row for row in before if row.model == name]
             model = line.model(0) if kept and line.is_made(0) else None
@@ -231,6 +231,11 @@ def reproduce(
     page = out / f"{table}.html"
     write_reproduction_page(results, models, faces, page, home, _parts(home / "evaluations"), size.steps)
     return results
+
+
+def fuller(new: list[Result], old: list[Result]) -> list[Result]:
+    """The newer row of real faces, unless the older says more: measured without pictures, it has no figures of them."""
+    return sorted([*new, *old], key=lambda row: len(row.scores), reverse=True)[:1]
 
 
 def _changes(table: str, size: Scale, own: bool) -> tuple[str, ...]:
