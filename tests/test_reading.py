@@ -112,7 +112,7 @@ def test_decimal_commas_are_points_where_no_comma_stands_between_cells() -> None
         ("file,subject,Subject\na,b,c\n", "two columns are called"),
         ("file,subject,age,age\na,b,c,d\n", "two columns are called 'age'"),
         ("file,subject,,age\na,b,c,d\n", "a column has no name"),
-        ("file,subject\na,b\n\na\n", "line 4 has 1 cells, the header 2"),
+        ("file,subject\na,b\n\na\n", "line 4 has 1 cell, the header 2"),
         ("file,subject\na,b,c\n", "line 2 has 3 cells, the header 2"),
         ('file,subject\na,"b\n', "no line of a CSV file"),
         ("file,subject\na," + "b" * 200_000, "no line of a CSV file"),

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meshgan.errors import MeshganError, UsageError
+from meshgan.progress import counted
 
 MOST_TEXT = 64 * 2**20  # bytes of a table or a JSON file
 MOST_TOML = 2**16  # bytes; a recipe is two thousand
@@ -244,7 +245,7 @@ def _header(names: Sequence[str], needed: Sequence[str]) -> list[str]:
 
 def _row(header: Sequence[str], number: int, row: Sequence[str]) -> dict[str, str]:
     if len(row) < len(header) or any(row[len(header) :]):
-        raise UsageError(f"line {number} has {len(row)} cells, the header {len(header)}.")
+        raise UsageError(f"line {number} has {counted(len(row), 'cell')}, the header {len(header)}.")
     return dict(zip(header, row, strict=False))
 
 

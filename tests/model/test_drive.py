@@ -98,7 +98,8 @@ def test_other_tables_and_json_say_the_same(tmp_path: Path, played: Performance)
 @pytest.mark.parametrize(
     ("name", "content", "error", "words"),
     [
-        ("a.csv", "jawOpne\n1\n", UsageError, "jawOpne.*did you mean jawOpen"),
+        ("a.csv", "jawOpne\n1\n", UsageError, "jawOpne.*did you mean jawOpen\\?$"),
+        ("a.csv", "jawOpen,Wrong\n1,1\n", UsageError, "'Wrong' is no shape of ARKit.*or leave it out\\.$"),
         ("a.csv", "time\n1\n", UsageError, "no column with the name of a shape"),
         ("a.csv", "", MeshganError, "a.csv"),
         ("a.csv", "jawOpen,mouthClose\n0.5,\n", MeshganError, "frame 1 has no number for mouthClose"),

@@ -279,11 +279,13 @@ def test_a_network_that_nobody_trains_is_refused_at_its_number_of_weights(monkey
 def test_levels_are_quarters_unless_told() -> None:
     assert quarters(5036, 4) == [1259, 315, 79, 20]
     assert quarters(3, 3) == [1, 1, 1]
-    for wrong, said in ((NetworkSpec(widths=(16, 32)), "has 4; set hierarchy.counts = [15, 4]."), (
-        replace(SMALL, widths=(4,) * 5), "5 widths need as many coarser levels, the hierarchy has 4; "
-    )):  # fmt: skip
+    for widths, said in (
+        ((16, 32), "2 widths and 4 coarser levels do not match; set hierarchy.counts = [15, 4]."),
+        ((4,), "1 width and 4 coarser levels do not match; "),
+        ((4,) * 5, "5 widths and 4 coarser levels do not match; "),
+    ):
         with pytest.raises(UsageError, match=re.escape(said)):
-            Decoder(hierarchy(), wrong)
+            Decoder(hierarchy(), replace(SMALL, widths=widths))
     for wrong in ({"terms": 0}, {"widths": (4, 0)}, {"widths": ()}, {"code": -1}):
         with pytest.raises(UsageError, match="of at least 1"):
             NetworkSpec(**wrong)

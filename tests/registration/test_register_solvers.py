@@ -100,8 +100,10 @@ def test_cleaning_welds_seams_and_drops_what_has_no_area():
 
 @pytest.mark.parametrize("vertices", [np.zeros((900, 3)), np.eye(3)[np.arange(900) % 3] * 1e-300])
 def test_a_mesh_without_a_surface_is_refused(vertices):
-    with pytest.raises(MeshganError, match="usable triangles"):
+    with pytest.raises(MeshganError, match="0 usable triangles"):
         scan.cleaned(Mesh(vertices, np.arange(900).reshape(-1, 3)))
+    with pytest.raises(MeshganError, match="1 usable triangle;"):
+        scan.cleaned(Mesh(np.eye(3), np.arange(3)[None]))
 
 
 def test_too_many_triangles_are_refused_at_once():

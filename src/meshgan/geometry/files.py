@@ -24,7 +24,7 @@ from meshgan.errors import MeshganError, MeshganWarning, UsageError
 from meshgan.geometry import glb, ply
 from meshgan.geometry.mesh import MOST, Layout, Mesh, fans, within_bounds
 from meshgan.geometry.plaintext import Words, plain
-from meshgan.progress import track
+from meshgan.progress import counted, track
 from meshgan.reading import read_bytes
 from meshgan.storage import atomic_file
 
@@ -178,7 +178,7 @@ def _binary_stl(data: bytes, count: int) -> Floats:
     if count < 0:
         raise MeshganError("it is no STL file: it is shorter than a header.")
     if len(data) < 84 + 50 * count:
-        raise MeshganError(f"it is cut off: {count:,} triangles are announced, {(len(data) - 84) // 50:,} are there.")
+        raise MeshganError(f"it is cut off: of {counted(count, 'triangle')} only {(len(data) - 84) // 50:,} came.")
     within_bounds(count, "triangles")
     return np.frombuffer(data, TRIANGLE, count, offset=84)["corners"].reshape(-1, 3)
 

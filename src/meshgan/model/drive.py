@@ -203,8 +203,8 @@ def _name(column: str, path: Path) -> str:
     if key in PASSED_OVER:
         return ""
     near = difflib.get_close_matches(key, plain, 1)
-    hint = f"; did you mean {plain[near[0]]}" if near else ""
-    raise UsageError(f"{path}: '{shown(column[:40])}' is no shape of ARKit and no viseme{hint}?")
+    hint = f"; did you mean {plain[near[0]]}?" if near else "; rename the column, or leave it out."
+    raise UsageError(f"{path}: '{shown(column[:40])}' is no shape of ARKit and no viseme{hint}")
 
 
 def _weight(value: Any, name: str, where: str) -> float:

@@ -16,6 +16,7 @@ from scipy.sparse.csgraph import reverse_cuthill_mckee
 from meshgan.arrays import Integers
 from meshgan.errors import UsageError
 from meshgan.geometry.hierarchy import Hierarchy, Level
+from meshgan.progress import counted
 
 COORDINATES = 3
 LARGEST = 2**27  # weights of one network: half a gigabyte, thirty times as many as for 80,000 vertices
@@ -257,8 +258,9 @@ def ordered_levels(hierarchy: Hierarchy, spec: NetworkSpec) -> list[OrderedLevel
     Raises `UsageError` for another number of levels, and for a network that no machine of today trains.
     """
     if len(hierarchy.levels) != len(spec.widths) + 1:
+        levels = counted(len(hierarchy.levels) - 1, "coarser level")
         raise UsageError(
-            f"{len(spec.widths)} widths need as many coarser levels, the hierarchy has {len(hierarchy.levels) - 1}; "
+            f"{counted(len(spec.widths), 'width')} and {levels} do not match; "
             f"set hierarchy.counts = {quarters(hierarchy.levels[0].laplacian.shape[0], len(spec.widths))}."
         )
     dense = spec.code * coarsest_size(hierarchy, spec)

@@ -17,6 +17,7 @@ from scipy.spatial.transform import Rotation
 from meshgan.arrays import Booleans, Bytes, Floats, Integers
 from meshgan.errors import MeshganError
 from meshgan.geometry.mesh import Mesh, connected
+from meshgan.progress import counted
 
 FEWEST_TRIANGLES = 500  # a face needs some
 MOST_TRIANGLES = 12_000_000  # beyond it, memory is no longer bounded by what a workstation has
@@ -55,7 +56,7 @@ def cleaned(mesh: Mesh) -> Mesh:
 def _require_sensible_size(triangles: int) -> None:
     if triangles < FEWEST_TRIANGLES:
         raise MeshganError(
-            f"the mesh has {triangles} usable triangles; a scan of a face needs at least {FEWEST_TRIANGLES}."
+            f"the mesh has {counted(triangles, 'usable triangle')}; a scan of a face needs at least {FEWEST_TRIANGLES}."
         )
     if triangles > MOST_TRIANGLES:
         raise MeshganError(

@@ -26,6 +26,7 @@ from meshgan.nn.generator import noise_size
 from meshgan.nn.networks import Decoder, Encoder, parameter_count
 from meshgan.nn.patches import PatchCritic, Spectrum, Traits, freedom
 from meshgan.nn.validity import Validity
+from meshgan.progress import counted
 from meshgan.training.autoencoder import Components
 from meshgan.training.began_judge import BeganJudge
 from meshgan.training.checkpoint import Checkpoint, Identity, RunFolder, check_same_run, read_checkpoint
@@ -166,7 +167,7 @@ def outlook(
     run.check(resume)
     first = first_model(init, recipe, faces)
     check_faces_and_seed(faces, seed)
-    lines = [f"{len(faces.split.train):,} training faces of {len(faces.template.vertices):,} vertices"]
+    lines = [f"{counted(len(faces.split.train), 'training face')} of {len(faces.template.vertices):,} vertices"]
     if isinstance(recipe.objective, Components):
         return lines
     if isinstance(recipe.objective, Classification):

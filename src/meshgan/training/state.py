@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from meshgan.arrays import Faces, Integers
 from meshgan.data.faceset import FaceSet
 from meshgan.errors import UsageError
+from meshgan.progress import counted
 from meshgan.training.team import Team
 
 SLOTS: Mapping[type, set[str]] = {  # what an optimiser remembers of a parameter
@@ -156,7 +157,7 @@ class Batches:
             raise UsageError(f"a batch of {batch} cannot be shared by {team.size} processes; change schedule.batch.")
         if len(rows) < batch:
             raise UsageError(
-                f"{faces.path} has {len(rows)} training faces, fewer than one batch of {batch}; "
+                f"{faces.path} has {counted(len(rows), 'training face')}, fewer than one batch of {batch}; "
                 f"set schedule.batch = {len(rows)}."
             )
         self.rows, self.code, self.batch, self.seed, self.team = rows, code, batch, seed, team
