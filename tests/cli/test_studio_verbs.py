@@ -1,5 +1,6 @@
 """`meshgan studio` and `meshgan export` as a person starts and stops them."""
 
+import io
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from meshgan.cli.main import app
+from meshgan.cli.studio import _announce
 from meshgan.errors import UsageError
 from meshgan.model.pca import fit_pca
 
@@ -120,6 +122,20 @@ def test_open_to_the_network_it_warns_and_wants_a_token(model, tmp_path):
             urllib.request.urlopen(studio.address.partition("?")[0], timeout=300)
         assert studio.end() == 0
         assert "Warning: others on your network can reach it" in studio.out
+
+
+def test_what_there_is_to_know_of_an_address_comes_with_it(monkeypatch):
+    """Who reads the address may close the studio before another line is there."""
+    said = []
+
+    class Terminal(io.StringIO):
+        def flush(self):
+            said.append(self.getvalue())
+
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    _announce(["http://here"], guarded=True, wanted=1, got=2)
+    (lines,) = said
+    assert [line.split()[0] for line in lines.splitlines()] == ["Port", "The", "Warning:"]
 
 
 @pytest.mark.parametrize(

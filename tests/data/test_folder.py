@@ -417,10 +417,10 @@ def test_sigterm_ends_an_import_with_its_processes_and_leaves_nothing(tmp_path: 
             readers = [process for process in children if "spawn_main" in " ".join(process.cmdline())]
         assert run.poll() is None
         run.send_signal(signal.SIGTERM)
-        _, error = run.communicate(timeout=120)
+        _, error = run.communicate(timeout=600)
     finally:
         run.kill()
     assert run.returncode == 143
     assert "Traceback" not in error
-    assert not psutil.wait_procs(readers, timeout=60)[1]
+    assert not psutil.wait_procs(readers, timeout=600)[1]
     assert [path.name for path in tmp_path.iterdir()] == ["meshes"]

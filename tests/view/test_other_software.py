@@ -153,7 +153,7 @@ def looked_at(path: Path, html: str) -> dict:
         page = browser.new_page()
         page.route("**/*", answer)
         page.goto("http://localhost/")
-        page.wait_for_function("window.ready", timeout=120_000)
+        page.wait_for_function("window.ready", timeout=600_000)
         page.set_default_timeout(300_000)
         seen: dict = page.evaluate("window.look()")
         browser.close()

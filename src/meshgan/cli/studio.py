@@ -117,15 +117,16 @@ def _is_model(folder: Path) -> bool:
 
 
 def _announce(addresses: list[str], guarded: bool, wanted: int, got: int) -> None:
-    if wanted not in (0, got):
-        print(f"Port {wanted} is taken, so the studio is at {got}.")
-    print(f"The studio is open at {' or '.join(addresses)} (Ctrl-C closes it).", flush=True)
+    """Say where the studio is, and what there is to know of it, at once: who reads an address may end it before the
+    next line."""
+    lines = [f"Port {wanted} is taken, so the studio is at {got}."] if wanted not in (0, got) else []
+    lines.append(f"The studio is open at {' or '.join(addresses)} (Ctrl-C closes it).")
     if guarded:
-        print(
+        lines.append(
             "Warning: others on your network can reach it. Only who has an address with its token may enter; the "
-            "connection is not encrypted, so share it only where you trust the network.",
-            flush=True,
+            "connection is not encrypted, so share it only where you trust the network."
         )
+    print("\n".join(lines), flush=True)
 
 
 def _give_up(*_: object) -> None:
