@@ -159,7 +159,7 @@ def test_meshes_without_a_subject_are_told() -> None:
         (b"", "column 'file'"),
         (b"file,subject\n", "a row for each mesh"),
         (b"name,subject\na,b\n", "column 'file'"),
-        (b"file,subject\na\n", "line 2 has 1 cells"),
+        (b"file,subject\na\n", "line 2 has 1 cell,"),
         (b"file,subject\na,b,c\n", "line 2 has 3 cells"),
         (b"file,subject\na,b\na,c\n", "more than once"),
         (b"file,subject\n\xff\xfe,b\n", "line 2 is not text"),
