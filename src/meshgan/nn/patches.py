@@ -111,9 +111,9 @@ class Spectrum(nn.Module):
     harmonics: Tensor  # (K, V), orthonormal
     scale: Tensor  # (V, 3) mm per network unit
     filters: Tensor  # (n + 1, n + 1), by powers of P
-    areas: Tensor  # (R, V) of the vertices of each region, elsewhere 0
-    held: Tensor  # (F, V) those of regions with small triangles
-    normals: Tensor  # (V, 3) of the template
+    areas: SparseOperator  # (R, V) of the vertices of each region, elsewhere 0
+    held: SparseOperator  # (F, V) those of regions with small triangles
+    normals: Tensor  # (3, V, 1) of the template
     roots: Tensor  # (V,) of areas
     real: Tensor  # (E,)
     shares: Tensor  # (E,) what each counts, 1 in all: half harmonics, half the rest
@@ -134,35 +134,37 @@ class Spectrum(nn.Module):
         self.narrow = None if known else SparseOperator(narrow)
         self.register_buffer("filters", torch.from_numpy(bernstein(DEGREE)), persistent=False)
         places = regions(mesh)
-        inside = (places == np.unique(places)[:, None]) * np.square(bands.roots[inverse])
-        self.register_buffer("areas", torch.from_numpy(inside.astype(np.float32)))
+        inside = (places == np.unique(places)[:, None]) * np.square(bands.roots[inverse]).astype(np.float32)
         small = inside[:, narrow.diagonal() < 1].any(axis=1)
-        self.register_buffer("held", self.areas[torch.from_numpy(small)])
-        self.register_buffer("normals", torch.from_numpy(mesh.vertex_normals.astype(np.float32)))
+        self.areas, self.held = (SparseOperator(sp.csr_array(rows)) for rows in (inside, inside[small]))
+        self.register_buffer("normals", torch.from_numpy(mesh.vertex_normals.T[..., None].astype(np.float32)))
         parts = (len(self.sizes), 0 if known else 2 * ((DEGREE + 1) * len(inside) + int(small.sum())))
         self.register_buffer("shares", torch.cat([torch.full((n,), 0.5 / n) for n in parts if n]) * (2 if known else 1))
         self.register_buffer("real", torch.ones(sum(parts)))
 
     def forward(self, details: Tensor) -> Tensor:
-        columns = (details * self.scale).transpose(0, 1).flatten(1)
+        columns = (details * self.scale).permute(1, 2, 0).flatten(1)  # (V, 3 B), faces last: long rows
         codes = self.harmonics @ (columns * self.roots[:, None])
-        energies = [torch.stack([_by_face(band).sum(dim=0) for band in codes.split(self.sizes)])]
+        squares = codes.square().unflatten(1, (COORDINATES, -1)).sum(dim=1)
+        energies = [torch.stack([band.sum(dim=0) for band in squares.split(self.sizes)])]
         if self.smoothing is not None and self.narrow is not None:
             rest = columns - self.harmonics.T @ codes / self.roots[:, None].clamp_min(TINY)
             powers = [rest]
             for _ in range(DEGREE):
                 powers.append(self.smoothing(powers[-1]))
             waves = (self.filters @ torch.stack(powers).flatten(1)).view(len(powers), *rest.shape)
-            energies.append(self._by_region(self.areas, waves).flatten(0, 1))
+            energies.append(self._by_region(self.areas, waves))
             fine = rest - self.narrow(rest)
-            energies.append(self._by_region(self.held, fine - self.narrow(fine)))
+            energies.append(self._by_region(self.held, (fine - self.narrow(fine))[None]))
         return torch.cat(energies).T / self.real
 
-    def _by_region(self, areas: Tensor, columns: Tensor) -> Tensor:
-        """Squares of fields in columns (…, V, 3 B) by region (R, V): along normals, then across (…, 2 R, B)."""
-        vectors = columns.unflatten(-1, (-1, COORDINATES))
-        along = areas @ (vectors * self.normals[:, None]).sum(dim=-1).square()
-        return torch.cat([along, (areas @ _by_face(columns) - along).clamp_min(0.0)], dim=-2)
+    def _by_region(self, areas: SparseOperator, waves: Tensor) -> Tensor:
+        """Squares of fields (n, V, 3 B) by region (R, V): of each along normals, then across them (2 n R, B)."""
+        (x, y, z), (to_x, to_y, to_z) = waves.unflatten(2, (COORDINATES, -1)).unbind(dim=2), self.normals
+        along = torch.addcmul(torch.addcmul(x * to_x, y, to_y), z, to_z).square()
+        whole = torch.addcmul(torch.addcmul(x.square(), y, y), z, z)
+        one, both = areas(torch.cat([along, whole], dim=2).transpose(0, 1)).chunk(2, dim=2)
+        return torch.stack([one, (both - one).clamp_min(0.0)]).permute(2, 0, 1, 3).flatten(0, 2)
 
     @torch.no_grad()
     def measure(self, details: Tensor) -> None:
@@ -170,9 +172,9 @@ class Spectrum(nn.Module):
         self.real.fill_(1.0)
         self.real.copy_(torch.cat([self(part) for part in details.split(BLOCK)]).mean(dim=0))
         rest, fine = self.real[len(self.sizes) :].split(
-            [len(self.real) - len(self.sizes) - 2 * len(self.held), 2 * len(self.held)]
+            [len(self.real) - len(self.sizes) - 2 * self.held.shape[0], 2 * self.held.shape[0]]
         )
-        for by_region in (rest.view(-1, len(self.areas)), fine.view(2, -1)):
+        for by_region in (rest.view(-1, self.areas.shape[0]), fine.view(2, -1)):
             by_region.clamp_min_(FLOOR * by_region.mean(dim=1, keepdim=True))
         self.real.clamp_min_(FLOOR**2 * self.real.mean() + torch.finfo(self.real.dtype).tiny)
 
@@ -222,11 +224,6 @@ def score(drawn: Tensor, again: Tensor, real: Tensor, shares: Tensor) -> Tensor:
     alone = (one + other - between).mean()
     one, other, between = (((shares * (a - b).square()).sum(dim=1) + TINY**2).sqrt() for a, b in pairs)
     return (alone + (one + other - between).mean()) / 2
-
-
-def _by_face(columns: Tensor) -> Tensor:
-    """Squares of fields in columns (…, 3 B), summed over the axes of each: (…, B)."""
-    return columns.square().unflatten(-1, (-1, COORDINATES)).sum(dim=-1)
 
 
 def freedom(mesh: Mesh, details: Faces) -> Singles:

@@ -66,7 +66,7 @@ class BeganJudge:
     chance ε:
     L_C = mean softplus(−C(x)) + mean softplus(C(G(P x, ε))) + smoothness / 2 · mean |∇C(x)|², for every patch,
     L_G has patches · mean softplus(−C(G(P x, ε))) + spectrum · mean ((√(E / E_real) − 1)² + STEADY · E' / E_real) more,
-    E energies of bands of what chance does, E' of what the convolutions do without it,
+    E energies of bands of what chance does, E' of what the convolutions do without it, in one face,
     and with `network.traits` spectrum · (energy score of √(E / E_real) of each face + share of the traits of x that are
     missed + EVEN · mean (1 − 1 / √e) E / E_real) in its place, e of each band the mean of E / E_real in the last steps,
     E then of whole details, drawn twice: `nn.patches.score`, `nn.patches.Traits`; STEADY stays,
@@ -180,20 +180,22 @@ class BeganJudge:
         assert generator.linear is not None
         part = COMPARED if patches.traits is None else WITH_TRAITS
         count = math.ceil(part * len(seen))
-        faces, noise, codes = batch.faces[:count], batch.noise[:count], seen[:count]
-        made = generator(codes, noise)
+        faces, codes = batch.faces[:count], seen[:count]
+        draws = 1 if patches.traits is None else 2
+        noise = torch.cat([batch.noise.roll(draw, 0)[:count] for draw in range(draws)])
+        made, *again = generator(codes.repeat(draws, 1), noise).split(count)
         linear = (codes @ generator.linear).view_as(made)
         real, fake = (faces - linear) * patches.freedom, (made - linear) * patches.freedom.sign()
         assert patches.spectrum is not None
         still = rebuilt[:count]
         shares = patches.spectrum.shares
         if patches.traits is None:
-            energies, alike = patches.spectrum(torch.cat([made - still, still - linear])).split(count)
+            energies, alike = patches.spectrum(torch.cat([made - still, still[:1] - linear[:1]])).split((count, 1))
             held, added, shown = 1.0, made.new_zeros(()), {}
         else:
-            again = (generator(codes, batch.noise.roll(1, 0)[:count]) - linear) * patches.freedom.sign()
-            of_all = patches.spectrum(torch.cat([fake, again, still - linear]))
-            energies, alike = of_all.split((2 * count, count))
+            other = (again[0] - linear) * patches.freedom.sign()
+            of_all = patches.spectrum(torch.cat([fake, other, still[:1] - linear[:1]]))
+            energies, alike = of_all.split((2 * count, 1))
             with torch.no_grad():
                 theirs = (patches.spectrum(real) + TINY).sqrt()
             first, second = (energies + TINY).sqrt().split(count)
@@ -222,7 +224,7 @@ class BeganJudge:
         total = loss
         if batch.phase % LAZY == 0:
             last = sum(generator.rows)
-            jitter = JITTER * patches.deviations[0] * white(noise[:, last - made.shape[1] : last])
+            jitter = JITTER * patches.deviations[0] * white(batch.noise[:count, last - made.shape[1] : last])
             steep = (patches(faces + jitter, real + jitter) - of_real) / JITTER
             total = loss + LAZY * self.smoothness / 2 * steep.square().mean()
         theta = list(patches.parameters())
@@ -239,16 +241,16 @@ class BeganJudge:
         assert isinstance(generator, networks.Decoder)
         scale = weights(generator)
         real = (state.variables["seen"][window] * scale).requires_grad_(penalised)
-        fake = mapping(state.variables["drawn"][window]) * scale
         of_real = judge(with_deviations(real))
-        loss = functional.softplus(-of_real).mean() + functional.softplus(judge(with_deviations(fake.detach()))).mean()
+        of_fake = judge(with_deviations(mapping(state.variables["drawn"][window]) * scale))
+        loss = functional.softplus(-of_real).mean() + functional.softplus(of_fake).mean()
         total = loss
         if penalised and self.penalty:
             (slope,) = torch.autograd.grad(of_real.sum(), real, create_graph=True)
             total = loss + self.phases * self.penalty / 2 * slope.square().sum(dim=1).mean()
         theta_j, theta_m = list(judge.parameters()), list(mapping.parameters())
-        gradients = torch.autograd.grad(total, theta_j)
-        gradients += torch.autograd.grad(functional.softplus(-judge(with_deviations(fake))).mean(), theta_m)
+        gradients = torch.autograd.grad(total, theta_j, retain_graph=True)
+        gradients += torch.autograd.grad(functional.softplus(-of_fake).mean(), theta_m)
         for parameter, gradient in zip(theta_j + theta_m, gradients, strict=True):
             parameter.grad = gradient
         return loss.detach()
