@@ -47,6 +47,7 @@ class PatchCritic(nn.Module):
     convolutions lead to; it depends on the patch that they have seen so far.
     """
 
+    shares: Tensor  # (P,) what each patch counts, 1 in all: each level as much as another
     deviations: Tensor  # (2, V, 3) of real details, and of their differential coordinates
     freedom: Tensor  # (V, 1) the share of their details that vertices may have: `freedom`
 
@@ -62,6 +63,9 @@ class PatchCritic(nn.Module):
         self.spectrum: Spectrum | None = None
         self.traits: Traits | None = None
         self.validity: Validity | None = None
+        counts = [int(layer.rows_out) for layer in self.layers]  # type: ignore[arg-type]
+        shares = torch.cat([torch.full((count,), 1 / (len(counts) * count)) for count in counts])
+        self.register_buffer("shares", shares, persistent=False)
         self.heads = nn.ModuleList(dense(width, 1, generator) for width in spec.widths)
         self.register_buffer("deviations", torch.ones(2, self.laplacian.shape[0], COORDINATES))
         self.register_buffer("freedom", torch.ones(self.laplacian.shape[0], 1))
@@ -73,6 +77,10 @@ class PatchCritic(nn.Module):
             values = layer(values)
             logits.append(head(values).squeeze(-1))
         return torch.cat(logits, dim=1)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean of values (B, P) of patches; the levels count alike, whatever number of patches they have."""
+        return (values @ self.shares).mean()
 
     def seen(self, details: Tensor) -> tuple[Tensor, Tensor]:
         """Details (B, V, 3) and their differential coordinates, each relative to its deviation in real faces."""

@@ -48,11 +48,12 @@ def set_gradients(real: Tensor, fake: Tensor, k: Tensor, critic: Iterable[Tensor
     """Gradients of L_D = L(x) − k L(G(z)) for the discriminator and of L_G = L(G(z)) for the generator.
 
     Differentiation is linear, so one backward pass through D(G(z)) serves both players: the discriminator takes
-    −k times its share of it, the generator its own share as it is.
+    −k times its share of it, the generator its own share as it is. What the faces do not depend on, as weights of a
+    noise that was not drawn, has no gradient, and its optimiser leaves it alone.
     """
     theta_d, theta_g = list(critic), list(generator)
     of_real = torch.autograd.grad(real, theta_d)
-    of_fake = torch.autograd.grad(fake, theta_d + theta_g)
+    of_fake = torch.autograd.grad(fake, theta_d + theta_g, allow_unused=True)
     of_critic = torch._foreach_mul(of_fake[: len(theta_d)], -k)
     torch._foreach_add_(of_critic, of_real)
     for parameter, gradient in zip(theta_d + theta_g, (*of_critic, *of_fake[len(theta_d) :]), strict=True):

@@ -12,7 +12,7 @@ map mends when the run ends (`training.finish.match_moments`).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -40,15 +40,15 @@ else:
 JUDGE = 512  # width of the judge's layers
 Several = Annotated[int, Field(ge=2, le=2**20)]
 
-# Of a batch: faces whose details are compared, which costs as much as all else done to a face, and more of them where
+# Of a batch: faces whose details are compared, which costs more than all else done to a face, and more of them where
 # faces differ in how much they have. Of those compared, the same part is looked at for faults.
-COMPARED, WITH_TRAITS = 0.25, 0.3
+COMPARED, WITH_TRAITS = 0.25, 0.375
 STEADY = 0.05  # of `spectrum`: what energies of details that are the same in all faces cost, see `docs/research.md`
 # How hard means of energies of the last faces are held to those of real ones, where faces differ in how much they have:
 # of what differs too little the score likes the median, and the mean lies above it.
 EVEN = 5.0
 SOON = 0.02  # of each step in those means
-LAZY = 4  # steps for each in which the slope of the critic of patches is penalised
+LAZY = 4  # steps of details for each in which the slope of their critic is penalised
 JITTER = 0.1  # of the deviation of details: the distance over which the critic's slope is taken
 TINY = 1e-8  # beside variances: their roots have a slope at zero
 
@@ -70,7 +70,8 @@ class BeganJudge:
     and with `network.traits` spectrum · (energy score of √(E / E_real) of each face + share of the traits of x that are
     missed + EVEN · mean (1 − 1 / √e) E / E_real) in its place, e of each band the mean of E / E_real in the last steps,
     E then of whole details, drawn twice: `nn.patches.score`, `nn.patches.Traits`; STEADY stays,
-    and validity · mean (folds + crossings) / V, V vertices: `nn.validity`.
+    and validity · mean (folds + crossings) / V, V vertices: `nn.validity`. Steps take turns: in one BEGAN is played and
+    faces are rebuilt, in the next details are compared; the judge plays in both.
     """
 
     kind: Literal["began-judge"] = "began-judge"
@@ -86,7 +87,7 @@ class BeganJudge:
     spectrum: Annotated[float, Field(ge=0)] = 0.0  # weight of the energies of bands, in L_G
     validity: Annotated[float, Field(ge=0)] = 0.0  # weight of folds and crossings, in L_G
 
-    phases: ClassVar[int] = 8
+    phases: ClassVar[int] = 2 * LAZY
     prior: ClassVar[Literal["uniform"]] = "uniform"
     keeps: ClassVar[tuple[str, ...]] = ("generator", "mapping")
     curves: ClassVar[Curves] = {
@@ -138,35 +139,40 @@ class BeganJudge:
         }
 
     def step(self, state: State, batch: Batch) -> dict[str, Tensor]:
-        """One step of all four networks: two on the meshes of the batch, two on remembered coordinates."""
-        generator, critic = state.networks["generator"], state.networks["critic"]
+        """One step of BEGAN or of details on the meshes of a batch, and one of the judge on remembered coordinates."""
+        generator, own = state.networks["generator"], state.variables
         assert isinstance(generator, networks.Decoder)
-        own, k = state.variables, state.variables["k"]
         with torch.no_grad():
-            seen, mapped = generator.project(batch.faces), state.networks["mapping"](batch.codes)
+            seen = generator.project(batch.faces)
             all_seen, all_drawn = (state.team.gather(rows)[-self.memory :] for rows in (seen, batch.codes))
             window = remembered(own["steps"], len(all_seen), self.window, self.memory)
             places = newest(own["steps"], len(all_seen), self.memory)
             own["seen"].index_copy_(0, places, all_seen)
             own["drawn"].index_copy_(0, places, all_drawn)
+        of_details = batch.noise is not None and batch.phase % 2 == 1
+        stats = self._details(state, batch, seen) if of_details else self._began(state, batch, seen)
+        stats["judge"] = self._judge(state, window, penalised=batch.phase == 0)
+        own["steps"].add_(1)
+        state.update(*state.networks)
+        return stats
+
+    def _began(self, state: State, batch: Batch, seen: Tensor) -> dict[str, Tensor]:
+        """Set the gradients of BEGAN's discriminator and of the generator, which rebuilds faces beside; returns what to
+        show."""
+        generator, critic, k = state.networks["generator"], state.networks["critic"], state.variables["k"]
+        with torch.no_grad():
+            mapped = state.networks["mapping"](batch.codes)
         generated, rebuilt = generator(torch.cat([mapped, seen])).split(len(seen))
         real_loss, fake_loss = reconstruction_loss(critic, batch.faces), reconstruction_loss(critic, generated)
         anchor = networks.l1(batch.faces, rebuilt)
-        more, of_details = self._details(state, batch, seen, rebuilt) if batch.noise is not None else (0.0, {})
-        set_gradients(
-            real_loss, fake_loss + self.anchor * anchor + more, k, critic.parameters(), generator.parameters()
-        )  # what is added does not depend on the discriminator
-        judged = self._judge(state, window, penalised=batch.phase == 0)
-        own["steps"].add_(1)
-        state.update(*state.networks)
+        set_gradients(real_loss, fake_loss + self.anchor * anchor, k, critic.parameters(), generator.parameters())
         real, fake, missed = state.mean(real_loss, fake_loss, anchor)
         k.copy_(next_k(k, real, fake, self.gamma, self.lambda_k))
         measure = convergence(real, fake, self.gamma)
-        stats = {"L_real": real, "L_fake": fake, "k": k.clone(), "M": measure, "anchor": missed, "judge": judged}
-        return stats | of_details
+        return {"L_real": real, "L_fake": fake, "k": k.clone(), "M": measure, "anchor": missed}
 
-    def _details(self, state: State, batch: Batch, seen: Tensor, rebuilt: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Set the gradients of the critic of patches; returns what is added to L_G, and what to show.
+    def _details(self, state: State, batch: Batch, seen: Tensor) -> dict[str, Tensor]:
+        """Set the gradients of the critic of patches and of the generator; returns what to show.
 
         Real faces are compared with what the generator makes of their own coordinates and of chance, so that only
         details can tell them apart. Energies are those of chance alone, what is made less what is `rebuilt` without it:
@@ -187,7 +193,7 @@ class BeganJudge:
         linear = (codes @ generator.linear).view_as(made)
         real, fake = (faces - linear) * patches.freedom, (made - linear) * patches.freedom.sign()
         assert patches.spectrum is not None
-        still = rebuilt[:count]
+        still = generator(codes)
         shares = patches.spectrum.shares
         if patches.traits is None:
             energies, alike = patches.spectrum(torch.cat([made - still, still[:1] - linear[:1]])).split((count, 1))
@@ -218,22 +224,22 @@ class BeganJudge:
             added = added + self.validity * (folds + crossings) / made.shape[1]
             shown |= dict(zip(("folds", "crossings"), state.mean(folds, crossings), strict=True))
         if not self.patches:
-            return added, shown
+            follow(added, generator.parameters())
+            return shown
         of_real, of_fake = patches(faces, real), patches(made.detach(), fake.detach())
-        loss = functional.softplus(-of_real).mean() + functional.softplus(of_fake).mean()
+        loss = patches.mean(functional.softplus(-of_real)) + patches.mean(functional.softplus(of_fake))
         total = loss
-        if batch.phase % LAZY == 0:
+        if batch.phase == 1:
             last = sum(generator.rows)
             jitter = JITTER * patches.deviations[0] * white(batch.noise[:count, last - made.shape[1] : last])
             steep = (patches(faces + jitter, real + jitter) - of_real) / JITTER
-            total = loss + LAZY * self.smoothness / 2 * steep.square().mean()
-        theta = list(patches.parameters())
-        for parameter, gradient in zip(theta, torch.autograd.grad(total, theta), strict=True):
-            parameter.grad = gradient
+            total = loss + LAZY * self.smoothness / 2 * patches.mean(steep.square())
+        follow(total, patches.parameters())
         patches.requires_grad_(False)  # the generator alone follows
-        fooled = functional.softplus(-patches(made, fake)).mean()
+        fooled = patches.mean(functional.softplus(-patches(made, fake)))
         patches.requires_grad_(True)
-        return added + self.patches * fooled, shown | {"patches": state.mean(loss)[0]}
+        follow(added + self.patches * fooled, generator.parameters())
+        return shown | {"patches": state.mean(loss)[0]}
 
     def _judge(self, state: State, window: Tensor, penalised: bool) -> Tensor:
         """Set the gradients of the judge and of the mapping network; returns the judge's loss without its penalty."""
@@ -257,7 +263,14 @@ class BeganJudge:
 
     def trouble(self, stats: Mapping[str, float]) -> str | None:
         """Losses far beyond what the mean face would cost."""
-        return f"the losses exploded (M = {stats['M']:.3g})" if stats["M"] > EXPLODED else None
+        return f"the losses exploded (M = {stats['M']:.3g})" if stats.get("M", 0.0) > EXPLODED else None
+
+
+def follow(loss: Tensor, parameters: Iterable[Tensor]) -> None:
+    """Set the gradients of a loss, of the parameters that it depends on."""
+    theta = list(parameters)
+    for parameter, gradient in zip(theta, torch.autograd.grad(loss, theta, allow_unused=True), strict=True):
+        parameter.grad = gradient
 
 
 def white(noise: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ PACE = {  # times as fast as other weights
 RAMP = 0.05  # averaging looks back over at most this share of the faces seen so far
 
 Callback = Callable[[Mapping[str, float]], object]
-Sums = dict[str, Tensor]  # statistics summed since the last line of stats.jsonl, and "steps", how many
+Sums = dict[str, Tensor]  # (2,) each statistic's sum since the last line of stats.jsonl, and of how many steps
 
 WARM_UP = 3  # ordinary steps of each phase before it is captured: they allocate what the graph reuses
 
@@ -377,7 +377,7 @@ def restore(run: RunFolder, identity: Identity, state: State) -> tuple[int, Sums
         raise MeshganError(f"{path} does not fit its recipe; remove it to go on from the one before.") from error
     tensors = checkpoint.tensors
     sums = {name.removeprefix("sum/"): tensors[name] for name in tensors if name.startswith("sum/")}
-    if sums and ("steps" not in sums or any(value.dim() for value in sums.values())):
+    if any(value.shape != (2,) or not value[1] > 0 for value in sums.values()):
         raise MeshganError(f"{path} does not fit its recipe; remove it to go on from the one before.")
     return checkpoint.step, {name: value.to(state.team.device) for name, value in sums.items()}
 
@@ -402,14 +402,15 @@ def share_kept(recipe: Recipe, seen: int) -> float:
 
 
 def add(sums: Sums, stats: Mapping[str, Tensor]) -> None:
-    """Add a step's statistics to the sums."""
-    for name, value in {**stats, "steps": torch.ones_like(next(iter(stats.values())))}.items():
-        sums[name] = sums[name] + value if name in sums else value.clone()
+    """Add a step's statistics to the sums; a step need not have all of them."""
+    for name, value in stats.items():
+        one = torch.stack([value, torch.ones_like(value)])
+        sums[name] = sums[name] + one if name in sums else one
 
 
 def means(sums: Sums) -> dict[str, float]:
     """The mean of each statistic since the last line."""
-    return {name: (value / sums["steps"]).item() for name, value in sums.items() if name != "steps"}
+    return {name: (value[0] / value[1]).item() for name, value in sums.items()}
 
 
 def summed(sums: Sums) -> Sums:

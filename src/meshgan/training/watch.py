@@ -129,11 +129,13 @@ class LiveLine:
     start: int  # faces seen at the start of this process
     bar: Progress | None
     silent: bool = False  # another process talks
+    last: dict[str, Tensor] = field(default_factory=dict)  # values of each statistic: not every step has all
     _began: float = field(default_factory=lambda: time.monotonic())
     _last: float = -LINE_SECONDS
 
     def show(self, seen: int, stats: Mapping[str, Tensor]) -> None:
         """Show the state after `seen` faces, if it is time to or the last one."""
+        self.last |= stats
         now = time.monotonic()
         early = now - self._last < (LINE_SECONDS if self.bar is None else LIVE_SECONDS)
         if self.silent or (early and seen < self.total):
@@ -141,7 +143,7 @@ class LiveLine:
         self._last = now
         rate = (seen - self.start) / max(now - self._began, 1e-9)
         left = duration((self.total - seen) / max(rate, 1e-9)) if seen > self.start else "?"
-        values = losses({name: value.item() for name, value in stats.items()})
+        values = losses({name: value.item() for name, value in self.last.items()})
         with suppress(OSError):  # a terminal that was closed: the run goes on, or ends by its signal
             if self.bar is None:
                 share = f"{seen / self.total:4.0%}  {seen:,} of {counted(self.total, 'face')}"
