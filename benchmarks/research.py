@@ -35,12 +35,12 @@ from meshgan.geometry.laplacian import BandFilter
 from meshgan.geometry.mesh import Mesh
 from meshgan.model.face_model import FaceModel
 from meshgan.nn.chebyshev import ChebConv
-from meshgan.nn.networks import Autoencoder, Decoder, Encoder, l1
-from meshgan.nn.patches import PatchCritic, Spectrum
-from meshgan.nn.plan import NetworkSpec, ordered
+from meshgan.nn.details import Spectrum
+from meshgan.nn.networks import Autoencoder, Decoder, Encoder, dense, l1, narrowing
+from meshgan.nn.plan import NetworkSpec, ordered, ordered_levels
 from meshgan.nn.sampling import Reordering, SparseOperator
 from meshgan.training.began import next_k
-from meshgan.training.began_judge import JITTER, LAZY, TINY, white
+from meshgan.training.began_judge import TINY
 from meshgan.view.raster import Camera, render
 
 WIDTHS = (16, 16, 32)
@@ -95,6 +95,7 @@ BEGAN: dict[str, Any] = {
 }  # fmt: skip
 PICTURED, SEEN, STRONG = 500, 3000, 256  # faces in pictures; in a regression; components of details called long waves
 SQUARED, RIDGE = 16, 30.0  # coordinates whose products are looked at, and what keeps their weights small
+LAZY, JITTER = 4, 0.1  # steps for each in which a critic's slope is penalised; over so much of the deviation of details
 REMEMBERED, DIRECTIONS = 512, 64  # codes, and directions along which they are compared with the prior
 
 
@@ -146,6 +147,59 @@ def advance(optimiser: torch.optim.Adam, rate: float, parameters: list[Tensor]) 
     optimiser.zero_grad()
 
 
+class PatchCritic(nn.Module):
+    """Whether patches of faces are real: faces and their details (B, V, 3) to logits (B, P), for all coarser levels.
+
+    It sees a face, its details, and these once more in differential coordinates A⁻¹W v, where what is small is large;
+    the last two relative to their deviations in real faces. There is a logit for each vertex of each level that the
+    convolutions lead to; it depends on the patch that they have seen so far.
+    """
+
+    shares: Tensor  # (P,) what each patch counts, 1 in all: each level as much as another
+    deviations: Tensor  # (2, V, 3) of real details, and of their differential coordinates
+
+    def __init__(self, hierarchy: Hierarchy, spec: NetworkSpec, generator: torch.Generator, real: Tensor) -> None:
+        super().__init__()
+        levels = ordered_levels(hierarchy, spec)
+        self.order = Reordering(levels[0].order)
+        self.laplacian = SparseOperator(levels[0].laplacian)
+        self.layers = narrowing(levels, 9, spec, generator)
+        counts = [int(layer.rows_out) for layer in self.layers]  # type: ignore[arg-type]
+        shares = torch.cat([torch.full((count,), 1 / (len(counts) * count)) for count in counts])
+        self.register_buffer("shares", shares, persistent=False)
+        self.heads = nn.ModuleList(dense(width, 1, generator) for width in spec.widths)
+        both = [some.square().mean(dim=0).sqrt() for some in (real, self.bent(real))]
+        self.register_buffer(
+            "deviations", torch.stack([one.clamp_min(1e-3 * one.square().mean().sqrt()) for one in both])
+        )
+
+    def forward(self, faces: Tensor, details: Tensor) -> Tensor:
+        values = self.order.inwards(torch.cat([faces, *self.seen(details)], dim=-1))
+        logits = []
+        for layer, head in zip(self.layers, self.heads, strict=True):
+            values = layer(values)
+            logits.append(head(values).squeeze(-1))
+        return torch.cat(logits, dim=1)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean of values (B, P) of patches; the levels count alike, whatever number of patches they have."""
+        return (values @ self.shares).mean()
+
+    def seen(self, details: Tensor) -> tuple[Tensor, Tensor]:
+        """Details (B, V, 3) and their differential coordinates, each relative to its deviation in real faces."""
+        return details / self.deviations[0], self.bent(details) / self.deviations[1]
+
+    def bent(self, details: Tensor) -> Tensor:
+        """Differential coordinates A⁻¹W v of details (B, V, 3), times 2 / λ_n."""
+        inside = self.order.inwards(details).transpose(0, 1)
+        return self.order.outwards((inside + self.laplacian(inside)).transpose(0, 1))
+
+
+def white(noise: Tensor) -> Tensor:
+    """Numbers (B, V, 3) from N(0, 1) of as many for each face as it has vertices (B, V): each serves three vertices."""
+    return torch.stack([noise.roll(part * noise.shape[1] // 3, 1) for part in range(3)], dim=-1)
+
+
 def try_details(data: Reduced, changes: Mapping[str, Any], faces: int) -> dict[str, Any]:
     """Train generator and critic of patches on the coordinates of real faces; measure the details they make."""
     o = DEFAULT | dict(changes)
@@ -153,12 +207,15 @@ def try_details(data: Reduced, changes: Mapping[str, Any], faces: int) -> dict[s
     random = torch.Generator().manual_seed(0)
     spec = NetworkSpec(widths=WIDTHS, terms=o["terms"], linear=True, detail=True)
     components = data.components(spec.code)
-    generator, critic = Decoder(hierarchy, spec, random), PatchCritic(hierarchy, spec, random)
+    generator = Decoder(hierarchy, spec, random)
     generator.metric.copy_(torch.from_numpy(data.std).square())
     generator.set_linear(data.matrix(components))
     nn.init.zeros_(generator.last.weight)
     spectrum = Spectrum(data.template, data.std)
-    critic.measure(torch.cat([generator.beyond(part) for part in data.seen[:1000].split(64)]), spectrum)
+    with torch.no_grad():
+        beyond_linear = torch.cat([generator.beyond(part) for part in data.seen[:1000].split(64)])
+        spectrum.measure(beyond_linear)
+        critic = PatchCritic(hierarchy, spec, random, beyond_linear)
     generator.deviations.copy_(critic.deviations[0])
     if not o["differential"]:
         critic.bent = torch.zeros_like  # type: ignore[method-assign,assignment]
@@ -175,14 +232,14 @@ def try_details(data: Reduced, changes: Mapping[str, Any], faces: int) -> dict[s
         loss = loss + o["spectrum"] * (spectrum.shares * ((energies + TINY).sqrt() - 1).square()).sum()
         if o["patches"]:
             ours, theirs = critic(made.detach(), made.detach() - linear), critic(real, real - linear)
-            total = softplus(ours).mean() + softplus(-theirs).mean()
+            total = critic.mean(softplus(ours)) + critic.mean(softplus(-theirs))
             if step % LAZY == 0:
                 jitter = JITTER * critic.deviations[0] * white(noise[:, -real.shape[1] :])
                 steep = (critic(real + jitter, real + jitter - linear) - theirs) / JITTER
-                total = total + LAZY * 0.15 * steep.square().mean()
+                total = total + LAZY * 0.15 * critic.mean(steep.square())
             total.backward()
             advance(of_critic, o["rate"] * share, list(critic.parameters()))
-            loss = loss + o["patches"] * softplus(-critic(made, made - linear)).mean()
+            loss = loss + o["patches"] * critic.mean(softplus(-critic(made, made - linear)))
         loss.backward(inputs=list(generator.parameters()))
         advance(of_generator, o["generator_rate"] * share, list(generator.parameters()))
     seconds = time.process_time() - began
@@ -348,9 +405,9 @@ def try_convolutions(data: Reduced, changes: Mapping[str, Any], faces: int) -> d
     random = torch.Generator().manual_seed(0)
     spec = NetworkSpec(o["code"], WIDTHS, skips=o["skips"])
     generator, encoder = Free(hierarchy, spec, random, o["noise"]), Encoder(hierarchy, spec, random)
-    critic, patches = Autoencoder(hierarchy, spec, random), PatchCritic(hierarchy, spec, random)
+    critic, patches = Autoencoder(hierarchy, spec, random), PatchCritic(hierarchy, spec, random, data.seen[:1000])
     spectrum = Spectrum(data.template, data.std)
-    patches.measure(data.seen[:1000], spectrum)
+    spectrum.measure(data.seen[:1000])
     of_generator = [*generator.parameters(), *encoder.parameters()]
     players = [of_generator, list(critic.parameters()), list(patches.parameters())]
     if o["momentum"]:  # as published: 0.008, falling by a hundredth each epoch
@@ -389,13 +446,13 @@ def try_convolutions(data: Reduced, changes: Mapping[str, Any], faces: int) -> d
         if o["patches"]:
             fake = made.detach()
             theirs, ours = patches(real, real), patches(fake, fake)
-            total = softplus(ours).mean() + softplus(-theirs).mean()
+            total = patches.mean(softplus(ours)) + patches.mean(softplus(-theirs))
             if step % LAZY == 0:
                 jitter = JITTER * torch.randn(real.shape, generator=random)
                 steep = (patches(real + jitter, real + jitter) - theirs) / JITTER
-                total = total + LAZY * 0.15 * steep.square().mean()
+                total = total + LAZY * 0.15 * patches.mean(steep.square())
             total.backward(inputs=players[2])
-            loss = loss + o["patches"] * softplus(-patches(made, made)).mean()
+            loss = loss + o["patches"] * patches.mean(softplus(-patches(made, made)))
         if loss.requires_grad:
             theta = of_generator if o["anchor"] else list(generator.parameters())
             loss.backward(inputs=theta)

@@ -1,4 +1,4 @@
-"""What judges details: the critic of patches and the energies by wavelength."""
+"""What judges details: energies by wavelength, traits, and what real faces never do."""
 
 import math
 from itertools import pairwise
@@ -7,19 +7,18 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from operators import hierarchy
-from test_networks import DETAILED, SMALL, detailed, faces, seeded
+from test_networks import DETAILED, detailed, faces, seeded
 
 from meshgan.geometry.laplacian import mass
 from meshgan.geometry.mesh import Mesh
 from meshgan.nn import paths
-from meshgan.nn.patches import (
+from meshgan.nn.details import (
     CUT,
     DEGREE,
     FINE,
     REGIONS,
     SIGMA,
-    PatchCritic,
+    Details,
     Spectrum,
     Traits,
     around,
@@ -38,15 +37,14 @@ def sphere() -> Mesh:
     return Mesh(ball.vertices, ball.faces)
 
 
-def test_gradients_of_noise_and_patches_are_those_of_the_plain_path() -> None:
-    network, critic = detailed(), PatchCritic(hierarchy(), SMALL, seeded())
+def test_gradients_of_noise_are_those_of_the_plain_path() -> None:
+    network = detailed()
     codes = torch.randn(2, DETAILED.code, generator=seeded())
     noise = torch.randn(2, network.noise_size, generator=seeded())
 
     def gradients() -> list[torch.Tensor]:
         made = network(codes, noise)
-        loss = critic(made, network.beyond(made)).sigmoid().mean()
-        return list(torch.autograd.grad(loss, [*network.parameters(), *critic.parameters()]))
+        return list(torch.autograd.grad(network.beyond(made).sigmoid().mean(), list(network.parameters())))
 
     usual = gradients()
     with paths.forced("rows"):
@@ -54,15 +52,6 @@ def test_gradients_of_noise_and_patches_are_those_of_the_plain_path() -> None:
     for one, other in zip(usual, plain, strict=True):
         assert other.abs().sum() > 0
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
-
-
-def test_a_critic_of_patches_sees_real_details_at_unit_size(sphere: Mesh) -> None:
-    critic = PatchCritic(hierarchy((642, 60, 30, 15, 8)), SMALL)
-    real = 3.0 * faces(50, 642)
-    critic.measure(real, Spectrum(sphere, np.ones((642, 3), np.float32)))
-    for seen in critic.seen(real):
-        torch.testing.assert_close(seen.square().mean(dim=0), torch.ones(642, 3), rtol=1e-4, atol=1e-4)
-    assert critic(real, real).shape == (50, 60 + 30 + 15 + 8)
 
 
 def test_energies_are_relative_to_real_faces_and_follow_sizes(sphere: Mesh) -> None:
@@ -208,12 +197,11 @@ def test_harmonics_and_what_they_leave_count_alike(sphere: Mesh) -> None:
 
 
 def test_what_real_faces_never_do_stays_finite(sphere: Mesh) -> None:
-    critic, real = PatchCritic(hierarchy((642, 60, 30, 15, 8)), SMALL), faces(5, 642)
+    real = faces(5, 642)
     real[:, 7] = 0.0
-    critic.measure(real, Spectrum(sphere, np.ones((642, 3), np.float32)))
-    place = critic.deviations[0]
+    place = Details(sphere, real, np.ones((642, 3), np.float32)).deviations
     torch.testing.assert_close(place[7], torch.full((3,), 1e-3) * place.square().mean().sqrt(), rtol=1e-3, atol=0)
-    torch.testing.assert_close(critic.deviations[0, 8], real[:, 8].square().mean(dim=0).sqrt())
+    torch.testing.assert_close(place[8], real[:, 8].square().mean(dim=0).sqrt())
 
 
 def test_regions_in_which_real_faces_have_no_details_stay_finite(sphere: Mesh) -> None:

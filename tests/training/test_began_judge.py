@@ -13,11 +13,11 @@ from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.model.face_model import FaceModel
 from meshgan.model.model_folder import ModelParts
+from meshgan.nn.details import score
 from meshgan.nn.networks import Decoder, MappingNetwork
-from meshgan.nn.patches import score
 from meshgan.nn.plan import NetworkSpec
 from meshgan.training.began import reconstruction_loss
-from meshgan.training.began_judge import EVEN, STEADY, BeganJudge, newest, remembered, weights, white, with_deviations
+from meshgan.training.began_judge import EVEN, STEADY, BeganJudge, newest, remembered, weights, with_deviations
 from meshgan.training.checkpoint import RunFolder
 from meshgan.training.loop import start, train
 from meshgan.training.recipe import Adam, parse_recipe
@@ -202,7 +202,7 @@ def test_a_model_without_its_mapping_is_damaged(tmp_path, recipe, tiny_faces):
 @pytest.fixture
 def detailed(recipe):
     network = replace(recipe.network, detail=True)
-    objective = replace(recipe.objective, patches=0.1, spectrum=0.1)
+    objective = replace(recipe.objective, spectrum=0.1)
     return replace(recipe, network=network, objective=objective, optimiser=Adam())
 
 
@@ -225,7 +225,7 @@ def test_details_of_chance_follow_from_a_seed(tmp_path, tiny_faces, detailed):
     assert np.abs(faces - mean).max() > 1e-3
     assert np.array_equal(model.decode(codes, numbers=np.arange(40))[5:6], model.decode(codes[5:6], numbers=[5]))
     lines = RunFolder(tmp_path / "run").lines()
-    assert {"spectrum", "patches"} <= lines[-1].keys()
+    assert {"spectrum", "steady"} <= lines[-1].keys()
 
 
 def test_only_details_can_tell_a_face_from_what_is_made_of_its_coordinates(tiny_faces, detailed):
@@ -234,13 +234,12 @@ def test_only_details_can_tell_a_face_from_what_is_made_of_its_coordinates(tiny_
     noise = torch.randn(8, sum(hierarchy.counts), generator=torch.Generator().manual_seed(0))
     batch = replace(batch_of(tiny_faces, phase=3), noise=noise)
     generator, before = state.networks["generator"], state.networks["generator"].project(batch.faces)
-    seen = []
-    state.networks["patches"].register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
-    stats = detailed.objective.step(state, batch)
-    assert stats["patches"].item() == pytest.approx(2 * np.log(2), abs=0.3)
-    for faces, details in seen:
+    made = []
+    generator.register_forward_hook(lambda *passed: made.append(passed[2]))
+    detailed.objective.step(state, batch)
+    assert made
+    for faces in made:
         torch.testing.assert_close(generator.project(faces), before[: len(faces)], rtol=1e-3, atol=1e-3)
-        torch.testing.assert_close(details, generator.beyond(faces), rtol=1e-3, atol=1e-4)
 
 
 @pytest.fixture
@@ -261,10 +260,10 @@ def test_a_run_with_traits_that_was_stopped_ends_with_the_same_bits(tmp_path, wi
 
 
 def test_amounts_follow_the_losses_as_the_docstring_states_them(tiny_faces, with_traits):
-    objective = replace(with_traits.objective, anchor=0.0, patches=0.0, spectrum=0.3)
+    objective = replace(with_traits.objective, anchor=0.0, spectrum=0.3)
     hierarchy = Hierarchy.cached(tiny_faces.template, with_traits.hierarchy.counts)
     state = start(replace(with_traits, objective=objective), tiny_faces, hierarchy, 0, Team())
-    generator, patches = (state.networks[n] for n in ("generator", "patches"))
+    generator, details = (state.networks[n] for n in ("generator", "details"))
     random = torch.Generator().manual_seed(0)
     for parameter in (generator.last.weight, *generator.loadings, *generator.patterns):
         torch.nn.init.normal_(parameter, std=0.1, generator=random)
@@ -274,17 +273,17 @@ def test_amounts_follow_the_losses_as_the_docstring_states_them(tiny_faces, with
     codes, linear = seen[:3], (seen[:3] @ generator.linear).view(3, -1, 3)
     drawn, again = (generator(codes.repeat(2, 1), batch.noise[[0, 1, 2, 7, 0, 1]]) - linear.repeat(2, 1, 1)).split(3)
     real, still = batch.faces[:3] - linear, generator(codes) - linear
-    spectrum, shares = patches.spectrum, patches.spectrum.shares
+    spectrum, shares = details.spectrum, details.spectrum.shares
     energies = spectrum(torch.cat([drawn, again])).mean(dim=0)
     amount = score(*((spectrum(one) + 1e-8).sqrt() for one in (drawn, again, real)), shares)
-    missed = patches.traits.missed(real, generator(codes, traits=patches.traits(real)) - linear - still)
+    missed = details.traits.missed(real, generator(codes, traits=details.traits(real)) - linear - still)
     strengths = (0.98 + 0.02 * energies).detach()  # each band's own
     loss = amount + missed + EVEN * (shares * (1 - strengths.rsqrt()) * energies).sum()
     loss = loss + STEADY * (shares * spectrum(still[:1])[0]).sum()  # of the first face
     expected = torch.autograd.grad(0.3 * loss, list(generator.parameters()), materialize_grads=True)
     before = [p.detach().clone() for p in generator.parameters()]
-    for name, network in state.networks.items():
-        state.optimisers[name] = torch.optim.SGD(network.parameters(), lr=1.0)
+    for name in state.optimisers:
+        state.optimisers[name] = torch.optim.SGD(state.networks[name].parameters(), lr=1.0)
     stats = objective.step(state, batch)
     assert stats["amount"].item() == pytest.approx(amount.item(), rel=1e-4)
     assert stats["traits"].item() == pytest.approx(missed.item(), rel=1e-4)
@@ -307,42 +306,34 @@ def test_a_model_without_traits_begins_a_run_with_some(tmp_path, detailed, with_
 
 def test_weights_of_details_need_details(recipe):
     with pytest.raises(ValueError, match=r"set network\.detail = true"):
-        replace(recipe.objective, patches=0.1).check(recipe.network)
+        replace(recipe.objective, spectrum=0.1).check(recipe.network)
 
 
-@pytest.mark.parametrize("phase", [0, 1, 3])
+@pytest.mark.parametrize("phase", [0, 1])
 def test_details_follow_the_losses_as_the_docstring_states_them(tiny_faces, detailed, phase):
-    """One step of plain descent of BEGAN or of details, with the penalty of the critic of patches and without."""
-    objective = replace(detailed.objective, anchor=0.5, patches=0.7, spectrum=0.3, smoothness=2.0)
+    """One step of plain descent of BEGAN, or of details; the other waits."""
+    objective = replace(detailed.objective, anchor=0.5, spectrum=0.3)
     hierarchy = Hierarchy.cached(tiny_faces.template, detailed.hierarchy.counts)
     state = start(detailed, tiny_faces, hierarchy, 0, Team())
     noise = torch.randn(8, sum(hierarchy.counts), generator=torch.Generator().manual_seed(0))
     batch = replace(batch_of(tiny_faces, phase), noise=noise)
-    generator, critic, mapping, patches = (state.networks[n] for n in ("generator", "critic", "mapping", "patches"))
+    generator, critic, mapping = (state.networks[n] for n in ("generator", "critic", "mapping"))
+    spectrum = state.networks["details"].spectrum
     torch.nn.init.normal_(generator.last.weight, std=0.1, generator=torch.Generator().manual_seed(0))
     seen = generator.project(batch.faces).detach()
     fake_loss = reconstruction_loss(critic, generator(mapping(batch.codes).detach()))
     real_loss = reconstruction_loss(critic, batch.faces)
     anchor = (batch.faces - generator(seen)).abs().mean()
-    faces, codes = batch.faces[:2], seen[:2]  # one of four
-    made = generator(codes, noise[:2])
-    linear = (codes @ generator.linear).view_as(made)
-    chance = made - generator(codes)
-    patches.spectrum.measure(chance.detach() * torch.tensor([0.5, 1.0, 2.0]))  # some too loud, some too quiet
-    off = (patches.spectrum.shares * (patches.spectrum(chance).mean(dim=0).sqrt() - 1).square()).sum()
+    codes = seen[:2]  # one of four
+    linear = (codes @ generator.linear).view(2, -1, 3)
+    chance = generator(codes, noise[:2]) - generator(codes)
+    spectrum.measure(chance.detach() * torch.tensor([0.5, 1.0, 2.0]))  # some too loud, some too quiet
+    off = (spectrum.shares * (spectrum(chance).mean(dim=0).sqrt() - 1).square()).sum()
     assert 0.01 < off < 1
-    steady = (patches.spectrum.shares * patches.spectrum(generator(codes) - linear)[0]).sum()  # of the first face
-    fooled = patches.mean(softplus(-patches(made, made - linear)))
-    still, real = (made - linear).detach(), faces - linear
-    loss = patches.mean(softplus(-patches(faces, real)) + softplus(patches(made.detach(), still)))
-    directions = torch.stack([noise[:2, -162:].roll(54 * part, 1) for part in range(3)], dim=-1)
-    step = 0.1 * patches.deviations[0] * directions
-    slope = (patches(faces + step, real + step) - patches(faces, real)) / 0.1
-    penalty = 4 * 2.0 / 2 * patches.mean(slope.square()) if phase == 1 else 0.0  # in one of four of these
-    of_details = 0.3 * (off + STEADY * steady) + 0.7 * fooled
+    steady = (spectrum.shares * spectrum(generator(codes) - linear)[0]).sum()  # of the first face
     losses = (
-        {"generator": of_details, "patches": loss + penalty}
-        if phase % 2
+        {"generator": 0.3 * (off + STEADY * steady)}
+        if phase
         else {"generator": fake_loss + 0.5 * anchor, "critic": real_loss}  # k is 0
     )
     expected = {
@@ -350,39 +341,20 @@ def test_details_follow_the_losses_as_the_docstring_states_them(tiny_faces, deta
         for name, one in losses.items()
         if (parameters := list(state.networks[name].parameters()))
     }
-    names = ("generator", "critic", "patches")
+    names = ("generator", "critic")
     before = {name: [p.detach().clone() for p in state.networks[name].parameters()] for name in names}
-    for name, network in state.networks.items():
-        state.optimisers[name] = torch.optim.SGD(network.parameters(), lr=1.0)
+    for name in state.optimisers:
+        state.optimisers[name] = torch.optim.SGD(state.networks[name].parameters(), lr=1.0)
     stats = objective.step(state, batch)
-    shown = (
-        {"spectrum": off, "steady": steady, "patches": loss} if phase % 2 else {"anchor": anchor, "L_real": real_loss}
-    )
+    shown = {"spectrum": off, "steady": steady} if phase else {"anchor": anchor, "L_real": real_loss}
     assert {key: stats[key].item() for key in shown} == pytest.approx(
         {key: value.item() for key, value in shown.items()}, rel=1e-4
     )
-    assert ("spectrum" in stats) == bool(phase % 2)
+    assert ("spectrum" in stats) == bool(phase)
     for name in names:
-        gradients = expected.get(name, [torch.zeros_like(old) for old in before[name]])  # the others wait
+        gradients = expected.get(name, [torch.zeros_like(old) for old in before[name]])
         for parameter, old, gradient in zip(state.networks[name].parameters(), before[name], gradients, strict=True):
             torch.testing.assert_close(old - parameter.detach(), gradient, rtol=1e-3, atol=1e-5)
-    assert all(parameter.requires_grad for parameter in patches.parameters())
-
-
-def test_without_a_weight_the_critic_of_patches_does_not_learn(tiny_faces, detailed):
-    hierarchy = Hierarchy.cached(tiny_faces.template, detailed.hierarchy.counts)
-    state = start(detailed, tiny_faces, hierarchy, 0, Team())
-    before = [parameter.detach().clone() for parameter in state.networks["patches"].parameters()]
-    noise = torch.randn(8, sum(hierarchy.counts), generator=torch.Generator().manual_seed(0))
-    stats = replace(detailed.objective, patches=0.0).step(state, replace(batch_of(tiny_faces), noise=noise))
-    assert "patches" not in stats
-    for parameter, old in zip(state.networks["patches"].parameters(), before, strict=True):
-        assert torch.equal(parameter, old)
-
-
-def test_each_number_of_chance_serves_three_vertices():
-    rows = torch.arange(6.0)[None]
-    assert white(rows)[0].T.tolist() == [[0, 1, 2, 3, 4, 5], [4, 5, 0, 1, 2, 3], [2, 3, 4, 5, 0, 1]]
 
 
 def test_coordinates_are_judged_by_the_roots_of_their_deviations(state):

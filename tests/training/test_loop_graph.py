@@ -172,7 +172,7 @@ def test_several_processes_run_plain_steps():
 OBJECTIVES = {
     "began": {}, "began-cs": {}, "gan": {}, "wgan": {"clip": 0.01}, "wgan-gp": {"clip": 0.0, "penalty": 10.0},
     "autoencoder": {},
-    "began-judge": {"window": 8, "memory": 32, "patches": 0.1, "spectrum": 1.0, "validity": 1.0},
+    "began-judge": {"window": 8, "memory": 32, "spectrum": 1.0, "validity": 1.0},
 }  # fmt: skip
 
 
@@ -189,8 +189,8 @@ def test_a_step_computes_on_one_device_and_lays_gradients_out_like_weights(recip
     for network in (*state.networks.values(), *state.averages.values()):
         network.to("meta")
     strange = []
-    for name, network in state.networks.items():
-        state.optimisers[name] = torch.optim.Adam(network.parameters())
+    for name in state.optimisers:
+        state.optimisers[name] = torch.optim.Adam(state.networks[name].parameters())
         state.optimisers[name].register_step_pre_hook(
             lambda one, *_: strange.extend(
                 weight.shape for weight in one.param_groups[0]["params"]

@@ -203,8 +203,6 @@ BeganJudge.anchor 1.0 >= 0
 BeganJudge.window 128 >= 2 <= 1048576
 BeganJudge.memory 2048 >= 2 <= 1048576
 BeganJudge.penalty 0.3 >= 0
-BeganJudge.patches 0.0 >= 0
-BeganJudge.smoothness 0.3 >= 0
 BeganJudge.spectrum 0.0 >= 0
 BeganJudge.validity 0.0 >= 0
 Classification.kind "classification"

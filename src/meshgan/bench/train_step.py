@@ -51,8 +51,7 @@ PEOPLE = 160  # whose faces the recipe's step is timed on
 BESIDE = {  # the recipe `meshgan` as it might be; steps of each are timed beside its own
     "without traits": ("network.traits=0",),
     "without details": (
-        "network.detail=false", "network.traits=0",
-        "objective.patches=0", "objective.spectrum=0", "objective.validity=0",
+        "network.detail=false", "network.traits=0", "objective.spectrum=0", "objective.validity=0",
     ),
 }  # fmt: skip
 LINEAR = 1.1  # the largest exponent that counts as linear

@@ -12,7 +12,7 @@ map mends when the run ends (`training.finish.match_moments`).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from torch.nn import functional
 
     from meshgan.geometry.hierarchy import Hierarchy
+    from meshgan.nn import details as judges
     from meshgan.nn import networks
-    from meshgan.nn import patches as critics
     from meshgan.training.state import Batch, State
 else:
     torch, functional = Later("torch"), Later("torch.nn.functional")
-    networks, critics = Later("meshgan.nn.networks"), Later("meshgan.nn.patches")
+    networks, judges = Later("meshgan.nn.networks"), Later("meshgan.nn.details")
 
 JUDGE = 512  # width of the judge's layers
 Several = Annotated[int, Field(ge=2, le=2**20)]
@@ -48,8 +48,6 @@ STEADY = 0.05  # of `spectrum`: what energies of details that are the same in al
 # of what differs too little the score likes the median, and the mean lies above it.
 EVEN = 5.0
 SOON = 0.02  # of each step in those means
-LAZY = 4  # steps of details for each in which the slope of their critic is penalised
-JITTER = 0.1  # of the deviation of details: the distance over which the critic's slope is taken
 TINY = 1e-8  # beside variances: their roots have a slope at zero
 
 
@@ -62,15 +60,13 @@ class BeganJudge:
     L_M = mean softplus(−J(M(z)))
     J sees each face beside the deviations of all that it is compared with: `with_deviations`.
 
-    With `network.detail`, the critic of patches C compares real faces with what is made of their coordinates and of
-    chance ε:
-    L_C = mean softplus(−C(x)) + mean softplus(C(G(P x, ε))) + smoothness / 2 · mean |∇C(x)|², for every patch,
-    L_G has patches · mean softplus(−C(G(P x, ε))) + spectrum · mean ((√(E / E_real) − 1)² + STEADY · E' / E_real) more,
+    With `network.detail`, real faces are compared with G(P x, ε), what is made of their coordinates and of chance ε, by
+    L_G = spectrum · mean ((√(E / E_real) − 1)² + STEADY · E' / E_real),
     E energies of bands of what chance does, E' of what the convolutions do without it, in one face,
     and with `network.traits` spectrum · (energy score of √(E / E_real) of each face + share of the traits of x that are
     missed + EVEN · mean (1 − 1 / √e) E / E_real) in its place, e of each band the mean of E / E_real in the last steps,
-    E then of whole details, drawn twice: `nn.patches.score`, `nn.patches.Traits`; STEADY stays,
-    and validity · mean (folds + crossings) / V, V vertices: `nn.validity`. Steps take turns: in one BEGAN is played and
+    E then of whole details, drawn twice: `nn.details.score`, `nn.details.Traits`; STEADY stays,
+    + validity · mean (folds + crossings) / V, V vertices: `nn.validity`. Steps take turns: in one BEGAN is played and
     faces are rebuilt, in the next details are compared; the judge plays in both.
     """
 
@@ -82,19 +78,16 @@ class BeganJudge:
     memory: Several = 2048  # faces that they are taken from; `window` of the last are nearly all the same in the next
     # step, and the game runs after them
     penalty: Annotated[float, Field(ge=0)] = 0.3  # R1; computed in one step of `phases`, with so many times the weight
-    patches: Annotated[float, Field(ge=0)] = 0.0  # weight of the critic of patches, in L_G
-    smoothness: Annotated[float, Field(ge=0)] = 0.3  # R1 of that critic, by differences
     spectrum: Annotated[float, Field(ge=0)] = 0.0  # weight of the energies of bands, in L_G
     validity: Annotated[float, Field(ge=0)] = 0.0  # weight of folds and crossings, in L_G
 
-    phases: ClassVar[int] = 2 * LAZY
+    phases: ClassVar[int] = 8
     prior: ClassVar[Literal["uniform"]] = "uniform"
     keeps: ClassVar[tuple[str, ...]] = ("generator", "mapping")
     curves: ClassVar[Curves] = {
         **BALANCE,
         "Rebuilt from coordinates, network units": {"anchor": "mean |x − G(P x)|"},
         "Loss of the judge": {"judge": "without its penalty"},
-        "Loss of the critic of patches": {"patches": "without its penalty"},
         "Energies of details": {"spectrum": "mean (√(E / E of real faces) − 1)²", "steady": "of all faces alike"},
         "Details of one face": {"amount": "energy score of √(E / E of real faces)", "traits": "share of them missed"},
         "Faults of a face": {"folds": "folds, sum of cosines", "crossings": "pairs of triangles that cross"},
@@ -108,29 +101,25 @@ class BeganJudge:
         """Raise `ValueError` if a network is not made for this objective."""
         if not spec.linear or not spec.mapping:
             raise ValueError("objective began-judge needs network.linear = true and a network.mapping, say 256")
-        if (self.patches or self.spectrum or self.validity) and not spec.detail:
-            raise ValueError(
-                "objective.patches, objective.spectrum and objective.validity are about details: "
-                "set network.detail = true"
-            )
+        if (self.spectrum or self.validity) and not spec.detail:
+            raise ValueError("objective.spectrum and objective.validity are about details: set network.detail = true")
 
     def build(self, hierarchy: Hierarchy, spec: NetworkSpec, generator: torch.Generator) -> dict[str, nn.Module]:
         """Generator and auto-encoding discriminator, mapping network and judge."""
-        players: dict[str, nn.Module] = {
+        return {
             "generator": networks.Decoder(hierarchy, spec, generator),
             "critic": networks.Autoencoder(hierarchy, replace(spec, linear=False, detail=False, traits=0), generator),
             "mapping": networks.MappingNetwork(spec, generator),
             "judge": networks.perceptron((2 * spec.code, JUDGE, JUDGE, JUDGE, 1), generator),
         }
-        return players | ({"patches": critics.PatchCritic(hierarchy, spec, generator)} if spec.detail else {})
 
     def variables(self, players: Mapping[str, nn.Module]) -> dict[str, Tensor]:
         """k₀ = 0, and nothing remembered."""
-        generator, patches = players["generator"], players.get("patches")
+        generator, details = players["generator"], players.get("details")
         assert isinstance(generator, networks.Decoder)
         strengths: dict[str, Tensor] = {}
-        if isinstance(patches, critics.PatchCritic) and patches.spectrum is not None and patches.traits is not None:
-            strengths["strengths"] = torch.ones_like(patches.spectrum.real)  # means of energies over real ones
+        if isinstance(details, judges.Details) and details.traits is not None:
+            strengths["strengths"] = torch.ones_like(details.spectrum.real)  # means of energies over real ones
         return strengths | {
             "k": torch.zeros(()),
             "steps": torch.zeros((), dtype=torch.int64),
@@ -153,7 +142,7 @@ class BeganJudge:
         stats = self._details(state, batch, seen) if of_details else self._began(state, batch, seen)
         stats["judge"] = self._judge(state, window, penalised=batch.phase == 0)
         own["steps"].add_(1)
-        state.update(*state.networks)
+        state.update(*state.optimisers)
         return stats
 
     def _began(self, state: State, batch: Batch, seen: Tensor) -> dict[str, Tensor]:
@@ -172,46 +161,45 @@ class BeganJudge:
         return {"L_real": real, "L_fake": fake, "k": k.clone(), "M": measure, "anchor": missed}
 
     def _details(self, state: State, batch: Batch, seen: Tensor) -> dict[str, Tensor]:
-        """Set the gradients of the critic of patches and of the generator; returns what to show.
+        """Set the gradients of the generator; returns what to show.
 
         Real faces are compared with what the generator makes of their own coordinates and of chance, so that only
         details can tell them apart. Energies are those of chance alone, what is made less what is `rebuilt` without it:
         coordinates say next to nothing of real details, and what is the same in all faces is no variation. That it
         draws lips and lids apart, where smooth faces cross, is worth some energy, and not what comes for nothing.
         """
-        generator, patches = state.networks["generator"], state.networks["patches"]
+        generator, details = state.networks["generator"], state.networks["details"]
         assert isinstance(generator, networks.Decoder)
-        assert isinstance(patches, critics.PatchCritic)
+        assert isinstance(details, judges.Details)
         assert batch.noise is not None
         assert generator.linear is not None
-        part = COMPARED if patches.traits is None else WITH_TRAITS
+        part = COMPARED if details.traits is None else WITH_TRAITS
         count = math.ceil(part * len(seen))
         faces, codes = batch.faces[:count], seen[:count]
-        draws = 1 if patches.traits is None else 2
+        draws = 1 if details.traits is None else 2
         noise = torch.cat([batch.noise.roll(draw, 0)[:count] for draw in range(draws)])
         made, *again = generator(codes.repeat(draws, 1), noise).split(count)
         linear = (codes @ generator.linear).view_as(made)
-        real, fake = (faces - linear) * patches.freedom, (made - linear) * patches.freedom.sign()
-        assert patches.spectrum is not None
+        real, fake = (faces - linear) * details.freedom, (made - linear) * details.freedom.sign()
         still = generator(codes)
-        shares = patches.spectrum.shares
-        if patches.traits is None:
-            energies, alike = patches.spectrum(torch.cat([made - still, still[:1] - linear[:1]])).split((count, 1))
+        shares = details.spectrum.shares
+        if details.traits is None:
+            energies, alike = details.spectrum(torch.cat([made - still, still[:1] - linear[:1]])).split((count, 1))
             held, added, shown = 1.0, made.new_zeros(()), {}
         else:
-            other = (again[0] - linear) * patches.freedom.sign()
-            of_all = patches.spectrum(torch.cat([fake, other, still[:1] - linear[:1]]))
+            other = (again[0] - linear) * details.freedom.sign()
+            of_all = details.spectrum(torch.cat([fake, other, still[:1] - linear[:1]]))
             energies, alike = of_all.split((2 * count, 1))
             with torch.no_grad():
-                theirs = (patches.spectrum(real) + TINY).sqrt()
+                theirs = (details.spectrum(real) + TINY).sqrt()
             first, second = (energies + TINY).sqrt().split(count)
-            score = critics.score(first, second, theirs, shares)
-            missed = patches.traits.missed(real, generator(codes, traits=patches.traits(real)) - still)
+            score = judges.score(first, second, theirs, shares)
+            missed = details.traits.missed(real, generator(codes, traits=details.traits(real)) - still)
             shown = dict(zip(("amount", "traits"), state.mean(score, missed), strict=True))
             held, added = EVEN, score + missed
         mean = energies.mean(dim=0)
         (strengths,) = state.mean(mean)  # of what all processes made
-        if patches.traits is not None:
+        if details.traits is not None:
             strengths = state.variables["strengths"].lerp_(strengths, SOON)
         lengths = (strengths + TINY).sqrt()
         shown |= {"spectrum": (shares * (lengths - 1).square()).sum()}
@@ -219,27 +207,14 @@ class BeganJudge:
         steady = (shares * alike.mean(dim=0)).sum()
         added = self.spectrum * (added + STEADY * steady)
         shown |= {"steady": state.mean(steady)[0]}
-        if patches.validity is not None:
-            folds, crossings = patches.validity(made[: math.ceil(part * count)])
+        if details.validity is not None:
+            folds, crossings = details.validity(made[: math.ceil(part * count)])
             added = added + self.validity * (folds + crossings) / made.shape[1]
             shown |= dict(zip(("folds", "crossings"), state.mean(folds, crossings), strict=True))
-        if not self.patches:
-            follow(added, generator.parameters())
-            return shown
-        of_real, of_fake = patches(faces, real), patches(made.detach(), fake.detach())
-        loss = patches.mean(functional.softplus(-of_real)) + patches.mean(functional.softplus(of_fake))
-        total = loss
-        if batch.phase == 1:
-            last = sum(generator.rows)
-            jitter = JITTER * patches.deviations[0] * white(batch.noise[:count, last - made.shape[1] : last])
-            steep = (patches(faces + jitter, real + jitter) - of_real) / JITTER
-            total = loss + LAZY * self.smoothness / 2 * patches.mean(steep.square())
-        follow(total, patches.parameters())
-        patches.requires_grad_(False)  # the generator alone follows
-        fooled = patches.mean(functional.softplus(-patches(made, fake)))
-        patches.requires_grad_(True)
-        follow(added + self.patches * fooled, generator.parameters())
-        return shown | {"patches": state.mean(loss)[0]}
+        theta = list(generator.parameters())
+        for parameter, gradient in zip(theta, torch.autograd.grad(added, theta, allow_unused=True), strict=True):
+            parameter.grad = gradient  # none of what faces without details are judged by
+        return shown
 
     def _judge(self, state: State, window: Tensor, penalised: bool) -> Tensor:
         """Set the gradients of the judge and of the mapping network; returns the judge's loss without its penalty."""
@@ -264,18 +239,6 @@ class BeganJudge:
     def trouble(self, stats: Mapping[str, float]) -> str | None:
         """Losses far beyond what the mean face would cost."""
         return f"the losses exploded (M = {stats['M']:.3g})" if stats.get("M", 0.0) > EXPLODED else None
-
-
-def follow(loss: Tensor, parameters: Iterable[Tensor]) -> None:
-    """Set the gradients of a loss, of the parameters that it depends on."""
-    theta = list(parameters)
-    for parameter, gradient in zip(theta, torch.autograd.grad(loss, theta, allow_unused=True), strict=True):
-        parameter.grad = gradient
-
-
-def white(noise: Tensor) -> Tensor:
-    """Numbers (B, V, 3) from N(0, 1) of as many for each face as it has vertices (B, V): each serves three vertices."""
-    return torch.stack([noise.roll(part * noise.shape[1] // 3, 1) for part in range(3)], dim=-1)
 
 
 def newest(steps: Tensor, batch: int, memory: int) -> Tensor:

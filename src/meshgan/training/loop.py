@@ -22,9 +22,9 @@ from meshgan.model.directions import Axes
 from meshgan.model.face_model import FaceModel, check_connectivity
 from meshgan.model.pca import fit_coordinates
 from meshgan.nn import kernel
+from meshgan.nn.details import Details
 from meshgan.nn.generator import noise_size
 from meshgan.nn.networks import Decoder, Encoder, parameter_count
-from meshgan.nn.patches import PatchCritic, Spectrum, Traits, freedom
 from meshgan.nn.validity import Validity
 from meshgan.progress import counted
 from meshgan.training.autoencoder import Components
@@ -296,9 +296,7 @@ def start(
                 network.set_linear(matrix)
                 nn.init.zeros_(network.last.weight if isinstance(network, Decoder) else network.dense.weight)
     if detail:
-        measure_details(networks, faces)
-        if isinstance(recipe.objective, BeganJudge) and recipe.objective.validity:
-            watch_faults(networks, faces)
+        networks["details"] = measured_details(networks["generator"], recipe.objective, faces)
         if first is not None:
             first.give("generator", networks["generator"])  # whose details are of the size that they were
     for network in networks.values():
@@ -307,7 +305,11 @@ def start(
     kept = [name for name in recipe.objective.keeps if recipe.averaging.half_life]
     return State(
         networks=networks,
-        optimisers={name: optimiser(recipe.optimiser, network, crew) for name, network in networks.items()},
+        optimisers={
+            name: optimiser(recipe.optimiser, network, crew)
+            for name, network in networks.items()
+            if any(True for _ in network.parameters())
+        },
         variables={name: value.to(crew.device) for name, value in recipe.objective.variables(networks).items()},
         averages={name: copy.deepcopy(networks[name]).requires_grad_(False) for name in kept},
         clip=recipe.optimiser.clip,
@@ -315,36 +317,25 @@ def start(
     )
 
 
-def measure_details(networks: Mapping[str, nn.Module], faces: FaceSet) -> None:
-    """Let the networks know how large details are: what the generator's linear map leaves of training faces."""
-    generator, patches = networks["generator"], networks["patches"]
-    assert isinstance(generator, Decoder)
-    assert isinstance(patches, PatchCritic)
-    generator.metric.copy_(torch.from_numpy(faces.normalisation.std).square())
-    rows = some_rows(faces.split.train, MEASURED)
-    blocks = torch.from_numpy(faces.normalisation.apply(faces.vertices[rows])).split(64)
-    scale = faces.normalisation.std
-    details = torch.cat([generator.beyond(block) for block in blocks])
-    patches.freedom.copy_(torch.from_numpy(freedom(faces.template, details.numpy() * scale)))
-    patches.measure(details * patches.freedom, Spectrum(faces.template, scale))
-    if generator.spec.traits:
-        patches.traits = Traits(generator.spec.traits, scale)
-        patches.traits.measure(details * patches.freedom)
-    generator.deviations.copy_(patches.deviations[0])
-
-
 @torch.no_grad()
-def watch_faults(networks: Mapping[str, nn.Module], faces: FaceSet) -> None:
-    """Let the networks know which faults real faces do not have, and where those without details come to have them."""
-    generator, patches = networks["generator"], networks["patches"]
+def measured_details(generator: nn.Module, objective: Objective, faces: FaceSet) -> Details:
+    """Real details, what the generator's linear map leaves of training faces, and faults; the generator learns how
+    large details are."""
     assert isinstance(generator, Decoder)
-    assert isinstance(patches, PatchCritic)
     assert generator.linear is not None
-    real = np.asarray(faces.vertices[some_rows(faces.split.train, CHECKED)])
-    normal = torch.from_numpy(faces.normalisation.apply(real))
-    smooth = (generator.project(normal) @ generator.linear).view_as(normal).numpy()
     normalisation = faces.normalisation
-    patches.validity = Validity(faces.template, normalisation.mean, normalisation.std, real, normalisation.undo(smooth))
+    generator.metric.copy_(torch.from_numpy(normalisation.std).square())
+    rows = some_rows(faces.split.train, MEASURED)
+    blocks = torch.from_numpy(normalisation.apply(faces.vertices[rows])).split(64)
+    real = torch.cat([generator.beyond(block) for block in blocks])
+    details = Details(faces.template, real, normalisation.std, generator.spec.traits)
+    generator.deviations.copy_(details.deviations)
+    if isinstance(objective, BeganJudge) and objective.validity:
+        seen = np.asarray(faces.vertices[some_rows(faces.split.train, CHECKED)])
+        normal = torch.from_numpy(normalisation.apply(seen))
+        smooth = normalisation.undo((generator.project(normal) @ generator.linear).view_as(normal).numpy())
+        details.validity = Validity(faces.template, normalisation.mean, normalisation.std, seen, smooth)
+    return details
 
 
 def optimiser(spec: Adam | Momentum, network: nn.Module, crew: Team) -> torch.optim.Optimizer:

@@ -1,4 +1,4 @@
-"""What judges details, the small part of faces that a linear map leaves: a critic of patches, energies by wavelength.
+"""What judges details, the small part of faces that a linear map leaves: energies by wavelength, traits, faults.
 
 Details are fields (B, V, 3) in network units, of faces of one template, with vertices in its order.
 """
@@ -14,13 +14,11 @@ from torch import Tensor, nn
 
 from meshgan.arrays import Faces, Floats, Integers, Singles
 from meshgan.geometry.decomposition import principal_axes
-from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.geometry.laplacian import BandFilter, mass
 from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import distances
-from meshgan.nn.networks import dense, narrowing
-from meshgan.nn.plan import COORDINATES, NetworkSpec, ordered_levels
-from meshgan.nn.sampling import Reordering, SparseOperator
+from meshgan.nn.plan import COORDINATES
+from meshgan.nn.sampling import SparseOperator
 from meshgan.nn.validity import Validity
 
 FLOOR = 1e-3  # of the mean deviation, or energy of a band: where real faces never differ, what is seen stays finite
@@ -39,67 +37,28 @@ STIFF = 0.05  # of the energy of a part's details: what an affine map of the par
 CLEAR = 3.0  # deviations of its details that a vertex stays away from a stiff part
 
 
-class PatchCritic(nn.Module):
-    """Whether patches of faces are real: faces and their details (B, V, 3) to logits (B, P), for all coarser levels.
+class Details(nn.Module):
+    """What details of generated faces are compared with: those of real ones, as `training.loop.start` measures them."""
 
-    It sees a face, its details, and these once more in differential coordinates A⁻¹W v, where what is small is large;
-    the last two relative to their deviations in real faces. There is a logit for each vertex of each level that the
-    convolutions lead to; it depends on the patch that they have seen so far.
-    """
-
-    shares: Tensor  # (P,) what each patch counts, 1 in all: each level as much as another
-    deviations: Tensor  # (2, V, 3) of real details, and of their differential coordinates
+    deviations: Tensor  # (V, 3) of real details
     freedom: Tensor  # (V, 1) the share of their details that vertices may have: `freedom`
+    spectrum: "Spectrum"
+    traits: "Traits | None"
+    validity: Validity | None
 
-    def __init__(
-        self, hierarchy: Hierarchy, spec: NetworkSpec | None = None, generator: torch.Generator | None = None
-    ) -> None:
+    def __init__(self, mesh: Mesh, real: Tensor, scale: Singles, traits: int = 0) -> None:
+        """Of details (N, V, 3) of real faces of one template, `scale` (V, 3) mm per network unit."""
         super().__init__()
-        spec = spec or NetworkSpec()
-        levels = ordered_levels(hierarchy, spec)
-        self.order = Reordering(levels[0].order)
-        self.laplacian = SparseOperator(levels[0].laplacian)
-        self.layers = narrowing(levels, 3 * COORDINATES, spec, generator)
-        self.spectrum: Spectrum | None = None
-        self.traits: Traits | None = None
-        self.validity: Validity | None = None
-        counts = [int(layer.rows_out) for layer in self.layers]  # type: ignore[arg-type]
-        shares = torch.cat([torch.full((count,), 1 / (len(counts) * count)) for count in counts])
-        self.register_buffer("shares", shares, persistent=False)
-        self.heads = nn.ModuleList(dense(width, 1, generator) for width in spec.widths)
-        self.register_buffer("deviations", torch.ones(2, self.laplacian.shape[0], COORDINATES))
-        self.register_buffer("freedom", torch.ones(self.laplacian.shape[0], 1))
-
-    def forward(self, faces: Tensor, details: Tensor) -> Tensor:
-        values = self.order.inwards(torch.cat([faces, *self.seen(details)], dim=-1))
-        logits = []
-        for layer, head in zip(self.layers, self.heads, strict=True):
-            values = layer(values)
-            logits.append(head(values).squeeze(-1))
-        return torch.cat(logits, dim=1)
-
-    def mean(self, values: Tensor) -> Tensor:
-        """The mean of values (B, P) of patches; the levels count alike, whatever number of patches they have."""
-        return (values @ self.shares).mean()
-
-    def seen(self, details: Tensor) -> tuple[Tensor, Tensor]:
-        """Details (B, V, 3) and their differential coordinates, each relative to its deviation in real faces."""
-        return details / self.deviations[0], self.bent(details) / self.deviations[1]
-
-    def bent(self, details: Tensor) -> Tensor:
-        """Differential coordinates A⁻¹W v of details (B, V, 3), times 2 / λ_n."""
-        inside = self.order.inwards(details).transpose(0, 1)
-        return self.order.outwards((inside + self.laplacian(inside)).transpose(0, 1))
-
-    @torch.no_grad()
-    def measure(self, details: Tensor, spectrum: "Spectrum") -> None:
-        """Take deviations and energies from details (N, V, 3) of real faces."""
-        spectrum.measure(details)
-        self.spectrum = spectrum
-        bent = torch.cat([self.bent(part) for part in details.split(BLOCK)])
-        for place, values in zip(self.deviations, (details, bent), strict=True):
-            place.copy_(values.square().mean(dim=0).sqrt())
-            place.clamp_min_(FLOOR * place.square().mean().sqrt())
+        self.register_buffer("freedom", torch.from_numpy(freedom(mesh, real.numpy() * scale)))
+        free = real * self.freedom
+        deviations = free.square().mean(dim=0).sqrt()
+        self.register_buffer("deviations", deviations.clamp_min(FLOOR * deviations.square().mean().sqrt()))
+        self.spectrum = Spectrum(mesh, scale)
+        self.spectrum.measure(free)
+        self.traits = self.validity = None
+        if traits:
+            self.traits = Traits(traits, scale)
+            self.traits.measure(free)
 
 
 class Spectrum(nn.Module):
