@@ -82,6 +82,30 @@ CONVOLUTIONS: dict[str, dict[str, Any]] = {
     "noise, critic of patches": {"noise": True, "patches": 0.1},
     "noise, critic of patches, energies": {"noise": True, "patches": 0.1, "spectrum": 1.0},
     "no BEGAN: critic of patches, energies": {"began": 0.0, "noise": True, "patches": 1.0, "spectrum": 1.0},
+    "encoder, codes drawn from its own": {"anchor": 1.0, "gaussian": True, "own": True},
+    "encoder, codes drawn from its own, BEGAN 0.3": {"anchor": 1.0, "gaussian": True, "own": True, "began": 0.3},
+    "encoder, codes drawn from its own, BEGAN 0.1": {"anchor": 1.0, "gaussian": True, "own": True, "began": 0.1},
+    "encoder, codes drawn from its own, BEGAN 0.1, graph Laplacian": {
+        "anchor": 1.0, "gaussian": True, "own": True, "began": 0.1, "laplacian": "combinatorial"
+    },
+    "encoder, codes drawn from its own, BEGAN 3": {"anchor": 1.0, "gaussian": True, "own": True, "began": 3.0},
+    "encoder, codes drawn from its own, balance 1": {"anchor": 1.0, "gaussian": True, "own": True, "gamma": 1.0},
+    "encoder, codes drawn from its own, BEGAN 0.3, energies": {
+        "anchor": 1.0, "gaussian": True, "own": True, "began": 0.3, "spectrum": 1.0
+    },
+    "encoder, codes drawn from its own, BEGAN 0.1, energies": {
+        "anchor": 1.0, "gaussian": True, "own": True, "began": 0.1, "spectrum": 1.0
+    },
+    "encoder, codes drawn from its own, BEGAN 0.3, energies 0.1": {
+        "anchor": 1.0, "gaussian": True, "own": True, "began": 0.3, "spectrum": 0.1
+    },
+    "encoder, codes drawn from its own, BEGAN 0.3, noise, energies": {
+        "anchor": 1.0, "gaussian": True, "own": True, "began": 0.3, "spectrum": 1.0, "noise": True
+    },
+    "encoder, codes drawn from its own, skips": {"anchor": 1.0, "gaussian": True, "own": True, "skips": True},
+    "encoder, codes drawn from its own, skips, graph Laplacian": {
+        "anchor": 1.0, "gaussian": True, "own": True, "skips": True, "laplacian": "combinatorial"
+    },
     "encoder with codes made uniform": {"anchor": 1.0, "sliced": 1.0},
     "encoder, noise, critic, energies": {"anchor": 1.0, "sliced": 1.0, "noise": True, "patches": 0.1, "spectrum": 1.0},
     "encoder, noise, critic, energies, no BEGAN": {
@@ -90,8 +114,8 @@ CONVOLUTIONS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 BEGAN: dict[str, Any] = {
     "began": 1.0, "gamma": 0.7, "lambda_k": 0.001, "skips": False, "noise": False, "patches": 0.0, "spectrum": 0.0,
-    "anchor": 0.0, "sliced": 0.0, "gaussian": False, "momentum": 0.0, "average": 0.999, "rate": 1e-3, "batch": 16,
-    "laplacian": "cotangent", "code": 64,
+    "anchor": 0.0, "sliced": 0.0, "gaussian": False, "own": False, "momentum": 0.0, "average": 0.999, "rate": 1e-3,
+    "batch": 16, "laplacian": "cotangent", "code": 64,
 }  # fmt: skip
 PICTURED, SEEN, STRONG = 500, 3000, 256  # faces in pictures; in a regression; components of details called long waves
 SQUARED, RIDGE = 16, 30.0  # coordinates whose products are looked at, and what keeps their weights small
@@ -422,6 +446,9 @@ def try_convolutions(data: Reduced, changes: Mapping[str, Any], faces: int) -> d
     k, remembered, began = torch.zeros(()), torch.empty(0, o["code"]), time.process_time()
     for step, (share, real, _) in enumerate(data.batches(faces, o["batch"])):
         codes = 2 * torch.rand(len(real), o["code"], generator=random) - 1
+        if o["own"] and len(remembered) == REMEMBERED:  # of the mean and covariance of the encoder's last codes
+            mean = remembered.mean(dim=0)
+            codes = mean + torch.randn(len(real), REMEMBERED, generator=random) @ (remembered - mean) / REMEMBERED**0.5
         made, loss = generator(codes, random), torch.zeros(())
         if o["began"]:
             of_real, of_fake = l1(real, critic(real)), l1(made, critic(made))
@@ -437,7 +464,7 @@ def try_convolutions(data: Reduced, changes: Mapping[str, Any], faces: int) -> d
                 both = torch.cat([own, remembered])
                 prior = 2 * torch.rand(both.shape, generator=random) - 1
                 loss = loss + o["sliced"] * sliced(both, prior, random)
-                remembered = torch.cat([own.detach(), remembered])[:REMEMBERED]
+            remembered = torch.cat([own.detach(), remembered])[:REMEMBERED]
         if o["spectrum"]:
             loss = (
                 loss
