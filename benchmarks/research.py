@@ -345,10 +345,11 @@ class Small(nn.Module):
         if o["fields"]:
             self.fields_down = nn.ModuleList(map(Field, sizes[1:], WIDTHS))
             self.fields_up = nn.ModuleList(map(Field, sizes[-2::-1], outwards[1:]))
-        self.components = None
+        self.axes: Tensor | None
+        self.register_buffer("axes", None)
         if o["components"]:
             matrix = data.matrix(data.components(o["components"])).flatten(1)
-            self.register_buffer("components", matrix)
+            self.axes = matrix
             self.register_buffer("dual", matrix / matrix.square().sum(dim=1, keepdim=True))
             self.to_code = perceptron(len(matrix), 128, o["code"])
             self.from_code = perceptron(o["code"], 128, 128, len(matrix))
@@ -361,13 +362,13 @@ class Small(nn.Module):
         for layer, field in zip(self.down, self.fields_down, strict=True):
             values = field(layer(values))
         code = self.encode(values.flatten(1))
-        if self.components is not None:
+        if self.axes is not None:
             code = code + self.to_code(faces.flatten(1) @ self.dual.T)
         values = self.decode(code).unflatten(1, self.shape)
         for layer, field in zip(self.up, self.fields_up, strict=True):
             values = field(layer(values))
         rebuilt = self.order.outwards(self.last(values))
-        return rebuilt if self.components is None else rebuilt + (self.from_code(code) @ self.components).view_as(faces)
+        return rebuilt if self.axes is None else rebuilt + (self.from_code(code) @ self.axes).view_as(faces)
 
 
 def try_code(data: Reduced, changes: Mapping[str, Any], faces: int, code: int) -> dict[str, Any]:

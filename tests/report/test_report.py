@@ -185,7 +185,9 @@ def test_curves_are_well_formed_and_go_where_the_numbers_go():
     assert curves_svg([], BALANCE) == []
 
 
-@pytest.mark.parametrize("name", ["paper", "coma", "gan", "wgan", "wgan-gp", "began-cs", "meshgan", "classifier"])
+@pytest.mark.parametrize(
+    "name", ["paper", "coma", "gan", "wgan", "wgan-gp", "began-cs", "convolutions", "meshgan", "classifier"]
+)
 def test_every_statistic_of_every_objective_is_drawn(name):
     """What `step` returns is declared; what is declared is drawn: nothing is logged that no report shows."""
     declared = load_recipe(name).objective.curves
@@ -243,11 +245,12 @@ def small(monkeypatch, tiny_faces, recipe_table):
 def test_reproduce_makes_everything_once(small, tmp_path):
     first = reproduce("table1", tmp_path, "smoke")
     computed = ["pca", "gmm", "flow", "bootstrap"]
-    assert small == ["corpus 80", "meshgan", "pointwise", "paper", "coma", "coma-tuned", *computed]
+    assert small == ["corpus 80", "meshgan", "pointwise", "convolutions", "paper", "coma", "coma-tuned", *computed]
     assert [(row.model, row.sampler) for row in first.rows] == [
         ("meshgan", "uniform"),
         ("meshgan-conv-off", "uniform"),
         ("meshgan-pointwise", "uniform"),
+        ("meshgan-convolutions", "fitted-normal"),
         ("meshgan-paper", "uniform"),
         ("coma", "standard-normal"),
         ("coma", "fitted-normal"),
@@ -261,14 +264,14 @@ def test_reproduce_makes_everything_once(small, tmp_path):
     ]
     assert all(row.train_minutes is not None for row in first.rows[:-1])
     page = checked(tmp_path / "table1.html")
-    assert page.images == 14  # real faces, twelve samplers, error maps
+    assert page.images == 15  # real faces, thirteen samplers, error maps
     assert "Smoke scale" in " ".join(page.text)
     written = json.loads((tmp_path / "table1.json").read_text())
     assert written["scale"] == "smoke"
     again = reproduce("table1", tmp_path, "smoke")
     assert again.rows == first.rows
     computed = ["pca", "gmm", "flow", "bootstrap"]
-    assert small == ["corpus 80", "meshgan", "pointwise", "paper", "coma", "coma-tuned", *computed]
+    assert small == ["corpus 80", "meshgan", "pointwise", "convolutions", "paper", "coma", "coma-tuned", *computed]
 
 
 def test_a_table_of_ones_own_faces(small, tmp_path, tiny_faces, monkeypatch):
@@ -338,7 +341,7 @@ def test_a_stopped_reproduction_goes_on_where_it_was(small, tmp_path, monkeypatc
     monkeypatch.setattr(module, "write_reproduction_page", lambda *arguments: None)
     reproduce("table1", tmp_path, "smoke")
     computed = ["pca", "gmm", "flow", "bootstrap"]
-    assert small == ["corpus 80", "meshgan", "pointwise", "paper", "coma", "coma-tuned", *computed]
+    assert small == ["corpus 80", "meshgan", "pointwise", "convolutions", "paper", "coma", "coma-tuned", *computed]
 
 
 def test_a_model_that_fails_keeps_a_row_that_says_why(small, tmp_path, monkeypatch):

@@ -313,7 +313,13 @@ def test_the_collapse_rule(tmp_path, tiny_faces, recipe_table, monkeypatch, spre
 
 def test_every_objective_trains(tmp_path, tiny_faces, recipe_table):
     recipe_table["schedule"].update(faces=80, checkpoint_every=80, sample_every=80)
-    plain = ({"kind": "autoencoder"}, {"kind": "gan"}, {"kind": "wgan", "penalty": 10.0}, {"kind": "began-cs"})
+    plain = (
+        {"kind": "autoencoder"},
+        {"kind": "gan"},
+        {"kind": "wgan", "penalty": 10.0},
+        {"kind": "began-cs"},
+        {"kind": "began-encoder"},
+    )
     for table in (*plain, {"kind": "began-judge"}):
         if table["kind"] == "began-judge":
             recipe_table["network"].update(linear=True, mapping=8)

@@ -170,8 +170,8 @@ def test_several_processes_run_plain_steps():
 
 
 OBJECTIVES = {
-    "began": {}, "began-cs": {}, "gan": {}, "wgan": {"clip": 0.01}, "wgan-gp": {"clip": 0.0, "penalty": 10.0},
-    "autoencoder": {},
+    "began": {}, "began-cs": {}, "began-encoder": {}, "gan": {}, "autoencoder": {},
+    "wgan": {"clip": 0.01}, "wgan-gp": {"clip": 0.0, "penalty": 10.0},
     "began-judge": {"window": 8, "memory": 32, "spectrum": 1.0, "validity": 1.0},
 }  # fmt: skip
 

@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from meshgan.nn import paths
-from meshgan.nn.networks import Encoder, ScalarCritic
+from meshgan.nn.networks import Encoder, Likeness, ScalarCritic
 from meshgan.nn.plan import NetworkSpec
 from meshgan.training.autoencoder import Autoencoding, weight_penalty
 from meshgan.training.began import BeganCs
+from meshgan.training.began_encoder import BeganEncoder
 from meshgan.training.gan import Gan, Wgan, discriminator_loss, generator_loss, gradient_penalty
 from meshgan.training.state import Batch, State
 
@@ -237,14 +238,15 @@ def test_the_penalty_is_the_same_on_every_path_of_the_convolutions():
 
 def network_state(objective, rate=1e-3):
     networks = objective.build(HIERARCHY, SPEC, torch.Generator().manual_seed(0))
-    optimisers = {name: torch.optim.Adam(network.parameters(), lr=rate) for name, network in networks.items()}
+    weights = {name: list(network.parameters()) for name, network in networks.items()}
+    optimisers = {name: torch.optim.Adam(own, lr=rate) for name, own in weights.items() if own}
     return State(networks, optimisers, objective.variables(networks))
 
 
 @pytest.mark.parametrize(
     "objective",
-    [Autoencoding(), Gan(), Wgan(clip=0.01), Wgan(penalty=10.0), BeganCs()],
-    ids=["coma", "gan", "wgan", "wgan-gp", "began-cs"],
+    [Autoencoding(), Gan(), Wgan(clip=0.01), Wgan(penalty=10.0), BeganCs(), BeganEncoder(memory=8)],
+    ids=["coma", "gan", "wgan", "wgan-gp", "began-cs", "began-encoder"],
 )
 def test_every_network_learns_in_every_objective(objective):
     state = network_state(objective)
@@ -258,7 +260,8 @@ def test_every_network_learns_in_every_objective(objective):
     declared = {name for logged in objective.curves.values() for name in logged}
     assert stats.keys() <= declared  # nothing is logged that no report shows
     assert set(objective.keeps) <= state.networks.keys()
-    for name, network in state.networks.items():
+    for name in state.optimisers:
+        network = state.networks[name]
         assert any(not torch.equal(p, old) for p, old in zip(network.parameters(), before[name], strict=True)), name
         assert all(p.grad is None for p in network.parameters())  # nothing is left over for the next step
 
@@ -284,3 +287,46 @@ def test_explosions_are_named():
     assert "exploded" in Gan().trouble({"L_critic": 2e4, "L_generator": 0.0})
     assert "exploded" in Wgan(clip=0.1).trouble({"W": -2e6})
     assert "exploded" in BeganCs().trouble({"M": 11.0})
+    assert "exploded" in BeganEncoder().trouble({"M": 11.0})
+
+
+def test_drawn_codes_have_the_mean_and_the_covariance_of_known_ones():
+    random = torch.Generator().manual_seed(3)
+    known = torch.randn(300, 3, generator=random) @ torch.randn(3, 3, generator=random) + 5.0
+    mapping = Likeness(300, 3)
+    mapping.known.copy_(known)
+    drawn = mapping(2 * torch.rand(200_000, 3, generator=random) - 1)
+    torch.testing.assert_close(drawn.mean(dim=0), known.mean(dim=0), rtol=0, atol=0.03)
+    torch.testing.assert_close(drawn.T.cov(), known.T.cov(correction=0), rtol=0.02, atol=0.02)
+    mapping.known.fill_(1.0)
+    assert torch.isfinite(mapping(torch.rand(4, 3))).all()
+
+
+def test_began_beside_an_encoder_follows_its_losses():
+    """One step of plain descent: the discriminator's loss has BEGAN's k, whatever BEGAN weighs in the generator's."""
+    objective = BeganEncoder(gamma=0.5, lambda_k=0.25, weight=0.3, memory=6)
+    state = network_state(objective)
+    state.variables["k"].fill_(0.4)
+    random = torch.Generator().manual_seed(1)
+    faces, codes = torch.randn(4, 60, 3, generator=random), torch.rand(4, 4, generator=random) * 2 - 1
+    generator, encoder, critic = (state.networks[name] for name in ("generator", "encoder", "critic"))
+    known, own = state.networks["mapping"].known.clone(), encoder(faces)
+    made = generator(state.networks["mapping"](codes))
+    real, fake = (faces - critic(faces)).abs().mean(), (made - critic(made)).abs().mean()
+    rebuilt = (faces - generator(own)).abs().mean()
+    losses = {"critic": real - 0.4 * fake, "generator": 0.3 * fake + rebuilt, "encoder": rebuilt}
+    expected = {
+        name: torch.autograd.grad(loss, list(state.networks[name].parameters()), retain_graph=True)
+        for name, loss in losses.items()
+    }
+    before = {name: [p.detach().clone() for p in network.parameters()] for name, network in state.networks.items()}
+    for name in state.optimisers:
+        state.optimisers[name] = torch.optim.SGD(state.networks[name].parameters(), lr=1.0)
+    stats = objective.step(state, Batch(faces, codes, torch.rand(4)))
+    for name, gradients in expected.items():
+        for parameter, old, gradient in zip(state.networks[name].parameters(), before[name], gradients, strict=True):
+            torch.testing.assert_close(old - parameter.detach(), gradient, rtol=1e-3, atol=1e-5)
+    assert stats["rebuilt"].item() == pytest.approx(rebuilt.item())
+    assert stats["k"].item() == pytest.approx(np.clip(0.4 + 0.25 * (0.5 * real.item() - fake.item()), 0, 1))
+    assert torch.equal(state.networks["mapping"].known, torch.cat([known[4:], own.detach()]))  # as a checkpoint keeps
+    assert state.variables["known"] is state.networks["mapping"].known

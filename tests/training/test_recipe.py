@@ -196,6 +196,11 @@ BeganCs.kind "began-cs"
 BeganCs.gamma 0.7 > 0 <= 1
 BeganCs.lambda_k 0.001 > 0
 BeganCs.alpha 0.1 > 0
+BeganEncoder.kind "began-encoder"
+BeganEncoder.gamma 0.7 > 0 <= 1
+BeganEncoder.lambda_k 0.001 > 0
+BeganEncoder.weight 0.2 > 0
+BeganEncoder.memory 512 >= 2 <= 1048576
 BeganJudge.kind "began-judge"
 BeganJudge.gamma 0.7 > 0 <= 1
 BeganJudge.lambda_k 0.001 > 0

@@ -13,6 +13,7 @@ from meshgan.training.recipe import load_recipe, parse_recipe
 OBJECTIVES = (
     {"kind": "began"},
     {"kind": "began-cs"},
+    {"kind": "began-encoder"},
     {"kind": "began-judge", "window": 8, "memory": 32},
     {"kind": "gan"},
     {"kind": "wgan", "clip": 0.01},

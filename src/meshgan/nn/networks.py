@@ -26,6 +26,7 @@ from meshgan.nn.generator import (
 from meshgan.nn.plan import COORDINATES, NetworkSpec, OrderedLevel, coarsest_size, ordered_levels
 from meshgan.nn.sampling import Reordering, SparseOperator
 
+RIDGE = 1e-6  # on the diagonal of a covariance, whose root is taken
 GAIN = 0.5  # of the noise, to begin with
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -244,6 +245,27 @@ class MappingNetwork(nn.Module):
         matrix, offset = matrix.to(self.matrix), offset.to(self.offset)
         self.offset.copy_(self.offset @ matrix + offset)
         self.matrix.copy_(self.matrix @ matrix)
+
+
+class Likeness(nn.Module):
+    """Codes (B, code) drawn from U(−1, 1) to codes with the mean and the covariance of `known` ones (N, code).
+
+    It has no weights. To begin with, known are codes of deviation 1.
+    """
+
+    known: Tensor  # (N, code)
+
+    def __init__(self, count: int, code: int) -> None:
+        super().__init__()
+        self.register_buffer("known", torch.randn(count, code, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, code: Tensor) -> Tensor:
+        mean = self.known.mean(dim=0)
+        away = self.known - mean
+        covariance = away.T @ away / len(away)
+        ridge = RIDGE * torch.eye(len(mean), device=mean.device) * (covariance.diagonal().mean() + RIDGE)
+        root = torch.linalg.cholesky_ex(covariance + ridge)[0]
+        return mean + 3**0.5 * code @ root.T  # numbers from U(−1, 1) have a variance of 1/3
 
 
 class Autoencoder(nn.Module):

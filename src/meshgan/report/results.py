@@ -30,6 +30,7 @@ NAMES = {
     "meshgan": "MeshGAN",
     "meshgan-conv-off": "MeshGAN, convolutions off",
     "meshgan-pointwise": "MeshGAN, pointwise",
+    "meshgan-convolutions": "MeshGAN, convolutions only",
     "meshgan-paper": "MeshGAN (paper)",
     "coma": "CoMA",
     "coma-tuned": "CoMA (tuned)",

@@ -66,7 +66,7 @@ def finish(
 
 def build_model(recipe: Recipe, state: State, hierarchy: Hierarchy, faces: FaceSet, origin: Origin) -> FaceModel:
     """The model of a run's networks, which make faces."""
-    if "mapping" in state.networks:
+    if isinstance(state.networks.get("mapping"), MappingNetwork):
         match_moments(state, faces, origin.seed)
     tensors: dict[str, NDArray[Any]] = {
         f"{name}/{key}": parameter.detach().cpu().numpy()

@@ -184,7 +184,7 @@ def outlook(
         f"{list(hierarchy.counts[1:])}",
         f"a line every {every['log']:,} steps, a grid every {every['sample']:,} and a checkpoint every "
         f"{every['checkpoint']:,} faces seen",
-        *(f"{name}: {parameter_count(network):,} weights" for name, network in networks.items()),
+        *(f"{name}: {count:,} weights" for name, network in networks.items() if (count := parameter_count(network))),
     ]
 
 

@@ -16,6 +16,7 @@ from meshgan.nn.plan import NetworkSpec, quarters
 from meshgan.reading import parse_toml, read_toml
 from meshgan.training.autoencoder import Autoencoding, Components
 from meshgan.training.began import Began, BeganCs
+from meshgan.training.began_encoder import BeganEncoder
 from meshgan.training.began_judge import BeganJudge
 from meshgan.training.classification import Classification
 from meshgan.training.gan import Gan, Wgan
@@ -26,7 +27,8 @@ LENGTHS = ("epochs", "faces")  # two ways to say how long; one is given
 STRICT = ConfigDict(allow_inf_nan=False)
 
 Objective = Annotated[
-    Began | BeganCs | BeganJudge | Gan | Wgan | Autoencoding | Components | Classification, Field(discriminator="kind")
+    Began | BeganCs | BeganEncoder | BeganJudge | Gan | Wgan | Autoencoding | Components | Classification,
+    Field(discriminator="kind"),
 ]
 
 MOST_PARTS = 8  # of a key
