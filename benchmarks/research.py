@@ -77,11 +77,7 @@ CONVOLUTIONS: dict[str, dict[str, Any]] = {
     "the paper's recipe": {"momentum": 0.9, "average": 0.0},
     "Adam and averaging": {},
     "skips": {"skips": True},
-    "balance 1": {"gamma": 1.0},
-    "noise": {"noise": True},
-    "noise, critic of patches": {"noise": True, "patches": 0.1},
     "noise, critic of patches, energies": {"noise": True, "patches": 0.1, "spectrum": 1.0},
-    "no BEGAN: critic of patches, energies": {"began": 0.0, "noise": True, "patches": 1.0, "spectrum": 1.0},
     "encoder, codes drawn from its own": {"anchor": 1.0, "gaussian": True, "own": True},
     "encoder, codes drawn from its own, BEGAN 0.3": {"anchor": 1.0, "gaussian": True, "own": True, "began": 0.3},
     "encoder, codes drawn from its own, BEGAN 0.1": {"anchor": 1.0, "gaussian": True, "own": True, "began": 0.1},
@@ -92,9 +88,6 @@ CONVOLUTIONS: dict[str, dict[str, Any]] = {
     "encoder, codes drawn from its own, balance 1": {"anchor": 1.0, "gaussian": True, "own": True, "gamma": 1.0},
     "encoder, codes drawn from its own, BEGAN 0.3, energies": {
         "anchor": 1.0, "gaussian": True, "own": True, "began": 0.3, "spectrum": 1.0
-    },
-    "encoder, codes drawn from its own, BEGAN 0.1, energies": {
-        "anchor": 1.0, "gaussian": True, "own": True, "began": 0.1, "spectrum": 1.0
     },
     "encoder, codes drawn from its own, BEGAN 0.3, energies 0.1": {
         "anchor": 1.0, "gaussian": True, "own": True, "began": 0.3, "spectrum": 0.1
