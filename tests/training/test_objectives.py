@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from meshgan.nn import paths
+from meshgan.nn.details import Spectrum
 from meshgan.nn.networks import Encoder, Likeness, ScalarCritic
 from meshgan.nn.plan import NetworkSpec
 from meshgan.training.autoencoder import Autoencoding, weight_penalty
@@ -18,6 +19,7 @@ from meshgan.training.began import BeganCs
 from meshgan.training.began_encoder import BeganEncoder
 from meshgan.training.gan import Gan, Wgan, discriminator_loss, generator_loss, gradient_penalty
 from meshgan.training.state import Batch, State
+from shapes import grid
 
 RATE = 0.1
 REAL, CODES = [1.0, 2.0], [1.0, -0.5]
@@ -238,6 +240,9 @@ def test_the_penalty_is_the_same_on_every_path_of_the_convolutions():
 
 def network_state(objective, rate=1e-3):
     networks = objective.build(HIERARCHY, SPEC, torch.Generator().manual_seed(0))
+    if isinstance(objective, BeganEncoder):
+        real = torch.randn(40, 60, 3, generator=torch.Generator().manual_seed(5))
+        networks["spectrum"] = Spectrum.of(grid(5, 9), real, np.ones((60, 3), np.float32))
     weights = {name: list(network.parameters()) for name, network in networks.items()}
     optimisers = {name: torch.optim.Adam(own, lr=rate) for name, own in weights.items() if own}
     return State(networks, optimisers, objective.variables(networks))
@@ -304,7 +309,7 @@ def test_drawn_codes_have_the_mean_and_the_covariance_of_known_ones():
 
 def test_began_beside_an_encoder_follows_its_losses():
     """One step of plain descent: the discriminator's loss has BEGAN's k, whatever BEGAN weighs in the generator's."""
-    objective = BeganEncoder(gamma=0.5, lambda_k=0.25, weight=0.3, memory=6)
+    objective = BeganEncoder(gamma=0.5, lambda_k=0.25, weight=0.3, spectrum=0.2, memory=6)
     state = network_state(objective)
     state.variables["k"].fill_(0.4)
     random = torch.Generator().manual_seed(1)
@@ -314,7 +319,9 @@ def test_began_beside_an_encoder_follows_its_losses():
     made = generator(state.networks["mapping"](codes))
     real, fake = (faces - critic(faces)).abs().mean(), (made - critic(made)).abs().mean()
     rebuilt = (faces - generator(own)).abs().mean()
-    losses = {"critic": real - 0.4 * fake, "generator": 0.3 * fake + rebuilt, "encoder": rebuilt}
+    spectrum = state.networks["spectrum"]
+    off = (spectrum.shares * ((spectrum(made).mean(dim=0) + 1e-8).sqrt() - 1).square()).sum()
+    losses = {"critic": real - 0.4 * fake, "generator": rebuilt + 0.3 * fake + 0.2 * off, "encoder": rebuilt}
     expected = {
         name: torch.autograd.grad(loss, list(state.networks[name].parameters()), retain_graph=True)
         for name, loss in losses.items()
@@ -326,7 +333,7 @@ def test_began_beside_an_encoder_follows_its_losses():
     for name, gradients in expected.items():
         for parameter, old, gradient in zip(state.networks[name].parameters(), before[name], gradients, strict=True):
             torch.testing.assert_close(old - parameter.detach(), gradient, rtol=1e-3, atol=1e-5)
-    assert stats["rebuilt"].item() == pytest.approx(rebuilt.item())
+    assert [stats[name].item() for name in ("rebuilt", "spectrum")] == pytest.approx([rebuilt.item(), off.item()])
     assert stats["k"].item() == pytest.approx(np.clip(0.4 + 0.25 * (0.5 * real.item() - fake.item()), 0, 1))
     assert torch.equal(state.networks["mapping"].known, torch.cat([known[4:], own.detach()]))  # as a checkpoint keeps
     assert state.variables["known"] is state.networks["mapping"].known

@@ -200,6 +200,7 @@ BeganEncoder.kind "began-encoder"
 BeganEncoder.gamma 0.7 > 0 <= 1
 BeganEncoder.lambda_k 0.001 > 0
 BeganEncoder.weight 0.2 > 0
+BeganEncoder.spectrum 0.1 >= 0
 BeganEncoder.memory 512 >= 2 <= 1048576
 BeganJudge.kind "began-judge"
 BeganJudge.gamma 0.7 > 0 <= 1

@@ -53,8 +53,7 @@ class Details(nn.Module):
         free = real * self.freedom
         deviations = free.square().mean(dim=0).sqrt()
         self.register_buffer("deviations", deviations.clamp_min(FLOOR * deviations.square().mean().sqrt()))
-        self.spectrum = Spectrum(mesh, scale)
-        self.spectrum.measure(free)
+        self.spectrum = Spectrum.of(mesh, free, scale)
         self.traits = self.validity = None
         if traits:
             self.traits = Traits(traits, scale)
@@ -108,6 +107,13 @@ class Spectrum(nn.Module):
         parts = (len(self.sizes), 0 if known else 2 * ((DEGREE + 1) * len(inside) + int(small.sum())))
         self.register_buffer("shares", torch.cat([torch.full((n,), 0.5 / n) for n in parts if n]) * (2 if known else 1))
         self.register_buffer("real", torch.ones(sum(parts)))
+
+    @classmethod
+    def of(cls, mesh: Mesh, real: Tensor, scale: Singles) -> "Spectrum":
+        """Relative to the means of real fields (N, V, 3)."""
+        spectrum = cls(mesh, scale)
+        spectrum.measure(real)
+        return spectrum
 
     def forward(self, details: Tensor) -> Tensor:
         columns = (details * self.scale).permute(1, 2, 0).flatten(1)  # (V, 3 B), faces last: long rows

@@ -29,26 +29,35 @@ if TYPE_CHECKING:
 else:
     torch, networks = Later("torch"), Later("meshgan.nn.networks")
 
+TINY = 1e-8  # beside energies: their roots have a slope at zero
 Several = Annotated[int, Field(ge=2, le=2**20)]
 
 
 @dataclass(frozen=True)
 class BeganEncoder:
-    """L_D = L(x) − k L(G(w)), L_{G,E} = weight · L(G(w)) + mean |x − G(E(x))|, w = μ + √3 Σ^½ z, z from U(−1, 1).
+    """L_D = L(x) − k L(G(w)), w = μ + √3 Σ^½ z, z from U(−1, 1),
+    L_{G,E} = mean |x − G(E(x))| + weight · L(G(w)) + spectrum · mean (√(E / E_real) − 1)²
 
-    μ and Σ are of the last `memory` codes E(x). A finished model draws its codes from N(μ, Σ) of training faces.
+    μ and Σ are of the last `memory` codes E(x), E the energies of the faces G(w) by wavelength, their mean over a
+    batch: a discriminator that rebuilds smooth faces does not see ripples. A finished model draws its codes from
+    N(μ, Σ) of training faces.
     """
 
     kind: Literal["began-encoder"] = "began-encoder"
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.7  # as in BEGAN
     lambda_k: Annotated[float, Field(gt=0)] = 0.001  # as in BEGAN
     weight: Annotated[float, Field(gt=0)] = 0.2  # of BEGAN beside rebuilding: more draws towards the mean face
+    spectrum: Annotated[float, Field(ge=0)] = 0.1  # of the energies
     memory: Several = 512  # codes
 
     phases: ClassVar[int] = 1
     prior: ClassVar[Literal["uniform"]] = "uniform"
     keeps: ClassVar[tuple[str, ...]] = ("generator", "encoder")
-    curves: ClassVar[Curves] = {**BALANCE, "Rebuilt from codes, network units": {"rebuilt": "mean |x − G(E(x))|"}}
+    curves: ClassVar[Curves] = {
+        **BALANCE,
+        "Rebuilt from codes, network units": {"rebuilt": "mean |x − G(E(x))|"},
+        "Energies of drawn faces": {"spectrum": "mean (√(E / E of real faces) − 1)²"},
+    }
 
     def check(self, spec: NetworkSpec) -> None:
         """Raise `ValueError` if a network is not made for this objective."""
@@ -72,21 +81,24 @@ class BeganEncoder:
     def step(self, state: State, batch: Batch) -> dict[str, Tensor]:
         """One step of the discriminator, and of generator and encoder together."""
         generator, encoder, critic = (state.networks[name] for name in ("generator", "encoder", "critic"))
-        k, known = state.variables["k"], state.variables["known"]
+        k, known, shares = state.variables["k"], state.variables["known"], state.networks["spectrum"].shares
         codes, drawn = encoder(batch.faces), state.networks["mapping"](batch.codes)
         made, rebuilt = generator(torch.cat([drawn, codes])).split(len(codes))
         missed = networks.l1(batch.faces, rebuilt)
         real_loss, fake_loss = reconstruction_loss(critic, batch.faces), reconstruction_loss(critic, made)
+        energies = state.networks["spectrum"](made).mean(dim=0)
+        off = (shares * ((energies + TINY).sqrt() - 1).square()).sum()
         theta = [*generator.parameters(), *encoder.parameters()]
-        set_gradients(real_loss, self.weight * fake_loss + missed, k / self.weight, critic.parameters(), theta)
+        total = missed + self.weight * fake_loss + self.spectrum * off
+        set_gradients(real_loss, total, k / self.weight, critic.parameters(), theta)
         state.update("generator", "encoder", "critic")
         with torch.no_grad():
             seen = state.team.gather(codes.detach())[-self.memory :]
             known.copy_(torch.cat([known[len(seen) :], seen]))
-        real, fake, away = state.mean(real_loss, fake_loss, missed)
+        real, fake, away, uneven = state.mean(real_loss, fake_loss, missed, off)
         k.copy_(next_k(k, real, fake, self.gamma, self.lambda_k))
         measure = convergence(real, fake, self.gamma)
-        return {"L_real": real, "L_fake": fake, "k": k.clone(), "M": measure, "rebuilt": away}
+        return {"L_real": real, "L_fake": fake, "k": k.clone(), "M": measure, "rebuilt": away, "spectrum": uneven}
 
     def trouble(self, stats: Mapping[str, float]) -> str | None:
         """Losses far beyond what the mean face would cost."""

@@ -22,12 +22,13 @@ from meshgan.model.directions import Axes
 from meshgan.model.face_model import FaceModel, check_connectivity
 from meshgan.model.pca import fit_coordinates
 from meshgan.nn import kernel
-from meshgan.nn.details import Details
+from meshgan.nn.details import Details, Spectrum
 from meshgan.nn.generator import noise_size
 from meshgan.nn.networks import Decoder, Encoder, parameter_count
 from meshgan.nn.validity import Validity
 from meshgan.progress import counted
 from meshgan.training.autoencoder import Components
+from meshgan.training.began_encoder import BeganEncoder
 from meshgan.training.began_judge import BeganJudge
 from meshgan.training.checkpoint import Checkpoint, Identity, RunFolder, check_same_run, read_checkpoint
 from meshgan.training.classification import Classification
@@ -299,6 +300,8 @@ def start(
         networks["details"] = measured_details(networks["generator"], recipe.objective, faces)
         if first is not None:
             first.give("generator", networks["generator"])  # whose details are of the size that they were
+    if isinstance(recipe.objective, BeganEncoder):
+        networks["spectrum"] = Spectrum.of(faces.template, normalised(faces), faces.normalisation.std)
     for network in networks.values():
         network.to(crew.device)
         crew.broadcast_(list(network.parameters()))
@@ -317,6 +320,11 @@ def start(
     )
 
 
+def normalised(faces: FaceSet) -> Tensor:
+    """Some training faces (N, V, 3) in network units, of which energies and details are measured."""
+    return torch.from_numpy(faces.normalisation.apply(faces.vertices[some_rows(faces.split.train, MEASURED)]))
+
+
 @torch.no_grad()
 def measured_details(generator: nn.Module, objective: Objective, faces: FaceSet) -> Details:
     """Real details, what the generator's linear map leaves of training faces, and faults; the generator learns how
@@ -325,9 +333,7 @@ def measured_details(generator: nn.Module, objective: Objective, faces: FaceSet)
     assert generator.linear is not None
     normalisation = faces.normalisation
     generator.metric.copy_(torch.from_numpy(normalisation.std).square())
-    rows = some_rows(faces.split.train, MEASURED)
-    blocks = torch.from_numpy(normalisation.apply(faces.vertices[rows])).split(64)
-    real = torch.cat([generator.beyond(block) for block in blocks])
+    real = torch.cat([generator.beyond(block) for block in normalised(faces).split(64)])
     details = Details(faces.template, real, normalisation.std, generator.spec.traits)
     generator.deviations.copy_(details.deviations)
     if isinstance(objective, BeganJudge) and objective.validity:
