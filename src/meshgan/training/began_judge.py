@@ -164,7 +164,7 @@ class BeganJudge:
         """Set the gradients of the generator; returns what to show.
 
         Real faces are compared with what the generator makes of their own coordinates and of chance, so that only
-        details can tell them apart. Energies are those of chance alone, what is made less what is `rebuilt` without it:
+        details can tell them apart. Energies are those of chance alone, what is made less what is made without it:
         coordinates say next to nothing of real details, and what is the same in all faces is no variation. That it
         draws lips and lids apart, where smooth faces cross, is worth some energy, and not what comes for nothing.
         """
@@ -212,8 +212,8 @@ class BeganJudge:
             added = added + self.validity * (folds + crossings) / made.shape[1]
             shown |= dict(zip(("folds", "crossings"), state.mean(folds, crossings), strict=True))
         theta = list(generator.parameters())
-        for parameter, gradient in zip(theta, torch.autograd.grad(added, theta, allow_unused=True), strict=True):
-            parameter.grad = gradient  # none of what faces without details are judged by
+        for parameter, gradient in zip(theta, torch.autograd.grad(added, theta), strict=True):
+            parameter.grad = gradient
         return shown
 
     def _judge(self, state: State, window: Tensor, penalised: bool) -> Tensor:
