@@ -30,7 +30,7 @@ from meshgan.registration.prior import Prior, learn
 from meshgan.registration.scan import Frame, Scene
 from meshgan.registration.templates import OWN
 
-NEUTRAL, EXPRESSIVE, SEED = 2048, 3000, 771  # the corpora that are made by default have seed 0: they are other people
+NEUTRAL, EXPRESSIVE, SEED = 6144, 9000, 771  # the corpora that are made by default have seed 0: they are other people
 PLAIN, ACTIVE = 2000, 0.15  # plain people, of whom every other one moves this share of the facial actions
 PLAIN_COMPONENTS, PLAIN_SHARE = 200, 0.75
 CLOSED = 0.7  # deviation of how far each eye is closed, beside what expressions do: scanned people close their eyes

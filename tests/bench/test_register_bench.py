@@ -52,6 +52,19 @@ def test_a_scan_without_a_result_is_counted(monkeypatch):
     assert figures["worst_face_mm"] == pytest.approx(9.0)
 
 
+def test_told_its_planes_a_face_of_the_model_is_known_and_a_shape_beyond_it_is_not():
+    """A face that slides along itself has the same planes nearly everywhere: nobody can say where its places went."""
+    template = default_template()
+    prior = template.prior
+    face = prior.shape(np.random.default_rng(3).normal(size=20))
+    known = bench.told_planes(face[None], template)
+    vertices = template.mesh.with_vertices(face)
+    across = np.cross(vertices.vertex_normals, [0.0, 1.0, 0.0])
+    slid = bench.told_planes((face + 2.0 * across)[None], template)
+    assert known["mean_mm"] < 0.1 < 0.7 < slid["mean_mm"]
+    assert known["p95_mm"] < slid["p95_mm"]
+
+
 def test_verdicts_are_counted_by_kind_and_error(monkeypatch, capsys):
     truths = []
     some = {name: fake_scans.MISREAD[name] for name in ("at rest", "no unit", "inside out")}
@@ -137,7 +150,8 @@ def test_a_model_of_plain_people_takes_the_place_of_the_present_one_and_of_nothi
     monkeypatch.setattr(bench, "plain_people", lambda *counts: np.zeros((2, 3, 3)))
     monkeypatch.setattr(bench, "_scans", lambda truth, template: [fake_scans.FakeScan(None, None)])
     monkeypatch.setattr(bench, "register", lambda mesh, template: None)
-    monkeypatch.setattr(bench, "_errors", lambda scans, truth, template: asked.append(template.prior.mean.shape))
+    monkeypatch.setattr(bench, "_errors", lambda scans, truth, template: asked.append(template.prior.mean.shape) or {})
+    monkeypatch.setattr(bench, "told_planes", lambda truth, template: template.prior.mean.shape)
     monkeypatch.setattr(bench, "_show", lambda summary: None)
     assert "beside_trimesh" not in bench.run(2, 0, 1, plain=True)
     assert asked == [(3, 3), (3, 3)]

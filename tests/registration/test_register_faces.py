@@ -630,12 +630,12 @@ def test_james(template):
     given = read_landmarks(SCANS / "james" / "james.ljson", template.landmark_names)
     assert given.index.tolist() == list(range(68))
     misses = np.linalg.norm(result.to_scan(template.landmark_rows @ result.vertices)[:68] - given.points, axis=1)
-    assert misses.mean() < 3.0
-    assert misses[17:].mean() < 2.7  # the jaw line slides
+    assert misses.mean() < 2.9
+    assert misses[17:].mean() < 2.5  # the jaw line slides
     path = SCANS / "james" / "james.obj"
     seen = register(read_mesh(path), template, colours=ScanColours(path, "mm"))
     coloured = np.linalg.norm(seen.to_scan(template.landmark_rows @ seen.vertices)[:68] - given.points, axis=1)
-    assert coloured[17:].mean() < min(2.35, misses[17:].mean() - 0.2)
+    assert coloured[17:].mean() < min(2.3, misses[17:].mean() - 0.1)
     assert coloured[36:48].mean() < min(2.0, misses[36:48].mean() - 0.8)  # eyes, which shape hardly shows
     by_hand = register(read_mesh(SCANS / "james" / "james.obj"), template, given)
     assert measure(by_hand, template).median_mm < 0.35

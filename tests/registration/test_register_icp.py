@@ -1,5 +1,6 @@
 """Non-rigid ICP and the model fit: against dense references, and on shapes whose truth is known."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -232,6 +233,37 @@ def test_the_scale_prior_weighs_all_growth_so_far_and_the_solution_is_the_minimu
 def _grown(found, growth):
     middle = found.vertices.mean(axis=0)
     return middle + growth * (found.vertices - middle)
+
+
+def test_a_fit_goes_on_where_an_earlier_one_of_some_vertices_stands(model):
+    mesh, prior, faces = model
+    surface, start = Surface(mesh.with_vertices(faces[5])), Similarity.none()
+    rows = sp.csr_array(np.eye(12, len(mesh.vertices)))
+    anchors = Anchors(rows, faces[5][:12], np.ones(12))
+    first, second = (FitStep(3, 8, 20.0, 1.0),), (FitStep(2, 8, 4.0, 0.2),)
+    at_once = fit(prior, anchors, start, puller(mesh, surface), schedule=first + second)
+    before = fit(prior, anchors, start, puller(mesh, surface), schedule=first)
+    after = fit(prior, anchors, before, puller(mesh, surface), schedule=second)
+    np.testing.assert_allclose(after.vertices, at_once.vertices, atol=1e-3)
+    some = Mesh(mesh.vertices[:100], mesh.triangles[(mesh.triangles < 100).all(axis=1)])  # as a coarse level is
+    roughly = fit(prior, anchors, start, puller(some, surface), schedule=first, chosen=np.arange(100))
+    finely = fit(prior, anchors, roughly, puller(mesh, surface), schedule=second)
+    missed = [np.linalg.norm(one.vertices - faces[5], axis=1).mean() for one in (roughly, finely)]
+    assert missed[1] < missed[0]
+    assert missed[1] < 0.3
+
+
+def test_landmarks_that_have_four_times_the_say_count_as_four_of_each(model):
+    mesh, prior, faces = model
+    rows, start = sp.csr_array(np.eye(30, len(mesh.vertices))), Similarity.none()
+    targets = faces[11][:30] + np.random.default_rng(4).normal(size=(30, 3))
+    one = Anchors(rows, targets, np.ones(30))
+    four = Anchors(sp.csr_array(sp.vstack([rows] * 4)), np.tile(targets, (4, 1)), np.ones(120))
+    step = FitStep(4, 8, 20.0, 1.0)
+    pull = puller(mesh, Surface(mesh.with_vertices(faces[11])))
+    said = fit(prior, one, start, pull, schedule=(replace(step, say=4.0),)).vertices
+    np.testing.assert_allclose(said, fit(prior, four, start, pull, schedule=(step,)).vertices, atol=1e-3)
+    assert np.abs(said - fit(prior, one, start, pull, schedule=(step,)).vertices).max() > 0.01
 
 
 @pytest.mark.parametrize("wild", [0, 1, 3])

@@ -100,14 +100,16 @@ class FitStep:
     far: float  # closest points beyond this are not believed
     surface_sigma: float  # of one closest point, at least
     together: float = 1.0  # times the sigma of landmarks that a detector found
+    say: float = 1.0  # times the weight of all landmarks: as many times as more vertices are drawn
 
 
 FIT = (
     FitStep(2, 30, 0.0, np.inf, 1.0),  # landmarks alone
     FitStep(3, 30, 15.0, 4.0, 3.0),
     FitStep(3, 80, 8.0, 1.0, 4.0),
-    FitStep(10, 400, 4.0, 0.2, 4.0),
+    FitStep(3, 400, 4.0, 0.2, 4.0),
 )
+FINE = (FitStep(8, 401, 3.0, 0.2, 4.0, 4.0),)  # of all vertices, where a quarter of them has come near
 MEETING = 1.5  # times the width of a test: so far the surface looks for vertices
 FACING = 0.7  # least cosine between the normals of a vertex and of its closest point
 SCALE_SIGMA = 0.02  # faces are so much larger or smaller than the model knows
@@ -128,7 +130,7 @@ class Fitted:
 def fit(
     prior: Prior,
     anchors: Anchors,
-    start: Similarity,
+    start: "Similarity | Fitted",
     pull: Callable[[Floats], Pull],
     scale_sigma: float = SCALE_SIGMA,
     schedule: tuple[FitStep, ...] = FIT,
@@ -137,6 +139,7 @@ def fit(
 ) -> Fitted:
     """Fit the model to landmarks, then to landmarks and a surface, which draws the `chosen` vertices by `pull`.
 
+    It starts from the mean face in a pose, or goes on from an earlier fit of the same model.
     `pull` is given where those (N, 3) lie; without a choice, all (V, 3). So is `meeting`, which says what of them the
     surface meets: vertices look for the surface, and the surface for vertices, or what lies far from all of them would
     have no say. Each iteration solves for coefficients, turn,
@@ -145,7 +148,10 @@ def fit(
     """
     drawn = prior if chosen is None else prior.at(chosen)
     marks = prior.at(anchors.rows)
-    fitted = Fitted(start(drawn.mean), np.zeros(0), start)
+    if isinstance(start, Fitted):
+        fitted = replace(start, vertices=start.pose(drawn.shape(start.coefficients)))
+    else:
+        fitted = Fitted(start(drawn.mean), np.zeros(0), start)
     for step in schedule:
         for _ in range(step.iterations):
             equations = _landmark_rows(marks, anchors, fitted, step)
@@ -169,7 +175,7 @@ def _landmark_rows(marks: Prior, anchors: Anchors, fitted: Fitted, step: FitStep
     basis = fitted.pose.scale * np.einsum("dc,ckl->kld", fitted.pose.rotation, local)
     sigma = anchors.sigma_at(step)
     away = np.linalg.norm(anchors.targets - here, axis=1) / anchors.sigma
-    weights = (1 + (away / UNSURE) ** 2) ** -2 / sigma**2
+    weights = step.say * (1 + (away / UNSURE) ** 2) ** -2 / sigma**2
     jacobian = np.concatenate([basis, _motions(here, fitted)])
     jacobian = jacobian.reshape(len(jacobian), -1)
     return _normal_equations(jacobian, (anchors.targets - fitted.pose(marks.mean)).ravel(), np.repeat(weights, 3))

@@ -17,9 +17,9 @@ from meshgan.registration.colours import Colours
 from meshgan.registration.finding import Found, find_face, seen_in_colours
 from meshgan.registration.landmarks import Detector, Landmarks, available, no_detector
 from meshgan.registration.nricp import FACING, State, nonrigid_icp, unfolded
-from meshgan.registration.prior import SCALE_SIGMA, Anchors, FitStep, Fitted, fit
-from meshgan.registration.scan import around, calmed, cleaned, facing_like, thinned
-from meshgan.registration.template import NOSE_BASE, FaceTemplate
+from meshgan.registration.prior import FINE, SCALE_SIGMA, Anchors, FitStep, Fitted, Prior, fit
+from meshgan.registration.scan import Met, around, calmed, cleaned, facing_like, thinned
+from meshgan.registration.template import NOSE_BASE, Drawn, FaceTemplate
 
 REACH = 1.35  # of the template's radius: what of the scan is kept around the face
 GIVEN_SIGMA = 2.0  # mm: how well a person sets a landmark
@@ -35,7 +35,7 @@ CLEAR, BETTER, LOSS = 0.93, 0.05, 0.01  # shares of that near the model: enough,
 TOUCHING, NEARER, HIDDEN = 0.8, 0.2, 3.0  # mm below the nose: near enough, nearer, and too far to tell
 FAR, LOOKING = 6.0, 0.5  # mm at most of a vertex, and least cosine, for that
 ABOVE, SIDES, BEHIND = 5.0, 70.0, 120.0  # mm around the base of the nose, where a surface looks for an open mouth
-OPENED = (FitStep(3, 31, 15.0, 4.0, 4.0), FitStep(3, 81, 8.0, 1.0, 4.0), FitStep(10, 401, 4.0, 0.2, 4.0))
+OPENED = (FitStep(3, 31, 15.0, 4.0, 4.0), FitStep(3, 81, 8.0, 1.0, 4.0), FitStep(3, 401, 4.0, 0.2, 4.0))
 FIXED, FREE = 1e-4, SCALE_SIGMA  # how far the model may grow, as a share
 
 
@@ -154,7 +154,18 @@ def _not_astray(anchors: Anchors, fitted: Floats) -> Anchors:
 
 
 def fit_model(sighting: Sighting, surface: Surface, template: FaceTemplate, scale_sigma: float = FREE) -> Fitted:
-    """The template's face model laid onto a surface in its frame.
+    """The template's face model laid onto a surface in its frame: a quarter of the vertices come near, all of them then
+    say how faces of the model lie there best."""
+    prior, near, meets = _come_near(sighting, surface, template, scale_sigma)
+    pull = partial(template.drawn.pull, surface=surface)
+    meeting = _meeting(template.drawn, sighting, surface, template) if meets else None
+    return fit(prior, sighting.anchors, near, pull, scale_sigma, FINE, meeting=meeting)
+
+
+def _come_near(
+    sighting: Sighting, surface: Surface, template: FaceTemplate, scale_sigma: float
+) -> tuple[Prior, Fitted, bool]:
+    """The face model, where some vertices of it lie near a surface, and whether the surface looked for it.
 
     Where it leaves what is before mouth and chin, as it does if the detector and nearest points have missed how wide a
     mouth is open, it is laid once more from a wide open one. Where it is still away from the surface below the nose,
@@ -162,7 +173,8 @@ def fit_model(sighting: Sighting, surface: Surface, template: FaceTemplate, scal
     """
     pull = partial(template.sparse.pull, surface=surface)
     chosen = template.sparse.vertices
-    fitted = fit(template.prior, sighting.anchors, sighting.pose, pull, scale_sigma, chosen=chosen)
+    prior = template.prior
+    fitted = fit(prior, sighting.anchors, sighting.pose, pull, scale_sigma, chosen=chosen)
     explained = _explained(fitted, surface, template)
     if explained <= CLEAR:
         opened = fit(template.wide, sighting.anchors, fitted.pose, pull, scale_sigma, OPENED, chosen)
@@ -171,16 +183,22 @@ def fit_model(sighting: Sighting, surface: Surface, template: FaceTemplate, scal
             covered(one.vertices, surface, template, NEAR * float(one.pose.scale)) for one in (fitted, opened)
         )
         if more >= explained + BETTER and after > before - LOSS:
-            fitted, explained = opened, more
+            prior, fitted, explained = template.wide, opened, more
     apart = _apart(fitted, surface, template)
     if not TOUCHING < apart < HIDDEN:  # behind a hand, there is hardly anything to be near to
-        return fitted
-    meeting = partial(
-        template.sparse.met, surface=surface, seen=_lower(sighting, surface, template), able=template.lower[chosen]
-    )
+        return prior, fitted, False
+    meeting = _meeting(template.sparse, sighting, surface, template)
     opened = fit(template.wide, sighting.anchors, sighting.pose, pull, scale_sigma, OPENED, chosen, meeting)
     more = _explained(opened, surface, template)  # a tube before the mouth explains no more
-    return opened if more > explained and apart - _apart(opened, surface, template) > NEARER else fitted
+    if more > explained and apart - _apart(opened, surface, template) > NEARER:
+        return template.wide, opened, True
+    return prior, fitted, False
+
+
+def _meeting(drawn: Drawn, sighting: Sighting, surface: Surface, template: FaceTemplate) -> Callable[[Floats], Met]:
+    """What of the drawn vertices that a jaw may move a surface below the nose meets."""
+    seen, able = _lower(sighting, surface, template), template.lower[drawn.vertices]
+    return partial(drawn.met, surface=surface, seen=seen, able=able)
 
 
 def _apart(fitted: Fitted, surface: Surface, template: FaceTemplate) -> float:
