@@ -68,6 +68,12 @@ CODES: dict[str, dict[str, Any]] = {
     "fields and wide bottleneck": {"laplacian": "combinatorial", "middle": 256, "fields": True},
     "fields and wide bottleneck, cotangent": {"middle": 256, "fields": True},
     "64 components and wide bottleneck": {"laplacian": "combinatorial", "middle": 256, "components": 64},
+    "fields, 64 components and wide bottleneck": {
+        "laplacian": "combinatorial",
+        "middle": 256,
+        "fields": True,
+        "components": 64,
+    },
     "perceptron": {"perceptron": 512, "batch": 64, "rate": 1e-3},
 }
 # Generators without a linear path, coordinates, or a judge of them.

@@ -51,7 +51,7 @@ GRID = (-0.5, 0.0, 0.5, 1.0, 1.5)
 DRAWN = 12  # random faces of which figure 7 shows two
 COLOURS = ("#c0504d", "#2a6fbd", "#6b6b6b", "#7a9a3a")
 DETAILED = 300  # faces whose spectra are shown
-TITLES = {"coma": "CoMA", "meshgan": "MeshGAN", "pca": "PCA"}
+TITLES = {"coma": "CoMA", "meshgan": "MeshGAN", "meshgan-convolutions": "convolutions only", "pca": "PCA"}
 UNSEEN = 6  # faces of figure 1
 IDENTITIES = {
     "African": {"ancestry": "african"},
@@ -235,7 +235,7 @@ def reproduce_figure(figure: str, out: Path, scale: str = "desk", device: str = 
 
 def figure1(out: Path, size: Scale, device: str) -> list[Path]:
     """Reconstructions of unseen faces, with their errors; samples and reconstructions seen near; their spectra."""
-    models, faces = _models("table1", out, size, device, "coma", "meshgan", "pca")
+    models, faces = _models("table1", out, size, device, "coma", "meshgan", "meshgan-convolutions", "pca")
     paths = [out / "figures" / f"figure1{part}.png" for part in ("", "-faces", "-spectra")]
     unseen = np.asarray(faces.vertices[some_rows(faces.split.test, UNSEEN)])
     reconstructions({name: models[name] for name in ("CoMA", "MeshGAN")}, unseen, paths[0])
@@ -243,7 +243,7 @@ def figure1(out: Path, size: Scale, device: str) -> list[Path]:
     shown: dict[str, Model] = {"MeshGAN": ours}
     if isinstance(ours, FaceModel) and ours.has_linear_path:
         shown["convolutions off"] = ours.without_convolutions()
-    shown |= {name: models[name] for name in ("CoMA", "PCA")}
+    shown |= {name: models[name] for name in ("convolutions only", "CoMA", "PCA")}
     near(shown, unseen, paths[1])
     spectra(shown, faces, paths[2])
     return paths
