@@ -286,6 +286,25 @@ def test_landmarks_far_off_lose_their_say(model, wild):
     assert np.linalg.norm(fitted(marked, targets) - without, axis=1).mean() < 0.15
 
 
+def test_a_detector_that_errs_by_more_than_it_should_is_believed_less(model):
+    """Points found 4 mm off where they say 1 mm draw a fit from its surface by less than points that a person gave."""
+    mesh, prior, faces = model
+    truth, random = faces[7], np.random.default_rng(6)
+    rows, start = sp.csr_array(np.eye(40, len(truth))), Similarity.none()
+    step, pull = (FitStep(6, 8, 20.0, 1.0),), puller(mesh, Surface(mesh.with_vertices(truth)))
+
+    def missed(off, found):
+        targets = truth[:40] + off * random.normal(size=(40, 3))
+        anchors = Anchors(rows, targets, np.ones(40), found)
+        return np.linalg.norm(fit(prior, anchors, start, pull, schedule=step).vertices - truth, axis=1).mean()
+
+    assert missed(4.0, True) < 0.8 * missed(4.0, False)
+    random = np.random.default_rng(6)
+    one = missed(0.5, True)
+    random = np.random.default_rng(6)
+    assert one == pytest.approx(missed(0.5, False), rel=1e-3)  # as good as it says: nothing is taken from it
+
+
 def test_the_prior_says_no_more_than_its_mean_without_data(model):
     mesh, prior, _ = model
     far = Surface(mesh.with_vertices(mesh.vertices + 1000))

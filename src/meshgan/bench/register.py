@@ -110,7 +110,8 @@ def run(
         if strange:
             bent = [template.mesh.with_vertices(face) for face in truth[:strange]]
             others = np.array([estranged(face, np.random.default_rng([k, 1])) for k, face in enumerate(bent)])
-            summary[f"{kind}_with_bumps"] = _errors(_scans(others, template), others, template)
+            found = _errors(_scans(others, template), others, template)
+            summary[f"{kind}_with_bumps"] = found | {"told_planes": told_planes(others, template)}
         if kind == "fake_scans" and compared:
             pairs = [_beside_trimesh(fakes[k], truth[k], template) for k in track(range(compared), "Comparing")]
             summary["beside_trimesh"] = {name: _mean([pair[name] for pair in pairs]) for name in pairs[0]}

@@ -116,6 +116,7 @@ SCALE_SIGMA = 0.02  # faces are so much larger or smaller than the model knows
 TOGETHER = 3.0  # closest points err together: this many of their scatter count as the sigma of one
 APART = 250  # of a whole face's vertices, so many err each for itself, by a millimetre
 UNSURE = 3.0  # sigmas beyond which a landmark loses its say
+MEDIAN = 1.538  # sigmas that half of all Gaussian vectors in space are shorter than
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,6 +177,8 @@ def _landmark_rows(marks: Prior, anchors: Anchors, fitted: Fitted, step: FitStep
     sigma = anchors.sigma_at(step)
     away = np.linalg.norm(anchors.targets - here, axis=1) / anchors.sigma
     weights = step.say * (1 + (away / UNSURE) ** 2) ** -2 / sigma**2
+    if anchors.found and step.far > 0:  # a detector that errs by more than it should is believed less
+        weights /= max(1.0, float(np.median(away)) / MEDIAN) ** 2
     jacobian = np.concatenate([basis, _motions(here, fitted)])
     jacobian = jacobian.reshape(len(jacobian), -1)
     return _normal_equations(jacobian, (anchors.targets - fitted.pose(marks.mean)).ravel(), np.repeat(weights, 3))
