@@ -111,8 +111,8 @@ THRESHOLDS = (
 )  # fmt: skip
 FOUND_MM = 2.0  # by which a detector's landmarks of a feature may be missed further than a person's
 # What a registered face has beyond the face model tells how far places on it have slid: that of the 300 faces of
-# docs/registration.md goes with their error by 0.80. Where all of a run are unlike the model's, it is the people.
-STRANGE_MM, STRANGER = 0.42, 1.1  # good up to that, or so many times the run's median
+# docs/registration.md goes with their error by 0.74. Where all of a run are unlike the model's, it is the people.
+STRANGE_MM, STRANGER = 0.46, 1.1  # good up to that, or so many times the run's median
 STRANGEST_MM, FEW = 0.95, 5  # of runs of fewer faces: real heads, laid as they should be, are up to 0.8
 INTEROCULAR = (45.0, 76.0)  # mm between the middles of the eyes, child to large adult
 
