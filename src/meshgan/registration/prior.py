@@ -177,7 +177,7 @@ def _landmark_rows(marks: Prior, anchors: Anchors, fitted: Fitted, step: FitStep
     sigma = anchors.sigma_at(step)
     away = np.linalg.norm(anchors.targets - here, axis=1) / anchors.sigma
     weights = step.say * (1 + (away / UNSURE) ** 2) ** -2 / sigma**2
-    if anchors.found and step.far > 0:  # a detector that errs by more than it should is believed less
+    if anchors.found and len(away) and step.far > 0:  # a detector that errs by more than it should is believed less
         weights /= max(1.0, float(np.median(away)) / MEDIAN) ** 2
     jacobian = np.concatenate([basis, _motions(here, fitted)])
     jacobian = jacobian.reshape(len(jacobian), -1)
