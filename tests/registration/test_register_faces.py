@@ -104,6 +104,28 @@ def test_lids_are_found_closed_where_they_are(template, closed):
     assert share < 0.35 if closed else 0.8 < share < 1.2
 
 
+@pytest.mark.parametrize("small", [False, True])
+def test_landmarks_keep_their_share_when_all_vertices_draw(template, small, monkeypatch):
+    """Four times as many draw, unless the template is so small that all of them did before."""
+    template, said = replace(template), []
+    if small:
+        vars(template)["sparse"] = template.drawn
+    fitted = module.fit
+
+    def noted(*given, **options):
+        said.extend(step.say for steps in given if isinstance(steps, tuple) for step in steps)
+        return fitted(*given, **options)
+
+    monkeypatch.setattr(module, "fit", noted)
+    rows = template.landmark_rows[27:68]
+    anchors = Anchors(rows, rows @ template.prior.mean, np.ones(41))
+    marks = Landmarks(np.arange(27, 68), anchors.targets)
+    surface = Surface(template.mesh.with_vertices(template.prior.mean))
+    fit_model(Sighting(Similarity.none(), anchors, marks), surface, template)
+    assert said == [1.0 if small else len(template.mesh.vertices) / len(template.sparse.vertices)]
+    assert small or said[0] > 3.9
+
+
 def test_a_mouth_is_found_wide_open_where_it_is(template):
     """Landmarks of nose and eyes alone: what the model is nearest to at first is a mouth that is hardly open."""
     face = template.prior.mean + template.opening()
@@ -635,7 +657,7 @@ def test_james(template):
     path = SCANS / "james" / "james.obj"
     seen = register(read_mesh(path), template, colours=ScanColours(path, "mm"))
     coloured = np.linalg.norm(seen.to_scan(template.landmark_rows @ seen.vertices)[:68] - given.points, axis=1)
-    assert coloured[17:].mean() < min(2.3, misses[17:].mean() - 0.1)
+    assert coloured[17:].mean() < min(2.3, misses[17:].mean() - 0.2)
     assert coloured[36:48].mean() < min(2.0, misses[36:48].mean() - 0.8)  # eyes, which shape hardly shows
     by_hand = register(read_mesh(SCANS / "james" / "james.obj"), template, given)
     assert measure(by_hand, template).median_mm < 0.35

@@ -109,7 +109,7 @@ FIT = (
     FitStep(3, 80, 8.0, 1.0, 4.0),
     FitStep(3, 400, 4.0, 0.2, 4.0),
 )
-FINE = (FitStep(8, 401, 3.0, 0.2, 4.0, 4.0),)  # of all vertices, where a quarter of them has come near
+FINE = FitStep(8, 401, 3.0, 0.2, 4.0)  # of all vertices, where some of them have come near
 MEETING = 1.5  # times the width of a test: so far the surface looks for vertices
 FACING = 0.7  # least cosine between the normals of a vertex and of its closest point
 SCALE_SIGMA = 0.02  # faces are so much larger or smaller than the model knows
@@ -131,7 +131,7 @@ class Fitted:
 def fit(
     prior: Prior,
     anchors: Anchors,
-    start: "Similarity | Fitted",
+    start: Similarity | Fitted,
     pull: Callable[[Floats], Pull],
     scale_sigma: float = SCALE_SIGMA,
     schedule: tuple[FitStep, ...] = FIT,

@@ -154,12 +154,15 @@ def _not_astray(anchors: Anchors, fitted: Floats) -> Anchors:
 
 
 def fit_model(sighting: Sighting, surface: Surface, template: FaceTemplate, scale_sigma: float = FREE) -> Fitted:
-    """The template's face model laid onto a surface in its frame: a quarter of the vertices come near, all of them then
-    say how faces of the model lie there best."""
+    """The template's face model laid onto a surface in its frame.
+
+    Some vertices come near, all of them then say how the model lies best, and landmarks keep their share in that.
+    """
     prior, near, meets = _come_near(sighting, surface, template, scale_sigma)
     pull = partial(template.drawn.pull, surface=surface)
     meeting = _meeting(template.drawn, sighting, surface, template) if meets else None
-    return fit(prior, sighting.anchors, near, pull, scale_sigma, FINE, meeting=meeting)
+    fine = replace(FINE, say=len(template.drawn.vertices) / len(template.sparse.vertices))
+    return fit(prior, sighting.anchors, near, pull, scale_sigma, (fine,), meeting=meeting)
 
 
 def _come_near(

@@ -38,7 +38,7 @@ AUTO = "auto"  # the unit of a mesh whose scale is to be found
 OTHER_UNIT = 3.0  # a face so many times smaller or larger than the model's is in another unit
 WIDE = 0.9  # of Apple's jawOpen: some 30 mm between the lips
 OWN = files("meshgan.registration") / "assets"
-EYES_TOGETHER = 1.8  # times the sigma of points around eyes that the detector saw in colours, at most
+EYES_TOGETHER = 1.7  # times the sigma of points around eyes that the detector saw in colours, at most
 ASSET_FILES = ("face_prior.npz", "detector_points.npz", "colour_points.npz")
 
 
