@@ -1,6 +1,8 @@
 """The benchmark of registration: failures are counted, faces unlike the model are bent as said, limits are kept."""
 
 import sys
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -155,6 +157,10 @@ def test_a_model_of_plain_people_takes_the_place_of_the_present_one_and_of_nothi
     monkeypatch.setattr(bench, "_show", lambda summary: None)
     assert "beside_trimesh" not in bench.run(2, 0, 1, plain=True)
     assert asked == [(3, 3), (3, 3)]
+    three = replace(template, prior=template.prior.at(np.arange(3)))
+    monkeypatch.setattr(bench, "load_template", lambda path, model: three if model == Path("mine") else template)
+    assert "beside_trimesh" not in bench.run(2, 0, 1, model=Path("mine"))
+    assert asked == [(3, 3)] * 4
 
 
 def test_a_real_scan_is_held_against_the_landmarks_beside_it(monkeypatch, tmp_path, capsys):

@@ -633,7 +633,11 @@ def test_a_trained_model_can_guide_the_fit(template, monkeypatch, tmp_path):
     monkeypatch.setattr("meshgan.model.load.load_model", Model.load)
     guided = templates.load_template(None, tmp_path)
     assert guided.mesh is template.mesh
-    assert guided.prior.basis.shape[1] <= 16
+    theirs = plain_people(8, "model")[0].astype(np.float64)
+    shout = template.mesh.vertices + template.opening()
+    for face, least, most in ((theirs, 0.0, 0.5), (shout, 0.7, 1.2)):
+        before, after = (np.linalg.norm(prior.remainder(face)) for prior in (template.prior, guided.prior))
+        assert least * before < after < most * before  # it knows its people, and what the template's people do
     Model.template = Mesh(np.eye(3), [[0, 1, 2]])
     with pytest.raises(UsageError, match="another template"):
         templates.load_template(None, tmp_path)

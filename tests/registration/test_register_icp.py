@@ -9,13 +9,13 @@ import scipy.sparse as sp
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from meshgan.geometry.align import Similarity
+from meshgan.geometry.align import Similarity, rigid
 from meshgan.geometry.mesh import Mesh
 from meshgan.geometry.surface import Surface
 from meshgan.registration import nricp
 from meshgan.registration import prior as prior_module
 from meshgan.registration.nricp import Nodes, Step, nonrigid_icp
-from meshgan.registration.prior import UNSURE, Anchors, FitStep, Prior, fit, learn
+from meshgan.registration.prior import UNSURE, Anchors, FitStep, Prior, blended, fit, learn
 from meshgan.registration.scan import Pull
 
 NOTHING = Anchors(sp.csr_array((0, 162)), np.empty((0, 3)), np.empty(0))
@@ -303,6 +303,28 @@ def test_a_detector_that_errs_by_more_than_it_should_is_believed_less(model):
     one = missed(0.5, True)
     random = np.random.default_rng(6)
     assert one == pytest.approx(missed(0.5, False), rel=1e-3)  # as good as it says: nothing is taken from it
+
+
+def people_of(prior):
+    """Faces whose covariance is that of a model: its components one by one, to either side."""
+    ways = np.sqrt(prior.basis.shape[1]) * prior.basis.transpose(1, 2, 0).astype(np.float64)
+    return np.concatenate([prior.mean + ways, prior.mean - ways])
+
+
+def test_two_models_blended_vary_as_people_drawn_from_both_do(model):
+    mesh, prior, _ = model
+    rng = np.random.default_rng(8)
+    turn = Similarity(1.0, Rotation.from_rotvec([0.1, -0.2, 0.3]).as_matrix(), np.array([4.0, -3.0, 9.0]))
+    bent = mesh.vertices + rng.normal(size=mesh.vertices.shape)
+    other = Prior(turn(bent), rng.normal(size=(3, 5, len(bent))).astype(np.float32))  # it lies elsewhere
+    theirs = rigid(other.mean, prior.mean)(people_of(other))
+    people = np.concatenate([np.repeat(theirs, 8, axis=0), np.repeat(people_of(prior), 5, axis=0)]).reshape(160, -1)
+    found = blended(other, prior, 100)
+    np.testing.assert_allclose(found.mean.ravel(), people.mean(axis=0), atol=1e-4)
+    rows = found.basis.transpose(1, 2, 0).reshape(found.basis.shape[1], -1).astype(np.float64)
+    expected = np.cov(people.T, bias=True)
+    np.testing.assert_allclose(rows.T @ rows, expected, atol=1e-4 * np.abs(expected).max())
+    assert blended(other, prior, 3).basis.shape[1] == 3
 
 
 def test_the_prior_says_no_more_than_its_mean_without_data(model):

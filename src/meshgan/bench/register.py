@@ -64,7 +64,7 @@ from meshgan.registration.quality import VERDICTS, judge, measure, stranger
 from meshgan.registration.register import CONTOUR, Sighting, cropped, fit_model, lay, register, sight, sighted
 from meshgan.registration.scan import Pull, calmed, cleaned
 from meshgan.registration.template import FaceTemplate
-from meshgan.registration.templates import default_template
+from meshgan.registration.templates import default_template, load_template
 
 FACES, STRANGE, COMPARED = 50, 12, 3
 PEOPLE_SEED = 991  # people that the face model was not learned from
@@ -90,13 +90,16 @@ def run(
     compared: int = COMPARED,
     plain: bool = False,
     scans: Sequence[Path] = (),
+    model: Path | None = None,
 ) -> dict[str, Any]:
     """Errors against the truth over `faces` fake scans and `strange` others, and `compared` beside trimesh.
 
     With `plain`, a face model of plain people guides the fit, as that of version 0.1 did: the same scans, to see what
-    the present one is worth. Then nothing is set beside trimesh. `scans` are real ones.
+    the present one is worth; or a trained `model` does, as in `meshgan register --model`. Then nothing is set beside
+    trimesh. `scans` are real ones.
     """
-    template, strange, compared = default_template(), min(strange, faces), 0 if plain else min(compared, faces)
+    template, strange = load_template(None, model), min(strange, faces)
+    compared = 0 if plain or model is not None else min(compared, faces)
     if plain:
         template = replace(template, prior=_plain_model())
     summary: dict[str, Any] = {"limits": LIMITS, "real": {path.name: _real(path, template) for path in scans}}

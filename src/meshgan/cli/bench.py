@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from meshgan.cli import Verbs
+from meshgan.cli import MODEL, ModelName, Verbs
 from meshgan.errors import UsageError
 from meshgan.storage import atomic_file
 
@@ -99,6 +99,10 @@ def register(
     plain: Annotated[
         bool, typer.Option("--plain", help="Let a face model of plain people guide the fit, as in version 0.1.")
     ] = False,
+    model: Annotated[
+        ModelName | None,
+        typer.Option(metavar="MODEL", help="Let a trained model guide the fit, as register --model does.", **MODEL),
+    ] = None,
     scans: Annotated[
         list[Path] | None, typer.Option("--scan", help="A real scan besides, in mm or in no unit; may be repeated.")
     ] = None,
@@ -114,10 +118,13 @@ def register(
     given = sum(what is not None for what in (truth, chain, sequence, kinds, colours))
     if given > 1:
         raise UsageError("--truth, --chain, --sequence, --kinds and --colours are measurements; give one of them.")
-    if (plain or scans) and given:
+    if (plain or model or scans) and given:
         raise UsageError(
-            "--plain and --scan go with fake scans, with none of --truth, --chain, --sequence, --kinds and --colours."
+            "--plain, --model and --scan go with fake scans, with none of --truth, --chain, --sequence, --kinds and "
+            "--colours."
         )
+    if plain and model:
+        raise UsageError("--plain and --model are two face models to guide the fit; give one of them.")
     if (chain is None) != (out is None):
         raise UsageError("--chain needs --out, a folder for its scans and sets, and nothing else does.")
     from threadpoolctl import threadpool_limits
@@ -138,7 +145,7 @@ def register(
         elif colours is not None:
             figures = bench.colours(colours, seed)
         else:
-            figures = bench.run(faces or 50, plain=plain, scans=scans or ())
+            figures = bench.run(faces or 50, plain=plain, scans=scans or (), model=model)
         _finish(figures, json_file)
 
 

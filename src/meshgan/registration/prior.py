@@ -16,6 +16,7 @@ from scipy.spatial.transform import Rotation
 from meshgan.arrays import Floats, Integers, Reals, Singles
 from meshgan.data.principal import principal_components
 from meshgan.geometry.align import Similarity, rigid
+from meshgan.geometry.decomposition import principal_axes
 from meshgan.registration.scan import Met, Pull
 
 
@@ -61,6 +62,22 @@ def learn(faces: Singles, components: int) -> Prior:
     found = principal_components(faces, np.arange(len(faces)), components)
     basis = np.sqrt(found.variances)[:, None, None] * found.axes
     return Prior(found.mean.astype(np.float64), np.ascontiguousarray(basis.transpose(2, 0, 1), dtype=np.float32))
+
+
+def blended(one: Prior, other: Prior, components: int) -> Prior:
+    """The model of people of whom half are drawn from `one`, laid where `other` lies, and half from `other`.
+
+    The covariance is the mean of the two, and of a direction more: that between the two means.
+    """
+    laid = rigid(one.mean, other.mean)
+    mean = laid(one.mean)
+    turned = np.einsum("dc,ckv->dkv", laid.rotation.astype(np.float32), one.basis)
+    between = ((mean - other.mean) / 2).T[:, None].astype(np.float32)
+    rows = np.concatenate([np.sqrt(0.5) * turned, np.sqrt(0.5) * other.basis, between], axis=1, dtype=np.float32)
+    variances, axes = principal_axes(rows.transpose(1, 0, 2).reshape(rows.shape[1], -1), components)
+    lengths = np.sqrt(variances * (rows.shape[1] - 1))
+    basis = (lengths[:, None] * axes).reshape(len(axes), 3, -1).transpose(1, 0, 2)
+    return Prior((mean + other.mean) / 2, np.ascontiguousarray(basis, dtype=np.float32))
 
 
 @dataclass(frozen=True, eq=False)

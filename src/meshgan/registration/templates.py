@@ -26,11 +26,12 @@ from meshgan.geometry.surface import barycentric_matrix, closest_points
 from meshgan.model.face_model import check_connectivity
 from meshgan.model.rig import ARKIT, rigger
 from meshgan.reading import read_json
-from meshgan.registration.prior import Prior, learn
+from meshgan.registration.prior import Prior, blended, learn
 from meshgan.registration.register import register, unit_of
 from meshgan.registration.template import DetectorPoints, FaceTemplate
 
 MODEL_FACES, COMPONENTS = 2000, 200  # of a trained model as a prior
+BLENDED = 400  # components of it and of the template's face model together
 UPRIGHT_DEGREES = 30.0
 FAR_MM = 6.0  # a detector point so far from a user's template has no place there
 MOST_MARKS = 2**20  # bytes
@@ -176,7 +177,7 @@ def load_template(path: Path | None, model: Path | None) -> FaceTemplate:
     template = default_template()
     if path is not None:
         template = with_own_landmarks(adopted(read_mesh(path), template, path), landmark_file(path))
-    return replace(template, prior=_model_prior(model, template.mesh)) if model is not None else template
+    return guided(template, model) if model is not None else template
 
 
 def template_of(mesh: Mesh, source: str) -> FaceTemplate:
@@ -185,15 +186,19 @@ def template_of(mesh: Mesh, source: str) -> FaceTemplate:
     return known if same_triangles(mesh, known.mesh) else adopted(mesh, known, Path(source))
 
 
-def _model_prior(folder: Path, template: Mesh) -> Prior:
-    """A trained model as a prior: the principal components of its samples."""
+def guided(template: FaceTemplate, folder: Path) -> FaceTemplate:
+    """The template, half of whose people are now those of a trained model: the other half knows expressions, too.
+
+    Raises `UsageError` if the model is of another template.
+    """
     from meshgan.model.load import load_model  # needs torch, which registration else does without
 
-    model = load_model(folder)
-    whole = face_within(model.template) is not None and face_within(template) is not None  # heads have faces
-    if not whole and not np.array_equal(model.template.triangles, template.triangles):
+    model, mesh = load_model(folder), template.mesh
+    whole = face_within(model.template) is not None and face_within(mesh) is not None  # heads have faces
+    if not whole and not np.array_equal(model.template.triangles, mesh.triangles):
         raise UsageError(f"{folder} is a model of another template; give its template as `template`.")
-    return learn(faces_of(model.sample(MODEL_FACES, seed=0), model.template).astype(np.float32), COMPONENTS)
+    own = learn(faces_of(model.sample(MODEL_FACES, seed=0), model.template).astype(np.float32), COMPONENTS)
+    return replace(template, prior=blended(own, template.prior, BLENDED))
 
 
 def landmark_file(mesh: Path) -> Path:
