@@ -248,7 +248,10 @@ def find_face(mesh: Mesh, detector: Detector, template: FaceTemplate) -> Found:
         found = _best_face(part, detector, template)
         if found is not None:
             return found
-    raise MeshganError("no face was found from any side; is it a scan of a face, and is the face in it whole?")
+    raise MeshganError(
+        "no face was found from any side; is it a scan of a face, and is the face in it whole? If something hides half "
+        "of it, give four landmarks or more, as `landmarks`."
+    )
 
 
 def _best_face(mesh: Mesh, detector: Detector, template: FaceTemplate) -> Found | None:
