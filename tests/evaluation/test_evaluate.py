@@ -166,6 +166,12 @@ def test_autoencoders_are_also_measured_by_encoding(tiny_faces, tmp_path, recipe
     train(parse_recipe(table, "coma.toml"), tiny_faces, tmp_path / "run")
     coma = FaceModel.load(tmp_path / "run")
     assert suitable_samplers(coma) == ("standard-normal", "fitted-normal")
+    mixed = table | {"sampling": {"kind": "mixture", "faces": 40}}
+    train(parse_recipe(mixed, "coma.toml"), tiny_faces, tmp_path / "mixed")
+    assert suitable_samplers(FaceModel.load(tmp_path / "mixed")) == ("standard-normal", "fitted-normal", "mixture")
+    free = mixed | {"objective": {"kind": "began-encoder"}}
+    train(parse_recipe(free, "free.toml"), tiny_faces, tmp_path / "free")
+    assert suitable_samplers(FaceModel.load(tmp_path / "free")) == ("fitted-normal", "mixture")
     found = generalise(coma, tiny_faces, tmp_path)
     test = tiny_faces.vertices[tiny_faces.split.test]
     expected = np.linalg.norm(coma.decode(coma.encode(test)) - test, axis=2).mean()

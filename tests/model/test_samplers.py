@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from meshgan.errors import MeshganError, UsageError
-from meshgan.model.samplers import Samplers
+from meshgan.model.samplers import Mixture, Samplers
 
 COVARIANCE = np.array([[2.0, 0.6, 0.0], [0.6, 1.0, 0.0], [0.0, 0.0, 0.0]])
 MEAN = np.array([1.0, -2.0, 0.5])
@@ -40,6 +40,22 @@ def test_uniform_codes_stay_in_range(samplers):
 def test_the_models_own_sampler_is_the_default(samplers):
     assert (samplers.draw(5, 3) == samplers.draw(5, 3, "fitted-normal")).all()
     assert (samplers.draw(5, 3)[:, :2] != samplers.draw(5, 4)[:, :2]).all()
+
+
+def test_a_mixture_stands_beside_the_normal_ones_and_is_the_default():
+    class Mixed(Card):
+        sampler = "mixture"
+
+    mixture = Mixture(np.array([0.25, 0.75]), np.array([MEAN, -MEAN]), np.stack([np.eye(3), 0.1 * np.eye(3)]))
+    tensors = {"sampler/mean": MEAN, "sampler/covariance": COVARIANCE, **mixture.tensors}
+    samplers = Samplers.of(Mixed, tensors)
+    assert samplers.names == ("uniform", "standard-normal", "fitted-normal", "mixture")
+    np.testing.assert_allclose(samplers.draw(7, 2), mixture.draw(7, 2), atol=1e-6)
+    normal = Samplers.of(Card, tensors)
+    assert normal.names == ("uniform", "standard-normal", "fitted-normal")
+    np.testing.assert_array_equal(samplers.draw(7, 2, "fitted-normal"), normal.draw(7, 2))
+    with pytest.raises(MeshganError, match="'mixture'"):
+        Samplers.of(Mixed, tensors | {"mixture/weights": np.ones(2)})
 
 
 def test_a_sampler_that_was_not_fitted_is_refused():

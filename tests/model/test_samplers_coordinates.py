@@ -14,6 +14,7 @@ from meshgan.model.samplers import (
     Bootstrap,
     Mixture,
     fit_mixture,
+    fit_mixture_to,
     read_distribution,
 )
 
@@ -37,6 +38,20 @@ def test_a_mixture_finds_its_components_again():
     np.testing.assert_allclose(deviations, [[0.3, 1.0, 0.5], [0.5, 0.4, 1.0]], atol=0.08)
     one = fit_mixture(codes, unseen, components=1)
     assert fit.log_likelihood(unseen) > one.log_likelihood(unseen) + 0.5
+
+
+def test_a_mixture_of_codes_of_any_scale_is_that_of_their_deviations():
+    codes, unseen = two_blobs(2000, 0), two_blobs(500, 1)
+    scale = np.array([0.25, 32, 2], np.float32)  # powers of two: no digit is lost
+    one, other = fit_mixture_to(codes, unseen), fit_mixture_to(scale * codes, scale * unseen)
+    np.testing.assert_allclose(other.draw(50, 4) / scale, one.draw(50, 4), atol=1e-4)
+    shift = np.array([7.0, -300.0, 0.0], np.float32)
+    moved = fit_mixture_to(shift + codes, shift + unseen)  # a local optimum of its own, but as likely a one
+    assert moved.log_likelihood(shift + unseen) == pytest.approx(one.log_likelihood(unseen), abs=0.1)
+    still = codes * np.array([1.0, 1.0, 0.0], np.float32)  # a number that never varies
+    drawn = fit_mixture_to(still, still).draw(200, 0)
+    assert np.isfinite(drawn).all()
+    assert np.abs(drawn[:, 2]).max() < 0.01
 
 
 def test_the_log_likelihood_is_that_of_the_definition():

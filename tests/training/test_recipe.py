@@ -306,6 +306,7 @@ def test_values_at_their_bounds_are_taken_and_those_beyond_are_not(recipe_table)
         ({"description": "x" * 2001}, "description"),
         ({"sampling": {"faces": 1}}, "2 or more"),
         ({"sampling": {"kind": "fitted-normal", "faces": 0}}, "fit it to"),
+        ({"sampling": {"kind": "mixture"}}, "encoder's codes"),
         ({"hierarchy": {"counts": [40]}}, r"2; for 5,000 vertices say \[1250, 312\]"),
         ({"hierarchy": {"counts": [40, 10, 5]}}, "as many numbers as network.widths"),
         ({"schedule": {"faces": 2**63}}, "64 bits"),

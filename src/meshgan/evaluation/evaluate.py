@@ -136,13 +136,16 @@ def yardstick(faces: FaceSet, fid: Fid, part: Part) -> Yardstick:
 
 
 def suitable_samplers(model: Model) -> tuple[Sampler, ...]:
-    """As in the paper: the model's own; for auto-encoders, N(0, I) and the normal distribution fitted to codes.
+    """As in the paper: the model's own; for auto-encoders, N(0, I), the normal distribution fitted to codes, and a
+    mixture where that is the model's own.
 
-    A GAN may have an encoder too (BEGAN-CS), but its codes are drawn from U(−1, 1) in training.
+    A GAN may have an encoder too. With BEGAN-CS codes are drawn from U(−1, 1) in training, as without one; where they
+    are drawn as the encoder's lie, those of the mixture stand beside the normal ones.
     """
-    if model.card.prior != "standard-normal":
-        return (model.card.sampler,)
-    return ("standard-normal", "fitted-normal") if "fitted-normal" in model.samplers.names else ("standard-normal",)
+    asked: tuple[Sampler, ...] = ("fitted-normal", "mixture") if model.card.sampler == "mixture" else ()
+    if model.card.prior == "standard-normal":
+        asked = ("standard-normal", "fitted-normal", "mixture")
+    return tuple(sampler for sampler in asked if sampler in model.samplers.names) or (model.card.sampler,)
 
 
 def generalise(model: Model, faces: FaceSet, work: Path, steps: int = STEPS, part: Part = "test") -> Generalisation:

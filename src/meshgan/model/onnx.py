@@ -77,10 +77,12 @@ def export_onnx(model: Model, path: Path, opset: int | None = None) -> None:
 
 
 def _metadata(model: Model) -> dict[str, str]:
-    """The file takes codes as they are decoded: a mapping network before it becomes N(μ, Σ), if one was fitted."""
+    """The file takes codes as they are decoded: a mapping network before it becomes N(μ, Σ), if one was fitted, and so
+    does a mixture."""
     samplers = model.samplers
-    mapped = "none" if samplers.mean is None else "fitted-normal"
-    kind = samplers.default if samplers.mapping is None else mapped
+    normal = "none" if samplers.mean is None else "fitted-normal"
+    mixed = samplers.other is not None and samplers.mean is not None
+    kind = normal if samplers.mapping is not None or mixed else samplers.default
     sampler: dict[str, Any] = {"kind": kind}
     if kind == "fitted-normal" and samplers.mean is not None and samplers.root is not None:
         sampler |= {"code": "mean + normal @ root", "mean": samplers.mean.tolist(), "root": samplers.root.tolist()}

@@ -1,8 +1,9 @@
 """Where codes come from: the distributions that a model can be sampled with.
 
-Uniform, normal and fitted normal ones are every model's. Some are of principal coordinates, and generate faces without
-any network on the mesh. A sceptic asks what convolutions add to them, so each is a sampler of a linear model
-(`PcaModel`), under the same verbs:
+Uniform, normal and fitted normal ones are every model's. Others are of principal coordinates, and generate faces
+without any network on the mesh. A sceptic asks what convolutions add to them, so each is a sampler of a linear model
+(`PcaModel`), under the same verbs; a mixture is also one of auto-encoders, whose codes are not normal either (Ghosh et
+al. 2020):
 
 mixture    a Gaussian mixture with full covariances (Dempster, Laird and Rubin 1977)
 bootstrap  coordinates of a random training face plus a little noise (Efron 1979): a memoriser, to test metrics with
@@ -27,6 +28,7 @@ from meshgan.nn.generator import CodeMapping, weights_of
 NOISE = 0.1  # of a smooth bootstrap, in deviations of each coordinate
 COMPONENTS = 30  # of a mixture
 RIDGES = (1e-3, 1e-2, 3e-2, 1e-1)  # added to variances of a mixture, which are about 1; the validation part chooses
+NARROWEST = 1e-3  # of the largest deviation of a code's numbers: smaller ones count as that
 ROUNDS, ENOUGH = 200, 1e-4  # of expectation and maximisation; gain of the log-likelihood at which they end
 
 NUMBERS = 2**62  # a face's number is below
@@ -50,7 +52,11 @@ class Mixture:
         normal = np.random.default_rng(seed).standard_normal((count, self.means.shape[1]))
         return (self.means[chosen] + np.einsum("nd,nde->ne", normal, self.roots[chosen])).astype(np.float32)
 
-    def log_likelihood(self, codes: Codes) -> float:
+    def placed(self, mean: Floats, scale: Floats) -> "Mixture":
+        """The same of codes that are `mean` + `scale` times its own, each (D,)."""
+        return Mixture(self.weights, mean + scale * self.means, scale * self.roots)
+
+    def log_likelihood(self, codes: Codes | Floats) -> float:
         """The mean log-density of codes (N, D)."""
         return float(_log_sum(_log_densities(codes, self.weights, self.means, self.roots)).mean())
 
@@ -118,11 +124,19 @@ def read_distribution(kind: str, size: int, tensors: Tensors) -> Distribution:
     return Bootstrap(mine["points"].astype(np.float32), abs(float(mine["noise"][0])))
 
 
-def fit_mixture(codes: Codes, unseen: Codes, components: int = COMPONENTS, seed: int = 0) -> Mixture:
+def fit_mixture(codes: Codes | Floats, unseen: Codes | Floats, components: int = COMPONENTS, seed: int = 0) -> Mixture:
     """The mixture of training codes (N, D) with the ridge, of `RIDGES`, under which `unseen` ones are likeliest."""
     components = max(1, min(components, len(codes) // 4))
     fits = [_expectation_maximisation(codes.astype(np.float64), components, ridge, seed) for ridge in RIDGES]
     return max(fits, key=lambda fit: fit.log_likelihood(unseen if len(unseen) else codes))
+
+
+def fit_mixture_to(codes: Codes, unseen: Codes, seed: int = 0) -> Mixture:
+    """The same of codes of any scale, as an encoder's are: it is fitted to them in deviations from their mean."""
+    mean, scale = codes.mean(axis=0, dtype=np.float64), codes.std(axis=0, dtype=np.float64)
+    scale = np.maximum(scale, max(NARROWEST * float(scale.max()), float(np.finfo(np.float32).tiny)))
+    white, others = ((part - mean) / scale for part in (codes, unseen))
+    return fit_mixture(white, others, seed=seed).placed(mean, scale)
 
 
 def _expectation_maximisation(codes: Floats, components: int, ridge: float, seed: int) -> Mixture:
@@ -181,7 +195,9 @@ class Samplers:
     """The samplers of one model: "uniform" on [-1, 1], "standard-normal", and "fitted-normal" where one was fitted.
 
     The fitted one is a normal distribution with `mean` (D,) and `root` (D, D), a square root of its covariance. Where
-    the model has a `mapping` network, uniform codes go through it, and standard normal ones mean nothing.
+    the model has a `mapping` network, uniform codes go through it, and standard normal ones mean nothing. A model whose
+    default is one of `DISTRIBUTIONS` has that `other` one, beside these where a normal distribution was fitted, and
+    else alone.
     """
 
     size: int
@@ -194,15 +210,15 @@ class Samplers:
     @classmethod
     def of(cls, card: ModelCard, tensors: Tensors) -> "Samplers":
         """The samplers that a model folder holds. Raises `MeshganError` if they contradict its card."""
+        mapping, other = None, None
         if card.sampler in DISTRIBUTIONS:
-            return cls(card.code, card.sampler, other=read_distribution(card.sampler, card.code, tensors))
-        mapping = None
+            other = read_distribution(card.sampler, card.code, tensors)
         if card.network is not None and card.network.mapping:
             mapping = CodeMapping(card.network, weights_of("mapping", tensors))
         if "sampler/mean" not in tensors or "sampler/covariance" not in tensors:
             if card.sampler == "fitted-normal":
                 raise MeshganError(f"the model '{card.name}' lacks the sampler that its model.json names.")
-            return cls(card.code, card.sampler, mapping=mapping)
+            return cls(card.code, card.sampler, mapping=mapping, other=other)
         mean, covariance = (tensors[f"sampler/{part}"].astype(np.float64) for part in ("mean", "covariance"))
         if mean.shape != (card.code,) or covariance.shape != (card.code, card.code):
             raise MeshganError(f"the model '{card.name}' has a sampler of the wrong size.")
@@ -214,15 +230,16 @@ class Samplers:
         if values.min() < -ROUNDING * values.max():
             raise MeshganError(f"the model '{card.name}' has a sampler that is no normal distribution.")
         root = (np.sqrt(np.maximum(values, 0.0)) * vectors) @ vectors.T  # whatever signs the vectors have
-        return cls(card.code, card.sampler, mean, root, mapping)
+        return cls(card.code, card.sampler, mean, root, mapping, other)
 
     @property
     def names(self) -> tuple[Sampler, ...]:
         """What `draw` accepts."""
-        if self.other is not None:
-            return (self.default,)
+        others: tuple[Sampler, ...] = () if self.other is None else (self.default,)
+        if self.mean is None and others:
+            return others
         known: tuple[Sampler, ...] = ("uniform",) if self.mapping else ("uniform", "standard-normal")
-        return known if self.mean is None else (*known, "fitted-normal")
+        return known if self.mean is None else (*known, "fitted-normal", *others)
 
     def draw(self, count: int, seed: int, sampler: Sampler | None = None) -> Codes:
         """Codes (count, D). The same seed gives the same codes, and more of them begin with the same ones."""
@@ -231,7 +248,7 @@ class Samplers:
             raise UsageError(f"this model has no sampler '{chosen}'; choose one of {', '.join(self.names)}.")
         if seed < 0 or count < 0:
             raise UsageError(f"a seed and a count cannot be negative ({seed}, {count}).")
-        if self.other is not None:
+        if self.other is not None and chosen == self.default:
             return self.other.draw(count, seed)
         rng = np.random.default_rng(seed)
         if chosen == "uniform":

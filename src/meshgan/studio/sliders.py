@@ -250,7 +250,7 @@ def _middle(model: Model) -> Codes:
     samplers = model.samplers
     if samplers.mapping is not None:
         return model.codes(CENTRE).mean(axis=0)
-    fitted = samplers.mean if samplers.default == "fitted-normal" else None
+    fitted = samplers.mean if samplers.default in ("fitted-normal", "mixture") else None
     return np.zeros(model.code_size, np.float32) if fitted is None else fitted.astype(np.float32)
 
 

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from meshgan.arrays import Floats
+from meshgan.arrays import Floats, Integers
 from meshgan.data.faceset import FaceSet, some_rows
 from meshgan.errors import MeshganError, UsageError
 from meshgan.geometry.hierarchy import Hierarchy
@@ -24,6 +24,7 @@ from meshgan.model.directions import Axes
 from meshgan.model.face_model import FaceModel
 from meshgan.model.inversion import EXAMPLES, first_guess, invert
 from meshgan.model.model_folder import ModelCard, ModelParts, Origin
+from meshgan.model.samplers import fit_mixture_to
 from meshgan.nn.networks import Decoder, MappingNetwork
 from meshgan.nn.spline import ExpressionClassifier
 from meshgan.training.classification import Classification
@@ -75,9 +76,15 @@ def build_model(recipe: Recipe, state: State, hierarchy: Hierarchy, faces: FaceS
     }
     tensors["normalisation/mean"], tensors["normalisation/std"] = faces.normalisation.mean, faces.normalisation.std
     if recipe.sampling.faces:
-        codes = codes_of_training_faces(recipe, state, faces, origin.seed).double()
-        tensors["sampler/mean"] = codes.mean(dim=0).numpy()
-        tensors["sampler/covariance"] = codes.T.cov().reshape(codes.shape[1], codes.shape[1]).numpy()
+        seen = some_rows(faces.split.train, recipe.sampling.faces)
+        codes = codes_of(recipe, state, faces, seen, origin.seed)
+        double = codes.double()
+        tensors["sampler/mean"] = double.mean(dim=0).numpy()
+        tensors["sampler/covariance"] = double.T.cov().reshape(codes.shape[1], codes.shape[1]).numpy()
+        if recipe.sampling.kind == "mixture":
+            rows = faces.split.validation
+            unseen = codes_of(recipe, state, faces, rows, origin.seed) if len(rows) else codes
+            tensors |= fit_mixture_to(codes.numpy(), unseen.numpy(), origin.seed).tensors
     card = ModelCard(
         kind="network", name=recipe.name, code=recipe.network.code, network=recipe.network,
         sampler=recipe.sampling.kind, prior=recipe.objective.prior, origin=origin,
@@ -99,9 +106,8 @@ def check_samples(model: FaceModel, faces: FaceSet) -> None:
         )
 
 
-def codes_of_training_faces(recipe: Recipe, state: State, faces: FaceSet, seed: int) -> Tensor:
-    """Codes (N, code) of some training faces: encoded where there is an encoder, else by Eq. 2."""
-    rows = some_rows(faces.split.train, recipe.sampling.faces)
+def codes_of(recipe: Recipe, state: State, faces: FaceSet, rows: Integers, seed: int) -> Tensor:
+    """Codes (N, code) of faces, by their `rows` (N,): encoded where there is an encoder, else by Eq. 2."""
     targets = torch.from_numpy(faces.normalisation.apply(faces.vertices[rows])).to(state.team.device)
     if "encoder" in state.networks:
         with torch.no_grad():

@@ -119,8 +119,8 @@ class Averaging:
 class Sampling:
     """How the finished model draws codes unless told otherwise."""
 
-    kind: Literal["uniform", "standard-normal", "fitted-normal"] = "uniform"
-    faces: Many = 500  # training faces whose codes "fitted-normal" is fitted to; 0: none
+    kind: Literal["uniform", "standard-normal", "fitted-normal", "mixture"] = "uniform"
+    faces: Many = 500  # training faces whose codes "fitted-normal" and "mixture" are fitted to; 0: none
     steps: Annotated[int, Field(ge=1, le=10**6)] = 40  # of Eq. 2 for each of them, where the objective has no encoder
 
 
@@ -150,8 +150,10 @@ class Recipe:
             )
         if self.sampling.faces == 1:
             raise ValueError("sampling.faces = 1 is too few for a normal distribution; give 2 or more, or 0 for none")
-        if self.sampling.kind == "fitted-normal" and not self.sampling.faces:
-            raise ValueError('sampling.kind = "fitted-normal" needs sampling.faces to fit it to, say 500')
+        if self.sampling.kind in ("fitted-normal", "mixture") and not self.sampling.faces:
+            raise ValueError(f'sampling.kind = "{self.sampling.kind}" needs sampling.faces to fit it to, say 500')
+        if self.sampling.kind == "mixture" and "encoder" not in self.objective.keeps:
+            raise ValueError('sampling.kind = "mixture" is of an encoder\'s codes, and this objective has none to keep')
         if self.sampling.kind == "standard-normal" and self.network.mapping:
             raise ValueError('network.mapping takes uniform codes; choose sampling.kind = "uniform" or "fitted-normal"')
         return self
