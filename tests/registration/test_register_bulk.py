@@ -187,6 +187,8 @@ def test_wrong_use_is_told_before_anything_is_done(scans, tmp_path, monkeypatch)
         register_all([scans], out, "mm", landmarks=scans / "anna" / "smile.json")
     with pytest.raises(UsageError, match="does not exist"):
         register_all([scans], out, "mm", landmarks=scans / "marks")
+    with pytest.raises(UsageError, match="identity ships with meshgan and has nothing to add"):
+        register_all([scans], out, "mm", model="identity")
     with pytest.raises(UsageError, match="no Dask scheduler"):
         register_all([scans / GOOD[0]], out, "mm", landmarks=scans, scheduler="tcp://127.0.0.1:9")
     (tmp_path / "full").mkdir()

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from meshgan.cli import MODEL, JsonOption, ModelName, Verbs
+from meshgan.cli import JsonOption, ModelName, Verbs
 from meshgan.errors import UsageError
 from meshgan.progress import counted
 
@@ -307,8 +307,8 @@ def register(
         ModelName | None,
         typer.Option(
             metavar="MODEL",
-            help="A trained identity model, or the name of one that ships, that guides the fit.",
-            **MODEL,
+            parser=ModelName,
+            help="A model of your own people, trained on the template, that guides the fit, too.",
         ),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,

@@ -72,6 +72,7 @@ def register_all(
 
     Results gather in a hidden folder beside `out` and stay there if the run is cut. An `out` that an earlier run has
     written is brought up to date: what has not changed is taken over, and landmarks that were mended there stay.
+    A `model` is of one's own people, and guides the fit beside the face model of the corpora.
     Without `landmarks` those in the folder `out/landmarks` count that were changed since an earlier run. Every face
     is also written as a mesh in each of `formats`; with `in_scan_frame`, once more where it lies in its scan. With
     `bake`, the colours of scans become textures of so many pixels on a side.
@@ -193,9 +194,15 @@ def _unchanged(out: Path, landmarks: Path | None) -> Callable[[Path], bool]:
 def _model_folder(model: str | Path | None) -> Path | None:
     if model is None:
         return None
-    from meshgan.model.model_folder import find_model  # needs torch, which registration else does without
+    from meshgan.model.model_folder import SHIPPED, find_model  # needs torch, which registration else does without
 
-    return find_model(model).absolute()
+    folder = find_model(model).resolve()
+    if folder.parent == SHIPPED.resolve():
+        raise UsageError(
+            f"{model} ships with meshgan and has nothing to add: the face model that guides every fit has learned from "
+            "more of the same people. Leave `model` out, or give one of your own people."
+        )
+    return folder
 
 
 def named_scans(paths: Sequence[Path]) -> list[tuple[Path, str]]:
