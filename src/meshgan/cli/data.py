@@ -306,7 +306,7 @@ def register(
     model: Annotated[
         ModelName | None,
         typer.Option(
-            metavar="MODEL",
+            metavar="RUN",
             parser=ModelName,
             help="A model of your own people, trained on the template, that guides the fit, too.",
         ),
