@@ -163,7 +163,6 @@ def test_what_failed_is_tried_again_and_an_unforeseen_error_is_an_outcome(jobs, 
     assert bulk.run(jobs[:1])[0].verdict != "failed"
 
 
-@pytest.mark.slow
 def test_processes_give_what_one_process_gives(jobs, registered):
     outcomes = bulk.run(jobs[:2], workers=2)
     assert all(outcome.verdict != "failed" for outcome in outcomes)

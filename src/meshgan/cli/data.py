@@ -341,15 +341,12 @@ def register(
 
     Example: `meshgan register scans/ --out faces --unit mm --workers 4`
     """
-    from threadpoolctl import threadpool_limits
-
     from meshgan.registration.batch import register_all
 
     kinds = list(dict.fromkeys(name.strip().lower().lstrip(".") for name in formats.split(",") if name.strip()))
-    with threadpool_limits(1, user_api="blas"):  # small systems: threads would only wait for each other, spinning
-        result = register_all(
-            scans, out, unit, template, landmarks, model, workers, scheduler, kinds, in_scan_frame, bake, sequence
-        )
+    result = register_all(
+        scans, out, unit, template, landmarks, model, workers, scheduler, kinds, in_scan_frame, bake, sequence
+    )
     if as_json:
         print(json.dumps(result.as_dict()))
     else:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from meshgan.arrays import Booleans, Floats, Integers
 from meshgan.errors import MeshganError
@@ -17,8 +18,8 @@ from meshgan.registration.colours import Colours
 from meshgan.registration.finding import Found, find_face, seen_in_colours
 from meshgan.registration.landmarks import Detector, Landmarks, available, no_detector
 from meshgan.registration.nricp import FACING, State, nonrigid_icp, unfolded
-from meshgan.registration.prior import FINE, SCALE_SIGMA, Anchors, FitStep, Fitted, Prior, fit
-from meshgan.registration.scan import Met, around, calmed, cleaned, facing_like, thinned
+from meshgan.registration.prior import FINE, FIT, SCALE_SIGMA, Anchors, FitStep, Fitted, Prior, fit
+from meshgan.registration.scan import Met, Pull, around, calmed, cleaned, facing_like, thinned
 from meshgan.registration.template import NOSE_BASE, Drawn, FaceTemplate
 
 REACH = 1.35  # of the template's radius: what of the scan is kept around the face
@@ -36,6 +37,7 @@ TOUCHING, NEARER, HIDDEN = 0.8, 0.2, 3.0  # mm below the nose: near enough, near
 FAR, LOOKING = 6.0, 0.5  # mm at most of a vertex, and least cosine, for that
 ABOVE, SIDES, BEHIND = 5.0, 70.0, 120.0  # mm around the base of the nose, where a surface looks for an open mouth
 OPENED = (FitStep(3, 31, 15.0, 4.0, 4.0), FitStep(3, 81, 8.0, 1.0, 4.0), FitStep(3, 401, 4.0, 0.2, 4.0))
+GROWN = 50.0  # mm on the template around landmarks that a person gave
 FIXED, FREE = 1e-4, SCALE_SIGMA  # how far the model may grow, as a share
 
 
@@ -177,7 +179,7 @@ def _come_near(
     pull = partial(template.sparse.pull, surface=surface)
     chosen = template.sparse.vertices
     prior = template.prior
-    fitted = fit(prior, sighting.anchors, sighting.pose, pull, scale_sigma, chosen=chosen)
+    fitted = _first_fit(sighting, pull, template, scale_sigma)
     explained = _explained(fitted, surface, template)
     if explained <= CLEAR:
         opened = fit(template.wide, sighting.anchors, fitted.pose, pull, scale_sigma, OPENED, chosen)
@@ -196,6 +198,28 @@ def _come_near(
     if more > explained and apart - _apart(opened, surface, template) > NEARER:
         return template.wide, opened, True
     return prior, fitted, False
+
+
+def _first_fit(
+    sighting: Sighting, pull: Callable[[Floats], Pull], template: FaceTemplate, scale_sigma: float
+) -> Fitted:
+    """The face model laid onto a surface, which draws some vertices by `pull`.
+
+    A person may have given few landmarks. What lies beyond `GROWN` of all of them is then drawn last, when the rest of
+    the face says where it is: from the mean face, a chin would go to a hand before it, or to the lower lip.
+    """
+    anchors, chosen = sighting.anchors, template.sparse.vertices
+    known = anchors.rows @ template.mesh.vertices
+    beyond = cKDTree(known).query(template.mesh.vertices[chosen])[0] > GROWN
+    if anchors.found or not beyond.any():
+        return fit(template.prior, anchors, sighting.pose, pull, scale_sigma, chosen=chosen)
+
+    def near(points: Floats) -> Pull:
+        everywhere = pull(points)
+        return replace(everywhere, cosine=np.where(beyond, -1.0, everywhere.cosine))
+
+    begun = fit(template.prior, anchors, sighting.pose, near, scale_sigma, FIT[:-1], chosen)
+    return fit(template.prior, anchors, begun, pull, scale_sigma, FIT[-1:], chosen)
 
 
 def _meeting(drawn: Drawn, sighting: Sighting, surface: Surface, template: FaceTemplate) -> Callable[[Floats], Met]:
