@@ -53,7 +53,7 @@ def main() -> None:
         run, recipe = home / "runs" / name, TABLES[options.table][name]
         for seen in sorted(options.at):
             try:
-                make_model(run, recipe, faces, (*size.changes[1:], f"schedule.faces={seen}"), "cpu")
+                make_model(run, recipe, faces, (f"schedule.faces={seen}",), "cpu")
             except UsageError as error:
                 print(f"{name}: {error}")  # it stands further already
             else:
@@ -69,10 +69,11 @@ def look(path: Path, name: str, run: Path, faces: FaceSet, fid: Fid) -> None:
     model = load_model(run)
     seen = model.card.origin.faces_seen
     before = {(line["model"], line["faces"]): line for line in known(path)}
-    if (name, seen) in before and (fid == "off" or "fid" in before[name, seen]):
+    wanted = "detail" if fid == "off" else "fid"
+    if wanted in before.get((name, seen), {}):
         return
     before[name, seen] = {"model": name, "faces": seen, **scores(model.sample(SAMPLES), model.card.sampler, faces, fid)}
-    if "fid" not in before.get(("real", 0), {}):
+    if wanted not in before.get(("real", 0), {}):
         order = np.random.default_rng(0).permutation(faces.split.train)[:SAMPLES]
         before["real", 0] = {"model": "real", "faces": 0, **scores(faces.vertices[order], "none", faces, fid)}
     with atomic_file(path) as partial:
