@@ -1,7 +1,7 @@
 """Faces a second of the training step on a GPU, captured as one graph: `python benchmarks/gpu_step.py SET`.
 
-The step is the training loop's own (`meshgan.training.loop.stepper`), by recipe and by the way sparse products are
-done; the paper's recipe at larger batches, too.
+The step is the training loop's own (`meshgan.training.loop.stepper`), by recipe; the paper's recipe at larger batches,
+too.
 """
 
 import sys
@@ -11,23 +11,23 @@ import torch
 
 from meshgan.data.faceset import FaceSet
 from meshgan.geometry.hierarchy import Hierarchy
-from meshgan.nn import paths
+from meshgan.nn.generator import noise_size
 from meshgan.training.loop import WARM_UP, start, stepper
 from meshgan.training.recipe import load_recipe
 from meshgan.training.state import Batches
 from meshgan.training.team import team
 
-CASES = [("coma", 16), ("paper", 16), ("paper", 64), ("paper", 256), ("meshgan", 16)]
+CASES = [("coma", 16), ("paper", 16), ("paper", 64), ("paper", 256), ("convolutions", 16), ("meshgan", 16)]
 STEPS = 100
 
 
-def faces_per_second(faces: FaceSet, name: str, batch: int, path: paths.Path) -> float:
+def faces_per_second(faces: FaceSet, name: str, batch: int) -> float:
     """The rate over `STEPS` steps, once each phase has been captured."""
     recipe = load_recipe(name, [f"schedule.batch={batch}"])
-    with team("cuda") as crew, paths.forced(path):
+    with team("cuda") as crew:
         hierarchy = Hierarchy.cached(faces.template)
         advance = stepper(recipe.objective, start(recipe, faces, hierarchy, 0, crew))
-        noise = sum(hierarchy.counts) if recipe.network.detail else 0
+        noise = noise_size(recipe.network, hierarchy.counts)
         batches, phases = Batches(faces, recipe.network.code, batch, 0, crew, noise=noise), recipe.objective.phases
         first = (WARM_UP + 2) * phases
         for step in range(first):
@@ -43,6 +43,6 @@ def faces_per_second(faces: FaceSet, name: str, batch: int, path: paths.Path) ->
 if __name__ == "__main__":
     print(torch.cuda.get_device_name())
     for name, batch in CASES:
-        rates = [faces_per_second(FaceSet.open(sys.argv[1]), name, batch, path) for path in ("rows", "gather")]
-        print(f"{name:8} batch {batch:4}: {rates[0]:8,.0f} faces/s, by padded gathers {rates[1]:8,.0f}", flush=True)
+        rate = faces_per_second(FaceSet.open(sys.argv[1]), name, batch)
+        print(f"{name:12} batch {batch:4}: {rate:8,.0f} faces/s", flush=True)
     print(f"peak memory on the card: {torch.cuda.max_memory_allocated() / 2**20:,.0f} MiB")

@@ -1,6 +1,7 @@
 """The captured step, with a stand-in for CUDA graphs: every batch counts once, whichever way it is run."""
 
 import contextlib
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +9,8 @@ import torch
 
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.nn import paths
-from meshgan.training.loop import WARM_UP, start, stepper
+from meshgan.training.checkpoint import RunFolder
+from meshgan.training.loop import WARM_UP, start, stepper, train
 from meshgan.training.recipe import parse_recipe
 from meshgan.training.state import Batch, State
 from meshgan.training.team import Team
@@ -176,14 +178,19 @@ OBJECTIVES = {
 }  # fmt: skip
 
 
+def recipe_of(kind, table):
+    """The tiny recipe for one of `OBJECTIVES`."""
+    table["objective"] = {"kind": kind.removesuffix("-gp"), **OBJECTIVES[kind]}
+    if kind == "began-judge":
+        table["network"].update(linear=True, mapping=8, detail=True)
+    return parse_recipe(table, "x")
+
+
 @pytest.mark.parametrize("kind", OBJECTIVES)
 def test_a_step_computes_on_one_device_and_lays_gradients_out_like_weights(recipe_table, tiny_faces, kind):
     """On PyTorch's device without memory: what mixes devices fails there as on a card, whose optimisers also refuse
     gradients that are laid out in another way than their weights."""
-    recipe_table["objective"] = {"kind": kind.removesuffix("-gp"), **OBJECTIVES[kind]}
-    if kind == "began-judge":
-        recipe_table["network"].update(linear=True, mapping=8, detail=True)
-    recipe = parse_recipe(recipe_table, "x")
+    recipe = recipe_of(kind, recipe_table)
     hierarchy = Hierarchy.cached(tiny_faces.template, recipe.hierarchy.counts)
     state = start(recipe, tiny_faces, hierarchy, 0, Team())
     for network in (*state.networks.values(), *state.averages.values()):
@@ -208,3 +215,24 @@ def test_a_step_computes_on_one_device_and_lays_gradients_out_like_weights(recip
             state.average(0.5)
             assert {value.device.type for value in stats.values()} == {"meta"}
     assert not strange
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", OBJECTIVES)
+def test_a_card_learns_what_a_cpu_learns_which_goes_on_from_there(recipe_table, tiny_faces, tmp_path, kind):
+    """Steps as they are, captured and replayed: weights are as far from a CPU's as rounding takes them, no more."""
+    recipe = recipe_of(kind, recipe_table)
+    steps, batch = 4 * WARM_UP * recipe.objective.phases, recipe.schedule.batch
+    recipe = replace(recipe, schedule=replace(recipe.schedule, epochs=None, faces=steps * batch))
+    before = start(recipe, tiny_faces, Hierarchy.cached(tiny_faces.template, recipe.hierarchy.counts), 0, Team())
+    after = {}
+    for device in ("cpu", "cuda"):
+        train(recipe, tiny_faces, tmp_path / device, device)
+        after[device] = RunFolder(tmp_path / device).latest().tensors
+    for name, begun in before.tensors().items():
+        if name.startswith("network/"):
+            moved, apart = after["cpu"][name] - begun, after["cuda"][name] - after["cpu"][name]
+            assert apart.norm() <= 0.05 * moved.norm() + 1e-6, name
+    longer = replace(recipe, schedule=replace(recipe.schedule, faces=2 * steps * batch))
+    train(longer, tiny_faces, tmp_path / "cuda", "cpu", resume=True)
+    assert RunFolder(tmp_path / "cuda").latest().step == 2 * steps
