@@ -17,7 +17,7 @@ from meshgan.training.recipe import load_recipe
 from meshgan.training.state import Batches
 from meshgan.training.team import team
 
-CASES = [("coma", 16), ("paper", 16), ("paper", 64), ("paper", 256), ("convolutions", 16), ("meshgan", 16)]
+CASES = [("coma", 16), ("paper", 16), ("paper", 64), ("paper", 240), ("convolutions", 16), ("meshgan", 16)]
 STEPS = 100
 
 

@@ -9,6 +9,7 @@ import torch
 
 from meshgan.geometry.hierarchy import Hierarchy
 from meshgan.nn import paths
+from meshgan.training import loop
 from meshgan.training.checkpoint import RunFolder
 from meshgan.training.loop import WARM_UP, start, stepper, train
 from meshgan.training.recipe import parse_recipe
@@ -219,20 +220,32 @@ def test_a_step_computes_on_one_device_and_lays_gradients_out_like_weights(recip
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", OBJECTIVES)
-def test_a_card_learns_what_a_cpu_learns_which_goes_on_from_there(recipe_table, tiny_faces, tmp_path, kind):
-    """Steps as they are, captured and replayed: weights are as far from a CPU's as rounding takes them, no more."""
+def test_a_card_learns_what_a_cpu_learns_which_goes_on_from_there(
+    recipe_table, tiny_faces, tmp_path, monkeypatch, kind
+):
+    """The first steps are a CPU's but for rounding; the captured ones, those that the card would do without a graph.
+
+    How many crossings and folds there are changes by jumps: twelve steps of the judge make a hundredth out of the last
+    bits of a number, on two paths of one CPU as well, so not all steps are compared with a CPU's.
+    """
     recipe = recipe_of(kind, recipe_table)
-    steps, batch = 4 * WARM_UP * recipe.objective.phases, recipe.schedule.batch
-    recipe = replace(recipe, schedule=replace(recipe.schedule, epochs=None, faces=steps * batch))
+    few = WARM_UP * recipe.objective.phases
+
+    def learned(name, device, steps):
+        seen = replace(recipe.schedule, epochs=None, faces=steps * recipe.schedule.batch)
+        train(replace(recipe, schedule=seen), tiny_faces, tmp_path / name, device, resume=True)
+        return RunFolder(tmp_path / name).latest().tensors
+
+    def plain(objective, state):
+        return lambda batch: objective.step(state, batch)
+
     before = start(recipe, tiny_faces, Hierarchy.cached(tiny_faces.template, recipe.hierarchy.counts), 0, Team())
-    after = {}
-    for device in ("cpu", "cuda"):
-        train(recipe, tiny_faces, tmp_path / device, device)
-        after[device] = RunFolder(tmp_path / device).latest().tensors
-    for name, begun in before.tensors().items():
-        if name.startswith("network/"):
-            moved, apart = after["cpu"][name] - begun, after["cuda"][name] - after["cpu"][name]
-            assert apart.norm() <= 0.05 * moved.norm() + 1e-6, name
-    longer = replace(recipe, schedule=replace(recipe.schedule, faces=2 * steps * batch))
-    train(longer, tiny_faces, tmp_path / "cuda", "cpu", resume=True)
-    assert RunFolder(tmp_path / "cuda").latest().step == 2 * steps
+    pairs = [[learned("cpu", "cpu", few), learned("short", "cuda", few)], [learned("graph", "cuda", 4 * few)]]
+    monkeypatch.setattr(loop, "stepper", plain)
+    pairs[1].append(learned("plain", "cuda", 4 * few))
+    for one, other in pairs:
+        for name, begun in before.tensors().items():
+            if name.startswith("network/"):
+                assert (one[name] - other[name]).norm() <= 0.05 * (one[name] - begun).norm() + 1e-6, name
+    learned("short", "cpu", 2 * few)
+    assert RunFolder(tmp_path / "short").latest().step == 2 * few
