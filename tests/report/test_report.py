@@ -326,6 +326,14 @@ def test_a_part_of_a_table_is_made_and_later_the_rest(small, tmp_path, monkeypat
     assert [row.model for row in stale.rows] == ["pca", "real"]
 
 
+def test_as_many_faces_are_drawn_as_are_asked_for(small, tmp_path, monkeypatch):
+    monkeypatch.setitem(SCALES, "smoke", TINY)
+    monkeypatch.setattr(module, "write_reproduction_page", lambda *arguments: None)
+    for asked, drawn in ((None, TINY.samples), (TINY.samples + 7, TINY.samples + 7)):
+        reproduce("table1", tmp_path, "smoke", asked=Asked(["pca"], samples=asked))
+        assert json.loads((tmp_path / "evaluations" / "pca.json").read_text())["rows"][0]["samples"] == drawn
+
+
 def test_a_stopped_reproduction_goes_on_where_it_was(small, tmp_path, monkeypatch):
     measure = module.measure
 

@@ -181,15 +181,18 @@ def _pure(raw: Path, path: Path, plan: ExpressionPlan) -> FaceSet:
 @dataclass(frozen=True)
 class Asked:
     """The part of a table and of a scale that is asked for: `only` some models, networks trained `seeds` times,
-    another `fid`; by default all, as often and as the scale has it."""
+    another `fid`, so many `samples` of each model; by default all, as often and as the scale has it."""
 
     only: Collection[str] = ()
     seeds: int | None = None
     fid: Fid | None = None
+    samples: int | None = None
 
     def of(self, size: Scale) -> Scale:
         """The scale with what is asked instead."""
-        return replace(size, seeds=size.seeds if self.seeds is None else self.seeds, fid=self.fid or size.fid)
+        return replace(
+            size, seeds=self.seeds or size.seeds, fid=self.fid or size.fid, samples=self.samples or size.samples
+        )
 
 
 ALL = Asked()
