@@ -112,10 +112,12 @@ def spectra(models: Models, faces: FaceSet, path: Path, seed: int = 0) -> None:
     people = bands.energies(beyond(space, test)).mean(axis=0)
     figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
     axes.axhline(1.0, color="#999999", linestyle=":", label="real")
-    none, names = [], [name.removesuffix(" mm").replace("-", "–") for name in BAND_NAMES]
+    there = people > 0  # a coarse template has no short waves
+    names = [name.removesuffix(" mm").replace("-", "–") for name, some in zip(BAND_NAMES, there, strict=True) if some]
+    none = []
     for name, model in models.items():
-        share = bands.energies(beyond(space, model.sample(DETAILED, seed))).mean(axis=0) / people
-        if share.max() < NOTHING:
+        share = bands.energies(beyond(space, model.sample(DETAILED, seed))).mean(axis=0)[there] / people[there]
+        if share.max(initial=0.0) < NOTHING:
             none.append(name)
         else:
             axes.plot(names, share, marker="o", label=name)
