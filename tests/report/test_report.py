@@ -300,7 +300,7 @@ def test_networks_are_trained_with_several_seeds_and_told_from_each_other(small,
     assert row.value("specificity_mm") == row.seeds["specificity_mm"][0]
     text = (tmp_path / "table1.md").read_text()
     assert " to " in text
-    assert "MeshGAN and PCA, N(μ, Σ): apart by more than seeds in" in text
+    assert "Between MeshGAN and other rows all differences are larger than seeds'" in text
     assert Results.read(tmp_path / "table1.json").json() == found.json()
 
 

@@ -205,29 +205,26 @@ def results_of_seeds(evaluations: Sequence[Evaluation], model: str, train_minute
 
 
 def beyond_seeds(rows: Sequence[Result], model: str = "meshgan") -> list[str]:
-    """For each other model, by which metrics one trained with several seeds differs by more than seeds do.
+    """Which differences between a model that was trained with several seeds and others are larger than seeds' are.
 
-    That is: the ranges over seeds do not overlap. A model of one seed has a range of one point.
+    That is: the ranges over seeds do not overlap. A model of one seed has a range of one point. One sentence, which
+    names the metrics that this does not hold for; none if no model has several seeds.
     """
     mine = next((row for row in rows if row.model == model and row.seeds), None)
-    if mine is None:
+    others = [row for row in rows if row.model not in (model, "real") and row.scores]
+    if mine is None or not others:
         return []
-    lines = []
-    for other in rows:
-        if other.model in (model, "real") or not other.scores:
-            continue
-        apart: list[str] = []
+    name, exceptions = NAMES.get(model, model), []
+    for other in others:
         within: list[str] = []
         for metric in measured(rows):
             ours, theirs = (values_of(row, metric) for row in (mine, other))
-            if ours and theirs:
-                distinct = min(ours) > max(theirs) or max(ours) < min(theirs)
-                (apart if distinct else within).append(metric.heading.partition(",")[0])
-        lines.append(
-            f"{NAMES.get(model, model)} and {NAMES.get(other.model, other.model)}, {SAMPLERS[other.sampler]}: apart by "
-            f"more than seeds in {', '.join(apart) or 'nothing'}; not in {', '.join(within) or 'nothing'}."
-        )
-    return lines
+            if ours and theirs and min(ours) <= max(theirs) and max(ours) >= min(theirs):
+                within.append(metric.heading.partition(",")[0])
+        if within:
+            exceptions.append(f"{NAMES.get(other.model, other.model)}, {SAMPLERS[other.sampler]}: {', '.join(within)}")
+    but = f", but for {'; '.join(exceptions)}" if exceptions else ""
+    return [f"Between {name} and other rows all differences are larger than seeds' (no range overlaps){but}."]
 
 
 def values_of(row: Result, metric: Metric) -> tuple[float, ...]:
