@@ -10,6 +10,7 @@ set -euo pipefail
 python=${PYTHON:-.venv/bin/python}
 out=${1:-runs/gpu}
 limit=${LIMIT:-86400}
+failed=0  # tests and rates: what trains goes on all the same
 runs=${RUNS:-"identities:meshgan expressions:meshgan identities:pointwise expressions:pointwise \
 identities:convolutions expressions:convolutions identities:coma-tuned expressions:coma-tuned \
 identities:coma expressions:coma"}
@@ -22,9 +23,9 @@ identities=$!
 (test -d "$out/expressions" || { meshgan data anny-expressions "$out/faces" && meshgan data decouple "$out/faces" "$out/expressions"; }) &
 expressions=$!
 if [ "${ONLY:-}" != training ]; then
-  "$python" -m pytest -m gpu $(grep -rl mark.gpu tests) || echo "Some tests failed."
+  "$python" -m pytest -m gpu $(grep -rl mark.gpu tests) || failed=1
   test -d "$out/small" || meshgan data anny-identities "$out/small" --count 300
-  "$python" benchmarks/gpu_step.py "$out/small" | tee "$out/step.txt"
+  "$python" benchmarks/gpu_step.py "$out/small" | tee "$out/step.txt" || failed=1
 fi
 
 # With NVIDIA's multi-process service the kernels of several processes run side by side; without it they take turns.
@@ -44,3 +45,4 @@ done
 wait
 tail -qn 1 "$out"/*-*-*.log
 echo quit | nvidia-cuda-mps-control || true
+exit $failed
