@@ -185,6 +185,8 @@ class _Product(torch.autograd.Function):
         row_starts, indices, values = operator[:3]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+            # PyTorch 2.11 and 2.12 say this of what is told not to check as well.
+            warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly disabled")
             matrix = torch.sparse_csr_tensor(row_starts, indices, values.to(field.dtype), shape, check_invariants=False)
         return matrix @ field
 

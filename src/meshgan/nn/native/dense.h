@@ -135,9 +135,9 @@ static void accumulate(const Left& left, const Right& right, long from, long end
         for (long k = 0; k < left.terms;) {
             const float* const a = left.at + k * left.step;
             float* const sums = to + k * left.count * columns + n;
-            if (OUTER >= 16 && left.count == 3 && k + 6 <= left.terms) {
-                accumulate_tile<6, 3>(left, a, right, n, from, end, sums);
-                k += 6;
+            if (left.count == 3 && k + THREES <= left.terms) {
+                accumulate_tile<THREES, 3>(left, a, right, n, from, end, sums);
+                k += THREES;
                 continue;
             }
             long c = 0;

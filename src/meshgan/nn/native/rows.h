@@ -4,13 +4,14 @@
 #include <cstdint>
 #include <cstring>
 
-// WIDTH floats in a register; the rest says how many of them the dense routines use at a time.
+// WIDTH floats in a register; the rest says how many of them the dense routines use at a time, THREES how many terms of
+// three channels.
 #if defined(__AVX512F__)
-constexpr int WIDTH = 16, TILE = 24, STRIPE = 6, OUTER = 16, NARROW_TILE = 12;
+constexpr int WIDTH = 16, TILE = 24, STRIPE = 6, OUTER = 16, THREES = 6, NARROW_TILE = 12;
 #elif defined(__AVX2__) || defined(__AVX__)
-constexpr int WIDTH = 8, TILE = 6, STRIPE = 2, OUTER = 4, NARROW_TILE = 4;
+constexpr int WIDTH = 8, TILE = 6, STRIPE = 2, OUTER = 4, THREES = 2, NARROW_TILE = 4;
 #else
-constexpr int WIDTH = 4, TILE = 3, STRIPE = 1, OUTER = 2, NARROW_TILE = 2;
+constexpr int WIDTH = 4, TILE = 3, STRIPE = 1, OUTER = 2, THREES = 1, NARROW_TILE = 2;
 #endif
 constexpr int LANES = 16;         // floats in a row
 constexpr int PARTS = LANES / WIDTH;
