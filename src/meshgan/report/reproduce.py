@@ -59,34 +59,23 @@ SMOKE = (
 OWN = "your own"  # of a table of whatever models and faces
 TRAINED = 0.85  # of the corpus, the rest is to validate and test
 MARK = "made-from.txt"  # in a run folder: the key of recipe and faces
-# The models of each table and their recipes.
+# The models of a table and their recipes; identities and expressions have the same.
+COMPARED = {
+    "meshgan": "meshgan",
+    "meshgan-conv-off": "meshgan",
+    "meshgan-pointwise": "pointwise",
+    "meshgan-convolutions": "convolutions",
+    "meshgan-paper": "paper",
+    "coma": "coma",
+    "coma-tuned": "coma-tuned",
+    "pca": "pca",
+    "gmm": "gmm",
+    "flow": "flow",
+    "bootstrap": "bootstrap",
+}
 TABLES: dict[str, dict[str, str]] = {
-    "table1": {
-        "meshgan": "meshgan",
-        "meshgan-conv-off": "meshgan",
-        "meshgan-pointwise": "pointwise",
-        "meshgan-convolutions": "convolutions",
-        "meshgan-paper": "paper",
-        "coma": "coma",
-        "coma-tuned": "coma-tuned",
-        "pca": "pca",
-        "gmm": "gmm",
-        "flow": "flow",
-        "bootstrap": "bootstrap",
-    },
-    "table2": {
-        "meshgan": "meshgan",
-        "meshgan-conv-off": "meshgan",
-        "meshgan-pointwise": "pointwise",
-        "meshgan-convolutions": "convolutions",
-        "meshgan-paper": "paper",
-        "coma": "coma",
-        "coma-tuned": "coma-tuned",
-        "pca": "pca",
-        "gmm": "gmm",
-        "flow": "flow",
-        "bootstrap": "bootstrap",
-    },
+    "table1": COMPARED,
+    "table2": COMPARED,
     "ablation": {
         "meshgan-paper": "paper",
         "began-cs": "began-cs",
