@@ -234,6 +234,7 @@ NetworkSpec.linear false
 NetworkSpec.mapping 0 >= 0 <= 4096
 NetworkSpec.detail false
 NetworkSpec.traits 0 >= 0 <= 4096
+NetworkSpec.mixing 0 >= 0 <= 64
 NetworkSpec.code_activation "none"
 Sampling.kind "uniform"
 Sampling.faces 500 >= 0 <= 1000000000000

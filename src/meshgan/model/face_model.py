@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from meshgan.nn.networks import Decoder, Encoder
+    from meshgan.nn.networks import Decoder
+    from meshgan.nn.patches import PatchDecoder
 
 FARTHEST = 1e6  # number in a code: what is beyond soon makes faces of no numbers
 
@@ -80,22 +81,24 @@ class FaceModel(Sampled):
             raise MeshganError(f"{path} is damaged: {error}") from error
 
     @cached_property
-    def decoder(self) -> "Decoder":
+    def decoder(self) -> "Decoder | PatchDecoder":
         """The generator in PyTorch, for gradients and other devices; its weights are frozen."""
-        from meshgan.nn.networks import Decoder, filled
+        from meshgan.nn.networks import filled
+        from meshgan.nn.patches import decoder_of
 
-        return filled(Decoder(self.hierarchy, self.spec, _random()), weights_of("generator", self._parts.tensors))
+        return filled(decoder_of(self.hierarchy, self.spec, _random()), weights_of("generator", self._parts.tensors))
 
     @cached_property
-    def encoder(self) -> "Encoder | None":
+    def encoder(self) -> "nn.Module | None":
         """The encoder, where the model has one."""
         if not self.encodes:
             return None
-        from meshgan.nn.networks import Encoder, filled
+        from meshgan.nn.networks import filled
+        from meshgan.nn.patches import encoder_of
 
         weights = weights_of("encoder", self._parts.tensors)
         spec = replace(self.spec, linear="linear" in weights, detail=False, traits=0)  # BEGAN-CS: no map
-        return filled(Encoder(self.hierarchy, spec, _random()), weights)
+        return filled(encoder_of(self.hierarchy, spec, _random()), weights)
 
     @property
     def has_linear_path(self) -> bool:

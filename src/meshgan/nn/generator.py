@@ -2,7 +2,7 @@
 
 Importing PyTorch takes longer than decoding thousands of faces. The convolutions are the same compiled library's
 (`kernel`), so that both compute one thing; the tests hold them together. Where the library is not there, or a network
-has skip connections, PyTorch decodes.
+has skip connections or none of these convolutions, PyTorch decodes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -118,7 +118,7 @@ class Generator:
     @classmethod
     def where_it_can(cls, hierarchy: Hierarchy, spec: NetworkSpec, weights: Weights) -> "Generator | None":
         """The generator, or None where the compiled library is not there, or cannot compute this network."""
-        if kernel.library() is None or spec.skips:
+        if kernel.library() is None or spec.skips or spec.mixing:
             return None
         made = cls(hierarchy, spec, weights)
         return made if all(layer.plan.fits for layer in made._layers) else None

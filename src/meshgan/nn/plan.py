@@ -48,6 +48,8 @@ class NetworkSpec:
     the vertices of every level;
     `traits` counts numbers of chance that a whole face shares, beside those that say how strong its details are (0: all
     faces have as much of them);
+    `mixing` counts blocks of perceptrons that mix patches of the mesh, in place of all convolutions (0: convolutions):
+    see `nn.patches`, whose tokens have the last of `widths`;
     `code_activation` "relu" is what CoMA's published code does.
     """
 
@@ -59,6 +61,7 @@ class NetworkSpec:
     mapping: Annotated[int, Field(ge=0, le=4096)] = 0
     detail: bool = False
     traits: Annotated[int, Field(ge=0, le=4096)] = 0
+    mixing: Annotated[int, Field(ge=0, le=64)] = 0
     code_activation: Literal["none", "relu"] = "none"
 
     def __post_init__(self) -> None:
@@ -66,6 +69,8 @@ class NetworkSpec:
             raise UsageError("a network needs a code, widths and terms of at least 1.")
         if self.detail and (self.skips or not self.linear):
             raise UsageError("network.detail needs network.linear = true and network.skips = false.")
+        if self.mixing and (self.skips or self.linear):
+            raise UsageError("network.mixing needs network.linear = false and network.skips = false.")
         if self.traits and not self.detail:
             raise UsageError("network.traits are of details: set network.detail = true, or network.traits = 0.")
 
@@ -257,18 +262,23 @@ def ordered_levels(hierarchy: Hierarchy, spec: NetworkSpec) -> list[OrderedLevel
 
     Raises `UsageError` for another number of levels, and for a network that no machine of today trains.
     """
+    dense = spec.code * coarsest_size(hierarchy, spec)
+    linear = spec.code * hierarchy.levels[0].laplacian.shape[0] * COORDINATES if spec.linear else 0
+    convolutions = sum(spec.terms * a * b for a, b in pairwise((COORDINATES, *spec.widths)))
+    check_sizes(hierarchy, spec, dense + linear + convolutions)
+    return ordered(hierarchy)
+
+
+def check_sizes(hierarchy: Hierarchy, spec: NetworkSpec, weights: int) -> None:
+    """Raise `UsageError` for another number of levels than of widths, and for more weights than one network has."""
     if len(hierarchy.levels) != len(spec.widths) + 1:
         levels = counted(len(hierarchy.levels) - 1, "coarser level")
         raise UsageError(
             f"{counted(len(spec.widths), 'width')} and {levels} do not match; "
             f"set hierarchy.counts = {quarters(hierarchy.levels[0].laplacian.shape[0], len(spec.widths))}."
         )
-    dense = spec.code * coarsest_size(hierarchy, spec)
-    linear = spec.code * hierarchy.levels[0].laplacian.shape[0] * COORDINATES if spec.linear else 0
-    convolutions = sum(spec.terms * a * b for a, b in pairwise((COORDINATES, *spec.widths)))
-    if dense + linear + convolutions > LARGEST:
-        raise UsageError(f"a network of {dense + linear + convolutions:,} weights is too large; choose a smaller one.")
-    return ordered(hierarchy)
+    if weights > LARGEST:
+        raise UsageError(f"a network of {weights:,} weights is too large; choose a smaller one.")
 
 
 def quarters(vertices: int, levels: int) -> list[int]:

@@ -68,6 +68,7 @@ COMPARED = {
     "meshgan-paper": "paper",
     "coma": "coma",
     "coma-tuned": "coma-tuned",
+    "patches": "patches",
     "pca": "pca",
     "gmm": "gmm",
     "flow": "flow",
@@ -93,6 +94,7 @@ SEEDED = (  # networks that train in minutes
     "meshgan-convolutions",
     "coma",
     "coma-tuned",
+    "patches",
     "flow",
 )
 

@@ -34,6 +34,7 @@ NAMES = {
     "meshgan-paper": "MeshGAN (paper)",
     "coma": "CoMA",
     "coma-tuned": "CoMA (tuned)",
+    "patches": "Patches, mixed",
     "pca": "PCA",
     "gmm": "PCA, mixture",
     "flow": "PCA, flow matching",

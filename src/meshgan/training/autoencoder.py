@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from meshgan.geometry.hierarchy import Hierarchy
-    from meshgan.nn import networks
+    from meshgan.nn import networks, patches
     from meshgan.training.state import Batch, State
 else:
     torch, nn, networks = Later("torch"), Later("torch.nn"), Later("meshgan.nn.networks")
+    patches = Later("meshgan.nn.patches")
 
 EXPLODED = 10.0  # always answering with the mean face costs about 0.8
 
@@ -55,10 +56,10 @@ class Autoencoding:
         refuse_mapping(spec, self.kind)
 
     def build(self, hierarchy: Hierarchy, spec: NetworkSpec, generator: torch.Generator) -> dict[str, nn.Module]:
-        """Encoder and decoder; the decoder is the model's generator."""
+        """Encoder and decoder, of convolutions or of patches; the decoder is the model's generator."""
         return {
-            "encoder": networks.Encoder(hierarchy, spec, generator),
-            "generator": networks.Decoder(hierarchy, spec, generator),
+            "encoder": patches.encoder_of(hierarchy, spec, generator),
+            "generator": patches.decoder_of(hierarchy, spec, generator),
         }
 
     def variables(self, players: Mapping[str, nn.Module]) -> dict[str, Tensor]:

@@ -142,6 +142,8 @@ class Recipe:
     def _parts_fit(self) -> "Recipe":
         """A model that training makes and nobody can sample is refused before the first step."""
         self.objective.check(self.network)
+        if self.network.mixing and self.objective.kind != "autoencoder":
+            raise ValueError("network.mixing is for the objective autoencoder; set network.mixing = 0")
         counts, widths = self.hierarchy.counts, self.network.widths
         if counts is not None and len(counts) != len(widths):
             raise ValueError(
