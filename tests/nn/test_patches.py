@@ -104,6 +104,9 @@ def test_without_mixing_networks_are_of_convolutions() -> None:
     plain = replace(SPEC, mixing=0)
     assert isinstance(encoder_of(hierarchy(), plain), Encoder)
     assert isinstance(decoder_of(hierarchy(), plain), Decoder)
+
+
+def test_code_activation() -> None:
     rectified = encoder_of(hierarchy(), replace(SPEC, code_activation="relu"), seeded())
     torch.testing.assert_close(rectified(faces()), encoder_of(hierarchy(), SPEC, seeded())(faces()).clamp(min=0))
 

@@ -19,18 +19,6 @@ from meshgan.nn.plan import COORDINATES, NetworkSpec, check_sizes, coarsest_size
 WIDER = 2  # times the tokens and the channels, in the middle of a block's perceptrons
 
 
-def encoder_of(hierarchy: Hierarchy, spec: NetworkSpec, generator: torch.Generator | None = None) -> nn.Module:
-    """The encoder of these sizes: vertices (B, V, 3) to codes (B, code)."""
-    return (PatchEncoder if spec.mixing else Encoder)(hierarchy, spec, generator)
-
-
-def decoder_of(
-    hierarchy: Hierarchy, spec: NetworkSpec, generator: torch.Generator | None = None
-) -> "Decoder | PatchDecoder":
-    """The decoder of these sizes: codes (B, code) to vertices (B, V, 3)."""
-    return (PatchDecoder if spec.mixing else Decoder)(hierarchy, spec, generator)
-
-
 def patches(hierarchy: Hierarchy) -> Integers:
     """To which vertex of the coarsest level each vertex (V,) of the finest belongs.
 
@@ -115,3 +103,15 @@ class _Block(nn.Module):
         tokens = tokens + self.across(self.before(tokens).transpose(1, 2)).transpose(1, 2)
         mixed: Tensor = tokens + self.within(self.between(tokens))
         return mixed
+
+
+def encoder_of(hierarchy: Hierarchy, spec: NetworkSpec, generator: torch.Generator | None = None) -> nn.Module:
+    """The encoder of these sizes: vertices (B, V, 3) to codes (B, code)."""
+    return (PatchEncoder if spec.mixing else Encoder)(hierarchy, spec, generator)
+
+
+def decoder_of(
+    hierarchy: Hierarchy, spec: NetworkSpec, generator: torch.Generator | None = None
+) -> Decoder | PatchDecoder:
+    """The decoder of these sizes: codes (B, code) to vertices (B, V, 3)."""
+    return (PatchDecoder if spec.mixing else Decoder)(hierarchy, spec, generator)
